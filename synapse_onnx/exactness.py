@@ -1,0 +1,51 @@
+"""Which values of an exported graph are the same to the last bit wherever it runs.
+
+A value is exact if every operator before it is: moving data about, one correctly rounded IEEE
+operation an element, integers, and our own fixed-point and quantised ops. A sum of floats in
+no fixed order (MatMul, Conv, ReduceSum) or a transcendental function ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from synapse_onnx.ops import DOMAIN
+
+__all__ = ["exact_values"]
+
+_MOVES = {
+    "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather",
+    "GatherElements", "GatherND", "Identity", "Pad", "Range", "Reshape", "ScatterElements",
+    "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "DepthToSpace", "SpaceToDepth", "ArgMax", "ArgMin", "TopK",
+}  # fmt: skip
+_ELEMENTWISE = {
+    "Abs", "Add", "And", "Ceil", "Clip", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual",
+    "Less", "LessOrEqual", "Max", "Min", "MaxPool", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
+    "ReduceMin", "Relu", "Round", "Sign", "Sub", "Where", "Xor",
+}  # fmt: skip
+_OURS = {"Cuba", "LeakyIntegrator", "Spike"}
+
+
+def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]:
+    """Return the names of exact values.
+
+    Args:
+        model: a graph whose nodes of our domain carry their layer's path in their metadata.
+        layers: path of each synapse -> whether its products and sums are exact.
+    """
+    exact = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            props = {prop.key: prop.value for prop in node.metadata_props}
+            path = props.get("synapse_onnx.layer", "")
+            sound = node.op_type in _OURS or (
+                node.op_type.startswith("Quantized") and layers.get(path, False)
+            )
+        else:
+            sound = node.op_type in _MOVES | _ELEMENTWISE
+        if sound and all(name in exact for name in node.input):
+            exact.update(node.output)
+    return exact

@@ -1,0 +1,310 @@
+"""From a torch module to an ONNX model: freeze, trace, lower, bind the bodies, check, write."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx._version import __version__
+from synapse_onnx.errors import ExportError, InputError, SynapseError
+from synapse_onnx.exactness import exact_values
+from synapse_onnx.files import write_atomically
+from synapse_onnx.freeze import deployables, freeze
+from synapse_onnx.metadata import Metadata
+from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
+from synapse_onnx.passes import lower
+
+__all__ = ["OPSETS", "export"]
+
+#: opsets that can be asked for: int4 needs 21; 24 is the newest that torch's exporter writes
+OPSETS = range(21, 25)
+
+
+def export(
+    module: nn.Module,
+    args: Tensor | Sequence[Tensor],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    streaming: bool = False,
+    dynamic: bool = True,
+    layout: str = "NCT",
+    opset: int = 21,
+) -> onnx.ModelProto:
+    """Compile a trained network to an ONNX model of standard operators.
+
+    Works on a frozen copy in evaluation mode and never touches the module. Synapses, neurons
+    and whatever torch code lies between them are traced; every layer of ours becomes one node of
+    domain ``ai.synapse`` with its function body in the same file. The same network gives the
+    same bytes.
+
+    Args:
+        module: any torch module.
+        args: one example input (N, C[, H, W], T), or one for every argument of ``forward``.
+        path: where to write the model; the file is written whole or not at all.
+        streaming: not available in this version; only False is taken.
+        dynamic: leave batch size (first axis) and time (last axis) open.
+        layout: "NCT": inputs and outputs as the module has them.
+        opset: opset of the standard operators, 21 to 24.
+
+    Returns:
+        The model; an ``onnx.ModelProto``.
+
+    Raises:
+        InputError: an argument, or a weight that is NaN or infinite.
+        ShapeError: the example input does not fit the network.
+        QuantizationError: a hook does not return a weight of its synapse's shape.
+        ExportError: the module has an operator or a control flow that ONNX cannot express; the
+            message names the operator and the path of the module that it stands in.
+    """
+    if streaming:
+        raise InputError("export: streaming=True is not available in this version")
+    if layout != "NCT":
+        raise InputError(f"export: layout must be 'NCT', got {layout!r}")
+    if opset not in OPSETS:
+        raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
+    inputs = _inputs(args)
+    frozen = freeze(module)
+    with torch.no_grad():
+        _run(frozen, inputs)  # shape errors come from the layers themselves, not from the tracer
+    graph = _trace(frozen, inputs, dynamic=dynamic, opset=opset)
+    lower(graph)
+    model = _bind(ir.to_proto(graph), opset)
+    _describe(model, frozen, opset)
+    check(model)
+    if path is not None:
+        data = model.SerializeToString(deterministic=True)
+        write_atomically(path, data)
+    return model
+
+
+def _inputs(args: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    inputs = (args,) if isinstance(args, Tensor) else tuple(args)
+    for i, value in enumerate(inputs):
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"export: args must be a tensor or a sequence of tensors; argument {i} is a "
+                f"{type(value).__name__}"
+            )
+        if value.numel() == 0:
+            raise InputError(f"export: argument {i} is empty, of shape {tuple(value.shape)}")
+    return tuple(value.detach() for value in inputs)
+
+
+def _run(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """Run a module; errors of our layers gain the path of the layer that raised them."""
+    current: list[str] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, path=path: current.append(path))
+        for path, layer in deployables(module)
+    ]
+    try:
+        return module(*inputs)
+    except SynapseError as error:
+        where = current[-1] if current else ""
+        raise type(error)(f"{where}: {error}" if where else str(error)) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at_least_two(value: Tensor) -> Tensor:
+    """Repeat batch and time of size 1: the tracer would take a 1 for a constant."""
+    repeats = [1] * value.dim()
+    for axis in _open_axes(value):
+        if value.shape[axis] == 1:
+            repeats[axis] = 2
+    return value.repeat(repeats)
+
+
+def _open_axes(value: Tensor) -> dict[int, str]:
+    """Axes left open, with their names: batch first, time last where there are channels too."""
+    if value.dim() < 1:
+        return {}
+    return {0: "N", value.dim() - 1: "T"} if value.dim() >= 3 else {0: "N"}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tracer's advice to its own developers off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset: int) -> ir.Model:
+    """Trace a frozen module; each of our ops stays one opaque node."""
+    shapes = None
+    if dynamic:
+        inputs = [_at_least_two(value) for value in inputs]
+        dims = {name: torch.export.Dim(name) for name in ("N", "T")}
+        shapes = tuple(
+            {axis: dims[name] for axis, name in _open_axes(value).items()} for value in inputs
+        )
+        shapes = _nested(frozen, shapes)
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(
+                frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
+            )
+        except SynapseError:
+            raise
+        except Exception as error:  # the tracer raises whatever it runs into
+            raise ExportError(_trace_error(error, dynamic=dynamic)) from error
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                custom_translation_table={op.torch_op: op.symbolic for op in all_ops().values()},
+                verbose=False,
+                # its clean-up merges equal initialisers and with them the names of layers
+                optimize=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(_conversion_error(error, program)) from error
+    if exported is None:
+        raise ExportError("torch.onnx.export returned no program")
+    graph: ir.Model = exported.model
+    outputs = graph.graph.outputs
+    for i, value in enumerate(outputs):
+        value.name = "output" if len(outputs) == 1 else f"output_{i}"
+    return graph
+
+
+def _nested(module: nn.Module, shapes: tuple[Any, ...]) -> Any:
+    """Group the shapes of a ``forward(*args)``: torch wants one tuple for the star."""
+    import inspect
+
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return (shapes,)
+    return shapes
+
+
+def _trace_error(error: Exception, *, dynamic: bool) -> str:
+    text = str(error).strip()
+    lines = [line for line in text.splitlines() if line.strip()]
+    first = lines[0].strip() if lines else type(error).__name__
+    advice = "write this part of forward() without branches on tensor values"
+    if dynamic and re.search(r"[Cc]onstraint|specializ|dynamic", text):
+        advice = (
+            "a size is used as a constant; keep batch and time open in forward(), "
+            "or export with dynamic=False"
+        )
+        marked = [line.strip(" -") for line in lines if "specialized" in line or "constant" in line]
+        first = marked[0] if marked else first
+    return f"the module cannot be traced: {first} ({type(error).__name__}); {advice}"
+
+
+def _conversion_error(error: Exception, program: torch.export.ExportedProgram) -> str:
+    """Name the operator that has no ONNX form, and the module that it stands in."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    for link in chain:
+        found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", str(link))
+        if found is None:
+            continue
+        operator = found.group(1)
+        return (
+            f"operator {operator} in module {_module_of(operator, program)} has no ONNX form; "
+            f"replace it in forward() by standard operators"
+        )
+    last = str(chain[-1]).strip().splitlines()
+    return f"the module cannot be converted: {last[0] if last else type(chain[-1]).__name__}"
+
+
+def _module_of(operator: str, program: torch.export.ExportedProgram) -> str:
+    wanted = operator.replace(".", "::", 1) if "::" not in operator else operator
+    for node in program.graph.nodes:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload) and str(target.name()).split(".")[0] in (
+            wanted,
+            wanted.rsplit(".", 1)[0],
+        ):
+            stack = list(node.meta.get("nn_module_stack", {}).values())
+            path, kind = stack[-1] if stack else ("", type(None))
+            kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+            return f"'{path}' ({kind.rsplit('.', 1)[-1]})"
+    return "(unknown)"
+
+
+def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Attach the function body of every op of ours that the graph uses."""
+    del model.functions[:]
+    used = iter_used((node.domain, node.op_type) for node in model.graph.node)
+    model.functions.extend(op.function(opset) for op in used)
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    if used:
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    model.producer_name = "synapse-onnx"
+    model.producer_version = __version__
+    model.graph.name = "network"
+    return model
+
+
+def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
+    """Write the metadata: layers, regime, what is exact, and notes on what is not."""
+    layers = [{"path": path, **layer.describe()} for path, layer in deployables(frozen)]
+    sound = {str(layer["path"]): bool(layer.get("power_of_two", False)) for layer in layers}
+    exact = exact_values(model, sound)
+    outputs = [value.name for value in model.graph.output if value.name in exact]
+    regimes = {layer["regime"] for layer in layers if "regime" in layer}
+    synapses = [layer for layer in layers if "quantized" in layer]
+    if regimes == {"slayer"} and all(layer.get("power_of_two") for layer in synapses):
+        regime = "slayer"
+    else:
+        regime = "mixed" if "slayer" in regimes else "float"
+    notes = [
+        f"{layer['path'] or 'the synapse'}: float weights; its hook leaves no integer grid of 16 "
+        f"bits, or it has no hook"
+        for layer in synapses
+        if not layer["quantized"]
+    ]
+    notes += [
+        f"{layer['path'] or 'the synapse'}: steps are no powers of two; sums are exact, and the "
+        f"product with the step is rounded once"
+        for layer in synapses
+        if layer["quantized"] and not layer["power_of_two"]
+    ]
+    Metadata(
+        version=__version__,
+        torch_version=torch.__version__,
+        opset=opset,
+        regime=regime,
+        layers=tuple(layers),
+        exact=tuple(outputs),
+        notes=tuple(notes),
+    ).write(model)
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Run ONNX's full check, with shape inference through the function bodies.
+
+    Raises:
+        ExportError: the checker refuses the model.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"the exported model does not pass onnx.checker: {first}") from error

@@ -1,0 +1,23 @@
+"""Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
+
+from synapse_onnx.ops._registry import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    OpDef,
+    Sample,
+    all_ops,
+    get_op,
+    iter_used,
+    register,
+)
+
+__all__ = [
+    "DOMAIN",
+    "DOMAIN_VERSION",
+    "OpDef",
+    "Sample",
+    "all_ops",
+    "get_op",
+    "iter_used",
+    "register",
+]

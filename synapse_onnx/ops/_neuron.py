@@ -1,0 +1,96 @@
+"""Pieces that the neuron ops share: channel parameters in ONNX text, loops over time in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def per_channel(parameter: Tensor, state: Tensor) -> Tensor:
+    """Bring a parameter of shape (1,) or (C,) to (C, 1, ...), to act on a state (N, C, ...)."""
+    return parameter.reshape(-1, *(1,) * (state.dim() - 2))
+
+
+def broadcast_text(state: str, parameters: Sequence[str], onnx_type: int) -> str:
+    """ONNX statements for :func:`per_channel`: ``p`` becomes ``p_b``, cast to a type.
+
+    They stand outside the loop over time and work for every rank.
+    """
+    lines = [
+        "flat = Constant<value_ints = [-1]>()",
+        "single = Constant<value_ints = [1]>()",
+        f"plane = Shape<start = 2>({state})",
+        "plane_rank = Shape(plane)",
+        "ones = Expand(single, plane_rank)",
+        "channel_shape = Concat<axis = 0>(flat, ones)",
+    ]
+    for name in parameters:
+        lines.append(f"{name}_c = Reshape({name}, channel_shape)")
+        lines.append(f"{name}_b = Cast<to = {onnx_type}>({name}_c)")
+    return "\n".join(lines)
+
+
+def time_major(x: Tensor) -> Tensor:
+    """(N, C[, H, W], T) -> (T, N, C[, H, W]), contiguous, so that one step is one block."""
+    return x.movedim(-1, 0).contiguous()
+
+
+def time_back(x: Tensor) -> Tensor:
+    """(T, N, C[, H, W]) -> (N, C[, H, W], T), contiguous."""
+    return x.movedim(0, -1).contiguous()
+
+
+def sum_to_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Sum a gradient (T, N, C[, H, W]) to a parameter's shape, (1,) or (C,)."""
+    if parameter.numel() == 1:
+        return gradient.sum().reshape(parameter.shape).to(parameter.dtype)
+    dims = [d for d in range(gradient.dim()) if d != 2]
+    return gradient.sum(dim=dims).to(parameter.dtype)
+
+
+def drive(seed: int, *shape: int) -> Tensor:
+    """Return random currents on a grid of 1/32, float32, mostly positive, the same every time."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-24, 40, shape, generator=generator).to(torch.float32) / 32
+
+
+def register_composed_gradient(
+    op: torch.library.CustomOpDef, compose: Callable[..., tuple[Tensor, ...]], tensors: int
+) -> None:
+    """Give a fused neuron op the gradient of the differentiable ops that it is composed of.
+
+    The backward pass runs ``compose`` once more with gradients on, so that the fused forward
+    pass keeps no trace over time. The first ``tensors`` arguments of the op are tensors.
+    """
+
+    def setup_context(context: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        context.save_for_backward(*inputs[:tensors])
+        context.constants = inputs[tensors:]
+
+    def backward(context: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        needed = context.needs_input_grad[:tensors]
+        leaves = [
+            tensor.detach().requires_grad_(wanted)
+            for tensor, wanted in zip(context.saved_tensors, needed, strict=True)
+        ]
+        with torch.enable_grad():
+            outputs = compose(*leaves, *context.constants)
+        # integer states have no gradient
+        pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [y for y, _ in pairs],
+                [leaf for leaf in leaves if leaf.requires_grad],
+                [g for _, g in pairs],
+                allow_unused=True,
+            )
+        )
+        return (
+            *(next(found) if leaf.requires_grad else None for leaf in leaves),
+            *(None,) * len(context.constants),
+        )
+
+    op.register_autograd(backward, setup_context=setup_context)

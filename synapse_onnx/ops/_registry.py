@@ -1,0 +1,177 @@
+"""The registry of ops: what one op is, and how export, tests and docs find it.
+
+An op is declared once, in a file of its own below ``synapse_onnx/ops``, as an :class:`OpDef`.
+The registry imports every such file by itself; nothing else lists ops by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import onnx.defs
+import onnx.parser
+import torch
+
+from synapse_onnx.errors import RegistryError
+
+DOMAIN = "ai.synapse"
+DOMAIN_VERSION = 1
+TORCH_NAMESPACE = "synapse"
+
+_ONNX_TYPES = [
+    f"tensor({kind})"
+    for kind in ("float", "double", "bool", "uint8", "int4", "int8", "int16", "int32", "int64")
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of a torch op: positional arguments, as its schema wants them."""
+
+    id: str
+    args: tuple[Any, ...]
+    #: largest difference allowed between torch and ONNX, relative to max |torch|; 0 means equal
+    rtol: float = 0.0
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """One op: torch op, ONNX node, ONNX function body and sample inputs, declared together.
+
+    The ONNX node is time-major: where the torch op takes or returns a sequence in
+    ``(N, C[, H, W], T)``, the node takes or returns ``(T, N, C[, H, W])``.
+
+    Attributes:
+        name: name of the node in domain ``ai.synapse``.
+        torch_op: the overload that the exporter meets, ``torch.ops.synapse.<name>.default``.
+        inputs: names of the node's tensor inputs, in order.
+        outputs: names of the node's outputs, in order.
+        attributes: name -> ``int``, ``float``, ``[int]`` (the type, for ints) of each attribute.
+        symbolic: the function that the exporter calls in place of the torch op; it gets the
+            torch op's arguments and returns the values of its outputs.
+        body: opset -> statements of the ONNX function, in ONNX's textual syntax, written with
+            standard operators of that opset alone.
+        samples: sample calls, for the parity tests.
+        doc: the equation, as shown in the generated table of ops.
+    """
+
+    name: str
+    torch_op: torch._ops.OpOverload
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    symbolic: Callable[..., Any]
+    body: Callable[[int], str]
+    samples: Callable[[], Sequence[Sample]]
+    doc: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def function(self, opset: int) -> onnx.FunctionProto:
+        """Return the ONNX function of this op for an opset.
+
+        Raises:
+            RegistryError: the body is not valid ONNX text.
+        """
+        attributes = f"<{', '.join(self.attributes)}>" if self.attributes else ""
+        text = (
+            f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
+            f"{self.name} {attributes} ({', '.join(self.inputs)}) => ({', '.join(self.outputs)})\n"
+            f"{{\n{self.body(opset)}\n}}"
+        )
+        try:
+            function = onnx.parser.parse_function(text)
+        except onnx.parser.ParseError as error:
+            raise RegistryError(
+                f"the ONNX body of op {self.name} does not parse: {error}"
+            ) from error
+        function.doc_string = self.doc
+        return function
+
+    def schema(self) -> onnx.defs.OpSchema:
+        """Return the node's signature for the exporter.
+
+        It is never registered with ONNX: a registered schema without an inference function would
+        switch off shape inference through the function body.
+        """
+        schema = onnx.defs.OpSchema
+        kinds = {
+            int: schema.AttrType.INT,
+            float: schema.AttrType.FLOAT,
+            (int,): schema.AttrType.INTS,
+        }
+
+        def parameters(
+            names: tuple[str, ...], letter: str
+        ) -> list[onnx.defs.OpSchema.FormalParameter]:
+            return [schema.FormalParameter(name, f"{letter}{i}") for i, name in enumerate(names)]
+
+        return schema(
+            self.name,
+            DOMAIN,
+            DOMAIN_VERSION,
+            inputs=parameters(self.inputs, "I"),
+            outputs=parameters(self.outputs, "O"),
+            type_constraints=[
+                (f"{letter}{i}", _ONNX_TYPES, "")
+                for letter, names in (("I", self.inputs), ("O", self.outputs))
+                for i in range(len(names))
+            ],
+            attributes=[
+                schema.Attribute(name, kinds[kind], required=True)
+                for name, kind in self.attributes.items()
+            ],
+        )
+
+
+_OPS: dict[str, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Add an op to the registry and return it.
+
+    Raises:
+        RegistryError: another op has this name, or stands for the same torch op.
+    """
+    for other in _OPS.values():
+        if other.name == op.name or other.torch_op is op.torch_op:
+            raise RegistryError(
+                f"op {op.name} ({op.torch_op}) is registered twice: "
+                f"{other.name} ({other.torch_op}) is there already"
+            )
+    _OPS[op.name] = op
+    return op
+
+
+def _discover() -> None:
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__package__}.{module.name}")
+
+
+def all_ops() -> dict[str, OpDef]:
+    """Return every op by name, sorted; imports the op files on the first call."""
+    _discover()
+    return dict(sorted(_OPS.items()))
+
+
+def get_op(name: str) -> OpDef:
+    """Return an op by the name of its node.
+
+    Raises:
+        RegistryError: no op has this name.
+    """
+    ops = all_ops()
+    if name not in ops:
+        raise RegistryError(f"no op is named {name!r}; there are: {', '.join(ops)}")
+    return ops[name]
+
+
+def iter_used(op_types: Iterator[tuple[str, str]]) -> list[OpDef]:
+    """Return the ops among (domain, op type) pairs, each once, sorted by name."""
+    used = {kind for domain, kind in op_types if domain == DOMAIN}
+    return [get_op(kind) for kind in sorted(used)]

@@ -1,0 +1,227 @@
+"""Quantisation of weights: hooks for ``pre_hook_fx`` and the grid that any hook leaves behind.
+
+A hook maps float weights to the weights that a synapse uses. It may be any callable; the ones
+here round to multiples of a step, with the gradient passed straight through.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synapse_onnx.errors import InputError
+
+__all__ = [
+    "Grid",
+    "Quantizer",
+    "find_grid",
+    "is_power_of_two",
+    "q8",
+    "round_to_step",
+    "stored_bits",
+]
+
+
+class _RoundToStep(torch.autograd.Function):
+    """Round in the forward pass, identity in the backward pass (straight-through estimator)."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, step: float) -> Tensor:
+        return torch.round(x / step) * step
+
+    @staticmethod
+    def backward(context: Any, *grads: Any) -> Any:
+        return grads[0], None
+
+
+def round_to_step(x: Tensor, step: float = 1.0) -> Tensor:
+    """Round to multiples of a step, halves to even; the gradient passes straight through."""
+    result: Tensor = _RoundToStep.apply(x, step)  # type: ignore[no-untyped-call]
+    return result
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """Weights of ``bits`` bits in steps of ``2 / scale``, as lava-dl quantises them.
+
+    ``Quantizer()`` is lava-dl's ``neuron.quantize_8bit`` at its default scale: even integers
+    over 64, clamped to [-4, 254/64]. Its ``quantize_hook_fx``, whose ``num_bits`` counts
+    without the sign, is ``Quantizer(bits=9)``.
+
+    Attributes:
+        scale: the integer that stands for a weight of 1.0 (before the factor of 2).
+        bits: width of the stored integer, sign included.
+
+    Raises:
+        InputError: scale is not positive, or bits not in 2 ... 16.
+    """
+
+    scale: float = 64
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise InputError(f"Quantizer: scale must be positive, got {self.scale}")
+        if not 2 <= self.bits <= 16:
+            raise InputError(f"Quantizer: bits must be 2 to 16, got {self.bits}")
+
+    def __call__(self, weight: Tensor, descale: bool = False) -> Tensor:
+        """Return quantised weights of the same shape; ``descale`` returns them times scale."""
+        step = 2 / self.scale
+        half = 1 << (self.bits - 1)
+        result = round_to_step(weight, step).clamp(-half * step, (half - 1) * step)
+        return result * self.scale if descale else result
+
+
+_Q8 = Quantizer()
+
+
+def q8(weight: Tensor, descale: bool = False) -> Tensor:
+    """lava-dl's 8-bit weights: ``round(w * 32) / 32`` clamped to [-4, 254/64]."""
+    return _Q8(weight, descale)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Weights as integers times steps: ``weight == step * integers``, exactly.
+
+    Attributes:
+        integers: the shape of the weight, int8 or int16.
+        step: float32, shape (1,) or one an output channel.
+        bits: 4, 8 or 16: the narrowest stored width that holds every integer.
+    """
+
+    integers: Tensor
+    step: Tensor
+    bits: int
+
+
+def is_power_of_two(step: Tensor) -> bool:
+    """Whether every step is a power of two, so that multiplying by it is exact."""
+    mantissa, _ = np.frexp(step.detach().cpu().numpy())
+    return bool((mantissa == 0.5).all())
+
+
+def stored_bits(low: int, high: int) -> int:
+    """Return the narrowest stored width, 4, 8 or 16 bits, of integers from low to high."""
+    return next(b for b in (4, 8, 16) if -(1 << (b - 1)) <= low and high < 1 << (b - 1))
+
+
+_LARGEST = (1 << 15) - 1
+
+
+def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
+    """Find the integer grid that a weight lies on, exactly, or return None.
+
+    One step for the whole tensor is tried first, then one for each output channel.
+
+    Args:
+        weight: float32, any shape, finite.
+        channel_axis: axis of the output channels; None allows one step a tensor only.
+    """
+    values = weight.detach().to("cpu", torch.float32)
+    whole = _fit(values.numpy().reshape(1, -1))
+    if whole is not None:
+        return _grid(values, *whole, shape=None)
+    if channel_axis is None or values.dim() <= channel_axis:
+        return None
+    rows = values.movedim(channel_axis, 0)
+    parts = _fit(rows.reshape(rows.shape[0], -1).numpy())
+    if parts is None:
+        return None
+    shape = [-1 if axis == channel_axis else 1 for axis in range(values.dim())]
+    return _grid(values, *parts, shape=shape, channel_axis=channel_axis)
+
+
+def _grid(
+    values: Tensor,
+    steps: np.ndarray[Any, Any],
+    integers: np.ndarray[Any, Any],
+    *,
+    shape: list[int] | None,
+    channel_axis: int = 0,
+) -> Grid:
+    if shape is None:
+        ints = torch.from_numpy(integers.reshape(values.shape))
+    else:
+        moved = values.movedim(channel_axis, 0)
+        ints = torch.from_numpy(integers).reshape(moved.shape).movedim(0, channel_axis)
+    bits = stored_bits(int(ints.min()), int(ints.max()))
+    ints = ints.to(torch.int16 if bits == 16 else torch.int8).contiguous()
+    step = torch.from_numpy(steps.astype(np.float32))
+    product = ints.to(torch.float32) * (step if shape is None else step.reshape(shape))
+    if not torch.equal(product, values + 0.0):  # + 0.0: a weight of -0.0 equals 0
+        raise AssertionError("a grid was found that does not give the weights back")
+    return Grid(ints, step, bits)
+
+
+def _fit(rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    """Fit one step to every row; None where a row lies on no grid of 16 bits."""
+    steps = np.empty(len(rows), np.float32)
+    integers = np.empty(rows.shape, np.int32)
+    for i, row in enumerate(rows):
+        fit = _fit_row(row)
+        if fit is None:
+            return None
+        steps[i], integers[i] = fit
+    return steps, integers
+
+
+def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any]] | None:
+    distinct = np.unique(np.abs(row[row != 0])).astype(np.float64)
+    if distinct.size == 0:
+        return np.float32(1), np.zeros(row.shape, np.int32)
+    if distinct.size > _LARGEST:
+        return None
+    for candidate in _candidates(distinct):
+        # a quotient near an integer is not enough: the float32 product must be the weight
+        step = np.float32(candidate)
+        if step == 0:
+            continue
+        integers = np.rint(row.astype(np.float64) / float(step))
+        if np.abs(integers).max() > _LARGEST:
+            continue
+        if np.array_equal(integers.astype(np.float32) * step, row):
+            return step, integers.astype(np.int32)
+    return None
+
+
+def _candidates(distinct: np.ndarray[Any, Any]) -> list[float]:
+    """Steps worth trying for some distinct magnitudes, best first."""
+    # binary grids: the exact common divisor of the weights as integers over a power of two
+    exponent = 24 - math.frexp(float(distinct.max()))[1]
+    scaled = distinct * 2.0**exponent
+    found: list[float] = []
+    rounded: list[float] = []
+    if np.array_equal(scaled, np.rint(scaled)):
+        divisor = int(np.gcd.reduce(scaled.astype(np.int64)))
+        # a power of two multiplies exactly, so it comes first, though it may cost a bit
+        binary = divisor & -divisor
+        found.append(binary * 2.0**-exponent)
+        found.append(divisor * 2.0**-exponent)
+    # other grids (max / 127, say): every weight is rounded, so the divisor is only nearly common.
+    # Euclid's algorithm with a tolerance gives it up to a few ulp; an anchor on the largest
+    # weight then gives the step to the last bit, and its neighbours the odd rounding.
+    largest = float(distinct.max())
+    tolerance = largest * 2.0**-20
+    rough = float(distinct[0])
+    for value in distinct[1:]:
+        a, b = float(value), rough
+        while b > tolerance:
+            a, b = b, math.fmod(a, b)
+            if b > a - b:
+                b = a - b  # the nearer remainder: 0.9999 of b is nearly 0
+        rough = a
+        if rough < tolerance:
+            return found + rounded
+    count = round(largest / rough)
+    if 0 < count <= _LARGEST:
+        anchor = np.float32(largest / count)
+        below, above = (np.nextafter(anchor, np.float32(end)) for end in (0, np.inf))
+        rounded += [float(anchor), float(below), float(above)]
+    return found + rounded

@@ -1,0 +1,618 @@
+"""The proof: torch against ONNX Runtime, output by output and layer by layer.
+
+Two standards, chosen for each value by what the graph allows:
+
+- **exact**: every operator before it is exact (integers, fixed point, one rounding an element)
+  and every quantised sum stays below 2**24, shown from the weights and from the inputs of this
+  run. Any difference is a failure.
+- **close**: sums of floats, in no fixed order. Currents may differ by ``rtol * max|reference|``.
+  A spike may flip only where the membrane comes so close to the threshold that rounding explains
+  it; the bound is stated in :func:`_rounding_bound`. After such a flip the rest of that sample's
+  time is another trajectory and is not compared further.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from synapse_onnx.errors import InputError
+from synapse_onnx.exactness import exact_values
+from synapse_onnx.fixed import DECAY_ONE
+from synapse_onnx.freeze import deployables, freeze
+from synapse_onnx.module import Deployable
+from synapse_onnx.ops import DOMAIN, get_op
+from synapse_onnx.runtime import Session, load_model
+
+__all__ = ["Divergence", "Report", "Row", "verify"]
+
+#: default tolerance of float values, relative to the largest reference value
+RTOL = 1e-5
+
+#: a time later than any, for samples whose trajectories are the same to the end
+_ALWAYS = int(np.iinfo(np.int64).max)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place at which torch and ONNX Runtime differ by more than is allowed.
+
+    Attributes:
+        layer: path of the layer, or name of the output.
+        sample: index in the batch.
+        neuron: index of the neuron, (channel,) or (channel, row, column).
+        t: time step; None where the value has no time axis.
+        margin: how far the membrane was above the threshold in torch, in units of the
+            threshold; None for currents.
+        expected: torch's value.
+        found: ONNX Runtime's value.
+    """
+
+    layer: str
+    sample: int
+    neuron: tuple[int, ...]
+    t: int | None
+    margin: float | None
+    expected: float
+    found: float
+
+    def __str__(self) -> str:
+        when = "" if self.t is None else f", t={self.t}"
+        near = "" if self.margin is None else f", membrane {self.margin:+.3g} from the threshold"
+        return (
+            f"{self.layer}: sample {self.sample}, neuron {self.neuron}{when}: torch "
+            f"{self.expected:g}, ONNX Runtime {self.found:g}{near}"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Comparison of one layer or output.
+
+    Attributes:
+        name: path of the layer, or name of the output.
+        kind: "output", or class of the layer.
+        exact: whether equality was demanded.
+        ok: whether the demand was met.
+        max_abs_diff: largest difference; inf where one side is NaN and the other is not.
+        tolerance: largest difference allowed.
+        spike_flips: values that differ, of a layer or output that spikes; None for currents.
+        values: number of values compared.
+    """
+
+    name: str
+    kind: str
+    exact: bool
+    ok: bool
+    max_abs_diff: float
+    tolerance: float
+    spike_flips: int | None
+    values: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Result of :func:`verify`; ``str(report)`` is a table.
+
+    Attributes:
+        ok: whether every comparison met its demand.
+        max_abs_diff: largest difference of any output.
+        spike_flips: spikes that differ, in all spiking layers; in the outputs where the network
+            has no layer of ours.
+        first_divergence: the first place that differs, or None.
+        outputs: one row an output.
+        layers: one row a layer, in the order in which they ran.
+        problems: sentences on what is wrong beside values: names, shapes, types.
+        shapes: input shapes that were run.
+        notes: sentences on how the comparison was made.
+    """
+
+    ok: bool
+    max_abs_diff: float
+    spike_flips: int
+    first_divergence: Divergence | None
+    outputs: tuple[Row, ...] = ()
+    layers: tuple[Row, ...] = ()
+    problems: tuple[str, ...] = ()
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        rows = [*self.layers, *self.outputs]
+        width = max([len(row.name) for row in rows] + [5])
+        kind = max([len(row.kind) for row in rows] + [4])
+        lines = [
+            f"  {'layer':<{width}}  {'kind':<{kind}}  demand     max|diff|   flips      values"
+        ]
+        for row in rows:
+            demand = "equal" if row.exact else f"{row.tolerance:.1e}"
+            flips = "" if row.spike_flips is None else str(row.spike_flips)
+            lines.append(
+                f"{'✓' if row.ok else '✗'} {row.name:<{width}}  {row.kind:<{kind}}  {demand:<9} "
+                f"{row.max_abs_diff:>10.3g}  {flips:>6}  {row.values:>10}"
+            )
+        lines += [f"✗ {problem}" for problem in self.problems]
+        if self.first_divergence is not None:
+            lines.append(f"first divergence: {self.first_divergence}")
+        lines += [f"note: {note}" for note in self.notes]
+        ran = "; ".join(" and ".join(map(str, shapes)) for shapes in self.shapes)
+        lines.append(f"{'equal' if self.ok else 'NOT equal'} on inputs of shape {ran}")
+        return "\n".join(lines)
+
+
+@dataclass
+class _Call:
+    """One call of one layer in torch."""
+
+    path: str
+    number: int
+    layer: Deployable
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+
+
+def verify(
+    module: nn.Module,
+    model_or_path: onnx.ModelProto | str | os.PathLike[str],
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    rtol: float = RTOL,
+    atol: float = 0.0,
+    providers: Sequence[str] | None = None,
+) -> Report:
+    """Compare a torch network with its exported model in ONNX Runtime.
+
+    The network runs in evaluation mode on a copy, unfrozen. Beside the inputs as given, their
+    first sample alone, their first step alone and their first 7 steps are run, from one session.
+
+    Args:
+        module: the network that was exported.
+        model_or_path: the exported model.
+        inputs: one tensor (N, C[, H, W], T), or one for every argument of ``forward``.
+        rtol: tolerance where equality cannot be demanded, relative to max|torch|.
+        atol: absolute tolerance, added to it.
+        providers: execution providers of ONNX Runtime; the CPU by default.
+
+    Raises:
+        InputError: the inputs are no tensors, or hold NaN or infinite values.
+        ModelError: the model cannot be run.
+        ShapeError: the inputs do not fit the network.
+    """
+    tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    for i, value in enumerate(tensors):
+        if not isinstance(value, Tensor) or value.numel() == 0:
+            raise InputError(f"verify: input {i} must be a tensor that is not empty")
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"verify: input {i} has NaN or infinite values")
+    model = (
+        model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
+    )
+    comparison = _Comparison(module, model, rtol=rtol, atol=atol, providers=providers)
+    variants = _variants(tensors, model)
+    for variant in variants:
+        comparison.compare(variant)
+    return comparison.report(variants)
+
+
+def _variants(tensors: Sequence[Tensor], model: onnx.ModelProto) -> list[tuple[Tensor, ...]]:
+    """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
+    variants = [tuple(tensors)]
+    open_batch = open_time = True
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        open_batch &= bool(dims) and not dims[0].HasField("dim_value")
+        open_time &= len(dims) >= 3 and not dims[-1].HasField("dim_value")
+    if open_batch and tensors[0].shape[0] > 1:
+        variants.append(tuple(value[:1] for value in tensors))
+    if open_time:
+        steps = min(value.shape[-1] for value in tensors)
+        variants += [
+            tuple(value[..., :length] for value in tensors) for length in (1, 7) if length < steps
+        ]
+    return variants
+
+
+class _Comparison:
+    """Everything that one call of verify collects."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        model: onnx.ModelProto,
+        *,
+        rtol: float,
+        atol: float,
+        providers: Sequence[str] | None,
+    ) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self.paths = dict(deployables(self.module))
+        self.frozen = dict(deployables(freeze(module)))
+        self.model = model
+        self.rtol, self.atol = rtol, atol
+        self.nodes = _layer_nodes(model)
+        self.session = Session(model, providers)
+        self.inner = Session(_with_layer_outputs(model, self.nodes), providers)
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.rows: dict[str, Row] = {}  # of outputs
+        self.layer_rows: dict[str, Row] = {}
+        self.divergence: Divergence | None = None
+
+    # -- torch -------------------------------------------------------------------------------
+
+    def _torch(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[_Call]]:
+        calls: list[_Call] = []
+        counts: dict[str, int] = {}
+
+        def record(path: str, layer: Deployable) -> Any:
+            def hook(_: nn.Module, args: Any, output: Any) -> None:
+                counts[path] = counts.get(path, 0) + 1
+                outputs = output if isinstance(output, tuple) else (output,)
+                calls.append(_Call(path, counts[path], layer, args[0], outputs))
+
+            return hook
+
+        for layer in self.paths.values():
+            if hasattr(layer, "reset"):
+                layer.reset()
+        handles = [
+            layer.register_forward_hook(record(path, layer)) for path, layer in self.paths.items()
+        ]
+        try:
+            with torch.no_grad():
+                result = self.module(*tensors)
+        finally:
+            for handle in handles:
+                handle.remove()
+        flat, _ = torch.utils._pytree.tree_flatten(result)
+        return [value for value in flat if isinstance(value, Tensor)], calls
+
+    def _sound(self, calls: Sequence[_Call]) -> dict[str, bool]:
+        """Say which synapses are exact for the inputs of this run: grid, step and bound."""
+        sound: dict[str, bool] = {}
+        for call in calls:
+            facts = self.frozen[call.path].describe()
+            if "quantized" not in facts:
+                continue
+            fine = bool(facts.get("power_of_two")) and _units(call.input) <= facts["input_bound"]
+            if facts["quantized"] and facts.get("power_of_two") and not fine:
+                self._note(
+                    f"{call.path}: its input is too fine or too large for exact float32 sums "
+                    f"(bound: {facts['input_bound']} units of the input's grid), so it is compared "
+                    f"with a tolerance"
+                )
+            sound[call.path] = sound.get(call.path, True) and fine
+        return sound
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    # -- one shape of the inputs -------------------------------------------------------------
+
+    def compare(self, tensors: Sequence[Tensor]) -> None:
+        """Compare every layer in the order in which it ran, then the outputs."""
+        expected, calls = self._torch(tensors)
+        exact = exact_values(self.model, self._sound(calls))
+        valid: Array | None = None
+        inner = self._run(self.inner, tensors) if calls else None
+        if inner is not None:
+            values = dict(zip(self.inner.outputs, inner, strict=True))
+            valid = np.full(calls[0].outputs[0].shape[0], _ALWAYS)
+            totals = Counter(call.path for call in calls)
+            for call in calls:
+                self._layer(call, totals[call.path], values, exact, valid)
+        found = self._run(self.session, tensors)
+        if found is not None:
+            self._outputs(expected, found, exact, valid)
+
+    def _run(self, session: Session, tensors: Sequence[Tensor]) -> list[Array] | None:
+        if len(session.inputs) != len(tensors):
+            self.problems.append(
+                f"the model has {len(session.inputs)} inputs and the module was given "
+                f"{len(tensors)}"
+            )
+            return None
+        arrays = [value.detach().cpu().numpy() for value in tensors]
+        try:
+            result = session.run(*arrays)
+        except ValueError as error:  # shapes that the model refuses, or that ORT fails on
+            self.problems.append(str(error))
+            return None
+        return list(result) if isinstance(result, tuple) else [result]
+
+    def _outputs(
+        self,
+        expected: Sequence[Tensor],
+        found: Sequence[Array],
+        exact: set[str],
+        valid: Array | None,
+    ) -> None:
+        if len(expected) != len(found):
+            self.problems.append(
+                f"the module has {len(expected)} outputs and the model {len(found)}"
+            )
+            return
+        for name, tensor, array in zip(self.session.outputs, expected, found, strict=True):
+            reference = tensor.detach().cpu().numpy()
+            if reference.dtype != array.dtype:
+                self.problems.append(
+                    f"{name}: torch returns {reference.dtype}, the model {array.dtype}"
+                )
+            if reference.shape != array.shape:
+                self.problems.append(
+                    f"{name}: torch returns shape {reference.shape}, the model {array.shape}"
+                )
+                continue
+            row, where = self._compare(
+                name, "output", reference, array, name in exact, _is_spiking(reference), valid
+            )
+            _merge(self.rows, row)
+            if where is not None and not row.ok:
+                self._diverged(name, reference, array, where, None)
+
+    # -- layers ------------------------------------------------------------------------------
+
+    def _layer(
+        self, call: _Call, calls: int, values: dict[str, Array], exact: set[str], valid: Array
+    ) -> None:
+        group = self.nodes.get(call.path, [])
+        if not group or len(group) % calls:
+            self.problems.append(
+                f"{call.path}: torch calls this layer {calls} times and the model has "
+                f"{len(group)} nodes of it"
+            )
+            return
+        # a call may be several nodes (two integrators and a spike function): the last one counts
+        node = group[call.number * (len(group) // calls) - 1]
+        kind = type(call.layer).__name__
+        if call.layer.spiking:
+            kind = type(call.layer).__module__.rsplit(".", 1)[-1]
+        elif getattr(call.layer, "complex", False):
+            kind = f"complex {kind}"
+        names = _sequences(node)
+        for i, tensor in enumerate(call.outputs):
+            name = names[i]
+            reference = tensor.detach().cpu().numpy()
+            # the node is time-major, and flat where the layer has axes of size one
+            array = np.moveaxis(values[name], 0, -1)
+            label = (call.path or kind) + (f" (call {call.number})" if calls > 1 else "")
+            if len(call.outputs) == 2:
+                label += (".real", ".imag")[i]
+            if reference.size != array.size:
+                self.problems.append(
+                    f"{label}: torch returns shape {reference.shape}, the model {array.shape}"
+                )
+                continue
+            array = array.reshape(reference.shape)
+            row, where = self._compare(
+                label, kind, reference, array, name in exact, call.layer.spiking, valid,
+                call if call.layer.spiking else None,
+            )  # fmt: skip
+            _merge(self.layer_rows, row)
+            if where is not None and (not row.ok or row.spike_flips):
+                self._diverged(label, reference, array, where, call)
+
+    def _diverged(
+        self, label: str, reference: Array, array: Array, where: tuple[int, ...], call: _Call | None
+    ) -> None:
+        if self.divergence is not None:
+            return
+        margin = None
+        if call is not None and call.layer.spiking:
+            margin = float(_margins(call)[where])
+        timed = reference.ndim >= 3
+        self.divergence = Divergence(
+            layer=label,
+            sample=int(where[0]) if where else 0,
+            neuron=tuple(int(i) for i in (where[1:-1] if timed else where[1:])),
+            t=int(where[-1]) if timed else None,
+            margin=margin,
+            expected=float(reference[where]),
+            found=float(array[where]),
+        )
+
+    def _compare(
+        self,
+        name: str,
+        kind: str,
+        reference: Array,
+        array: Array,
+        exact: bool,
+        spiking: bool,
+        valid: Array | None,
+        call: _Call | None = None,
+    ) -> tuple[Row, tuple[int, ...] | None]:
+        """Compare two arrays; returns the row and the place of the first difference that counts.
+
+        ``valid`` holds for every sample the time up to which the trajectories are the same; it is
+        shortened where a spike flips within rounding.
+        """
+        with np.errstate(invalid="ignore"):
+            # NaN on both sides is the same value, on one side an infinite difference
+            difference = np.where(
+                (reference == array) | (np.isnan(reference) & np.isnan(array)),
+                0.0,
+                np.abs(reference.astype(np.float64) - array),
+            )
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        largest = float(difference.max(initial=0))
+        finite = reference[np.isfinite(reference)]
+        tolerance = 0.0
+        if not exact:
+            tolerance = self.atol + self.rtol * float(np.abs(finite).max(initial=0))
+        counted = difference
+        if valid is not None and not exact:
+            counted = np.where(_within(reference, valid), difference, 0.0)
+        flips = int((reference != array).sum()) if spiking else None
+        if spiking and not exact and call is not None and valid is not None:
+            wrong = self._explain_flips(call, counted > tolerance, valid)
+        else:
+            wrong = counted > tolerance
+        shown = wrong if wrong.any() else counted > tolerance
+        row = Row(
+            name, kind, exact, not bool(wrong.any()), largest, tolerance, flips, reference.size
+        )
+        return row, _first(shown)
+
+    def _explain_flips(self, call: _Call, flipped: Array, valid: Array) -> Array:
+        """Return the flips that rounding does not explain; shorten ``valid`` at those it does."""
+        if not flipped.any():
+            return flipped
+        first = flipped & (np.cumsum(flipped, axis=-1) == 1)  # of every neuron, its first flip
+        margins = np.abs(_margins(call))
+        explained = first & (margins <= _rounding_bound(call, margins.shape[-1], self.rtol))
+        wrong: Array = first & ~explained
+        for sample, *_, t in np.argwhere(explained):
+            valid[sample] = min(valid[sample], t)
+        if explained.any():
+            self._note(
+                f"{call.path}: {int(explained.sum())} spikes flip where the membrane is within "
+                f"rounding of the threshold; those samples are compared up to the flip"
+            )
+        return wrong
+
+    def report(self, variants: Sequence[Sequence[Tensor]]) -> Report:
+        """Put the report together."""
+        outputs = tuple(self.rows[name] for name in self.session.outputs if name in self.rows)
+        layers = tuple(self.layer_rows.values())
+        flips = [row.spike_flips for row in layers if row.spike_flips is not None]
+        if not flips:
+            flips = [row.spike_flips for row in outputs if row.spike_flips is not None]
+        return Report(
+            ok=not self.problems and bool(outputs) and all(row.ok for row in (*outputs, *layers)),
+            max_abs_diff=max((row.max_abs_diff for row in outputs), default=float("inf")),
+            spike_flips=sum(flips),
+            first_divergence=self.divergence,
+            outputs=outputs,
+            layers=layers,
+            problems=tuple(dict.fromkeys(self.problems)),
+            shapes=tuple(tuple(tuple(v.shape) for v in variant) for variant in variants),
+            notes=tuple(self.notes),
+        )
+
+
+def _merge(rows: dict[str, Row], row: Row) -> None:
+    """Add a row; where one of this name is there, from inputs of another shape, join the two."""
+    a = rows.get(row.name)
+    if a is not None:
+        flips = [r.spike_flips for r in (a, row) if r.spike_flips is not None]
+        row = Row(
+            row.name, row.kind, a.exact and row.exact, a.ok and row.ok,
+            max(a.max_abs_diff, row.max_abs_diff), max(a.tolerance, row.tolerance),
+            sum(flips) if flips else None, a.values + row.values,
+        )  # fmt: skip
+    rows[row.name] = row
+
+
+def _units(x: Tensor) -> float:
+    """Return max|x| in units of the coarsest binary grid that holds every value of x."""
+    largest = float(x.abs().max())
+    if largest == 0:
+        return 0.0
+    unit = 1.0
+    # spikes end this at once; a grid finer than 2**-24 of the largest value never fits anyway
+    while not bool((torch.remainder(x / unit, 1) == 0).all()):
+        unit /= 2
+        if largest / unit > 1 << 24:
+            return float("inf")
+    return largest / unit
+
+
+def _is_spiking(values: Array) -> bool:
+    return values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _margins(call: _Call) -> Array:
+    """How far the membrane is above the threshold, in torch, everywhere."""
+    neuron: Any = call.layer
+    neuron.reset()
+    with torch.no_grad():
+        margin: Array = (neuron.membrane(call.input) - neuron.threshold).cpu().numpy()
+    neuron.reset()
+    return margin
+
+
+def _rounding_bound(call: _Call, steps: int, rtol: float) -> Array:
+    """Largest change of the membrane that rounding of the currents can cause, for every t.
+
+    A float current that is off by ``e`` is off by at most ``e`` plus one state unit once it is
+    truncated to fixed point. Summed by a leaky current and a voltage this is at most
+    ``e * (t+1) * min(t+1, 1/decay)``.
+    """
+    neuron: Any = call.layer
+    unit = 1 / neuron.s_scale if neuron.regime == "slayer" else 0.0
+    error = unit + rtol * float(call.input.abs().max())
+    one = DECAY_ONE if neuron.regime == "slayer" else 1
+    decay = min(float(getattr(neuron, name).min()) / one for name in neuron.decays[:1])
+    t = np.arange(1, steps + 1, dtype=np.float64)
+    reach = np.minimum(t, 1 / decay) if decay > 0 else t
+    bound: Array = error * t * reach
+    return bound
+
+
+def _within(values: Array, valid: Array) -> Array:
+    """Where a sample's trajectory is still the same: t < valid, or all of it without time."""
+    shape = (-1, *(1,) * (values.ndim - 1))
+    limit = valid.reshape(shape)
+    if values.ndim >= 3:
+        return np.broadcast_to(np.arange(values.shape[-1]) < limit, values.shape)
+    return np.broadcast_to(limit == _ALWAYS, values.shape)
+
+
+def _first(mask: Array) -> tuple[int, ...] | None:
+    """Return the index of the first true value, earliest in time (the last axis) first."""
+    if not mask.any():
+        return None
+    if mask.ndim == 0:
+        return ()
+    places = np.argwhere(mask)
+    order = np.lexsort([*places[:, ::-1].T[1:], places[:, -1]])
+    return tuple(int(i) for i in places[order[0]])
+
+
+def _layer_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Map the path of each layer to its nodes, in the order of the graph."""
+    nodes: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            props = {prop.key: prop.value for prop in node.metadata_props}
+            nodes.setdefault(props.get("synapse_onnx.layer", ""), []).append(node)
+    return nodes
+
+
+def _sequences(node: onnx.NodeProto) -> list[str]:
+    """Names of a node's outputs that are sequences over time, not last states."""
+    return [
+        name
+        for name, output in zip(node.output, get_op(node.op_type).outputs, strict=False)
+        if name and not output.startswith("last_")
+    ]
+
+
+def _with_layer_outputs(
+    model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
+) -> onnx.ModelProto:
+    """Return a copy of the model that also returns the sequences of every layer."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    present = {value.name for value in copied.graph.output}
+    for name in (name for group in nodes.values() for node in group for name in _sequences(node)):
+        if name not in present:
+            present.add(name)
+            copied.graph.output.append(
+                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            )
+    return copied
