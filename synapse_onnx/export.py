@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -100,21 +102,33 @@ def _inputs(args: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(value.detach() for value in inputs)
 
 
-def _run(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    """Run a module; errors of our layers gain the path of the layer that raised them."""
-    current: list[str] = []
-    handles = [
-        layer.register_forward_pre_hook(lambda *_, path=path: current.append(path))
-        for path, layer in deployables(module)
-    ]
+@contextlib.contextmanager
+def _inside(module: nn.Module) -> Iterator[list[str]]:
+    """Keep a list of the paths of the submodules that are running, innermost last.
+
+    After an exception the list still says where it was raised.
+    """
+    running: list[str] = []
+    handles = []
+    for path, child in module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
+        # returns None, not the popped path: a hook's value would replace the output
+        handles.append(child.register_forward_hook(lambda *_: running.__delitem__(-1)))
     try:
-        return module(*inputs)
-    except SynapseError as error:
-        where = current[-1] if current else ""
-        raise type(error)(f"{where}: {error}" if where else str(error)) from error
+        yield running
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _run(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Run a module once; errors of our layers gain the path of the layer that raised them."""
+    with _inside(module) as running:
+        try:
+            module(*inputs)
+        except SynapseError as error:
+            where = running[-1] if running else ""
+            raise type(error)(f"{where}: {error}" if where else str(error)) from error
 
 
 def _at_least_two(value: Tensor) -> Tensor:
@@ -136,15 +150,28 @@ def _open_axes(value: Tensor) -> dict[int, str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the tracer's advice to its own developers off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        silent = io.StringIO()  # it prints graphs, too
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(silent),
+            contextlib.redirect_stderr(silent),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
+
+
+def _plain(symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a symbolic function: the exporter sets attributes on it, which a method refuses."""
+
+    def function(*args: Any) -> Any:
+        return symbolic(*args)
+
+    return function
 
 
 def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset: int) -> ir.Model:
@@ -158,20 +185,23 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
         )
         shapes = _nested(frozen, shapes)
     with _quiet(), torch.no_grad():
-        try:
-            program = torch.export.export(
-                frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
-            )
-        except SynapseError:
-            raise
-        except Exception as error:  # the tracer raises whatever it runs into
-            raise ExportError(_trace_error(error, dynamic=dynamic)) from error
+        with _inside(frozen) as running:
+            try:
+                program = torch.export.export(
+                    frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
+                )
+            except SynapseError:
+                raise
+            except Exception as error:  # the tracer raises whatever it runs into
+                raise ExportError(_trace_error(error, running)) from error
         try:
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=opset,
-                custom_translation_table={op.torch_op: op.symbolic for op in all_ops().values()},
+                custom_translation_table={
+                    op.torch_op: _plain(op.symbolic) for op in all_ops().values()
+                },
                 verbose=False,
                 # its clean-up merges equal initialisers and with them the names of layers
                 optimize=False,
@@ -189,27 +219,33 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
 
 def _nested(module: nn.Module, shapes: tuple[Any, ...]) -> Any:
     """Group the shapes of a ``forward(*args)``: torch wants one tuple for the star."""
-    import inspect
-
     parameters = list(inspect.signature(module.forward).parameters.values())
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         return (shapes,)
     return shapes
 
 
-def _trace_error(error: Exception, *, dynamic: bool) -> str:
-    text = str(error).strip()
-    lines = [line for line in text.splitlines() if line.strip()]
-    first = lines[0].strip() if lines else type(error).__name__
-    advice = "write this part of forward() without branches on tensor values"
-    if dynamic and re.search(r"[Cc]onstraint|specializ|dynamic", text):
-        advice = (
-            "a size is used as a constant; keep batch and time open in forward(), "
-            "or export with dynamic=False"
+def _trace_error(error: Exception, running: Sequence[str]) -> str:
+    """One sentence on why the tracer stopped, where, and what to do."""
+    text = str(error)
+    lines = [line.strip(" -\n") for line in text.splitlines() if line.strip()]
+    where = f" in module '{running[-1]}'" if running and running[-1] else ""
+    fixed = re.search(
+        r"You marked (\w+) as dynamic but your code specialized it .*?\((\d+)\)", text
+    )
+    if fixed:
+        name = {"N": "batch size N", "T": "number of time steps T"}.get(fixed[1], fixed[1])
+        return (
+            f"the module uses the {name} as a constant ({fixed[2]}); keep it open in forward(), or "
+            f"export with dynamic=False"
         )
-        marked = [line.strip(" -") for line in lines if "specialized" in line or "constant" in line]
-        first = marked[0] if marked else first
-    return f"the module cannot be traced: {first} ({type(error).__name__}); {advice}"
+    if "data-dependent" in text:
+        return (
+            f"the module cannot be traced: a branch or size{where} depends on the values of a "
+            f"tensor; use torch.where or a mask in forward()"
+        )
+    first = lines[0].rstrip(".") if lines else "no reason given"
+    return f"the module cannot be traced{where}: {type(error).__name__}: {first}"
 
 
 def _conversion_error(error: Exception, program: torch.export.ExportedProgram) -> str:
@@ -233,17 +269,17 @@ def _conversion_error(error: Exception, program: torch.export.ExportedProgram) -
 
 
 def _module_of(operator: str, program: torch.export.ExportedProgram) -> str:
-    wanted = operator.replace(".", "::", 1) if "::" not in operator else operator
-    for node in program.graph.nodes:
-        target = node.target
-        if isinstance(target, torch._ops.OpOverload) and str(target.name()).split(".")[0] in (
-            wanted,
-            wanted.rsplit(".", 1)[0],
-        ):
+    """Say in which module of the user's an operator (``aten.name.overload``) stands."""
+    with _quiet():
+        # the exporter meets what is left after decomposition
+        graphs = (program.graph, program.run_decompositions().graph)
+    for node in (node for graph in graphs for node in graph.nodes):
+        if str(node.target) in (operator, f"{operator}.default"):
             stack = list(node.meta.get("nn_module_stack", {}).values())
-            path, kind = stack[-1] if stack else ("", type(None))
-            kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-            return f"'{path}' ({kind.rsplit('.', 1)[-1]})"
+            path, kind = stack[-1] if stack else ("", "")
+            name = kind if isinstance(kind, str) else kind.__qualname__
+            kind = name.rsplit(".", 1)[-1]
+            return f"'{path}' ({kind})" if path else kind
     return "(unknown)"
 
 

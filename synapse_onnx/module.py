@@ -22,6 +22,9 @@ class Deployable(nn.Module):
         """Turn this layer into its deployment form, in place."""
         raise NotImplementedError
 
+    def reset(self) -> None:
+        """Forget the states that the layer keeps between calls, if it has any."""
+
     def describe(self) -> dict[str, Any]:
         """Return what a model's metadata says of this layer, frozen: plain JSON values."""
         raise NotImplementedError

@@ -214,8 +214,7 @@ def _candidates(distinct: np.ndarray[Any, Any]) -> list[float]:
         a, b = float(value), rough
         while b > tolerance:
             a, b = b, math.fmod(a, b)
-            if b > a - b:
-                b = a - b  # the nearer remainder: 0.9999 of b is nearly 0
+            b = min(b, a - b)  # the nearer remainder: 0.9999 of b is nearly 0
         rough = a
         if rough < tolerance:
             return found + rounded

@@ -38,8 +38,8 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         InputError: there is no such file, or it cannot be read.
         ModelError: it is no ONNX model.
     """
-    import google.protobuf.message
     import onnx
+    from google.protobuf.message import DecodeError
 
     try:
         data = Path(path).read_bytes()
@@ -48,7 +48,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except google.protobuf.message.DecodeError as error:
+    except DecodeError as error:
         raise ModelError(f"{path} is no ONNX model") from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is no ONNX model, or an empty one")

@@ -265,8 +265,7 @@ class _Comparison:
             return hook
 
         for layer in self.paths.values():
-            if hasattr(layer, "reset"):
-                layer.reset()
+            layer.reset()
         handles = [
             layer.register_forward_hook(record(path, layer)) for path, layer in self.paths.items()
         ]

@@ -106,7 +106,7 @@ class Neuron(Deployable):
         self.num_neurons: int | None = None
         self.norm = norm() if norm is not None else None
         if self.norm is not None and hasattr(self.norm, "pre_hook_fx"):
-            self.norm.pre_hook_fx = self.quantize_8bit
+            setattr(self.norm, "pre_hook_fx", self.quantize_8bit)  # noqa: B010 (mypy: no such attribute)
         self.drop = dropout
         self._ranges: dict[str, tuple[float, float]] = {}
         for name in self.decays:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef  # the type that custom_op() returns
 
 
 def per_channel(parameter: Tensor, state: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def drive(seed: int, *shape: int) -> Tensor:
 
 
 def register_composed_gradient(
-    op: torch.library.CustomOpDef, compose: Callable[..., tuple[Tensor, ...]], tensors: int
+    op: CustomOpDef, compose: Callable[..., tuple[Tensor, ...]], tensors: int
 ) -> None:
     """Give a fused neuron op the gradient of the differentiable ops that it is composed of.
 

@@ -42,10 +42,11 @@ class ConvolutionArgs:
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution of a 5-d input with a 5-d weight."""
-        return torch.ops.aten.convolution(
+        y: Tensor = torch.ops.aten.convolution(
             x, weight, None, self.stride, self.padding, self.dilation,
             self.transposed, [0, 0, 0], self.groups,
         )  # fmt: skip
+        return y
 
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, mask: Sequence[bool]
@@ -129,122 +130,142 @@ class Linear:
         raise NotImplementedError
 
 
-def _gradient_mask(context: Any, *positions: int) -> list[bool]:
-    return [bool(context.needs_input_grad[i]) for i in positions]
-
-
 def register_forms(linear: Linear, doc: str) -> tuple[OpDef, ...]:
-    """Register the four forms of a synapse and return them."""
+    """Register the four forms of a synapse and return them: X, QuantizedX, ComplexX, both."""
     return tuple(
-        _register(linear, doc, is_complex=is_complex, quantized=quantized)
+        _Form(linear, doc, is_complex=is_complex, quantized=quantized).register()
         for is_complex in (False, True)
         for quantized in (False, True)
     )
 
 
-def _register(linear: Linear, doc: str, *, is_complex: bool, quantized: bool) -> OpDef:
-    parts = ("real", "imag") if is_complex else ("",)
-    weights = tuple(f"weight_{part}" if part else "weight" for part in parts)
-    steps = tuple(f"step_{part}" if part else "step" for part in parts) if quantized else ()
-    outputs = parts if is_complex else ("y",)
-    count = len(parts)
-    prefix = ("Quantized" if quantized else "") + ("Complex" if is_complex else "")
-    name = prefix + linear.name
-    tensors = ("x", *weights, *steps)
-    behind = 1 + len(weights) + len(steps)  # position of the first geometry argument
+class _Form:
+    """One of the four ops that follow from one linear map."""
 
-    def split(
-        args: Sequence[Any],
-    ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor], Sequence[Any]]:
-        return args[0], args[1 : 1 + count], args[1 + count : behind], args[behind:]
+    def __init__(self, linear: Linear, doc: str, *, is_complex: bool, quantized: bool) -> None:
+        self.linear, self.is_complex, self.quantized = linear, is_complex, quantized
+        suffixes = ("_real", "_imag") if is_complex else ("",)
+        self.count = len(suffixes)
+        self.weights = tuple(f"weight{suffix}" for suffix in suffixes)
+        self.steps = tuple(f"step{suffix}" for suffix in suffixes) if quantized else ()
+        self.outputs = ("real", "imag") if is_complex else ("y",)
+        self.name = f"{'Quantized' * quantized}{'Complex' * is_complex}{linear.name}"
+        self.doc = _form_doc(doc, is_complex=is_complex, quantized=quantized)
 
-    def scale(y: Tensor, step: Tensor) -> Tensor:
-        return y * step.to(y.dtype).reshape(linear.step_shape)
+    def split(self, args: Sequence[Any]) -> tuple[Any, Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Split arguments into input, weights, steps and geometry."""
+        behind = 1 + len(self.weights)
+        last = behind + len(self.steps)
+        return args[0], args[1:behind], args[behind:last], args[last:]
 
-    def compute(*args: Any) -> Any:
-        x, ws, ss, geometry = split(args)
-        ys = [linear.apply(x, w.to(x.dtype), *geometry) for w in ws]
-        if quantized:
-            ys = [scale(y, s) for y, s in zip(ys, ss, strict=True)]
-        return tuple(ys) if is_complex else ys[0]
+    def scale(self, y: Tensor, step: Tensor) -> Tensor:
+        """Multiply an output by its step."""
+        return y * step.to(y.dtype).reshape(self.linear.step_shape)
 
-    def setup_context(context: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, ws, ss, geometry = split(inputs)
-        context.save_for_backward(x, *ws, *ss)
+    # -- torch -----------------------------------------------------------------------------
+
+    def compute(self, *args: Any) -> Any:
+        """The torch op; its fake kernel too, for fake tensors only have shapes."""
+        x, weights, steps, geometry = self.split(args)
+        ys = [self.linear.apply(x, weight.to(x.dtype), *geometry) for weight in weights]
+        if self.quantized:
+            ys = [self.scale(y, step) for y, step in zip(ys, steps, strict=True)]
+        return tuple(ys) if self.is_complex else ys[0]
+
+    def setup_context(self, context: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what the backward pass needs."""
+        x, weights, steps, geometry = self.split(inputs)
+        context.save_for_backward(x, *weights, *steps)
         context.geometry = geometry
 
-    def backward(context: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, ws, ss, _ = split((*context.saved_tensors, *context.geometry))
+    def backward(self, context: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return gradients of input and float weights; integers and steps have none."""
+        x, weights, steps, geometry = self.split((*context.saved_tensors, *context.geometry))
         grad_x: Tensor | None = None
-        grad_ws: list[Tensor | None] = []
-        for i, (grad, w) in enumerate(zip(grads, ws, strict=True)):
-            mask = [context.needs_input_grad[0], not quantized and context.needs_input_grad[1 + i]]
-            if quantized:
-                grad = scale(grad, ss[i])
-            part, grad_w = linear.vjp(grad, x, w.to(x.dtype), mask, *context.geometry)
-            grad_ws.append(grad_w)
+        grad_weights: list[Tensor | None] = []
+        for i, weight in enumerate(weights):
+            needed = context.needs_input_grad
+            mask = [needed[0], needed[1 + i] and not self.quantized]
+            grad = self.scale(grads[i], steps[i]) if self.quantized else grads[i]
+            part, grad_weight = self.linear.vjp(grad, x, weight.to(x.dtype), mask, *geometry)
+            grad_weights.append(grad_weight)
             if part is not None:
                 grad_x = part if grad_x is None else grad_x + part
-        return (grad_x, *grad_ws, *(None,) * (len(ss) + len(context.geometry)))
+        return (grad_x, *grad_weights, *(None,) * (len(steps) + len(geometry)))
 
-    schema_inputs = ", ".join(f"Tensor {tensor}" for tensor in tensors)
-    returns = "(Tensor, Tensor)" if is_complex else "Tensor"
-    torch_name = _snake(name)
-    op = torch.library.custom_op(
-        f"{TORCH_NAMESPACE}::{torch_name}",
-        compute,
-        mutates_args=(),
-        schema=f"({schema_inputs}{', ' if linear.geometry else ''}{linear.geometry}) -> {returns}",
-    )
-    op.register_fake(compute)
-    op.register_autograd(backward, setup_context=setup_context)
+    # -- ONNX ------------------------------------------------------------------------------
 
-    def symbolic(*args: Any) -> Any:
-        x, ws, ss, geometry = split(args)
+    def symbolic(self, *args: Any) -> Any:
+        """Emit the node between two transposes."""
+        x, weights, steps, geometry = self.split(args)
         rank = len(x.shape)
-        result = node(name, time_first(x), *ws, *ss, **linear.attributes(*geometry))
-        if is_complex:
+        attributes = self.linear.attributes(*geometry)
+        result = node(self.name, time_first(x), *weights, *steps, **attributes)
+        if self.is_complex:
             return tuple(time_last(y, rank) for y in result)
         return time_last(result, rank)
 
-    def body(opset: int) -> str:
-        del opset  # the operators used are the same from opset 18 on
-        lines = [f"{weight}_f = Cast<to = 1>({weight})" for weight in weights]
-        sums = tuple(f"{out}_sum" for out in outputs) if quantized else outputs
-        lines.append(linear.text([f"{weight}_f" for weight in weights], sums))
-        for out, total, step in zip(outputs, sums, steps, strict=quantized):
-            lines.append(linear.step_text(step))
+    def body(self, opset: int) -> str:
+        """Return the function body; its operators are the same from opset 18 on."""
+        del opset
+        lines = [f"{weight}_f = Cast<to = 1>({weight})" for weight in self.weights]
+        sums = [f"{out}_sum" for out in self.outputs] if self.quantized else self.outputs
+        lines.append(self.linear.text([f"{weight}_f" for weight in self.weights], sums))
+        for out, total, step in zip(self.outputs, sums, self.steps, strict=self.quantized):
+            lines.append(self.linear.step_text(step))
             lines.append(f"{out} = Mul({total}, {step}_b)")
         return "\n".join(lines)
 
-    def samples() -> list[Sample]:
+    # -- registration ----------------------------------------------------------------------
+
+    def samples(self) -> list[Sample]:
+        """Return the linear map's samples; quantised ones with one step and with several."""
         result = []
-        for id_, x, weight, geometry in linear.samples():
-            both = [weight, weight.flip(0) * 0.5][:count]
-            if not quantized:
+        for id_, x, weight, geometry in self.linear.samples():
+            both = [weight, weight.flip(0) * 0.5][: self.count]
+            if not self.quantized:
                 result.append(Sample(id_, (x, *both, *geometry), FLOAT32_RTOL))
                 continue
-            ints = [torch.round(w * 32).clamp(-128, 127).to(torch.int8) for w in both]
-            channels = linear.apply(x, weight, *geometry).shape[1] if linear.step_shape else 1
-            per_channel = torch.linspace(0.1, 0.7, channels if weight.shape[:2] != (1, 1) else 1)
-            for kind, step in (("tensor", torch.tensor([2 / 64])), ("channel", per_channel)):
-                calls = (x, *ints, *[step] * count, *geometry)
-                result.append(Sample(f"{id_}-{kind}", calls))
+            integers = [torch.round(w * 32).clamp(-128, 127).to(torch.int8) for w in both]
+            one_kernel = weight.shape[:2] == (1, 1)
+            channels = 1 if one_kernel else self.linear.apply(x, weight, *geometry).shape[1]
+            steps = {
+                "tensor": torch.tensor([2 / 64]),
+                "channel": torch.linspace(0.1, 0.7, channels),
+            }
+            for kind, step in steps.items():
+                args = (x, *integers, *[step] * self.count, *geometry)
+                result.append(Sample(f"{id_}-{kind}", args))
         return result
 
-    return register(
-        OpDef(
-            name=name,
-            torch_op=getattr(getattr(torch.ops, TORCH_NAMESPACE), torch_name).default,
-            inputs=tensors,
-            outputs=outputs,
-            attributes=linear.attribute_types,
-            symbolic=symbolic,
-            body=body,
-            samples=samples,
-            doc=_form_doc(doc, is_complex=is_complex, quantized=quantized),
+    def register(self) -> OpDef:
+        """Register the torch op with torch and the whole with our registry."""
+        tensors = ("x", *self.weights, *self.steps)
+        arguments = [f"Tensor {tensor}" for tensor in tensors]
+        arguments += [self.linear.geometry] if self.linear.geometry else []
+        returns = "(Tensor, Tensor)" if self.is_complex else "Tensor"
+        torch_name = _snake(self.name)
+        op = torch.library.custom_op(
+            f"{TORCH_NAMESPACE}::{torch_name}",
+            self.compute,
+            mutates_args=(),
+            schema=f"({', '.join(arguments)}) -> {returns}",
         )
-    )
+        op.register_fake(self.compute)
+        op.register_autograd(self.backward, setup_context=self.setup_context)
+        return register(
+            OpDef(
+                name=self.name,
+                torch_op=getattr(getattr(torch.ops, TORCH_NAMESPACE), torch_name).default,
+                inputs=tensors,
+                outputs=self.outputs,
+                attributes=self.linear.attribute_types,
+                symbolic=self.symbolic,
+                body=self.body,
+                samples=self.samples,
+                doc=self.doc,
+            )
+        )
 
 
 def _form_doc(doc: str, *, is_complex: bool, quantized: bool) -> str:

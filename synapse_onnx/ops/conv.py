@@ -1,6 +1,7 @@
 """Convolution synapse over height and width, the same at every time step.
 
-y[n, o, i, j, t] = sum_{c, k, l} weight[o, c, k, l] * x[n, c, i*stride + k*dilation - padding, ..., t]
+y[n, o, i, j, t] = sum_{c, k, l} weight[o, c, k, l] * x[n, c, r(i, k), r(j, l), t],
+with r(i, k) = i * stride + k * dilation - padding.
 """
 
 from __future__ import annotations

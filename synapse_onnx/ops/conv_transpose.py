@@ -1,6 +1,7 @@
 """Transposed convolution synapse over height and width, the same at every time step.
 
-y[n, o, i*stride + k*dilation - padding, ..., t] += weight[c, o, k, l] * x[n, c, i, j, t]
+y[n, o, r(i, k), r(j, l), t] = sum over all i, j, k, l, c of weight[c, o, k, l] * x[n, c, i, j, t],
+with r(i, k) = i * stride + k * dilation - padding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pooling synapse: one kernel, applied to every channel by itself.
 
-y[n, c, i, j, t] = sum_{k, l} weight[k, l] * x[n, c, i*stride + k*dilation - padding, ..., t]
+y[n, c, i, j, t] = sum_{k, l} weight[k, l] * x[n, c, r(i, k), r(j, l), t],
+with r(i, k) = i * stride + k * dilation - padding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Unpooling synapse: one transposed kernel, applied to every channel by itself.
 
-y[n, c, i*stride + k*dilation - padding, ..., t] += weight[k, l] * x[n, c, i, j, t]
+y[n, c, r(i, k), r(j, l), t] = sum over all i, j, k, l of weight[k, l] * x[n, c, i, j, t],
+with r(i, k) = i * stride + k * dilation - padding.
 """
 
 from __future__ import annotations

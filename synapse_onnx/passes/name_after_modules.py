@@ -66,24 +66,25 @@ def _name_constants(graph: ir.Graph) -> None:
 
 
 def _name_open_axes(graph: ir.Graph) -> None:
-    """Call the tracer's symbols (s77) N and T: batch is the first axis of an input, time the last."""
+    """Call the tracer's symbols (s77) N and T: of an input, first axis and last."""
     names: dict[str, str] = {}
     for value in graph.inputs:
         dims = list(value.shape or ())
-        for axis, name in ((0, "N"), (len(dims) - 1, "T")):
-            if (
-                dims
-                and isinstance(dims[axis], ir.SymbolicDim)
-                and str(dims[axis].value) not in names
-            ):
-                names[str(dims[axis].value)] = name
-    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
-    for value in values:
+        for axis, name in ((0, "N"), (-1, "T")):
+            symbol = _symbol(dims[axis]) if dims else None
+            if symbol is not None:
+                names.setdefault(symbol, name)
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
 
 
+def _symbol(dim: int | ir.SymbolicDim) -> str | None:
+    return None if isinstance(dim, int) else dim.value
+
+
 def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.SymbolicDim:
-    if isinstance(dim, int) or dim.value is None:
+    symbol = _symbol(dim)
+    if symbol is None:
         return dim
-    return ir.SymbolicDim(_SYMBOL.sub(lambda m: names.get(m.group(), m.group()), str(dim.value)))
+    return ir.SymbolicDim(_SYMBOL.sub(lambda m: names.get(m.group(), m.group()), symbol))

@@ -44,10 +44,14 @@ class GenericLayer(Deployable):
     #: real, quantised, complex and quantised complex op of this synapse
     ops: ClassVar[tuple[OpDef, ...]]
     #: axis of the output channels in the weight; None where one kernel serves all channels
-    channel_axis: ClassVar[int | None] = 0
+    channel_axis: int | None = 0
     #: rank of the input and its layout, for messages
     layout: ClassVar[str] = "(N, C, H, W, T)"
 
+    #: five axes; a Parameter, or integers in the frozen form, or computed under weight norm
+    weight: Any
+    weight_g: Any
+    weight_v: Any
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: Any
@@ -110,7 +114,7 @@ class GenericLayer(Deployable):
         tensor = self.weight_g if self.weight_norm_enabled else self.weight
         if tensor.grad is None:
             return 0.0
-        return float(torch.linalg.vector_norm(tensor.grad)) / tensor.grad.numel()
+        return float(torch.linalg.vector_norm(tensor.grad)) / int(tensor.grad.numel())
 
     # -- hook --------------------------------------------------------------------------------
 
@@ -556,7 +560,7 @@ class ConvTranspose(nn.ConvTranspose3d, GenericLayer):
     """
 
     ops = conv_transpose.OPS
-    channel_axis = 1
+    channel_axis: int | None = 1
 
     def __init__(
         self,
@@ -584,7 +588,7 @@ class ConvTranspose(nn.ConvTranspose3d, GenericLayer):
         )
         if groups > 1:
             # the groups' outputs share axis 1 of the weight: no step of a channel of its own
-            self.channel_axis = None  # type: ignore[misc]
+            self.channel_axis = None
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
 
     forward = GenericLayer.forward  # type: ignore[assignment]
@@ -683,7 +687,8 @@ class Pool(nn.Conv3d, GenericLayer):
         self._check_kernel(rows, input.shape[3] + right)
         if self.merge_channels:
             reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1
-            _check_merged(self, input, (rows + 2 * self.padding[0] - reach) // self.stride[0] + 1)
+            padded = rows + 2 * int(self.padding[0])
+            _check_merged(self, input, (padded - reach) // self.stride[0] + 1)
 
     def prepare(self, input: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Add the missing rows and columns; merge channels and rows if lava-dl's way is asked."""
@@ -778,7 +783,7 @@ def _fill(layer: GenericLayer) -> None:
 
 def _check_transposed(layer: GenericLayer, input: Tensor, rows: int | None = None) -> int:
     """Refuse padding that leaves no output; return the output's height."""
-    heights = []
+    heights: list[int] = []
     for axis, size in enumerate((rows or input.shape[2], input.shape[3])):
         reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
         out = (size - 1) * layer.stride[axis] - 2 * layer.padding[axis] + reach
