@@ -75,7 +75,7 @@ def export(
     if opset not in OPSETS:
         raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     inputs = _inputs(args)
-    frozen = freeze(module)
+    frozen = freeze(module).cpu()  # the reference of fixed point is torch on the CPU
     with torch.no_grad():
         _run(frozen, inputs)  # shape errors come from the layers themselves, not from the tracer
     graph = _trace(frozen, inputs, dynamic=dynamic, opset=opset)
@@ -99,7 +99,7 @@ def _inputs(args: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
             )
         if value.numel() == 0:
             raise InputError(f"export: argument {i} is empty, of shape {tuple(value.shape)}")
-    return tuple(value.detach() for value in inputs)
+    return tuple(value.detach().cpu() for value in inputs)
 
 
 @contextlib.contextmanager
@@ -274,7 +274,8 @@ def _module_of(operator: str, program: torch.export.ExportedProgram) -> str:
         # the exporter meets what is left after decomposition
         graphs = (program.graph, program.run_decompositions().graph)
     for node in (node for graph in graphs for node in graph.nodes):
-        if str(node.target) in (operator, f"{operator}.default"):
+        # aten.special_bessel_j0.default becomes prims.bessel_j0 on its way
+        if operator.split(".")[1] in str(node.target):
             stack = list(node.meta.get("nn_module_stack", {}).values())
             path, kind = stack[-1] if stack else ("", "")
             name = kind if isinstance(kind, str) else kind.__qualname__

@@ -13,7 +13,9 @@ Two standards, chosen for each value by what the graph allows:
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -26,10 +28,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synapse_onnx.errors import InputError
+from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import exact_values
 from synapse_onnx.fixed import DECAY_ONE
 from synapse_onnx.freeze import deployables, freeze
+from synapse_onnx.metadata import Metadata
 from synapse_onnx.module import Deployable
 from synapse_onnx.ops import DOMAIN, get_op
 from synapse_onnx.runtime import Session, load_model
@@ -236,7 +239,7 @@ class _Comparison:
         atol: float,
         providers: Sequence[str] | None,
     ) -> None:
-        self.module = copy.deepcopy(module).eval()
+        self.module = copy.deepcopy(module).eval().cpu()
         self.paths = dict(deployables(self.module))
         self.frozen = dict(deployables(freeze(module)))
         self.model = model
@@ -249,6 +252,28 @@ class _Comparison:
         self.rows: dict[str, Row] = {}  # of outputs
         self.layer_rows: dict[str, Row] = {}
         self.divergence: Divergence | None = None
+        self._names()
+
+    def _names(self) -> None:
+        """Compare the names of inputs and layers, and take over the notes of the export."""
+        with contextlib.suppress(ModelError):  # a model of somebody else's has no metadata
+            self.notes += Metadata.read(self.model).notes
+        parameters = [
+            parameter.name
+            for parameter in inspect.signature(self.module.forward).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+        ]
+        names = self.session.inputs
+        if parameters and list(names) != parameters[: len(names)]:
+            self.problems.append(
+                f"the model's inputs are named {', '.join(names)} and forward() takes "
+                f"{', '.join(parameters)}"
+            )
+        foreign = [path for path in self.nodes if path not in self.paths]
+        if foreign:
+            self.problems.append(
+                f"the model has layers that the module lacks: {', '.join(foreign)}"
+            )
 
     # -- torch -------------------------------------------------------------------------------
 
@@ -355,6 +380,11 @@ class _Comparison:
                     f"{name}: torch returns shape {reference.shape}, the model {array.shape}"
                 )
                 continue
+            if np.isnan(reference).any() or np.isnan(array).any():
+                self.problems.append(
+                    f"{name}: NaN in {int(np.isnan(reference).sum())} values of torch and "
+                    f"{int(np.isnan(array).sum())} of the model"
+                )
             row, where = self._compare(
                 name, "output", reference, array, name in exact, _is_spiking(reference), valid
             )

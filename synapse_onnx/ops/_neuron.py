@@ -67,18 +67,18 @@ def register_composed_gradient(
     pass keeps no trace over time. The first ``tensors`` arguments of the op are tensors.
     """
 
-    def setup_context(context: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        context.save_for_backward(*inputs[:tensors])
-        context.constants = inputs[tensors:]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.constants = inputs[tensors:]
 
-    def backward(context: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        needed = context.needs_input_grad[:tensors]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[:tensors]
         leaves = [
             tensor.detach().requires_grad_(wanted)
-            for tensor, wanted in zip(context.saved_tensors, needed, strict=True)
+            for tensor, wanted in zip(ctx.saved_tensors, needed, strict=True)
         ]
         with torch.enable_grad():
-            outputs = compose(*leaves, *context.constants)
+            outputs = compose(*leaves, *ctx.constants)
         # integer states have no gradient
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
         found = iter(
@@ -91,7 +91,7 @@ def register_composed_gradient(
         )
         return (
             *(next(found) if leaf.requires_grad else None for leaf in leaves),
-            *(None,) * len(context.constants),
+            *(None,) * len(ctx.constants),
         )
 
     op.register_autograd(backward, setup_context=setup_context)

@@ -172,19 +172,19 @@ class _Form:
             ys = [self.scale(y, step) for y, step in zip(ys, steps, strict=True)]
         return tuple(ys) if self.is_complex else ys[0]
 
-    def setup_context(self, context: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep what the backward pass needs."""
         x, weights, steps, geometry = self.split(inputs)
-        context.save_for_backward(x, *weights, *steps)
-        context.geometry = geometry
+        ctx.save_for_backward(x, *weights, *steps)
+        ctx.geometry = geometry
 
-    def backward(self, context: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return gradients of input and float weights; integers and steps have none."""
-        x, weights, steps, geometry = self.split((*context.saved_tensors, *context.geometry))
+        x, weights, steps, geometry = self.split((*ctx.saved_tensors, *ctx.geometry))
         grad_x: Tensor | None = None
         grad_weights: list[Tensor | None] = []
         for i, weight in enumerate(weights):
-            needed = context.needs_input_grad
+            needed = ctx.needs_input_grad
             mask = [needed[0], needed[1 + i] and not self.quantized]
             grad = self.scale(grads[i], steps[i]) if self.quantized else grads[i]
             part, grad_weight = self.linear.vjp(grad, x, weight.to(x.dtype), mask, *geometry)

@@ -45,26 +45,26 @@ def _(x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: int) -> tu
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(state)
 
 
-def _setup_context(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, decay, state, scale, _ = inputs
-    context.save_for_backward(output[0], decay, state)
-    context.scale = scale
+    ctx.save_for_backward(output[0], decay, state)
+    ctx.scale = scale
 
 
-def _backward(context: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | None, ...]:
     """Gradient of the real-valued recurrence, the reset taken as constant, as slayer does.
 
     Unlike slayer's, the decay's gradient has the sign and the 1/4096 of the equation.
     """
     del grad_state  # the state is an integer
-    y, decay, state = context.saved_tensors
+    y, decay, state = ctx.saved_tensors
     keep = per_channel(1 - decay / DECAY_ONE, state)
     grads = time_major(grad_y)
     for t in range(grads.shape[0] - 2, -1, -1):
         grads[t] += keep * grads[t + 1]
     grad_decay = None
-    if context.needs_input_grad[1]:
-        first = to_float(state, context.scale).unsqueeze(0)
+    if ctx.needs_input_grad[1]:
+        first = to_float(state, ctx.scale).unsqueeze(0)
         before = torch.cat([first, time_major(y)[:-1]])
         grad_decay = sum_to_parameter(-grads * before / DECAY_ONE, decay)
     return time_back(grads), grad_decay, None, None, None

@@ -45,18 +45,18 @@ def _(x: Tensor, decay: Tensor, state: Tensor, threshold: float) -> tuple[Tensor
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(state)
 
 
-def _setup_context(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, decay, state, threshold = inputs
-    context.save_for_backward(output[0], decay, state)
-    context.threshold = threshold
+    ctx.save_for_backward(output[0], decay, state)
+    ctx.threshold = threshold
 
 
-def _backward(context: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
     """Gradient of the recurrence; where the state was reset, nothing flows through it."""
-    y, decay, state = context.saved_tensors
+    y, decay, state = ctx.saved_tensors
     keep = per_channel(1 - decay, state)
     trace = time_major(y)
-    stays = (trace < context.threshold).to(trace.dtype)
+    stays = (trace < ctx.threshold).to(trace.dtype)
     grads = time_major(grad_y)
     behind = grad_last
     for t in range(grads.shape[0] - 1, -1, -1):

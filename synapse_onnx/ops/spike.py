@@ -29,14 +29,14 @@ def _(voltage: Tensor, threshold: float, tau: float, scale: float, graded: bool)
     return torch.empty_like(voltage)
 
 
-def _setup_context(context: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    voltage, *context.parameters = inputs
-    context.save_for_backward(voltage)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    voltage, *ctx.parameters = inputs
+    ctx.save_for_backward(voltage)
 
 
-def _backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (voltage,) = context.saved_tensors
-    threshold, tau, scale, graded = context.parameters
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (voltage,) = ctx.saved_tensors
+    threshold, tau, scale, graded = ctx.parameters
     distance = voltage - threshold
     if graded:
         slope = scale * torch.exp(distance.clamp(max=0) / tau)

@@ -292,6 +292,11 @@ def freeze_together(*layers: GenericLayer) -> None:
         return  # frozen already
     weights = []
     for layer in layers:
+        if layer.weight.dtype != torch.float32:
+            raise InputError(
+                f"{type(layer).__name__}: the weight is {layer.weight.dtype}, and models are "
+                f"exported in float32; call .float() on the network first"
+            )
         if not bool(torch.isfinite(layer.weight).all()):
             raise InputError(f"{type(layer).__name__}: the weight has NaN or infinite values")
         weight = layer.effective_weight.detach().clone()

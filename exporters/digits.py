@@ -1,0 +1,228 @@
+"""Handwritten digits: a convolutional CUBA network, trained with 8-bit weights.
+
+Data are scikit-learn's bundled digits: 1,797 images of 8x8 pixels, 17 grey levels. A pixel of
+level g spikes g times in 16 steps, evenly spread, so that no random number is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from exporters._recipe import (
+    ROOT,
+    classes,
+    console,
+    load_checkpoint,
+    median_seconds,
+    predict,
+    save_checkpoint,
+    sha256,
+    table,
+    weight_bytes,
+)
+from synapse_onnx.files import write_atomically
+
+STEPS = 16
+NEURON = {
+    "threshold": 1.0,
+    "current_decay": 0.5,
+    "voltage_decay": 0.1,
+    "tau_grad": 0.03,
+    "scale_grad": 3.0,
+}
+
+
+class Digits(nn.Module):
+    """Spikes (N, 1, 8, 8, T) -> output spikes (N, 10, T)."""
+
+    def __init__(self, hook: so.synapse.layer.Hook | None = so.quantize.q8) -> None:
+        super().__init__()
+        synapse, neuron = so.synapse, so.neuron.cuba.Neuron
+        self.conv1 = synapse.Conv(1, 16, 3, padding=1, weight_scale=3, pre_hook_fx=hook)
+        self.conv1_neuron = neuron(**NEURON)
+        self.pool = synapse.Pool(2)
+        self.pool_neuron = neuron(**NEURON)
+        self.conv2 = synapse.Conv(16, 32, 3, padding=1, weight_scale=3, pre_hook_fx=hook)
+        self.conv2_neuron = neuron(**NEURON)
+        self.dense = synapse.Dense((4, 4, 32), 10, weight_scale=3, pre_hook_fx=hook)
+        self.dense_neuron = neuron(**NEURON)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return output spikes (N, 10, T)."""
+        x = self.conv1_neuron(self.conv1(spikes))
+        x = self.pool_neuron(self.pool(x))
+        x = self.conv2_neuron(self.conv2(x))
+        x = self.dense_neuron(self.dense(x))
+        return x.flatten(1, 3)
+
+
+def encode(images: np.ndarray) -> Tensor:
+    """Images (N, 8, 8), levels 0 to 16 -> spikes (N, 1, 8, 8, 16), evenly spread over time."""
+    level = torch.from_numpy(images).to(torch.int64).unsqueeze(1).unsqueeze(-1)
+    t = torch.arange(STEPS)
+    return ((t + 1) * level // STEPS - t * level // STEPS).to(torch.float32)
+
+
+def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return spikes and labels of the training and of the test images (a fifth of all)."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise click.ClickException(
+            "the digits come with scikit-learn: pip install 'synapse-onnx[train]'"
+        ) from error
+    digits = load_digits()
+    split = train_test_split(
+        digits.images, digits.target, test_size=0.2, random_state=0, stratify=digits.target
+    )
+    train_x, test_x, train_y, test_y = split
+    return encode(train_x), torch.from_numpy(train_y), encode(test_x), torch.from_numpy(test_y)
+
+
+def train(epochs: int = 30, seed: int = 0) -> Digits:
+    """Train with 8-bit weights in the forward pass; prints the loss as it falls."""
+    torch.manual_seed(seed)
+    spikes, labels, _, _ = data()
+    network = Digits().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=6e-3, total_steps=epochs * -(-len(labels) // 64)
+    )
+    for epoch in range(epochs):
+        total = 0.0
+        for batch in torch.randperm(len(labels)).split(64):
+            rate = network(spikes[batch]).mean(-1)
+            loss = nn.functional.cross_entropy(10 * rate, labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        if epoch % 5 == 4:
+            console.print(f"epoch {epoch + 1:3d} of {epochs}: loss {total / len(labels):.4f}")
+    return network
+
+
+@click.command()
+@click.option("--train", "anew", is_flag=True, help="Train anew (under a minute), then export.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT,
+    show_default=False,
+    help="Folder to write to; models/ by default.",
+)
+def main(anew: bool, output: Path) -> None:
+    """Handwritten digits, a convolutional CUBA network: float and 8-bit weights."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    checkpoint = output / "digits.pt"
+    if anew:
+        save_checkpoint(train(), checkpoint)
+    elif not checkpoint.exists():
+        checkpoint = ROOT / "digits.pt"
+    _, _, spikes, labels = data()
+    results = []
+    for name, hook in (("float", None), ("q8", so.quantize.q8)):
+        network = Digits(hook).eval()
+        load_checkpoint(network, checkpoint)
+        results.append(prove(name, network, spikes, labels.numpy(), output / f"digits_{name}.onnx"))
+    table(
+        f"digits: {len(labels)} test images, {STEPS} steps",
+        ("", *(result.name for result in results)),
+        [
+            ("accuracy in torch", *(f"{r.torch_accuracy:.2%}" for r in results)),
+            ("accuracy in ONNX Runtime", *(f"{r.onnx_accuracy:.2%}" for r in results)),
+            ("spikes compared", *(f"{r.spikes:,}" for r in results)),
+            ("spike flips", *(f"{r.report.spike_flips:,}" for r in results)),
+            ("weights, bytes", *(f"{r.weights:,}" for r in results)),
+            ("file, bytes", *(f"{r.path.stat().st_size:,}" for r in results)),
+            ("torch, ms", *(f"{1000 * r.torch_seconds:.1f}" for r in results)),
+            ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
+        ],
+    )
+    write_card(output, checkpoint, results, len(labels))
+    if not all(result.report.ok for result in results):
+        console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
+        sys.exit(1)
+    console.print(f"equal; models and card are in {output}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one exported network."""
+
+    name: str
+    path: Path
+    report: so.Report
+    torch_accuracy: float
+    onnx_accuracy: float
+    spikes: int
+    weights: int
+    torch_seconds: float
+    onnx_seconds: float
+
+
+def prove(name: str, network: Digits, spikes: Tensor, labels: np.ndarray, path: Path) -> Result:
+    """Export a network, verify it on every test image, and measure it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = so.export(network, spikes[:2], path)
+    report = so.verify(network, path, spikes)
+    console.print(f"[bold]digits, {name}[/bold]")
+    console.print(str(report), markup=False, soft_wrap=True)
+    session, array = so.Session(path), spikes.numpy()
+    return Result(
+        name=name,
+        path=path,
+        report=report,
+        torch_accuracy=float((predict(network, spikes) == labels).mean()),
+        onnx_accuracy=float((classes(session.run(array)) == labels).mean()),
+        spikes=sum(row.values for row in report.layers if row.spike_flips is not None),
+        weights=weight_bytes(model),
+        torch_seconds=median_seconds(lambda: predict(network, spikes)),
+        onnx_seconds=median_seconds(lambda: session.run(array)),
+    )
+
+
+def write_card(output: Path, checkpoint: Path, results: list[Result], images: int) -> None:
+    """Write the model card; it holds nothing that changes from run to run."""
+    accuracy = "\n".join(
+        f"| `{r.path.name}` | {r.torch_accuracy:.2%} | {r.onnx_accuracy:.2%} "
+        f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{sha256(r.path)[:16]}` |"
+        for r in results
+    )
+    write_atomically(
+        output / "digits.md",
+        CARD.format(rows=accuracy, images=images, checkpoint=sha256(checkpoint)[:16]).encode(),
+    )
+
+
+CARD = """# digits
+
+A convolutional spiking network that tells handwritten digits apart.
+
+| | |
+|---|---|
+| data | scikit-learn's `load_digits`: 1,797 images of 8x8 pixels; a fifth ({images}) for the test |
+| input | `spikes` (N, 1, 8, 8, T): a pixel of level g spikes g times in 16 steps, evenly spread |
+| output | `output` (N, 10, T): spikes; the class is the neuron that spikes most in all |
+| network | conv 3x3, 16 channels; sum pool 2x2; conv 3x3, 32 channels; dense 10; CUBA neurons |
+| training | Adam on spike rates, 30 epochs, 8-bit weights in the forward pass (`so.quantize.q8`) |
+| numbers | neurons in lava-dl's fixed point; the float model has the same weights, not rounded |
+| limits | a demonstration: small images of one data set, nothing that a person should rely on |
+
+| file | accuracy in torch | in ONNX Runtime | spike flips | weights, bytes | sha256 |
+|---|---|---|---|---|---|
+{rows}
+
+Checkpoint `digits.pt` (sha256 `{checkpoint}`). Made by `python -m exporters digits`, which
+exports and verifies every test image; `--train` trains anew.
+"""
