@@ -22,10 +22,10 @@ from synapse_onnx.errors import (
 
 if TYPE_CHECKING:
     from synapse_onnx import neuron, ops, quantize, synapse
-    from synapse_onnx.export import export
-    from synapse_onnx.freeze import freeze
+    from synapse_onnx.exporter import export
+    from synapse_onnx.freezer import freeze
     from synapse_onnx.runtime import Session
-    from synapse_onnx.verify import Report, verify
+    from synapse_onnx.verifier import Report, verify
 
 __all__ = [
     "ExportError",
@@ -49,15 +49,15 @@ __all__ = [
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {
-    "Report": ("synapse_onnx.verify", "Report"),
+    "Report": ("synapse_onnx.verifier", "Report"),
     "Session": ("synapse_onnx.runtime", "Session"),
-    "export": ("synapse_onnx.export", "export"),
-    "freeze": ("synapse_onnx.freeze", "freeze"),
+    "export": ("synapse_onnx.exporter", "export"),
+    "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),
     "ops": ("synapse_onnx.ops", None),
     "quantize": ("synapse_onnx.quantize", None),
     "synapse": ("synapse_onnx.synapse", None),
-    "verify": ("synapse_onnx.verify", "verify"),
+    "verify": ("synapse_onnx.verifier", "verify"),
 }
 
 

@@ -184,7 +184,7 @@ def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any
         if step == 0:
             continue
         integers = np.rint(row.astype(np.float64) / float(step))
-        if np.abs(integers).max() > _LARGEST:
+        if integers.min() < -_LARGEST - 1 or integers.max() > _LARGEST:
             continue
         if np.array_equal(integers.astype(np.float32) * step, row):
             return step, integers.astype(np.int32)
@@ -219,7 +219,7 @@ def _candidates(distinct: np.ndarray[Any, Any]) -> list[float]:
         if rough < tolerance:
             return found + rounded
     count = round(largest / rough)
-    if 0 < count <= _LARGEST:
+    if 0 < count <= _LARGEST + 1:
         anchor = np.float32(largest / count)
         below, above = (np.nextafter(anchor, np.float32(end)) for end in (0, np.inf))
         rounded += [float(anchor), float(below), float(above)]

@@ -134,8 +134,8 @@ class Session:
 
         Args:
             inputs: one array for every input, in the order of :attr:`inputs`, usually spikes
-                (N, C[, H, W], T). Integers and booleans are cast to the input's type where no value is
-                lost; other floats are rounded to it.
+                (N, C[, H, W], T). Integers and booleans are cast to the input's type where no
+                value is lost; other floats are rounded to it.
 
         Returns:
             One array, or a tuple of arrays where there are several outputs (a complex output is

@@ -21,7 +21,7 @@ from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, SynapseError
 from synapse_onnx.exactness import exact_values
 from synapse_onnx.files import write_atomically
-from synapse_onnx.freeze import deployables, freeze
+from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
 from synapse_onnx.passes import lower

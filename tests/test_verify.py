@@ -1,0 +1,362 @@
+"""verify: what it accepts, and above all what it must not accept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import NEURON, Complex, Convolutional, Mixed, cuba
+from torch import nn
+
+import synapse_onnx as so
+
+
+def spikes(*shape: int, seed: int = 0, rate: float = 0.3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(shape, generator=generator) < rate).float()
+
+
+@pytest.fixture(scope="module")
+def network() -> Convolutional:
+    torch.manual_seed(0)
+    return Convolutional().eval()
+
+
+@pytest.fixture(scope="module")
+def model(network: Convolutional) -> onnx.ModelProto:
+    return so.export(network, spikes(2, 2, 8, 8, 5))
+
+
+@pytest.fixture(scope="module")
+def inputs() -> torch.Tensor:
+    return spikes(6, 2, 8, 8, 30)
+
+
+def test_an_equal_model_is_called_equal(network, model, inputs) -> None:
+    report = so.verify(network, model, inputs)
+    assert report.ok
+    assert (report.max_abs_diff, report.spike_flips, report.first_divergence) == (0, 0, None)
+    assert [row.name for row in report.layers] == [
+        "conv", "conv_neuron", "pool", "pool_neuron", "dense", "dense_neuron",
+    ]  # fmt: skip
+    assert all(row.exact and row.tolerance == 0 for row in (*report.layers, *report.outputs))
+    steps = {shape[0][-1] for shape in report.shapes}
+    batches = {shape[0][0] for shape in report.shapes}
+    assert (steps, batches) == ({30, 1, 7}, {6, 1})
+    # six samples, one, six of one step, six of seven
+    assert report.outputs[0].values == 5 * (6 * 30 + 30 + 6 + 6 * 7)
+    assert "✓ conv_neuron" in str(report)
+    assert str(report).splitlines()[-1].startswith("equal on inputs")
+
+
+def test_the_network_really_spikes(network, inputs) -> None:
+    """Else every comparison above would compare zeros."""
+    with torch.no_grad():
+        rate = float(network(inputs).mean())
+    assert 0.02 < rate < 0.9
+
+
+def _initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def _replace(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], object]) -> None:
+    tensor = _initializer(model, name)
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+
+
+def _weight(model: onnx.ModelProto) -> None:
+    def change(array: np.ndarray) -> None:
+        array[1, 0, 1, 1, 0] += 1
+
+    _replace(model, "conv.weight", change)
+
+
+def _decay(model: onnx.ModelProto) -> None:
+    def change(array: np.ndarray) -> None:
+        array += 1  # one 4096th
+
+    _replace(model, "pool_neuron.voltage_decay", change)
+
+
+def _threshold(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.name == "dense_neuron")
+    next(a for a in node.attribute if a.name == "threshold").i -= 1000
+
+
+def _axes(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Transpose")
+    perm = node.attribute[0]
+    perm.ints[3], perm.ints[4] = perm.ints[4], perm.ints[3]
+
+
+def _scan_graph(function: onnx.FunctionProto) -> onnx.GraphProto:
+    scan = next(node for node in function.node if node.op_type == "Scan")
+    return next(attribute.g for attribute in scan.attribute if attribute.name == "body")
+
+
+def _no_reset(model: onnx.ModelProto) -> None:
+    body = next(function for function in model.functions if function.name == "Cuba")
+    where = next(node for node in _scan_graph(body).node if node.op_type == "Where")
+    where.input[1] = where.input[2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "layer"),
+    [
+        (_weight, "conv"),
+        (_decay, "pool_neuron"),
+        (_threshold, "dense_neuron"),
+        (_no_reset, "conv_neuron"),
+        (_axes, "conv"),
+    ],
+    ids=["one weight, one step", "one decay, 1/4096", "threshold", "missing reset", "swapped axes"],
+)
+@pytest.mark.parametrize("hook", [so.quantize.q8, None], ids=["q8", "float"])
+def test_planted_faults_are_found_in_their_layer(fault, layer: str, hook, inputs) -> None:
+    torch.manual_seed(0)
+    network = Convolutional(hook).eval()
+    broken = so.export(network, spikes(2, 2, 8, 8, 5))
+    if fault is _weight and hook is None:
+
+        def change(array: np.ndarray) -> None:
+            array[1, 0, 1, 1, 0] += 1 / 32
+
+        _replace(broken, "conv.weight", change)
+    else:
+        fault(broken)
+    report = so.verify(network, broken, inputs)
+    assert not report.ok
+    assert report.first_divergence is not None
+    assert report.first_divergence.layer.split(" (")[0] == layer
+    rows = {row.name: row for row in report.layers}
+    assert not rows[layer].ok
+    before = [row.ok for row in report.layers[: [*rows].index(layer)]]
+    assert all(before), "a layer before the fault is blamed"
+    assert str(report).splitlines()[-1].startswith("NOT equal")
+    assert f"first divergence: {layer}" in str(report)
+
+
+def test_the_first_divergence_is_the_first_and_has_its_margin(network, model, inputs) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model)
+    node = next(node for node in broken.graph.node if node.name == "conv_neuron")
+    next(a for a in node.attribute if a.name == "threshold").i -= 200
+    report = so.verify(network, broken, inputs)
+    found = report.first_divergence
+    assert found is not None
+    with torch.no_grad():
+        _, voltage = network.conv_neuron.dynamics(network.conv(inputs))
+    # where the lower threshold is crossed first: voltages in [threshold - 200/4096, threshold)
+    early = (voltage < 1.0 + 1e-6) & (voltage >= (4097 - 200) / 4096)
+    t = int(early.flatten(0, -2).any(0).nonzero()[0])
+    assert found.t == t
+    place = (found.sample, *found.neuron, found.t)
+    assert bool(early[place])
+    assert found.margin == pytest.approx(float(voltage[place]) - 1.0)
+    assert -200 / 4096 <= found.margin <= 0
+    assert (found.expected, found.found) == (0, 1)
+    assert len(found.neuron) == 3
+
+
+def test_float_currents_may_flip_spikes_but_neurons_stay_right() -> None:
+    """A current that is off in its last bit may flip a spike; that is reported, not failed."""
+    torch.manual_seed(0)
+    network = nn.Sequential(so.synapse.Dense(40, 30, weight_scale=3), cuba()).eval()
+    model = so.export(network, spikes(2, 40, 5))
+    x = spikes(4, 40, 200, seed=3)
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    # 2e-6 of a current is within what another order of addition does to a sum
+    dense = next(node for node in moved.graph.node if node.name == "0")
+    current = dense.output[0]
+    dense.output[0] = "unrounded"
+    moved.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array(1 + 2e-6, np.float32), "rounding")
+    )
+    nodes = list(moved.graph.node)
+    nodes.insert(
+        nodes.index(dense) + 1, onnx.helper.make_node("Mul", ["unrounded", "rounding"], [current])
+    )
+    del moved.graph.node[:]
+    moved.graph.node.extend(nodes)
+    report = so.verify(network, moved, x)
+    assert report.spike_flips > 0, "the case must flip a spike to test anything"
+    assert report.ok, str(report)
+    assert any("float currents" in note for note in report.notes)
+    assert report.first_divergence is not None
+    assert report.first_divergence.margin is not None
+    assert abs(report.first_divergence.margin) < 0.05
+
+    # with a decay that is off as well the same flips are a failure of the neuron
+    def worse(array: np.ndarray) -> None:
+        array += 1
+
+    _replace(moved, "1.voltage_decay", worse)
+    report = so.verify(network, moved, x)
+    assert not report.ok
+    assert {row.name: row.ok for row in report.layers} == {"0": True, "1": False}
+
+
+def test_inputs_too_fine_for_float32_sums_get_a_tolerance_and_a_note(network, model) -> None:
+    x = torch.rand(4, 2, 8, 8, 20, generator=torch.Generator().manual_seed(0))
+    report = so.verify(network, model, x)
+    assert report.ok, str(report)
+    assert not report.layers[0].exact
+    assert any(note.startswith("conv: its input is too fine") for note in report.notes)
+    # on a grid of 1/16 the sums are exact again
+    assert so.verify(network, model, torch.round(x * 16) / 16).layers[0].exact
+
+
+def test_code_between_layers_is_verified_too() -> None:
+    """A wrong operator of the user's own, ahead of a neuron, is not taken for rounding."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.synapse = so.synapse.Dense(6, 5, weight_scale=3)
+            self.neuron = cuba()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.neuron(self.synapse(x) * 1.5)
+
+    torch.manual_seed(0)
+    network = Scaled().eval()
+    broken = so.export(network, spikes(2, 6, 5))
+    constant = next(t for t in broken.graph.initializer if t.name.startswith("constant"))
+    assert onnx.numpy_helper.to_array(constant) == np.float32(1.5)
+    constant.CopyFrom(onnx.numpy_helper.from_array(np.float32(1.501), constant.name))
+    report = so.verify(network, broken, spikes(4, 6, 100))
+    assert not report.ok
+    assert {row.name: row.ok for row in report.layers} == {"synapse": True, "neuron": False}
+
+
+def _rename(model: onnx.ModelProto) -> None:
+    for value in model.graph.input:
+        value.name = "other"
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name == "x":
+                node.input[i] = "other"
+
+
+def _drop_output(model: onnx.ModelProto) -> None:
+    del model.graph.output[1:]
+
+
+def _extra_axis(model: onnx.ModelProto) -> None:
+    out = model.graph.output[0]
+    old = out.name
+    out.name = "wide"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero_axis"))
+    model.graph.node.append(onnx.helper.make_node("Unsqueeze", [old, "zero_axis"], ["wide"]))
+    out.type.tensor_type.ClearField("shape")
+
+
+def _other_type(model: onnx.ModelProto) -> None:
+    out = model.graph.output[0]
+    old = out.name
+    out.name = "wide"
+    model.graph.node.append(onnx.helper.make_node("Cast", [old], ["wide"], to=11))
+    out.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+
+def _nan(model: onnx.ModelProto) -> None:
+    out = model.graph.output[0]
+    old = out.name
+    out.name = "ill"
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array(np.nan, np.float32), "nan")
+    )
+    model.graph.node.append(onnx.helper.make_node("Add", [old, "nan"], ["ill"]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (_rename, "the model's inputs are named other and forward() takes x"),
+        (_drop_output, "the module has 2 outputs and the model 1"),
+        (_extra_axis, "torch returns shape (4, 3), the model (1, 4, 3)"),
+        (_other_type, "torch returns float32, the model float64"),
+        (_nan, "NaN in 0 values of torch and 12 of the model"),
+    ],
+    ids=["name", "count", "rank", "dtype", "NaN"],
+)
+def test_what_is_wrong_beside_values(fault, message: str) -> None:
+    torch.manual_seed(0)
+    network = Mixed().eval()
+    broken = so.export(network, spikes(2, 6, 5))
+    fault(broken)
+    report = so.verify(network, broken, spikes(4, 6, 20))
+    assert not report.ok
+    assert any(message in problem for problem in report.problems), report.problems
+
+
+def test_nan_on_both_sides_is_not_equal() -> None:
+    class Root(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sqrt(x)
+
+    report = so.verify(Root(), so.export(Root(), torch.ones(2, 3, 4)), -torch.ones(2, 3, 4))
+    assert not report.ok
+    assert "NaN in 24 values of torch" in report.problems[0]
+
+
+def test_another_model_is_not_taken_for_this_one(network) -> None:
+    other = so.export(Complex().eval(), spikes(2, 2, 8, 8, 5))
+    report = so.verify(network, other, spikes(2, 2, 8, 8, 9))
+    assert not report.ok
+    assert any("layers that the module lacks: synapse" in problem for problem in report.problems)
+
+
+def test_a_model_of_a_fixed_length_is_not_run_at_others() -> None:
+    torch.manual_seed(0)
+    network = Convolutional().eval()
+    x = spikes(3, 2, 8, 8, 9)
+    static = so.export(network, x, dynamic=False)
+    report = so.verify(network, static, x)
+    assert report.ok, str(report)
+    assert len(report.shapes) == 1
+
+
+def test_a_module_keeps_its_state_and_mode(network, model, inputs) -> None:
+    module = copy.deepcopy(network).train()
+    module.conv_neuron.persistent_state = True
+    so.verify(module, model, inputs)
+    assert module.training
+    assert module.conv_neuron.current_state.dim() == 1
+
+
+def test_float_neurons_are_verified() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        so.synapse.Dense(40, 30, weight_scale=3),
+        so.neuron.cuba.Neuron(**NEURON, regime="float"),
+    ).eval()
+    model = so.export(network, spikes(2, 40, 5))
+    assert so.verify(network, model, spikes(4, 40, 100)).ok
+
+    def change(array: np.ndarray) -> None:
+        array += np.float32(1e-3)
+
+    _replace(model, "1.voltage_decay", change)
+    report = so.verify(network, model, spikes(4, 40, 100))
+    assert {row.name: row.ok for row in report.layers} == {"0": True, "1": False}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.full((1, 2, 8, 8, 3), float("nan")), "input 0 has NaN or infinite values"),
+        (torch.zeros(0, 2, 8, 8, 3), "input 0 must be a tensor that is not empty"),
+    ],
+)
+def test_inputs_that_prove_nothing_are_refused(network, model, bad, message: str) -> None:
+    with pytest.raises(so.InputError, match=message):
+        so.verify(network, model, bad)
