@@ -121,9 +121,9 @@ class Linear:
         """Return ONNX statements from ``x`` and float weights to outputs, all in one pass."""
         raise NotImplementedError
 
-    def step_text(self, step: str) -> str:
-        """Return an ONNX expression of the step, broadcast against an output."""
-        return step
+    def scale_text(self, total: str, step: str, out: str) -> str:
+        """Return ONNX statements for ``out = total * step``, in no way fused into the sum."""
+        raise NotImplementedError
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:
         """Return (id, x, float weight, geometry) of some calls."""
@@ -212,8 +212,7 @@ class _Form:
         sums = [f"{out}_sum" for out in self.outputs] if self.quantized else self.outputs
         lines.append(self.linear.text([f"{weight}_f" for weight in self.weights], sums))
         for out, total, step in zip(self.outputs, sums, self.steps, strict=self.quantized):
-            lines.append(self.linear.step_text(step))
-            lines.append(f"{out} = Mul({total}, {step}_b)")
+            lines.append(self.linear.scale_text(total, step, out))
         return "\n".join(lines)
 
     # -- registration ----------------------------------------------------------------------
@@ -326,9 +325,9 @@ class Images(Linear):
             "group": groups,
         }
 
-    def step_text(self, step: str) -> str:
-        """Per-channel steps stand before height and width."""
-        return f"{step}_b = Reshape({step}, step_shape)"
+    def scale_text(self, total: str, step: str, out: str) -> str:
+        """Per-channel steps stand before height and width; a Reshape lies behind the sum."""
+        return f"{step}_b = Reshape({step}, step_shape)\n{out} = Mul({total}, {step}_b)"
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """Reshape to images, convolve once with all weights, split the channels, reshape back."""

@@ -35,9 +35,18 @@ class Dense(Linear):
         """Return a 1x1 convolution."""
         return ConvolutionArgs([1, 1, 1], [0, 0, 0], [1, 1, 1], False, 1)
 
-    def step_text(self, step: str) -> str:
-        """A step per output stands on the last axis as it is."""
-        return f"{step}_b = Identity({step})"
+    def scale_text(self, total: str, step: str, out: str) -> str:
+        """A step per output stands on the last axis as it is.
+
+        The Unsqueeze keeps ONNX Runtime from folding a single step into the product
+        (MatMulScaleFusion): its matrix kernel would round once a block of the sum.
+        """
+        return f"""
+        {out}_axis = Constant<value_ints = [0]>()
+        {out}_up = Unsqueeze({total}, {out}_axis)
+        {out}_scaled = Mul({out}_up, {step})
+        {out} = Squeeze({out}_scaled, {out}_axis)
+        """
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """One product over all time steps: (T, N, C) x (C, O) -> (T, N, O)."""
@@ -57,6 +66,8 @@ class Dense(Linear):
         draw = seeded(0)
         return [
             ("spikes", spikes(1, 3, 20, 9), draw(6, 20, 1, 1, 1), ()),
+            # more inputs than one block of a matrix kernel: a step folded into it would show
+            ("long-sum", spikes(4, 2, 1500, 6), draw(5, 1500, 1, 1, 1), ()),
             ("image", spikes(3, 2, 12, 4), draw(3, 2, 3, 2, 1), ()),
             ("one-neuron", spikes(2, 1, 1, 1), draw(1, 1, 1, 1, 1), ()),
         ]
