@@ -77,7 +77,6 @@ class _Group(click.Group):
         path = list(sys.path)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
-            sys.stdout.flush()
         except click.ClickException as error:
             _fail(_usage(error), AT_FAULT)
         except SynapseError as error:
@@ -86,10 +85,6 @@ class _Group(click.Group):
             _fail("there is not enough memory; take fewer samples, steps or neurons", AT_FAULT)
         except click.Abort:
             _fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:
-            # whoever read the output has had enough; Python would complain when it flushes
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(BROKEN_PIPE)
         except Exception as error:  # not an expected failure, and must not look like "differs"
             traceback.print_exc()
             _fail(
@@ -100,6 +95,17 @@ class _Group(click.Group):
         finally:
             sys.path[:] = path  # SOURCE's folder was put there
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a reader that has closed the pipe ends it, quietly."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # here, because click's main makes it exit code 1: "differs"
+            # Python flushes once more when it ends, and would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+        return result
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
@@ -222,8 +228,8 @@ def _load(source: str, weights: str | None) -> nn.Module:
             value = value()
     if not isinstance(value, nn.Module):
         raise InputError(
-            f"{source} is of type {type(value).__name__}; it must be a torch.nn.Module or a function "
-            f"without arguments that returns one"
+            f"{source} is of type {type(value).__name__}; it must be a torch.nn.Module or a "
+            f"function without arguments that returns one"
         )
     if weights is not None:
         _load_weights(value, weights, source)
@@ -389,11 +395,13 @@ def _read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
 def _read_file(path: str) -> dict[str, Array]:
     """Read the arrays of one file, never running code from it."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
+        # numpy leaves a damaged file open when it opens it itself
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            with loaded:
+                return {key: loaded[key] for key in loaded.files}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from error
     except MemoryError:
@@ -499,9 +507,17 @@ def _concrete(name: str, shape: Sequence[int | str], samples: int, steps: int) -
 # -- output ----------------------------------------------------------------------------------
 
 
-def _console() -> Console:
+class _Console(Console):
+    """A console that leaves a closed pipe to the group; rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise again what rich has caught."""
+        raise  # noqa: PLE0704
+
+
+def _console(width: int | None = None) -> Console:
     # names are printed as they are: no [markup], no :emoji:, no guessed highlights
-    return Console(markup=False, emoji=False, highlight=False)
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _say(console: Console, text: str | Text) -> None:
@@ -516,22 +532,21 @@ def _facts(console: Console, facts: Mapping[str, str]) -> None:
         console.print(Text.assemble((f"{name:<{width}}", "bold"), "  ", value), soft_wrap=True)
 
 
-def _table(console: Console, head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+def _table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table at its natural width: names are never cut, in a pipe least of all.
 
     Args:
-        console: where to.
-        head: title of each column -> "left" or "right".
+        head: title of each column -> "left" or "right"; a column without content is left out.
         rows: the cells.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for name, side in head.items():
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    for i, (name, side) in enumerate(head.items()):
+        if i in kept:
+            table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    wide = console.options.update(max_width=10_000)
-    width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore")
+        table.add_row(*(row[i] for i in kept))
+    _console(width=10_000).print(table)
 
 
 def _notes(console: Console, notes: Sequence[str]) -> None:
@@ -572,7 +587,7 @@ def _layer_row(layer: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _print_layers(console: Console, layers: Sequence[Mapping[str, Any]]) -> None:
+def _print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     head = {
         "layer": "left",
         "kind": "left",
@@ -582,7 +597,7 @@ def _print_layers(console: Console, layers: Sequence[Mapping[str, Any]]) -> None
         "regime": "left",
         "threshold": "right",
     }
-    _table(console, head, [_layer_row(layer) for layer in layers])
+    _table(head, [_layer_row(layer) for layer in layers])
 
 
 # -- commands --------------------------------------------------------------------------------
@@ -652,6 +667,7 @@ def _full_names(providers: Sequence[str]) -> list[str] | None:
 
 
 @click.group(
+    "synapse-onnx",
     cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -736,15 +752,14 @@ def export(
     _match_arguments(module, example, source, "give --shape once for every argument")
     import torch
 
+    tensors = [torch.from_numpy(array) for array in example]
+    # a fault of forward() is plainer on numbers than in the tracer, which sees symbols; what
+    # layers of ours refuse, the export says with their paths
+    with _users_forward(source), contextlib.suppress(SynapseError), torch.no_grad():
+        copy.deepcopy(module).eval()(*tensors)
     try:
         with _users_forward(source):
-            model = synapse_onnx.export(
-                module,
-                [torch.from_numpy(array) for array in example],
-                output,
-                dynamic=not static,
-                opset=opset,
-            )
+            model = synapse_onnx.export(module, tensors, output, dynamic=not static, opset=opset)
     except ExportError as error:  # its advice is for callers from Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
     console = _console()
@@ -761,7 +776,7 @@ def export(
     )
     if metadata.layers:
         console.print()
-        _print_layers(console, metadata.layers)
+        _print_layers(metadata.layers)
         console.print()
     _notes(console, metadata.notes)
     again = ["synapse-onnx", "verify", source, output, *(["--weights", weights] if weights else [])]
@@ -892,7 +907,7 @@ def _print_report(console: Console, report: str, *, ok: bool) -> None:
         else:
             text.stylize("yellow", 0, line.find(":") + 1)
             _say(console, text)
-    console.print(Text(verdict, "bold green" if ok else "bold red"), soft_wrap=True)
+    _say(console, Text(verdict, "bold green" if ok else "bold red"))
 
 
 @main.command(
@@ -939,7 +954,7 @@ def run(model: str, inputs: tuple[str, ...], output: str, providers: tuple[str, 
         [name, _shape(array.shape), str(array.dtype), f"{array.mean():.6g}" if array.size else ""]
         for name, array in named.items()
     ]
-    _table(console, head, rows)
+    _table(head, rows)
     console.print(Text.assemble(("wrote", "bold"), "  ", output), soft_wrap=True)
 
 
@@ -1010,10 +1025,10 @@ def inspect(model: str, as_json: bool) -> None:
         for side, values in ends.items()
         for name, (kind, shape) in values.items()
     ]
-    _table(console, head, rows)
+    _table(head, rows)
     if metadata and metadata.layers:
         console.print()
-        _print_layers(console, metadata.layers)
+        _print_layers(metadata.layers)
     if notes:
         console.print()
     _notes(console, notes)

@@ -22,6 +22,7 @@ from synapse_onnx.errors import ExportError, InputError, SynapseError
 from synapse_onnx.exactness import exact_values
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
+from synapse_onnx.layout import has_time
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
 from synapse_onnx.passes import lower
@@ -54,7 +55,8 @@ def export(
         args: one example input (N, C[, H, W], T), or one for every argument of ``forward``.
         path: where to write the model; the file is written whole or not at all.
         streaming: not available in this version; only False is taken.
-        dynamic: leave batch size (first axis) and time (last axis) open.
+        dynamic: leave the batch size (first axis) open, and time, the last axis of inputs with
+            three or five axes.
         layout: "NCT": inputs and outputs as the module has them.
         opset: opset of the standard operators, 21 to 24.
 
@@ -76,8 +78,6 @@ def export(
         raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     inputs = _inputs(args)
     frozen = freeze(module).cpu()  # the reference of fixed point is torch on the CPU
-    with torch.no_grad():
-        _run(frozen, inputs)  # shape errors come from the layers themselves, not from the tracer
     graph = _trace(frozen, inputs, dynamic=dynamic, opset=opset)
     lower(graph)
     model = _bind(ir.to_proto(graph), opset)
@@ -121,16 +121,6 @@ def _inside(module: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def _run(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Run a module once; errors of our layers gain the path of the layer that raised them."""
-    with _inside(module) as running:
-        try:
-            module(*inputs)
-        except SynapseError as error:
-            where = running[-1] if running else ""
-            raise type(error)(f"{where}: {error}" if where else str(error)) from error
-
-
 def _at_least_two(value: Tensor) -> Tensor:
     """Repeat batch and time of size 1: the tracer would take a 1 for a constant."""
     repeats = [1] * value.dim()
@@ -141,10 +131,10 @@ def _at_least_two(value: Tensor) -> Tensor:
 
 
 def _open_axes(value: Tensor) -> dict[int, str]:
-    """Axes left open, with their names: batch first, time last where there are channels too."""
+    """Axes left open, with their names: the batch, and time where there is one."""
     if value.dim() < 1:
         return {}
-    return {0: "N", value.dim() - 1: "T"} if value.dim() >= 3 else {0: "N"}
+    return {0: "N", value.dim() - 1: "T"} if has_time(value.dim()) else {0: "N"}
 
 
 @contextlib.contextmanager
@@ -190,8 +180,9 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
                 program = torch.export.export(
                     frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
                 )
-            except SynapseError:
-                raise
+            except SynapseError as error:  # a layer of ours that refuses its input
+                where = f"{running[-1]}: " if running and running[-1] else ""
+                raise type(error)(f"{where}{_concrete(frozen, inputs, error)}") from error
             except Exception as error:  # the tracer raises whatever it runs into
                 raise ExportError(_trace_error(error, running)) from error
         try:
@@ -215,6 +206,15 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
     for i, value in enumerate(outputs):
         value.name = "output" if len(outputs) == 1 else f"output_{i}"
     return graph
+
+
+def _concrete(frozen: nn.Module, inputs: Sequence[Tensor], error: SynapseError) -> SynapseError:
+    """The same error with the sizes of the inputs, where the tracer's has symbols."""
+    try:
+        frozen(*inputs)
+    except SynapseError as concrete:
+        return concrete
+    return error
 
 
 def _nested(module: nn.Module, shapes: tuple[Any, ...]) -> Any:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import exact_values
 from synapse_onnx.freezer import deployables, freeze
+from synapse_onnx.layout import has_time
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.module import Deployable
 from synapse_onnx.ops import DOMAIN, get_op
@@ -212,17 +213,23 @@ def verify(
 def _variants(tensors: Sequence[Tensor], model: onnx.ModelProto) -> list[tuple[Tensor, ...]]:
     """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
     variants = [tuple(tensors)]
-    open_batch = open_time = True
+    sequences = [has_time(value.dim()) for value in tensors]
+    open_batch, open_time = True, any(sequences)
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         open_batch &= bool(dims) and not dims[0].HasField("dim_value")
-        open_time &= len(dims) >= 3 and not dims[-1].HasField("dim_value")
+        open_time &= not has_time(len(dims)) or not dims[-1].HasField("dim_value")
     if open_batch and tensors[0].shape[0] > 1:
         variants.append(tuple(value[:1] for value in tensors))
     if open_time:
-        steps = min(value.shape[-1] for value in tensors)
+        steps = min(v.shape[-1] for v, timed in zip(tensors, sequences, strict=True) if timed)
         variants += [
-            tuple(value[..., :length] for value in tensors) for length in (1, 7) if length < steps
+            tuple(
+                value[..., :length] if timed else value
+                for value, timed in zip(tensors, sequences, strict=True)
+            )
+            for length in (1, 7)
+            if length < steps
         ]
     return variants
 
@@ -576,7 +583,7 @@ class _Comparison:
         margin = None
         if call is not None and call.layer.spiking:
             margin = float(_margins(call)[where])
-        timed = reference.ndim >= 3
+        timed = has_time(reference.ndim)
         self.divergence = Divergence(
             layer=label,
             sample=int(where[0]) if where else 0,
@@ -714,7 +721,7 @@ def _within(values: Array, valid: Array) -> Array:
     """Where a sample's trajectory is still the same: t < valid, or all of it without time."""
     shape = (-1, *(1,) * (values.ndim - 1))
     limit = valid.reshape(shape)
-    if values.ndim >= 3:
+    if has_time(values.ndim):
         return np.broadcast_to(np.arange(values.shape[-1]) < limit, values.shape)
     return np.broadcast_to(limit == _ALWAYS, values.shape)
 

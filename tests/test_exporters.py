@@ -25,16 +25,12 @@ def test_recipes_are_found() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_exports_and_verifies_from_its_checkpoint(
-    recipe: str, tmp_path: Path
-) -> None:
+def test_every_recipe_exports_and_verifies_from_its_checkpoint(recipe: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [recipe, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "equal; models and card are in" in result.output
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == sorted(
-        path.name for path in ROOT.glob(f"{recipe}*") if path.suffix != ".pt"
-    )
+    assert written == sorted(path.name for path in ROOT.glob(f"{recipe}*") if path.suffix != ".pt")
     for name in written:
         if name.endswith(".onnx"):
             made, kept = onnx.load(tmp_path / name), onnx.load(ROOT / name)
@@ -46,9 +42,7 @@ def test_every_recipe_exports_and_verifies_from_its_checkpoint(
 def test_digits_keep_what_they_promise() -> None:
     card = (ROOT / "digits.md").read_text()
     rows = dict(re.findall(r"^\| `digits_(\w+)\.onnx` \|(.*)\|$", card, re.MULTILINE))
-    figures = {
-        name: [cell.strip() for cell in row.split("|")] for name, row in rows.items()
-    }
+    figures = {name: [cell.strip() for cell in row.split("|")] for name, row in rows.items()}
     assert set(figures) == {"float", "q8"}
     for in_torch, in_onnx, *_ in figures.values():
         assert in_torch == in_onnx
