@@ -255,12 +255,8 @@ def _import_file(where: str, source: str) -> Any:
         raise InputError(f"SOURCE {source!r}: {where} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    try:
-        with _users_code(source):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    with _users_code(source):
+        spec.loader.exec_module(module)
     return module
 
 

@@ -76,7 +76,7 @@ class Metadata:
                 exact=tuple(json.loads(props[_PREFIX + "exact"])),
                 notes=tuple(json.loads(props[_PREFIX + "notes"])),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 "the model carries no synapse-onnx metadata; it was not written by this tool"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,8 @@ class Session:
         if isinstance(model, str | os.PathLike):
             where = os.fspath(model)
             if not os.path.isfile(where):
-                raise InputError(f"{where} cannot be read: no such file")
+                reason = "it is a folder" if os.path.isdir(where) else "no such file"
+                raise InputError(f"{where} cannot be read: {reason}")
             source: Any = where  # by path: side files with weights are found beside it
         else:
             source = model.SerializeToString()
@@ -148,8 +150,8 @@ class Session:
         """
         if len(inputs) != len(self.inputs):
             raise InputError(
-                f"the network has {len(self.inputs)} inputs ({', '.join(self.inputs)}), "
-                f"got {len(inputs)}"
+                f"the network takes {len(self.inputs)} input{'s'[: len(self.inputs) != 1]} "
+                f"({', '.join(self.inputs)}), got {len(inputs)}"
             )
         feeds = {
             info.name: self._feed(info, value)
@@ -200,5 +202,8 @@ def _layout(shape: Sequence[Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    """Message of ONNX Runtime without its codes, [ONNXRuntimeError] : 7 : INVALID_PROTOBUF."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])

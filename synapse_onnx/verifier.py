@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -190,10 +191,14 @@ def verify(
         providers: execution providers of ONNX Runtime; the CPU by default.
 
     Raises:
-        InputError: the inputs are no tensors, or hold NaN or infinite values.
+        InputError: the inputs are no tensors, or hold NaN or infinite values, or a tolerance is
+            negative or not finite.
         ModelError: the model cannot be run.
         ShapeError: the inputs do not fit the network.
     """
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if not (math.isfinite(tolerance) and tolerance >= 0):
+            raise InputError(f"verify: {name} must be a finite number >= 0, got {tolerance}")
     tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     for i, value in enumerate(tensors):
         if not isinstance(value, Tensor) or value.numel() == 0:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import click
@@ -556,6 +557,8 @@ def test_run_writes_what_the_session_gives(here: Path) -> None:
     assert line.split("  ") == ["output", "(3, 3, 12)", "float32", f"{expected.mean():.6g}"]
     assert text.endswith("wrote  out.npz\n")
     first = Path("out.npz").read_bytes()
+    with zipfile.ZipFile("out.npz") as archive:
+        assert [entry.compress_type for entry in archive.filelist] == [zipfile.ZIP_DEFLATED]
     _good("run", "net.onnx", "--input", "x.npy", "-o", "out.npy", "--provider", "cpu")
     assert np.array_equal(np.load("out.npy"), expected)
     _good("run", "net.onnx", "--input", "x.npy", "-o", "out.npz")
