@@ -306,7 +306,9 @@ class _Comparison:
                 f"the model's inputs are named {', '.join(names)} and forward() takes "
                 f"{', '.join(parameters)}"
             )
-        foreign = [path for path in self.nodes if path not in self.paths]
+        # a module of the user's may call an op by itself
+        known = {path for path, _ in self.module.named_modules()}
+        foreign = [path for path in self.nodes if path not in known]
         if foreign:
             self.problems.append(
                 f"the model has layers that the module lacks: {', '.join(foreign)}"
