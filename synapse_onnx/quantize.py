@@ -7,6 +7,7 @@ here round to multiples of a step, with the gradient passed straight through.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +182,7 @@ def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any
     for candidate in _candidates(distinct):
         # a quotient near an integer is not enough: the float32 product must be the weight
         step = np.float32(candidate)
-        if step == 0:
+        if step == 0 or not np.isfinite(step):
             continue
         integers = np.rint(row.astype(np.float64) / float(step))
         if integers.min() < -_LARGEST - 1 or integers.max() > _LARGEST:
@@ -191,36 +192,33 @@ def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any
     return None
 
 
-def _candidates(distinct: np.ndarray[Any, Any]) -> list[float]:
-    """Steps worth trying for some distinct magnitudes, best first."""
-    # binary grids: the exact common divisor of the weights as integers over a power of two
-    exponent = 24 - math.frexp(float(distinct.max()))[1]
+def _candidates(distinct: np.ndarray[Any, Any]) -> Iterator[float]:
+    """Yield steps worth trying for some distinct magnitudes, ascending, best first."""
+    largest = float(distinct[-1])
+    # binary grids: the exact common divisor of the weights, as integers over a power of two; its
+    # power of two comes first, for it multiplies exactly, though it may cost a bit
+    exponent = 24 - math.frexp(largest)[1]
     scaled = distinct * 2.0**exponent
-    found: list[float] = []
-    rounded: list[float] = []
     if np.array_equal(scaled, np.rint(scaled)):
         divisor = int(np.gcd.reduce(scaled.astype(np.int64)))
-        # a power of two multiplies exactly, so it comes first, though it may cost a bit
-        binary = divisor & -divisor
-        found.append(binary * 2.0**-exponent)
-        found.append(divisor * 2.0**-exponent)
-    # other grids (max / 127, say): every weight is rounded, so the divisor is only nearly common.
-    # Euclid's algorithm with a tolerance gives it up to a few ulp; an anchor on the largest
-    # weight then gives the step to the last bit, and its neighbours the odd rounding.
-    largest = float(distinct.max())
-    tolerance = largest * 2.0**-20
-    rough = float(distinct[0])
-    for value in distinct[1:]:
-        a, b = float(value), rough
-        while b > tolerance:
-            a, b = b, math.fmod(a, b)
-            b = min(b, a - b)  # the nearer remainder: 0.9999 of b is nearly 0
-        rough = a
-        if rough < tolerance:
-            return found + rounded
-    count = round(largest / rough)
-    if 0 < count <= _LARGEST + 1:
-        anchor = np.float32(largest / count)
-        below, above = (np.nextafter(anchor, np.float32(end)) for end in (0, np.inf))
-        rounded += [float(anchor), float(below), float(above)]
-    return found + rounded
+        yield (divisor & -divisor) * 2.0**-exponent
+    # other grids (max / 127, say): the largest weight is some count of steps, and the count must
+    # make every other weight a whole number of them too, up to the rounding of the weights
+    counts = np.arange(1, _LARGEST + 2, dtype=np.float64)
+    for ratio in distinct[np.linspace(0, distinct.size - 1, 32).astype(int)] / largest:
+        wholes = counts * ratio
+        counts = counts[np.abs(wholes - np.rint(wholes)) <= counts * 2.0**-22]
+    # several counts are left where the integers have a common divisor, or are few
+    for count in counts[:_MOST_COUNTS]:
+        step = np.float32(largest / count)
+        # the largest weight was rounded, so the step is known up to a neighbour or two
+        yield float(step)
+        for end in (np.float32(0), np.float32(np.inf)):
+            near = step
+            for _ in range(2):
+                near = np.nextafter(near, end)
+                yield float(near)
+
+
+#: how many counts of steps in the largest weight are tried before a grid is given up
+_MOST_COUNTS = 256

@@ -144,7 +144,7 @@ class GenericLayer(Deployable):
         if self.step is not None:
             integers = weight.to(torch.float32)
             if self.weight_high is not None:
-                integers = integers + 256 * self.weight_high
+                integers = integers + 256 * self.weight_high.to(torch.float32)
             axis = self.channel_axis or 0
             return integers * self.step.reshape([-1 if i == axis else 1 for i in range(5)])
         if self._pre_hook_fx is None:
@@ -342,7 +342,7 @@ def _store(layer: GenericLayer, grid: Grid, dtype: torch.dtype, *, wide: bool) -
     del layer.weight
     if wide:
         high = (integers.to(torch.int32) + 128) >> 8
-        layer.weight_high = high.to(torch.int8)
+        layer.weight_high = high.to(torch.int16)  # -128 to 128: one too many for int8
         integers = (integers.to(torch.int32) - 256 * high).to(torch.int8)
     layer.register_buffer("weight", integers)
     layer.step = grid.step.to(device)
