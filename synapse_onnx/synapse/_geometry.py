@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from synapse_onnx.errors import InputError
 
@@ -16,12 +17,12 @@ def pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
     Raises:
         InputError: neither an int nor two ints, or one below ``least``.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(_is_int(v) for v in values):
         raise InputError(f"{name} must be an int or a pair (height, width) of ints, got {value!r}")
     if min(values) < least:
         raise InputError(f"{name} must be at least {least}, got {value!r}")
-    return values[0], values[1]
+    return int(values[0]), int(values[1])
 
 
 def count(name: str, value: int) -> int:
@@ -30,6 +31,11 @@ def count(name: str, value: int) -> int:
     Raises:
         InputError: not an int, or below 1.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_int(value) or value < 1:
         raise InputError(f"{name} must be a positive int, got {value!r}")
-    return value
+    return int(value)
+
+
+def _is_int(value: object) -> bool:
+    """Take NumPy's integers too, but not True and False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

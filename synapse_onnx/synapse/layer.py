@@ -421,7 +421,7 @@ class Dense(nn.Conv3d, GenericLayer):
         weight_norm: bool = False,
         pre_hook_fx: Hook | None = None,
     ) -> None:
-        if isinstance(in_neurons, int):
+        if not isinstance(in_neurons, Sequence):
             sizes: tuple[int, ...] = (1, 1, in_neurons)
         else:
             sizes = (*in_neurons, 1) if len(in_neurons) == 2 else tuple(in_neurons)
