@@ -11,6 +11,10 @@ from synapse_onnx.errors import InputError
 IntOrPair = int | Sequence[int]
 
 
+#: (height, width, inert value for time)
+Axes = tuple[int, int, int]
+
+
 def pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
     """Return (height, width).
 
@@ -23,6 +27,25 @@ def pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
     if min(values) < least:
         raise InputError(f"{name} must be at least {least}, got {value!r}")
     return int(values[0]), int(values[1])
+
+
+def geometry(
+    kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
+) -> tuple[Axes, Axes, Axes, Axes]:
+    """Return kernel, stride, padding, dilation, each (height, width, inert value for time).
+
+    A stride of None is the kernel's size.
+
+    Raises:
+        InputError: one of them is neither an int nor a pair, or too small.
+    """
+    kernel = pair("kernel_size", kernel_size, 1)
+    return (
+        (*kernel, 1),
+        (*(kernel if stride is None else pair("stride", stride, 1)), 1),
+        (*pair("padding", padding, 0), 0),
+        (*pair("dilation", dilation, 1), 1),
+    )
 
 
 def count(name: str, value: int) -> int:

@@ -18,7 +18,7 @@ from synapse_onnx.module import Deployable
 from synapse_onnx.ops import conv, conv_transpose, dense, pool, unpool
 from synapse_onnx.ops._registry import OpDef
 from synapse_onnx.quantize import Grid, find_grid, is_power_of_two, stored_bits
-from synapse_onnx.synapse._geometry import IntOrPair, count, pair
+from synapse_onnx.synapse._geometry import IntOrPair, count, geometry
 
 __all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
 
@@ -515,10 +515,7 @@ class Conv(nn.Conv3d, GenericLayer):
         super().__init__(
             in_features,
             out_features,
-            (*pair("kernel_size", kernel_size, 1), 1),
-            (*pair("stride", stride, 1), 1),
-            (*pair("padding", padding, 0), 0),
-            (*pair("dilation", dilation, 1), 1),
+            *geometry(kernel_size, stride, padding, dilation),
             groups,
             bias=False,
         )
@@ -581,15 +578,9 @@ class ConvTranspose(nn.ConvTranspose3d, GenericLayer):
         pre_hook_fx: Hook | None = None,
     ) -> None:
         _check_groups(in_features, out_features, groups)
+        kernel, step, cut, spread = geometry(kernel_size, stride, padding, dilation)
         super().__init__(
-            in_features,
-            out_features,
-            (*pair("kernel_size", kernel_size, 1), 1),
-            (*pair("stride", stride, 1), 1),
-            (*pair("padding", padding, 0), 0),
-            groups=groups,
-            bias=False,
-            dilation=(*pair("dilation", dilation, 1), 1),
+            in_features, out_features, kernel, step, cut, groups=groups, bias=False, dilation=spread
         )
         if groups > 1:
             # the groups' outputs share axis 1 of the weight: no step of a channel of its own
@@ -643,6 +634,7 @@ class Pool(nn.Conv3d, GenericLayer):
 
     ops = pool.OPS
     channel_axis = None
+    merge_channels: bool
 
     def __init__(
         self,
@@ -655,18 +647,8 @@ class Pool(nn.Conv3d, GenericLayer):
         pre_hook_fx: Hook | None = None,
         merge_channels: bool = False,
     ) -> None:
-        kernel = pair("kernel_size", kernel_size, 1)
-        super().__init__(
-            1,
-            1,
-            (*kernel, 1),
-            (*(kernel if stride is None else pair("stride", stride, 1)), 1),
-            (*pair("padding", padding, 0), 0),
-            (*pair("dilation", dilation, 1), 1),
-            bias=False,
-        )
-        self.merge_channels = merge_channels
-        _fill(self)
+        super().__init__(1, 1, *geometry(kernel_size, stride, padding, dilation), bias=False)
+        _set_up_window(self, merge_channels)
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
 
     forward = GenericLayer.forward
@@ -729,6 +711,7 @@ class Unpool(nn.ConvTranspose3d, GenericLayer):
 
     ops = unpool.OPS
     channel_axis = None
+    merge_channels: bool
 
     def __init__(
         self,
@@ -741,18 +724,9 @@ class Unpool(nn.ConvTranspose3d, GenericLayer):
         pre_hook_fx: Hook | None = None,
         merge_channels: bool = False,
     ) -> None:
-        kernel = pair("kernel_size", kernel_size, 1)
-        super().__init__(
-            1,
-            1,
-            (*kernel, 1),
-            (*(kernel if stride is None else pair("stride", stride, 1)), 1),
-            (*pair("padding", padding, 0), 0),
-            bias=False,
-            dilation=(*pair("dilation", dilation, 1), 1),
-        )
-        self.merge_channels = merge_channels
-        _fill(self)
+        kernel, step, cut, spread = geometry(kernel_size, stride, padding, dilation)
+        super().__init__(1, 1, kernel, step, cut, bias=False, dilation=spread)
+        _set_up_window(self, merge_channels)
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
 
     forward = GenericLayer.forward  # type: ignore[assignment]
@@ -781,8 +755,9 @@ def _check_groups(in_features: int, out_features: int, groups: int) -> None:
             raise InputError(f"{name} must be divisible by groups, got {value} and {groups}")
 
 
-def _fill(layer: GenericLayer) -> None:
+def _set_up_window(layer: Pool | Unpool, merge_channels: bool) -> None:
     """Set a pooling kernel to ones, not trained."""
+    layer.merge_channels = merge_channels
     layer.weight = nn.Parameter(torch.ones_like(layer.weight), requires_grad=False)
 
 
