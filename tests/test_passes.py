@@ -1,0 +1,188 @@
+"""Lowering passes, each on a small graph in ONNX text: before, after, and the same values."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from synapse_onnx.passes import (
+    LOWERING,
+    cancel_transposes,
+    clean_up,
+    name_after_modules,
+    store_int4,
+)
+
+HEADER = '<ir_version: 10, opset_import: ["" : 21, "ai.synapse" : 1]>\n'
+
+
+def parsed(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(HEADER + text)
+
+
+def kinds(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def evaluated(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    return ReferenceEvaluator(model).run(None, {"x": x})
+
+
+def test_every_pass_of_the_list_is_tested_here() -> None:
+    runs = {run for _, run in LOWERING}
+    assert runs == {
+        cancel_transposes.run, clean_up.run, name_after_modules.run, store_int4.run,
+    }  # fmt: skip
+
+
+# -- cancel_transposes -------------------------------------------------------------------------
+
+
+def test_a_pair_that_undoes_itself_goes() -> None:
+    proto = parsed("""
+    g (float[A, B, C] x) => (float[A, B, C] y) {
+      a = Transpose<perm = [2, 0, 1]>(x)
+      b = Relu(a)
+      c = Transpose<perm = [1, 2, 0]>(b)
+      d = Transpose<perm = [2, 0, 1]>(c)
+      e = Neg(d)
+      y = Transpose<perm = [1, 2, 0]>(e)
+    }""")
+    model = ir.from_proto(proto)
+    assert cancel_transposes.run(model) == 1
+    clean_up.run(model)
+    assert kinds(model) == ["Transpose", "Relu", "Neg", "Transpose"]
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    for a, b in zip(evaluated(proto, x), evaluated(ir.to_proto(model), x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("second", "changes"), [([1, 2, 0], 1), ([2, 0, 1], 0), ([0, 1, 2], 0), ([1, 0, 2], 0)]
+)
+def test_only_the_inverse_permutation_counts(second: list[int], changes: int) -> None:
+    proto = parsed(f"""
+    g (float[2, 3, 4] x) => (float[A, B, C] y) {{
+      a = Transpose<perm = [2, 0, 1]>(x)
+      b = Transpose<perm = {second}>(a)
+      y = Relu(b)
+    }}""")
+    model = ir.from_proto(proto)
+    assert cancel_transposes.run(model) == changes
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    for a, b in zip(evaluated(proto, x), evaluated(ir.to_proto(model), x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_output_of_the_graph_keeps_its_transpose() -> None:
+    model = ir.from_proto(
+        parsed("""
+    g (float[A, B, C] x) => (float[A, B, C] y) {
+      a = Transpose<perm = [2, 0, 1]>(x)
+      y = Transpose<perm = [1, 2, 0]>(a)
+    }""")
+    )
+    assert cancel_transposes.run(model) == 0
+
+
+def test_a_value_that_others_read_stays() -> None:
+    proto = parsed("""
+    g (float[2, 3, 4] x) => (float[2, 3, 4] y, float[4, 2, 3] z) {
+      a = Transpose<perm = [2, 0, 1]>(x)
+      z = Relu(a)
+      b = Transpose<perm = [1, 2, 0]>(a)
+      y = Neg(b)
+    }""")
+    model = ir.from_proto(proto)
+    assert cancel_transposes.run(model) == 1
+    clean_up.run(model)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    for a, b in zip(evaluated(proto, x), evaluated(ir.to_proto(model), x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- clean_up ----------------------------------------------------------------------------------
+
+
+def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
+    proto = parsed("""
+    g (float[N, 2] x) => (float[N, 2] y)
+    <float[2] first = {1, 2}, float[2] second = {1, 2}> {
+      a = Relu(x)
+      b = Relu(x)
+      dead = Neg(x)
+      c = Add(a, first)
+      d = Mul(b, second)
+      y = Sub(c, d)
+    }""")
+    model = ir.from_proto(proto)
+    assert clean_up.run(model) == 2
+    assert kinds(model) == ["Relu", "Add", "Mul", "Sub"]
+    assert {"first", "second"} <= set(model.graph.initializers)
+    x = np.array([[-1, 2], [3, -4]], np.float32)
+    for a, b in zip(evaluated(proto, x), evaluated(ir.to_proto(model), x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- store_int4 --------------------------------------------------------------------------------
+
+
+def weights(values: list[int], reader: str = "ai.synapse.QuantizedDense(x, w, s)") -> ir.Model:
+    proto = parsed(f"""
+    g (float[N, 2] x) => (float[N, 2] y)
+    <int8[1, {len(values)}, 1, 1, 1] w = {{{", ".join(map(str, values))}}}, float[1] s = {{1}}> {{
+      y = {reader}
+    }}""")
+    return ir.from_proto(proto)
+
+
+@pytest.mark.parametrize(
+    ("values", "packed"),
+    [([-8, 7, 0], True), ([-9, 7, 0], False), ([-8, 8, 0], False), ([1], True)],
+)
+def test_weights_of_four_bits_are_packed(values: list[int], packed: bool) -> None:
+    model = weights(values)
+    assert store_int4.run(model) == packed
+    tensor = model.graph.initializers["w"].const_value
+    assert tensor.dtype == (ir.DataType.INT4 if packed else ir.DataType.INT8)
+    assert tensor.nbytes == (-(-len(values) // 2) if packed else len(values))
+    stored = ir.to_proto(model).graph.initializer
+    array = onnx.numpy_helper.to_array(next(t for t in stored if t.name == "w"))
+    assert array.astype(int).ravel().tolist() == values
+
+
+def test_integers_of_the_users_own_are_left_alone() -> None:
+    assert store_int4.run(weights([1, 2], "Cast<to = 1>(w)")) == 0
+
+
+# -- name_after_modules ------------------------------------------------------------------------
+
+
+def test_names_come_from_modules_and_traces_go() -> None:
+    model = ir.from_proto(
+        parsed("""
+    g (float[s77, 2, s53] x) => (float[s77, 2, s53] y) <float val_0 = {2}> {
+      a = Mul(x, val_0)
+      b = ai.synapse.Spike<threshold = 1.0, graded = 0>(a)
+      c = Relu(b)
+      y = Relu(c)
+    }""")
+    )
+    scopes = [["", "net", "mul"], ["", "net", "net.neuron", "spike"], ["", "relu"], ["", "relu_1"]]
+    for node, scope in zip(model.graph, scopes, strict=True):
+        node.metadata_props["pkg.torch.onnx.name_scopes"] = repr(scope)
+        node.metadata_props["pkg.torch.onnx.stack_trace"] = "/home/somebody/net.py, line 7"
+    assert name_after_modules.run(model) == 4
+    names = [node.name for node in model.graph]
+    assert names == ["net/Mul", "net.neuron", "Relu", "Relu#2"]
+    outputs = [value.name for node in model.graph for value in node.outputs]
+    assert outputs == ["net/Mul:out", "net.neuron:s", "Relu:out", "y"]
+    assert list(model.graph.initializers) == ["constant_0"]
+    assert [dict(node.metadata_props) for node in model.graph] == [
+        {}, {"synapse_onnx.layer": "net.neuron"}, {}, {},
+    ]  # fmt: skip
+    assert str(model.graph.inputs[0].shape) == "[N,2,T]"
