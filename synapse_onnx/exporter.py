@@ -80,6 +80,7 @@ def export(
     frozen = freeze(module).cpu()  # the reference of fixed point is torch on the CPU
     graph = _trace(frozen, inputs, dynamic=dynamic, opset=opset)
     lower(graph)
+    _name_border(graph)  # after the passes, which remove copies that only a name needs
     model = _bind(ir.to_proto(graph), opset)
     _describe(model, frozen, opset)
     check(model)
@@ -110,10 +111,13 @@ def _inside(module: nn.Module) -> Iterator[list[str]]:
     """
     running: list[str] = []
     handles = []
+
+    def leave(*_: Any) -> None:  # a hook that returned the path would replace the output
+        running.pop()
+
     for path, child in module.named_modules():
         handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
-        # returns None, not the popped path: a hook's value would replace the output
-        handles.append(child.register_forward_hook(lambda *_: running.__delitem__(-1)))
+        handles.append(child.register_forward_hook(leave))
     try:
         yield running
     finally:
@@ -202,10 +206,29 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
     if exported is None:
         raise ExportError("torch.onnx.export returned no program")
     graph: ir.Model = exported.model
-    outputs = graph.graph.outputs
-    for i, value in enumerate(outputs):
-        value.name = "output" if len(outputs) == 1 else f"output_{i}"
     return graph
+
+
+def _name_border(graph: ir.Model) -> None:
+    """Keep the inputs' names, those of forward()'s arguments, and name the outputs."""
+    names = [value.name or "" for value in graph.graph.inputs]
+    stem = "output"
+    while any(name.startswith(stem) for name in names):
+        stem += "_"
+    outputs = graph.graph.outputs
+    seen = {id(value) for value in graph.graph.inputs}
+    for i, value in enumerate(list(outputs)):
+        if id(value) in seen:
+            # an input that is returned as it is, or one value twice: each needs its own name
+            identity = ir.node("Identity", [value], name=f"{stem}_{i}/Identity")
+            graph.graph.append(identity)
+            outputs[i] = identity.outputs[0]
+            outputs[i].shape, outputs[i].type = value.shape, value.type
+        seen.add(id(value))
+    for i, value in enumerate(outputs):
+        value.name = stem if len(outputs) == 1 else f"{stem}_{i}"
+    for value, name in zip(graph.graph.inputs, names, strict=True):
+        value.name = name
 
 
 def _concrete(frozen: nn.Module, inputs: Sequence[Tensor], error: SynapseError) -> SynapseError:
@@ -302,7 +325,12 @@ def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
     """Write the metadata: layers, regime, what is exact, and notes on what is not."""
     layers = [{"path": path, **layer.describe()} for path, layer in deployables(frozen)]
-    sound = {str(layer["path"]): bool(layer.get("power_of_two", False)) for layer in layers}
+    # a wide sum is exact here and rounded in the module that was not frozen
+    sound = {
+        str(layer["path"]): bool(layer.get("power_of_two")) and not layer["wide"]
+        for layer in layers
+        if "quantized" in layer
+    }
     exact = exact_values(model, sound)
     outputs = [value.name for value in model.graph.output if value.name in exact]
     regimes = {layer["regime"] for layer in layers if "regime" in layer}

@@ -31,7 +31,8 @@ def freeze(module: M) -> M:
     Weight norm is folded, hooks are evaluated and the integer grid behind them found (integers
     and a step take the place of the weight), decays are rounded, dropout is gone, persistent
     states are forgotten, and the module is in evaluation mode. It gives the outputs of
-    ``module.eval()``: bit for bit where the steps are powers of two.
+    ``module.eval()``: bit for bit where the steps are powers of two and the sums stay within
+    float32. (Larger sums are exact in the frozen form and rounded in the other.)
 
     Args:
         module: any torch module; layers of this package inside it are frozen wherever they sit.

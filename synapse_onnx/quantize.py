@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,9 @@ class Quantizer:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
+        if not (isinstance(self.scale, Real) and 0 < self.scale < math.inf):
             raise InputError(f"Quantizer: scale must be positive, got {self.scale}")
-        if not 2 <= self.bits <= 16:
+        if not (isinstance(self.bits, Integral) and 2 <= self.bits <= 16):
             raise InputError(f"Quantizer: bits must be 2 to 16, got {self.bits}")
 
     def __call__(self, weight: Tensor, descale: bool = False) -> Tensor:

@@ -351,8 +351,9 @@ class _Comparison:
             facts = self.frozen[call.path].describe()
             if "quantized" not in facts:
                 continue
-            fine = bool(facts.get("power_of_two")) and _units(call.input) <= facts["input_bound"]
-            if facts["quantized"] and facts.get("power_of_two") and not fine:
+            exact = bool(facts.get("power_of_two")) and not facts["wide"]
+            fine = exact and _units(call.input) <= facts["input_bound"]
+            if exact and not fine:
                 self._note(
                     f"{call.path}: its input is too fine or too large for exact float32 sums "
                     f"(bound: {facts['input_bound']} units of the input's grid), so it is compared "
@@ -445,9 +446,7 @@ class _Comparison:
                 f"{len(group)} nodes of it"
             )
             return
-        # a call may be several nodes (two integrators and a spike function): the last one counts
         length = len(group) // calls
-        node = group[call.number * length - 1]
         kind = type(call.layer).__name__
         if call.layer.spiking:
             kind = type(call.layer).__module__.rsplit(".", 1)[-1]
@@ -455,17 +454,22 @@ class _Comparison:
             kind = f"complex {kind}"
         nodes = group[(call.number - 1) * length : call.number * length]
         local_input, local, states = self._alone(call, nodes[0], values)
-        names = _sequences(node)
+        names = _sequences(nodes[-1])
         for i, tensor in enumerate(call.outputs):
+            # a neuron may be several nodes in a row (two integrators and a spike function), of
+            # which the last counts; a wide synapse is two nodes whose outputs are added
+            value = values[names[i]]
+            if not call.layer.spiking:
+                value = sum((values[_sequences(node)[i]] for node in nodes[:-1]), start=value)
             reference = tensor.numpy()
             label = (call.path or kind) + (f" (call {call.number})" if calls > 1 else "")
             if len(call.outputs) == 2:
                 label += (".real", ".imag")[i]
-            array = _like(values[names[i]], reference)
+            array = _like(value, reference)
             if array is None:
                 self.problems.append(
                     f"{label}: torch returns shape {reference.shape}, the model "
-                    f"{values[names[i]].shape} (time first)"
+                    f"{value.shape} (time first)"
                 )
                 continue
             same = names[i] in exact

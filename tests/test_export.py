@@ -269,6 +269,19 @@ def test_several_inputs_keep_their_names() -> None:
     assert so.verify(module, model, args).ok
 
 
+def test_inputs_that_are_returned_and_names_that_clash() -> None:
+    class Through(nn.Module):
+        def forward(self, output: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            total = output + x
+            return x, total, total
+
+    args = (spikes(2, 3, 5), spikes(2, 3, 5, seed=1))
+    model = so.export(Through(), args)
+    assert [value.name for value in model.graph.input] == ["output", "x"]
+    assert [value.name for value in model.graph.output] == ["output__0", "output__1", "output__2"]
+    assert so.verify(Through(), model, args).ok
+
+
 def test_the_same_layer_called_twice_is_compared_call_by_call() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -72,6 +72,14 @@ def test_freezing_twice_changes_nothing() -> None:
     ]
 
 
+def test_integers_take_neither_hook_nor_weight_norm() -> None:
+    layer = so.freeze(so.synapse.Dense(3, 2, pre_hook_fx=so.quantize.q8))
+    with pytest.raises(so.InputError, match="pre_hook_fx cannot be set on frozen integer weights"):
+        layer.pre_hook_fx = so.quantize.q8
+    with pytest.raises(so.InputError, match="weight norm cannot be set on frozen integer weights"):
+        layer.enable_weight_norm()
+
+
 def test_a_frozen_module_can_be_copied_and_saved() -> None:
     torch.manual_seed(0)
     frozen = so.freeze(Convolutional())

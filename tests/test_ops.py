@@ -30,13 +30,12 @@ FIRST = [pytest.param(op, op.samples()[0], id=name) for name, op in OPS.items()]
 
 
 class Call(nn.Module):
-    """An op with its tensors as inputs, or the first alone and the others as buffers."""
+    """An op with its first tensor as input and the others as buffers."""
 
     def __init__(self, op: ops.OpDef, args: tuple[Any, ...]) -> None:
         super().__init__()
         self.op, self.rest = op, tuple(a for a in args if not isinstance(a, Tensor))
         self.count = sum(isinstance(a, Tensor) for a in args)
-        # states are inputs of the graph, parameters are stored in it
         self.names = []
         for i, value in enumerate(args[1 : self.count]):
             self.register_buffer(f"p{i}", value)
@@ -47,11 +46,11 @@ class Call(nn.Module):
 
 
 @cache
-def exported(name: str, index: int, opset: int = 21) -> onnx.ModelProto:
+def exported(name: str, index: int) -> onnx.ModelProto:
     op = OPS[name]
     args = op.samples()[index].args
     # a state in a buffer has a batch of its own: only time can stay open where there is one
-    return so.export(Call(op, args), args[0], opset=opset, dynamic=not _has_states(op))
+    return so.export(Call(op, args), args[0], dynamic=not _has_states(op))
 
 
 def _has_states(op: ops.OpDef) -> bool:
@@ -84,7 +83,7 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
         a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
         for a in sample.args
     )
-    results = torch.library.opcheck(op.torch_op, sample.args)
+    results = torch.library.opcheck(op.torch_op, args)
     assert set(results.values()) == {"SUCCESS"}
     y = op.torch_op(*args)
     first = y[0] if isinstance(y, tuple) else y
@@ -112,17 +111,11 @@ def test_torch_equals_onnx_runtime_equals_the_reference(op: ops.OpDef, sample: o
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize(("op", "sample"), FIRST)
-def test_the_body_is_standard_at_every_opset(op: ops.OpDef, sample: ops.Sample, opset: int) -> None:
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+def test_the_body_is_standard_at_every_opset(op: ops.OpDef, opset: int) -> None:
     function = op.function(opset)
     assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
     assert {node.domain for node in _all_nodes(function.node)} == {""}
-    if opset not in (OPSETS[0], OPSETS[-1]):
-        return  # exporting costs a second; the ends are run
-    model = exported(op.name, _index(op, sample), opset)
-    expected = op.torch_op(*sample.args)
-    expected = tuple(y.numpy() for y in (expected if isinstance(expected, tuple) else (expected,)))
-    _assert_close(so.Session(model).run(sample.args[0].numpy()), expected, sample.rtol)
 
 
 def _all_nodes(nodes: Any) -> Any:

@@ -406,6 +406,12 @@ def test_inputs_that_do_not_fit(name: str, shape, message: str, is_complex: bool
         made(name, is_complex)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("bad", [torch.zeros(1, 6, 4, dtype=torch.int64), np.zeros((1, 6, 4))])
+def test_inputs_that_are_no_floats(bad: Any) -> None:
+    with pytest.raises(so.InputError, match="expected spikes as a floating-point tensor, got "):
+        made("Dense")(bad)
+
+
 def test_more_inputs_that_do_not_fit() -> None:
     with pytest.raises(so.ShapeError, match=r"made for images of \(H, W\) = \(3, 4\)"):
         so.synapse.Dense((4, 3, 2), 5)(torch.zeros(2, 2, 6))

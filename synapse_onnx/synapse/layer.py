@@ -90,6 +90,7 @@ class GenericLayer(Deployable):
         """Split the weight into length ``weight_g`` and direction ``weight_v``."""
         if self.weight_norm_enabled:
             return
+        self._refuse_if_frozen("weight norm")
         weight = self.weight.detach()
         grad = self.weight.requires_grad
         del self.weight
@@ -125,7 +126,16 @@ class GenericLayer(Deployable):
 
     @pre_hook_fx.setter
     def pre_hook_fx(self, fx: Hook | None) -> None:
+        if fx is not None:
+            self._refuse_if_frozen("pre_hook_fx")
         self._pre_hook_fx = fx
+
+    def _refuse_if_frozen(self, what: str) -> None:
+        if self.step is not None:
+            raise InputError(
+                f"{type(self).__name__}: {what} cannot be set on frozen integer weights; set it on "
+                f"the network before freeze()"
+            )
 
     @property
     def shape(self) -> torch.Size:
@@ -170,6 +180,7 @@ class GenericLayer(Deployable):
             input: spikes (N, C, H, W, T); Dense also takes (N, C, T).
 
         Raises:
+            InputError: the input is no floating-point tensor.
             ShapeError: wrong rank or channel count, or a kernel larger than the padded input.
             QuantizationError: the hook does not return a weight of the same shape.
         """
@@ -177,6 +188,11 @@ class GenericLayer(Deployable):
 
     def run(self, input: Tensor, *layers: GenericLayer) -> tuple[Tensor, ...]:
         """Apply one or two synapses of this geometry in one pass over the input."""
+        if not (isinstance(input, Tensor) and input.is_floating_point()):
+            kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
+            raise InputError(
+                f"{type(self).__name__}: expected spikes as a floating-point tensor, got {kind}"
+            )
         self.check(input)
         x, restore = self.prepare(input)
         return tuple(restore(y) for y in self._compute(x, layers))

@@ -1,0 +1,48 @@
+"""Fixtures for every test: the same random numbers whichever tests run, and one session a model."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import synapse_onnx as so
+
+
+@pytest.fixture(autouse=True)
+def _seed(request: pytest.FixtureRequest) -> None:
+    """Seed from the test's own name: a test that draws more numbers moves no other test."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.fixture
+def spikes() -> Callable[..., torch.Tensor]:
+    """``spikes(shape, seed=0, rate=0.3)``: random 0/1 spikes, float32."""
+
+    def draw(shape: tuple[int, ...], seed: int = 0, rate: float = 0.3) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.rand(shape, generator=generator) < rate).float()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def session_of() -> Callable[[onnx.ModelProto], so.Session]:
+    """``session_of(model)``: a Session, made once for the same bytes."""
+    made: dict[bytes, so.Session] = {}
+
+    def get(model: onnx.ModelProto) -> so.Session:
+        key = model.SerializeToString(deterministic=True)
+        if key not in made:
+            made[key] = so.Session(model)
+        return made[key]
+
+    return get
