@@ -60,7 +60,7 @@ print("done", len(op.samples()))
 _TESTS = """
 import pytest
 
-sys.exit(pytest.main(["tests/test_ops.py", "-k", "LowPass", "-q", "-p", "no:cacheprovider"]))
+sys.exit(pytest.main(["tests/test_ops.py", "-k", sys.argv[2], "-q", "-p", "no:cacheprovider"]))
 """
 
 
@@ -71,11 +71,11 @@ def recipe() -> str:
     return block
 
 
-def run(program: str, folder: Path, block: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, folder: Path, block: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run a program with the recipe's file, and nothing else, added to the ops."""
     (folder / "low_pass.py").write_text(block)
     return subprocess.run(
-        [sys.executable, "-c", _SET_UP + program, str(folder)],
+        [sys.executable, "-c", _SET_UP + program, str(folder), *args],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_the_recipe_adds_an_op_in_one_file(tmp_path: Path) -> None:
 
 
 def test_the_tests_of_all_ops_find_it(tmp_path: Path) -> None:
-    result = run(_TESTS, tmp_path, recipe())
+    result = run(_TESTS, tmp_path, recipe(), "LowPass")
     assert result.returncode == 0, result.stdout
     found = re.search(r"(\d+) passed", result.stdout)
     assert found is not None
@@ -105,6 +105,7 @@ def test_the_tests_of_all_ops_find_it(tmp_path: Path) -> None:
 )
 def test_the_tests_of_all_ops_find_a_mistake_in_it(tmp_path: Path, right: str, wrong: str) -> None:
     assert recipe().count(right) == 1
-    result = run(_TESTS, tmp_path, recipe().replace(right, wrong))
+    broken = recipe().replace(right, wrong)
+    result = run(_TESTS, tmp_path, broken, "LowPass-binary and reference")
     assert result.returncode == 1, result.stdout
     assert "test_torch_equals_onnx_runtime_equals_the_reference[LowPass-" in result.stdout
