@@ -213,7 +213,8 @@ def _name_border(graph: ir.Model) -> None:
     """Keep the inputs' names, those of forward()'s arguments, and name the outputs."""
     names = [value.name or "" for value in graph.graph.inputs]
     stem = "output"
-    while any(name.startswith(stem) for name in names):
+    taken = {*names, *graph.graph.initializers}
+    while any(name.startswith(stem) for name in taken):
         stem += "_"
     outputs = graph.graph.outputs
     seen = {id(value) for value in graph.graph.inputs}
@@ -335,7 +336,8 @@ def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
     outputs = [value.name for value in model.graph.output if value.name in exact]
     regimes = {layer["regime"] for layer in layers if "regime" in layer}
     synapses = [layer for layer in layers if "quantized" in layer]
-    if regimes == {"slayer"} and all(layer.get("power_of_two") for layer in synapses):
+    ours = (node for node in model.graph.node if node.domain == DOMAIN)
+    if regimes == {"slayer"} and all(name in exact for node in ours for name in node.output):
         regime = "slayer"
     else:
         regime = "mixed" if "slayer" in regimes else "float"
@@ -350,6 +352,12 @@ def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
         f"product with the step is rounded once"
         for layer in synapses
         if layer["quantized"] and not layer["power_of_two"]
+    ]
+    notes += [
+        f"{layer['path'] or 'the synapse'}: sums pass 2**24; they are taken in two parts, exactly, "
+        f"and rounded once, where the module that was not frozen rounds within the sum"
+        for layer in synapses
+        if layer["quantized"] and layer["wide"]
     ]
     Metadata(
         version=__version__,

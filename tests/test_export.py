@@ -282,6 +282,22 @@ def test_inputs_that_are_returned_and_names_that_clash() -> None:
     assert so.verify(Through(), model, args).ok
 
 
+def test_parameters_may_be_called_anything() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output = nn.Parameter(torch.tensor([2.0]))
+            self._w = nn.Parameter(torch.tensor([3.0]))
+            self.constant_0 = nn.Parameter(torch.tensor([5.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.output + self._w) * self.constant_0 + 7.5
+
+    model = so.export(Odd(), spikes(2, 3, 5))
+    assert {"output", "_w", "constant_0"} <= {t.name for t in model.graph.initializer}
+    assert so.verify(Odd(), model, spikes(2, 3, 5)).ok
+
+
 def test_the_same_layer_called_twice_is_compared_call_by_call() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

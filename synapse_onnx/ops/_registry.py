@@ -57,7 +57,7 @@ class OpDef:
         body: opset -> statements of the ONNX function, in ONNX's textual syntax, written with
             standard operators of that opset alone.
         samples: sample calls, for the parity tests.
-        doc: the equation, as shown in the generated table of ops.
+        doc: the equation, from the docstring of the file.
     """
 
     name: str

@@ -71,7 +71,7 @@ class Linear:
     geometry: ClassVar[str] = ""
     #: type of each ONNX attribute
     attribute_types: ClassVar[dict[str, Any]] = {}
-    #: how many axes of a weight step come behind the output channel in the torch layout
+    #: shape that brings a step an output channel to torch's layout of an output
     step_shape: ClassVar[tuple[int, ...]] = (-1, 1, 1, 1)
 
     # -- torch -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from synapse_onnx.ops import DOMAIN, get_op
 LAYER = "synapse_onnx.layer"
 
 _SYMBOL = re.compile(r"\b[su]\d+\b")
-_TRACED = re.compile(r"val_\d+.*|.*:out\d*|_\w+")
+_TRACED = re.compile(r"val_\d+.*|.*:out\d*")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -61,6 +61,8 @@ def _name_constants(graph: ir.Graph) -> None:
     count = 0
     for value in list(graph.initializers.values()):
         if value.name is not None and _TRACED.fullmatch(value.name):
+            while f"constant_{count}" in graph.initializers:  # a parameter of the user's
+                count += 1
             value.name = f"constant_{count}"
             count += 1
 
