@@ -254,7 +254,7 @@ class _Comparison:
         self.module = copy.deepcopy(module).eval().cpu()
         self.paths = dict(deployables(self.module))
         frozen = freeze(module).cpu()
-        self.frozen = dict(deployables(frozen))
+        self.facts = {path: layer.describe() for path, layer in deployables(frozen)}
         self.model = model
         self.rtol, self.atol = rtol, atol
         self.nodes = _layer_nodes(model)
@@ -348,7 +348,7 @@ class _Comparison:
         """Say which synapses are exact for the inputs of this run: grid, step and bound."""
         sound: dict[str, bool] = {}
         for call in calls:
-            facts = self.frozen[call.path].describe()
+            facts = self.facts[call.path]
             if "quantized" not in facts:
                 continue
             exact = bool(facts.get("power_of_two")) and not facts["wide"]
@@ -505,19 +505,10 @@ class _Comparison:
             if not wrong.any():
                 continue
             same = False
-            where = _first(wrong[..., np.newaxis])
-            if self.divergence is None and where is not None:
-                sample, *neuron, _ = where
-                place = (sample, *neuron)
-                self.divergence = Divergence(
-                    layer=f"{label} ({name.rsplit(':', 1)[-1].replace('_', ' ')})",
-                    sample=sample,
-                    neuron=tuple(neuron),
-                    t=None,
-                    margin=None,
-                    expected=float(expected[place]),
-                    found=float(found[place]),
-                )
+            state = name.rsplit(":", 1)[-1].replace("_", " ")
+            # a state has no time axis: the first sample and neuron that are wrong
+            place = tuple(int(i) for i in np.argwhere(wrong)[0])
+            self._diverged(f"{label} ({state})", expected, found, place, None)
         return same
 
     def _alone(

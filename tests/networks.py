@@ -11,6 +11,12 @@ from synapse_onnx.quantize import q8
 NEURON = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.05}
 
 
+def spikes(*shape: int, seed: int = 0, rate: float = 0.3) -> torch.Tensor:
+    """Random 0/1 spikes, the same every time."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(shape, generator=generator) < rate).float()
+
+
 def cuba(**changes: object) -> so.neuron.cuba.Neuron:
     return so.neuron.cuba.Neuron(**(NEURON | changes))
 

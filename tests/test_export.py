@@ -12,17 +12,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import Complex, Convolutional, Mixed
+from networks import Complex, Convolutional, Mixed, spikes
 from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.exporter import OPSETS
 from synapse_onnx.metadata import Metadata
-
-
-def spikes(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(shape, generator=generator) < 0.3).float()
 
 
 def built(kind: type[nn.Module] = Convolutional, **kwargs: object) -> nn.Module:

@@ -6,15 +6,10 @@ import copy
 
 import pytest
 import torch
-from networks import Complex, Convolutional, cuba
+from networks import Complex, Convolutional, cuba, spikes
 from torch import nn
 
 import synapse_onnx as so
-
-
-def spikes(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(shape, generator=generator) < 0.3).float()
 
 
 @pytest.mark.parametrize("kind", [Convolutional, Complex])

@@ -9,15 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import NEURON, Complex, Convolutional, Mixed, cuba
+from networks import NEURON, Complex, Convolutional, Mixed, cuba, spikes
 from torch import nn
 
 import synapse_onnx as so
-
-
-def spikes(*shape: int, seed: int = 0, rate: float = 0.3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(shape, generator=generator) < rate).float()
 
 
 @pytest.fixture(scope="module")
