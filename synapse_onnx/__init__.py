@@ -21,7 +21,7 @@ from synapse_onnx.errors import (
 )
 
 if TYPE_CHECKING:
-    from synapse_onnx import neuron, ops, quantize, synapse
+    from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, synapse
     from synapse_onnx.exporter import export
     from synapse_onnx.freezer import freeze
     from synapse_onnx.runtime import Session
@@ -38,6 +38,9 @@ __all__ = [
     "ShapeError",
     "SynapseError",
     "__version__",
+    "axon",
+    "block",
+    "dendrite",
     "export",
     "freeze",
     "neuron",
@@ -51,6 +54,9 @@ __all__ = [
 _LAZY: dict[str, tuple[str, str | None]] = {
     "Report": ("synapse_onnx.verifier", "Report"),
     "Session": ("synapse_onnx.runtime", "Session"),
+    "axon": ("synapse_onnx.axon", None),
+    "block": ("synapse_onnx.block", None),
+    "dendrite": ("synapse_onnx.dendrite", None),
     "export": ("synapse_onnx.exporter", "export"),
     "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),

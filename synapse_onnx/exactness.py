@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from synapse_onnx.ops import DOMAIN
+from synapse_onnx.ops import DOMAIN, get_op
 
 __all__ = ["exact_values"]
 
@@ -26,7 +26,6 @@ _ELEMENTWISE = {
     "Less", "LessOrEqual", "Max", "Min", "MaxPool", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
     "ReduceMin", "Relu", "Round", "Sign", "Sub", "Where", "Xor",
 }  # fmt: skip
-_OURS = {"Cuba", "LeakyIntegrator", "Spike"}
 
 
 def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]:
@@ -34,16 +33,15 @@ def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]
 
     Args:
         model: a graph whose nodes of our domain carry their layer's path in their metadata.
-        layers: path of each synapse -> whether its products and sums are exact.
+        layers: path of each layer that sums -> whether its products and sums are exact.
     """
     exact = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             props = {prop.key: prop.value for prop in node.metadata_props}
             path = props.get("synapse_onnx.layer", "")
-            sound = node.op_type in _OURS or (
-                node.op_type.startswith("Quantized") and layers.get(path, False)
-            )
+            exactly = get_op(node.op_type).exact
+            sound = layers.get(path, False) if exactly is None else exactly
         else:
             sound = node.op_type in _MOVES | _ELEMENTWISE
         if sound and all(name in exact for name in node.input):

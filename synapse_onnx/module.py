@@ -1,12 +1,16 @@
-"""The contract of a torch module that has a deployment form."""
+"""The contract of a torch module that has a deployment form, and of one that keeps states."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["Deployable"]
+from synapse_onnx.errors import ShapeError
+
+__all__ = ["Deployable", "Stateful", "named_states"]
 
 
 class Deployable(nn.Module):
@@ -28,3 +32,81 @@ class Deployable(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return what a model's metadata says of this layer, frozen: plain JSON values."""
         raise NotImplementedError
+
+
+class Stateful(Deployable):
+    """A layer with states, one number a neuron each, that may persist between calls.
+
+    State ``x`` lives in the buffer ``x_state``, which no checkpoint holds: one number until the
+    first input, then (N, C[, H, W]), or (N, C[, H, W], D) where D steps are kept. While
+    :attr:`persistent_state` is on, a call goes on where the one before it ended, so that a
+    sequence may come in chunks.
+    """
+
+    #: what an error calls this layer
+    noun = "layer"
+    persistent_state: bool = False
+
+    def register_state(self, name: str, dtype: torch.dtype, start: float = 0) -> None:
+        """Declare a state that starts from a number."""
+        if "_state_starts" not in self.__dict__:
+            self._state_starts: dict[str, float] = {}
+        self._state_starts[name] = start
+        self.register_buffer(f"{name}_state", torch.full((1,), start, dtype=dtype), persistent=False)
+
+    @property
+    def state_starts(self) -> dict[str, float]:
+        """The number that each state starts from, by the name of the state."""
+        return dict(self.__dict__.get("_state_starts", {}))
+
+    def state_depth(self, name: str) -> int | None:
+        """Return how many steps a state keeps; None for a single one, without an axis for it."""
+        return None
+
+    def reset(self) -> None:
+        """Forget the states: the next call starts afresh, with any batch size."""
+        for name, start in self.state_starts.items():
+            old: Tensor = getattr(self, f"{name}_state")
+            setattr(self, f"{name}_state", torch.full((1,), start, dtype=old.dtype, device=old.device))
+
+    def load_states(self, x: Tensor, *names: str) -> tuple[Tensor, ...]:
+        """Return the states (all, or those named) that a sequence x (N, C[, H, W], T) starts from.
+
+        Raises:
+            ShapeError: the states kept are for another batch size or shape.
+        """
+        states = []
+        for name in names or tuple(self.state_starts):
+            state: Tensor = getattr(self, f"{name}_state")
+            depth = self.state_depth(name)
+            shape = (*x.shape[:-1], *(() if depth is None else (depth,)))
+            if not self.persistent_state or state.dim() == 1:
+                start = self.state_starts[name]
+                state = torch.full(shape, start, dtype=state.dtype, device=x.device)
+            elif state.dim() != len(shape) or state.shape[1:] != shape[1:]:
+                raise ShapeError(
+                    f"the {self.noun} keeps its {name} state in shape {tuple(state.shape)} and got "
+                    f"an input of shape {tuple(x.shape)}, which needs {tuple(shape)}; call reset() "
+                    f"before the shape changes"
+                )
+            elif state.shape[0] != shape[0]:
+                raise ShapeError(
+                    f"the {self.noun} keeps states for a batch of {state.shape[0]} and got a batch "
+                    f"of {x.shape[0]}; call reset() before the batch size changes"
+                )
+            states.append(state)
+        return tuple(states)
+
+    def save_states(self, **states: Tensor) -> None:
+        """Keep the last states of a call, where they persist."""
+        if self.persistent_state:
+            for name, state in states.items():
+                setattr(self, f"{name}_state", state.detach())
+
+
+def named_states(module: nn.Module) -> Iterator[tuple[str, Stateful, str]]:
+    """Yield (name, layer, state) of every state below a module; the name is the state's path."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, Stateful):
+            for state in layer.state_starts:
+                yield f"{path}.{state}" if path else state, layer, state

@@ -76,12 +76,19 @@ def _assert_close(found: Any, expected: Any, rtol: float) -> None:
             assert np.abs(value - reference).max() <= rtol * np.abs(reference).max()
 
 
-@pytest.mark.parametrize(("op", "sample"), CALLS)
+@pytest.mark.parametrize(("op", "sample"), FIRST)
 def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
-    """Schema, fake kernel and autograd registration, with gradients asked for."""
+    """Schema, fake kernel and autograd registration, with gradients asked for.
+
+    Three time steps will do: the check traces every operation of every step.
+    """
+    short = [
+        a[..., :3] if name.startswith("x") else a
+        for name, a in zip(op.inputs, sample.args, strict=False)
+    ]
     args = tuple(
         a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
-        for a in sample.args
+        for a in (*short, *sample.args[len(short) :])
     )
     results = torch.library.opcheck(op.torch_op, args)
     assert set(results.values()) == {"SUCCESS"}
@@ -127,11 +134,14 @@ def _all_nodes(nodes: Any) -> Any:
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)
 def test_the_graph_does_not_grow_with_time(op: ops.OpDef, sample: ops.Sample) -> None:
-    x, *rest = sample.args
     counts = set()
     for steps in (3, 300):
-        long = x[..., :1].repeat(*(1,) * (x.dim() - 1), steps)
-        model = so.export(Call(op, (long, *rest)), long, dynamic=False)
+        args = [
+            a[..., :1].repeat(*(1,) * (a.dim() - 1), steps) if name.startswith("x") else a
+            for name, a in zip(op.inputs, sample.args, strict=False)
+        ]
+        args += sample.args[len(args) :]
+        model = so.export(Call(op, tuple(args)), args[0], dynamic=False)
         counts.add(len(model.graph.node) + sum(len(f.node) for f in model.functions))
     assert len(counts) == 1
 
@@ -165,7 +175,7 @@ def test_unknown_names_and_broken_bodies_are_reported() -> None:
 SMOOTH = [
     pytest.param(op, sample, id=f"{name}-{sample.id}")
     for name, op in OPS.items()
-    if not name.startswith("Quantized") and any("weight" in i for i in op.inputs)
+    if not name.startswith(("Quantized", "Recurrent")) and any("weight" in i for i in op.inputs)
     for sample in op.samples()
     if sample.args[0].numel() < 700  # gradcheck runs the op twice an element
 ]

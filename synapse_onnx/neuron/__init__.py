@@ -1,5 +1,36 @@
-"""Spiking neurons: currents (N, C[, H, W], T) in, spikes of the same shape out."""
+"""Spiking neurons: currents (N, C[, H, W], T) in, spikes of the same shape out.
 
-from synapse_onnx.neuron import base, cuba
+Every file here without a leading underscore is found by itself; those with a class ``Neuron`` are
+the neurons that :func:`kinds` lists.
+"""
 
-__all__ = ["base", "cuba"]
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+__all__ = ["kinds"]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") or name not in _files():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_files()]
+
+
+def _files() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def kinds() -> dict[str, ModuleType]:
+    """Return the module of every neuron, by name."""
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in _files()}
+    return {
+        name: module for name, module in modules.items() if name != "base" and hasattr(module, "Neuron")
+    }

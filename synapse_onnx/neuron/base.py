@@ -1,11 +1,12 @@
-"""What every neuron has: a table of parameters and states, scales, threshold, persistence.
+"""What every neuron has: scales, threshold, regime, norm, dropout, persistence.
 
-A neuron class declares its :attr:`Neuron.decays` and :attr:`Neuron.states` once; registering,
-clamping, rounding, resetting, freezing and loading follow from that table.
+A neuron class names its :class:`~synapse_onnx.ops.Equation`, which declares parameters and states
+in a table; registering, clamping, rounding, resetting, exporting, freezing and loading follow.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -15,35 +16,36 @@ from torch import Tensor, nn
 
 from synapse_onnx import fixed
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.module import Deployable
+from synapse_onnx.module import Stateful
+from synapse_onnx.ops import Equation
 from synapse_onnx.quantize import Quantizer, round_to_step
 
-__all__ = ["REGIMES", "Neuron"]
+__all__ = ["REGIMES", "Common", "Current", "Decay", "Neuron"]
 
 #: numeric regimes of a neuron: lava-dl's fixed point on the CPU, or plain float32
 REGIMES = ("slayer", "float")
 
-#: a decay is one number, or (least, most) from which every channel draws its own
+#: a parameter is one number, or (least, most) from which every channel draws its own
 Decay = float | tuple[float, float]
 
+#: a current (N, C[, H, W], T), or a pair of them: (real, imag)
+Current = Tensor | tuple[Tensor, Tensor]
 
-class Neuron(Deployable):
-    """Base of all neurons; the constructor arguments are those of lava-dl.
+
+class Common(Stateful):
+    """What neurons have with or without an equation of steps: threshold, scales, norm, dropout.
 
     Args:
         threshold: membrane voltage at which the neuron spikes, >= 0.
-        decays: value of each decay in the table: the fraction lost every step, 0 to 1; a pair
-            (least, most) where every channel has its own.
         tau_grad: width of the surrogate gradient around the threshold.
         scale_grad: height of the surrogate gradient.
-        p_scale: integer that stands for a decay of one.
-        w_scale: integer that stands for a weight of one.
-        s_scale: integer that stands for a state of one.
+        scale: integer that stands for a weight of one; a state of one is 64 times that.
         norm: constructor of a normalisation of the current, or None.
         dropout: a module applied to the spikes, or None.
-        persistent_state: keep the states from one call to the next, until :meth:`reset`.
         shared_param: one value of each parameter for all neurons, else one a channel.
-        requires_grad: learn the decays.
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the voltage instead of 1.
         regime: "slayer" (fixed point as lava-dl on the CPU, the default) or "float".
 
     Raises:
@@ -51,99 +53,79 @@ class Neuron(Deployable):
     """
 
     spiking = True
-    #: parameters of the neuron, each a decay in [0, 1]
-    decays: ClassVar[tuple[str, ...]] = ()
-    #: states of the neuron; a buffer ``<name>_state`` holds each
-    states: ClassVar[tuple[str, ...]] = ()
+    noun = "neuron"
     #: whether currents come as (real, imag) pairs
-    complex: bool = False
-
-    #: integer that the voltage must reach, in units of 1 / s_scale
-    integer_threshold: int
+    complex: ClassVar[bool] = False
+    #: lava-dl's factors, with which tau_grad = scale_grad = 1 is a good start
+    tau_rho_mult: ClassVar[float] = 100
+    scale_rho_mult: ClassVar[float] = 0.1
+    #: type of the neuron in ``device_params``
+    device_type: ClassVar[str] = ""
+    #: integer that stands for a decay of one
+    p_scale: ClassVar[int] = fixed.DECAY_ONE
 
     def __init__(
         self,
         threshold: float,
-        decays: Mapping[str, Decay],
-        *,
         tau_grad: float = 1,
         scale_grad: float = 1,
-        p_scale: int = fixed.DECAY_ONE,
-        w_scale: int = 1 << 6,
-        s_scale: int = 1 << 12,
+        scale: int = 1 << 6,
         norm: Callable[[], nn.Module] | None = None,
         dropout: nn.Module | None = None,
-        persistent_state: bool = False,
         shared_param: bool = True,
+        persistent_state: bool = False,
         requires_grad: bool = False,
+        graded_spike: bool = False,
         regime: str = "slayer",
     ) -> None:
         super().__init__()
         if regime not in REGIMES:
             raise InputError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}")
-        if not (math.isfinite(threshold) and threshold >= 0):
-            raise InputError(f"threshold must be a finite number >= 0, got {threshold}")
         self.regime = regime
-        self.p_scale, self.w_scale, self.s_scale = p_scale, int(w_scale), int(s_scale)
-        if not 0 < self.w_scale <= self.s_scale:
-            raise InputError(
-                f"scale must be a positive integer no larger than the state's, got {w_scale} "
-                f"(weights) and {s_scale} (states)"
-            )
+        self.w_scale, self.s_scale = int(scale), int(scale) * (1 << 6)
+        if not self.w_scale > 0:
+            raise InputError(f"scale must be a positive integer, got {scale}")
+        self._check_scale()
         # lava-dl keeps the threshold on the grid of the weights
-        self._threshold = int(threshold * self.w_scale) / self.w_scale
-        if regime == "float":
-            self._threshold = float(threshold)
-        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
-        # moves the one to the other
-        self.threshold_eps = 0.01 / self.s_scale if regime == "slayer" else 0.0
+        self._threshold = self._on_grid("threshold", threshold)
+        # the hundredth of a state step that CUBA adds, and no other neuron
+        self.threshold_eps = 0.0
         self.tau_rho = tau_grad * self._threshold
         self.scale_rho = scale_grad
         self.shared_param = shared_param
         self.persistent_state = persistent_state
         self.requires_grad = requires_grad
+        self.graded_spike = graded_spike
         self.shape: torch.Size | None = None
         self.num_neurons: int | None = None
-        self.norm = norm() if norm is not None else None
-        if self.norm is not None and hasattr(self.norm, "pre_hook_fx"):
-            setattr(self.norm, "pre_hook_fx", self.quantize_8bit)  # noqa: B010 (mypy: no such attribute)
+        for name in self._norm_names():
+            made = norm() if norm is not None else None
+            if hasattr(made, "pre_hook_fx"):
+                setattr(made, "pre_hook_fx", self.quantize_8bit)  # noqa: B010 (mypy: no such attribute)
+            setattr(self, name, made)
         self.drop = dropout
-        self._ranges: dict[str, tuple[float, float]] = {}
-        for name in self.decays:
-            self._register_decay(name, decays[name])
-        for name in self.states:
-            dtype = torch.int64 if regime == "slayer" else torch.float32
-            self.register_buffer(f"{name}_state", torch.zeros(1, dtype=dtype), persistent=False)
-        self.integer_threshold = fixed.integer_threshold(
-            self._threshold + self.threshold_eps, self.s_scale
-        )
 
-    def _register_decay(self, name: str, value: Decay) -> None:
-        if isinstance(value, (int, float)):
-            least, most = (value, value) if self.shared_param else (value * 0.99, value * 1.01)
-        elif self.shared_param or len(value) != 2:
+    def _norm_names(self) -> tuple[str, ...]:
+        return ("real_norm", "imag_norm") if self.complex else ("norm",)
+
+    def _check_scale(self) -> None:
+        if self.regime == "slayer" and self.s_scale & (self.s_scale - 1):
             raise InputError(
-                f"{name} must be a number"
-                + ("" if self.shared_param else " or a pair (least, most)")
-                + f" when shared_param is {self.shared_param}, got {value!r}"
+                f"scale must be a power of two, so that states pass through float32 unchanged, got "
+                f"{self.w_scale}"
             )
-        else:
-            least, most = value
-        # a jitter of 1 % may pass one; clamp() brings it back
-        if not 0 <= least <= most <= (1 if isinstance(value, tuple) or self.shared_param else 1.01):
-            raise InputError(f"{name} must lie in [0, 1], got {value!r}")
-        if not self.shared_param:
-            self._ranges[name] = (least, most)
-        start = torch.tensor([self.decay_scale * least], dtype=torch.float32)
-        setattr(self, name, nn.Parameter(start, requires_grad=self.requires_grad))
-        self.clamp(name)
 
-    # -- parameters --------------------------------------------------------------------------
+    def _on_grid(self, name: str, level: float) -> float:
+        if not (math.isfinite(level) and level >= 0):
+            raise InputError(f"{name} must be a finite number >= 0, got {level}")
+        if self.regime == "float":
+            return float(level)
+        return int(level * self.w_scale) / self.w_scale
 
     @property
-    def decay_scale(self) -> int:
-        """Unit of the stored decays: 4096 in fixed point, 1 in float."""
-        return self.p_scale if self.regime == "slayer" else 1
+    def kind(self) -> str:
+        """Name of the neuron: that of its file."""
+        return type(self).__module__.rsplit(".", 1)[-1]
 
     @property
     def threshold(self) -> float:
@@ -166,97 +148,412 @@ class Neuron(Deployable):
         return self.w_scale
 
     @property
-    def device(self) -> torch.device:
-        """Device of the parameters."""
-        tensor: Tensor = getattr(self, self.decays[0])
-        return tensor.device
+    def device_params(self) -> dict[str, Any]:
+        """Parameters for Loihi.
+
+        Raises:
+            InputError: the neuron is in the float regime.
+        """
+        if self.regime == "float":
+            raise InputError("device_params: a neuron in the float regime has no Loihi parameters")
+        return {"type": self.device_type, **self._device_params(), "vThMant": self.v_th_mant}
+
+    def _device_params(self) -> dict[str, Any]:
+        """Parameters for Loihi that this neuron adds to type and threshold."""
+        return {}
 
     def quantize_8bit(self, weight: Tensor, descale: bool = False) -> Tensor:
         """Quantise weights to 8 bits on this neuron's scale; meant as a ``pre_hook_fx``."""
         return Quantizer(self.w_scale, 8)(weight, descale)
 
-    def clamp(self, *names: str) -> None:
-        """Bring the decays (all, or those named) back into their range."""
-        with torch.no_grad():
-            for name in names or self.decays:
-                getattr(self, name).clamp_(0, self.decay_scale)
-
-    def decay(self, name: str) -> Tensor:
-        """Return a decay as the ops take it: rounded to 4096ths in fixed point."""
-        value: Tensor = getattr(self, name)
-        if self.training and self.requires_grad:
-            self.clamp(name)
-        frozen = not isinstance(value, nn.Parameter)
-        return value if frozen or self.regime == "float" else round_to_step(value)
-
-    def _integer(self, name: str) -> Any:
-        """A decay as Loihi takes it: an int, or an array of them."""
-        value = torch.round(getattr(self, name).detach()).to("cpu", torch.int64).numpy()
-        return int(value[0]) if len(value) == 1 else value
-
-    # -- states ------------------------------------------------------------------------------
-
-    def reset(self) -> None:
-        """Forget the states: the next call starts from zero, with any batch size."""
-        for name in self.states:
-            buffer: Tensor = getattr(self, f"{name}_state")
-            setattr(self, f"{name}_state", torch.zeros(1, dtype=buffer.dtype, device=buffer.device))
-
-    def _start(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Check an input and return the states that it starts from, each (N, C[, H, W])."""
+    def _check_rank(self, x: Tensor) -> None:
         if x.dim() not in (3, 5):
             raise ShapeError(
-                f"{type(self).__module__.rsplit('.', 1)[-1]} neuron: expected a current of shape "
-                f"(N, C, T) or (N, C, H, W, T), got {tuple(x.shape)}"
+                f"{self.kind} neuron: expected a current of shape (N, C, T) or (N, C, H, W, T), "
+                f"got {tuple(x.shape)}"
             )
+
+    def _check_shape(self, x: Tensor) -> bool:
+        """Check a current; return whether it is the first one."""
+        self._check_rank(x)
         shape = x.shape[1:-1]
         if self.shape is None:
-            self._set_shape(shape)
-        elif self.shape != shape:
+            self.shape, self.num_neurons = shape, math.prod(shape)
+            return True
+        if self.shape != shape:
             raise ShapeError(
                 f"the neuron was built up with shape {tuple(self.shape)} (C[, H, W]) and got a "
                 f"current of shape {tuple(x.shape)}; make another neuron for another shape"
             )
-        states = []
-        for name in self.states:
-            state: Tensor = getattr(self, f"{name}_state")
-            if not self.persistent_state or state.dim() == 1:
-                state = torch.zeros(x.shape[:-1], dtype=state.dtype, device=x.device)
-            elif state.shape[0] != x.shape[0]:
+        return False
+
+    def _real(self, input: Any) -> Tensor:
+        if isinstance(input, Tensor):
+            return input
+        raise ShapeError(
+            f"{self.kind} neuron: expected a real current, one tensor, and got {_what(input)}; a "
+            f"complex synapse needs a resonator (rf, rf_iz, adrf, adrf_iz)"
+        )
+
+    def _dropped(self, spikes: Tensor) -> Tensor:
+        result: Tensor = self.drop(spikes) if self.drop is not None else spikes
+        return result
+
+    def margin(self, input: Current) -> Tensor:
+        """Return how far the membrane is above what it must reach, over time, before resets."""
+        raise NotImplementedError
+
+    def undecided(self, input: Current, rtol: float) -> Tensor:
+        """Say where one rounding could decide on a spike: what is compared is within rtol."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
+        for name in self._norm_names():
+            norm = getattr(self, name)
+            if hasattr(norm, "freeze"):
+                norm.freeze()
+        self.drop = None
+        self.persistent_state = False
+        self.reset()
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, regime, threshold and scale of this frozen neuron."""
+        return {
+            "kind": self.kind,
+            "regime": self.regime,
+            "threshold": self.threshold,
+            "scale": self.s_scale if self.regime == "slayer" else 1,
+        }
+
+
+class Neuron(Common):
+    """A neuron with an equation; the constructor arguments are those of lava-dl.
+
+    Args:
+        threshold: membrane voltage at which the neuron spikes, >= 0.
+        values: value of each parameter in the equation's table, by name: a fraction, 0 to 1; a
+            pair (least, most) where every channel has its own.
+        common: the further arguments of :class:`Common`, in its order.
+        levels: further constants of the equation, which become attributes; on the grid of the
+            weights in fixed point.
+        more: the further arguments of :class:`Common`, by name.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    #: the equation, with the tables of parameters and states
+    equation: ClassVar[Equation]
+    #: names of the parameters and of the states, from those tables
+    decays: ClassVar[tuple[str, ...]] = ()
+    #: whether the output is a variable instead of spikes (see :meth:`as_readout`)
+    readout: bool = False
+    states: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        equation = cls.__dict__.get("equation")
+        if equation is None:
+            return
+        cls.decays = tuple(parameter.name for parameter in equation.parameters)
+        cls.states = tuple(state.name for state in equation.states)
+        cls.complex = len(equation.currents) == 2
+        for name in cls.decays:
+            setattr(cls, f"cx_{name}", _integer_property(name))
+        # help() and editors show the common arguments in the place of *common and **more
+        own = [p for p in inspect.signature(cls.__init__).parameters.values()][1:]
+        shared = [*inspect.signature(Common.__init__).parameters.values()][2:]
+        positional = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
+        keyword = [p for p in own if p.kind is p.KEYWORD_ONLY]
+        cls.__signature__ = inspect.Signature([*positional, *shared, *keyword])  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        threshold: float,
+        values: Mapping[str, Any],
+        *common: Any,
+        levels: Mapping[str, float] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(threshold, *common, **more)
+        for name, level in (levels or {}).items():
+            setattr(self, name, self._on_grid(name, level))
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._fed: tuple[nn.Module] | None = None
+        self._register_parameters(values)
+        self.clamp()
+        constants = self.constants()
+        dtype = torch.int64 if self.regime == "slayer" else torch.float32
+        for state in self.equation.states:
+            self.register_state(state.name, dtype, constants[state.start] if state.start else 0)
+
+    # -- parameters --------------------------------------------------------------------------
+
+    def _register_parameters(self, values: Mapping[str, Decay]) -> None:
+        """Register every parameter of the table, with its value or the least of its range."""
+        for parameter in self.equation.parameters:
+            least, most = self._range(parameter.name, values[parameter.name], parameter.jitter)
+            if not self.shared_param:
+                self._ranges[parameter.name] = (least, most)
+            self._set_parameter(parameter.name, torch.tensor([least]))
+
+    def _set_parameter(self, name: str, value: Tensor) -> None:
+        """Register a parameter from its value in units of one."""
+        start = self.decay_scale * value.to(torch.float32)
+        setattr(self, name, nn.Parameter(start, requires_grad=self.requires_grad))
+
+    def _range(self, name: str, value: Decay, jitter: float = 0.0) -> tuple[float, float]:
+        """Check a decay; return the range that channels draw theirs from."""
+        if isinstance(value, (int, float)):
+            spread = 0.0 if self.shared_param else jitter
+            least, most = value * (1 - spread), value * (1 + spread)
+        elif self.shared_param or len(value) != 2:
+            raise InputError(
+                f"{name} must be a number"
+                + ("" if self.shared_param else " or a pair (least, most)")
+                + f" when shared_param is {self.shared_param}, got {value!r}"
+            )
+        else:
+            least, most = value
+        # a jitter may pass one; clamp() brings it back
+        limit = 1 + jitter if isinstance(value, (int, float)) and not self.shared_param else 1
+        if not 0 <= least <= most <= limit:
+            raise InputError(f"{name} must lie in [0, 1], got {value!r}")
+        return least, most
+
+    def constants(self) -> dict[str, float]:
+        """Return the equation's constants: integers in units of 1 / s_scale, or floats."""
+        if self.regime == "float":
+            return {"threshold": self.threshold}
+        return {"threshold": self.integer_threshold}
+
+    @property
+    def integer_threshold(self) -> int:
+        """Integer that the voltage must reach, in units of 1 / s_scale."""
+        if math.isinf(self._threshold):
+            return fixed.NO_THRESHOLD
+        return fixed.integer_threshold(self._threshold + self.threshold_eps, self.s_scale)
+
+    @property
+    def decay_scale(self) -> int:
+        """Unit of the stored decays: 4096 in fixed point, 1 in float."""
+        return self.p_scale if self.regime == "slayer" else 1
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        tensor: Tensor = getattr(self, self.decays[0])
+        return tensor.device
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """Parameters for Loihi.
+
+        Raises:
+            InputError: the neuron is in the float regime.
+        """
+        return {**super().device_params, "gradedSpike": self.graded_spike}
+
+    def clamp(self) -> None:
+        """Bring the parameters back into their range."""
+        with torch.no_grad():
+            for name in self.decays:
+                getattr(self, name).clamp_(0, self.decay_scale)
+
+    def parameter_value(self, name: str) -> Tensor:
+        """Return a parameter as the ops take it: rounded to 4096ths in fixed point."""
+        value: Tensor = getattr(self, name)
+        frozen = not isinstance(value, nn.Parameter)
+        return value if frozen or self.regime == "float" else round_to_step(value)
+
+    def _values(self) -> list[Tensor]:
+        """Parameters as the ops take them, in the table's order."""
+        if self.training and self.requires_grad:
+            self.clamp()
+        return [self.parameter_value(name) for name in self.decays]
+
+    def _integer(self, name: str) -> Any:
+        """A parameter as Loihi takes it: an int, or an array of them."""
+        value = torch.round(getattr(self, name).detach()).to("cpu", torch.int64).numpy()
+        return int(value[0]) if len(value) == 1 else value
+
+    @property
+    def _surrogate(self) -> tuple[float, float]:
+        # a threshold of zero would leave no width at all
+        tau = self.tau_rho * self.tau_rho_mult or self.tau_rho_mult / self.w_scale
+        return tau, self.scale_rho * self.scale_rho_mult
+
+    # -- input -------------------------------------------------------------------------------
+
+    def _currents(self, input: Current) -> tuple[Tensor, ...]:
+        """Check an input; the first one settles the neuron's shape and draws its parameters."""
+        if not self.complex:
+            currents: tuple[Tensor, ...] = (self._real(input),)
+        elif isinstance(input, tuple | list) and len(input) == 2:
+            currents = tuple(input)
+            if currents[0].shape != currents[1].shape:
                 raise ShapeError(
-                    f"the neuron keeps states for a batch of {state.shape[0]} and got a batch of "
-                    f"{x.shape[0]}; call reset() before the batch size changes"
+                    f"{self.kind} neuron: the real current has shape {tuple(currents[0].shape)} "
+                    f"and the imaginary one {tuple(currents[1].shape)}; they must be equal"
                 )
-            states.append(state)
-        return tuple(states)
+        else:
+            raise ShapeError(
+                f"{self.kind} neuron: expected a complex current, a pair (real, imag), and got "
+                f"{_what(input)}; put a complex synapse before it"
+            )
+        if self._check_shape(currents[0]):
+            self._build(currents[0].shape[1])
+        return currents
 
-    def _set_shape(self, shape: torch.Size) -> None:
-        """Take the shape of the first input; draw the decays of every channel."""
-        self.shape, self.num_neurons = shape, math.prod(shape)
-        for name, (least, most) in self._ranges.items():
-            old: nn.Parameter = getattr(self, name)
-            drawn = least + (most - least) * torch.rand(shape[0], device=old.device)
-            old.data = self.decay_scale * drawn
-        self._ranges.clear()
+    def _build(self, channels: int) -> None:
+        """Draw the parameters of every channel; check those that a checkpoint gave."""
+        if self._ranges:
+            for name, value in self._draw(channels).items():
+                old: nn.Parameter = getattr(self, name)
+                old.data = self.decay_scale * value.to(old.device)
+            self._ranges.clear()
         for name in self.decays:
-            channels = getattr(self, name).numel()
-            if channels not in (1, shape[0]):
-                raise ShapeError(f"{name} holds {channels} channels and the current has {shape[0]}")
+            found = getattr(self, name).numel()
+            if found not in (1, channels):
+                raise ShapeError(f"{name} holds {found} channels and the current has {channels}")
 
-    def _keep(self, *states: Tensor) -> None:
-        """Remember the last states, where they persist."""
-        if self.persistent_state:
-            for name, state in zip(self.states, states, strict=True):
-                setattr(self, f"{name}_state", state.detach())
+    def _uniform(self, name: str, channels: int) -> Tensor:
+        """Draw a value a channel from its range."""
+        least, most = self._ranges[name]
+        return least + (most - least) * torch.rand(channels)
+
+    def _draw(self, channels: int) -> dict[str, Tensor]:
+        """Draw the parameters of every channel, in units of one."""
+        return {name: self._uniform(name, channels) for name in self._ranges}
+
+    def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        norms = (self.real_norm, self.imag_norm) if self.complex else (self.norm,)
+        return tuple(x if n is None else n(x) for x, n in zip(currents, norms, strict=True))
+
+    # -- running -----------------------------------------------------------------------------
+
+    def dynamics(self, input: Current) -> tuple[Tensor, ...]:
+        """Return the variables of the equation over time (``equation.traces``), as floats.
+
+        Args:
+            input: currents (N, C[, H, W], T); a pair (real, imag) for a resonator.
+
+        Returns:
+            One tensor of the input's shape a variable, before the reset of each step.
+
+        Raises:
+            ShapeError: the input's rank, shape or batch does not match.
+        """
+        currents = self._normed(self._currents(input))
+        states = self.load_states(currents[0], *self.states)
+        outputs = self._op("dynamics", (*currents, *self._values(), *states, *self._levels()))
+        count = len(self.equation.traces)
+        self.save_states(**dict(zip(self.states, outputs[count:], strict=True)))
+        return outputs[:count]
+
+    def forward(self, input: Current) -> Tensor:
+        """Return spikes (N, C[, H, W], T) of currents of the same shape, float32.
+
+        Args:
+            input: currents; a pair (real, imag) for a resonator.
+
+        Raises:
+            ShapeError: the input's rank, shape or batch does not match.
+        """
+        if self.readout:
+            return self.dynamics(input)[1]
+        currents = self._normed(self._currents(input))
+        names = self.states if self._fed is None else ("spikes", *self.states)
+        states = self.load_states(currents[0], *names)
+        tail = (*self._levels(), *self._surrogate, self.graded_spike)
+        if self._fed is None:
+            outputs = self._op("spikes", (*currents, *self._values(), *states, *tail))
+        else:
+            if currents[0].dim() != 3:
+                raise ShapeError(
+                    f"{self.kind} neuron: with feedback it takes currents (N, C, T), got "
+                    f"{tuple(currents[0].shape)}"
+                )
+            spikes, *own = states
+            args = (*currents, *self._feedback(), spikes, *self._values(), *own, *tail)
+            outputs = self._op("recurrent", args)
+        s, *last = outputs
+        self.save_states(**dict(zip(names, last, strict=True)))
+        return self._dropped(s)
+
+    def feed_back(self, synapse: nn.Module) -> None:
+        """Send the spikes of each step through a synapse and add them to the next step's current.
+
+        The neuron keeps its last spikes as a state then, named "spikes".
+
+        Args:
+            synapse: a Dense synapse from these neurons to themselves, complex for a resonator.
+
+        Raises:
+            InputError: the neuron has a norm, which would stand within the loop over time.
+        """
+        if any(getattr(self, name) is not None for name in self._norm_names()):
+            raise InputError(f"{self.kind} neuron: feedback goes with no norm; leave norm=None")
+        # in a tuple: the synapse is a module of the block's, not of the neuron's
+        self._fed = (synapse,)
+        self.register_state("spikes", torch.float32)
+
+    def _feedback(self) -> tuple[Tensor, ...]:
+        """Weights and steps of the feedback, one of each a current."""
+        assert self._fed is not None
+        synapse: Any = self._fed[0]
+        parts = (synapse.real, synapse.imag) if self.complex else (synapse,)
+        pairs = [part.weight_and_step() for part in parts]
+        return *(weight for weight, _ in pairs), *(step for _, step in pairs)
+
+    def as_readout(self) -> None:
+        """Never spike and never reset: the second variable of the equation is the output then."""
+        self._threshold = math.inf
+        self.spiking, self.readout = False, True
+
+    def _levels(self) -> tuple[float, ...]:
+        constants = self.constants()
+        levels = tuple(constants[name] for name in self.equation.constants)
+        return levels if self.regime == "float" else (self.s_scale, *levels)
+
+    def _op(self, kind: str, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        """Run one of the equation's ops; in training the form that autograd follows by itself."""
+        op = self.equation.op(kind, fixed=self.regime != "float")
+        # one pass then serves both the output and its gradient
+        if self.training and torch.is_grad_enabled():
+            return op.compute(*args, gradient=True)
+        return op(*args)
+
+    def margin(self, input: Current) -> Tensor:
+        """Return how far the membrane is above what it must reach, over time, before resets."""
+        traces = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
+        limit: Any = self.threshold
+        if "refractory" in traces:
+            limit = traces["threshold"] + traces["refractory"]
+        return traces[self.equation.membrane] - limit
+
+    def undecided(self, input: Current, rtol: float) -> Tensor:
+        """Say where one rounding could decide on a spike: what is compared is within rtol."""
+        traces = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
+        self.reset()
+        margin = self.margin(input)
+        near = margin.abs() <= rtol * traces[self.equation.membrane].abs()
+        if self.equation.phase:  # the imaginary part is compared with zero, now and before
+            imag = traces["imag"]
+            crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True)
+            near |= crossing
+            near[..., 1:] |= crossing[..., :-1]
+        return near
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the shapes of the decays from the checkpoint: no forward pass is needed first."""
+        """Take the shapes of the parameters from the checkpoint: no forward pass is needed first."""
         for name in self.decays:
             value = state_dict.get(prefix + name)
             old = getattr(self, name)
             if isinstance(value, Tensor) and not self.shared_param and value.dim() == 1:
                 old.data = old.data.new_zeros(value.shape)
-                self._ranges.pop(name, None)
+                self._ranges.clear()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     # -- deployment --------------------------------------------------------------------------
@@ -269,32 +566,43 @@ class Neuron(Deployable):
                 "network once, or load a checkpoint, before it is frozen"
             )
         for name in self.decays:
-            value = self.decay(name).detach().clone()
+            value = self.parameter_value(name).detach().clone()
             delattr(self, name)
             self.register_buffer(name, value)
-        self.drop = None
-        self.persistent_state = False
-        self.reset()
+        super().freeze()
 
     def describe(self) -> dict[str, Any]:
-        """Return kind, regime, threshold and decays of this frozen neuron."""
-        return {
-            "kind": type(self).__module__.rsplit(".", 1)[-1],
-            "regime": self.regime,
-            "threshold": self.threshold,
-            "scale": self.s_scale if self.regime == "slayer" else 1,
-            "decays": {name: getattr(self, name).tolist() for name in self.decays},
-        }
-
-    def membrane(self, input: Tensor) -> Tensor:
-        """Return the voltage over time, before the reset of each step, from zero states."""
-        raise NotImplementedError
+        """Return kind, regime, threshold and parameters of this frozen neuron."""
+        found = super().describe()
+        found["decays"] = {name: getattr(self, name).tolist() for name in self.decays}
+        if math.isinf(self._threshold):
+            found["threshold"] = None
+        if self._fed is not None:
+            synapse: Any = self._fed[0]
+            found["feedback"] = synapse.describe()
+        return found
 
     def extra_repr(self) -> str:
-        """Threshold, decays and regime, for the module's repr."""
+        """Threshold, parameters and regime, for the module's repr."""
         parts = [f"threshold={self.threshold:g}"]
         for name in self.decays:
             value = getattr(self, name).detach() / self.decay_scale
             text = f"{value.item():g}" if value.numel() == 1 else f"{value.numel()} channels"
             parts.append(f"{name}={text}")
         return ", ".join([*parts, f"regime={self.regime}"])
+
+
+def _integer_property(name: str) -> property:
+    def read(self: Neuron) -> Any:
+        return self._integer(name)
+
+    read.__doc__ = f"``{name}`` as Loihi takes it: an integer in 4096ths, or an array of them."
+    return property(read)
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"one real tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

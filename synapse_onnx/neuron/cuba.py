@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from synapse_onnx import fixed
-from synapse_onnx.errors import InputError
 from synapse_onnx.neuron import base
-from synapse_onnx.ops.cuba import cuba
-from synapse_onnx.ops.cuba_float import cuba_float
+from synapse_onnx.ops import Equation, Parameter, State, register_equation
 from synapse_onnx.ops.leaky_integrator import leaky_integrator
 from synapse_onnx.ops.leaky_integrator_float import leaky_integrator_float
 from synapse_onnx.ops.spike import spike
 
 __all__ = ["Neuron", "neuron_params"]
-
-# lava-dl's factors, with which tau_grad = scale_grad = 1 is a good start (neuron/cuba.py)
-_TAU_RHO_MULT = 100
-_SCALE_RHO_MULT = 0.1
 
 
 def neuron_params(
@@ -35,13 +28,42 @@ def neuron_params(
     }
 
 
+class Cuba(Equation):
+    """Source: lava-dl, ``slayer/neuron/cuba.py`` and ``dynamics/leaky_integrator.py``."""
+
+    name = "Cuba"
+    doc = (
+        "Current-based leaky integrate-and-fire neuron: u[t] = (1 - current_decay) u[t-1] + x[t]; "
+        "v[t] = (1 - voltage_decay) v[t-1] + u[t]; s[t] = 1 where v[t] >= threshold, else 0 "
+        "(graded: v[t]); v[t] = 0 where it spiked."
+    )
+    parameters = (
+        Parameter("current_decay", "fraction of the current lost every step", jitter=0.01),
+        Parameter("voltage_decay", "fraction of the voltage lost every step", jitter=0.01),
+    )
+    states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
+    traces = ("current", "voltage")
+    fires = ("voltage",)
+
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One step: integrate twice, reset where the threshold is reached."""
+        u = a.scaled(s.current, p.current_decay) + x.x
+        v = a.scaled(s.voltage, p.voltage_decay) + a.through_float(u)
+        after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
+        return after, {"current": u, "voltage": v}
+
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        """Spike where the voltage reaches the threshold."""
+        return a.spike(v.voltage >= c.threshold, v.voltage, c.threshold)
+
+
 class Neuron(base.Neuron):
     """Current-based leaky integrate-and-fire neuron.
 
     u[t] = (1 - current_decay) u[t-1] + x[t]; v[t] = (1 - voltage_decay) v[t-1] + u[t];
     it spikes where v[t] >= threshold, and v is reset to 0 there. In the slayer regime u and v
     are integers over ``64 * scale`` and decays integers over 4096, with the rounding of
-    lava-dl on the CPU (equations: :mod:`synapse_onnx.ops.cuba`).
+    lava-dl on the CPU (arithmetic: :mod:`synapse_onnx.fixed`).
 
     Args:
         threshold: voltage at which the neuron spikes.
@@ -51,7 +73,7 @@ class Neuron(base.Neuron):
         tau_grad, scale_grad: width and height of the surrogate gradient.
         scale: integer that stands for a weight of one.
         norm, dropout, shared_param, persistent_state, requires_grad, regime: see
-            :class:`synapse_onnx.neuron.base.Neuron`.
+            :class:`synapse_onnx.neuron.base.Neuron`. The norm stands between current and voltage.
         graded_spike: a spike carries the voltage instead of 1.
 
     Example:
@@ -61,46 +83,25 @@ class Neuron(base.Neuron):
         tensor([[[0., 0., 1., 0., 0., 1.]]])
     """
 
-    decays = ("current_decay", "voltage_decay")
-    states = ("current", "voltage")
+    equation = register_equation(Cuba())
+    device_type = "CUBA"
 
     def __init__(
         self,
         threshold: float,
         current_decay: base.Decay,
         voltage_decay: base.Decay,
-        tau_grad: float = 1,
-        scale_grad: float = 1,
-        scale: int = 1 << 6,
-        norm: Callable[[], nn.Module] | None = None,
-        dropout: nn.Module | None = None,
-        shared_param: bool = True,
-        persistent_state: bool = False,
-        requires_grad: bool = False,
-        graded_spike: bool = False,
-        regime: str = "slayer",
+        *common: Any,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            threshold,
-            {"current_decay": current_decay, "voltage_decay": voltage_decay},
-            tau_grad=tau_grad,
-            scale_grad=scale_grad,
-            w_scale=scale,
-            s_scale=int(scale) * (1 << 6),
-            norm=norm,
-            dropout=dropout,
-            persistent_state=persistent_state,
-            shared_param=shared_param,
-            requires_grad=requires_grad,
-            regime=regime,
-        )
-        self.graded_spike = graded_spike
+        values = {"current_decay": current_decay, "voltage_decay": voltage_decay}
+        super().__init__(threshold, values, *common, **more)
+        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
+        # moves the one to the other
+        self.threshold_eps = 0.01 / self.s_scale if self.regime == "slayer" else 0.0
 
-    @property
-    def _surrogate(self) -> tuple[float, float]:
-        # a threshold of zero would leave no width at all
-        tau = self.tau_rho * _TAU_RHO_MULT or _TAU_RHO_MULT / self.w_scale
-        return tau, self.scale_rho * _SCALE_RHO_MULT
+    def _check_scale(self) -> None:
+        """Any scale will do: see :attr:`_fusible`."""
 
     @property
     def _fusible(self) -> bool:
@@ -112,7 +113,7 @@ class Neuron(base.Neuron):
         power_of_two = self.s_scale & (self.s_scale - 1) == 0
         return self.norm is None and (power_of_two or self.regime == "float")
 
-    def dynamics(self, input: Tensor) -> tuple[Tensor, Tensor]:
+    def dynamics(self, input: base.Current) -> tuple[Tensor, ...]:
         """Return current and voltage over time, before the reset of each step.
 
         Args:
@@ -124,82 +125,45 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        start_u, start_v = self._start(input)
-        decay_u, decay_v = self.decay("current_decay"), self.decay("voltage_decay")
+        (x,) = self._currents(input)
+        start_u, start_v = self.load_states(x, "current", "voltage")
+        decay_u, decay_v = self._values()
+        level = self.constants()["threshold"]
         if self.regime == "float":
-            u, last_u = leaky_integrator_float(input, decay_u, start_u, math.inf)
+            u, last_u = leaky_integrator_float(x, decay_u, start_u, math.inf)
             u = self.norm(u) if self.norm is not None else u
-            v, last_v = leaky_integrator_float(u, decay_v, start_v, self.threshold)
+            v, last_v = leaky_integrator_float(u, decay_v, start_v, level)
         else:
-            u, last_u = leaky_integrator(input, decay_u, start_u, self.s_scale, fixed.NO_THRESHOLD)
+            u, last_u = leaky_integrator(x, decay_u, start_u, self.s_scale, fixed.NO_THRESHOLD)
             u = self.norm(u) if self.norm is not None else u
-            v, last_v = leaky_integrator(u, decay_v, start_v, self.s_scale, self.integer_threshold)
-        self._keep(last_u, last_v)
+            v, last_v = leaky_integrator(u, decay_v, start_v, self.s_scale, int(level))
+        self.save_states(current=last_u, voltage=last_v)
         return u, v
-
-    def membrane(self, input: Tensor) -> Tensor:
-        """Return the voltage over time, before the reset of each step."""
-        return self.dynamics(input)[1]
 
     def spike(self, voltage: Tensor) -> Tensor:
         """Return the spikes of a voltage that :meth:`dynamics` returned, dropout applied."""
         level = self.threshold + self.threshold_eps
         return self._dropped(spike(voltage, level, *self._surrogate, self.graded_spike))
 
-    def _dropped(self, spikes: Tensor) -> Tensor:
-        result: Tensor = self.drop(spikes) if self.drop is not None else spikes
-        return result
-
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: base.Current) -> Tensor:
         """Return spikes (N, C[, H, W], T) of currents of the same shape, float32.
 
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        # in training the composed form costs no second pass for its gradient
-        if self.training or not self._fusible:
+        # in training the integrators' own gradients are faster than autograd over every step
+        if self._fed is None and not self.readout and (self.training or not self._fusible):
             return self.spike(self.dynamics(input)[1])
-        states = self._start(input)
-        decays = (self.decay("current_decay"), self.decay("voltage_decay"))
-        tail = (*self._surrogate, self.graded_spike)
-        if self.regime == "float":
-            s, *last = cuba_float(input, *decays, *states, self.threshold, *tail)
-        else:
-            s, *last = cuba(input, *decays, *states, self.s_scale, self.integer_threshold, *tail)
-        self._keep(*last)
-        return self._dropped(s)
-
-    # -- Loihi -------------------------------------------------------------------------------
-
-    @property
-    def cx_current_decay(self) -> Any:
-        """Current decay as Loihi takes it: an integer in 4096ths, or an array of them."""
-        return self._integer("current_decay")
-
-    @property
-    def cx_voltage_decay(self) -> Any:
-        """Voltage decay as Loihi takes it: an integer in 4096ths, or an array of them."""
-        return self._integer("voltage_decay")
+        return super().forward(input)
 
     @property
     def ref_delay(self) -> int:
         """Refractory delay, in steps."""
         return 1
 
-    @property
-    def device_params(self) -> dict[str, Any]:
-        """Parameters for Loihi.
-
-        Raises:
-            InputError: the neuron is in the float regime.
-        """
-        if self.regime == "float":
-            raise InputError("device_params: a neuron in the float regime has no Loihi parameters")
+    def _device_params(self) -> dict[str, Any]:
         return {
-            "type": "CUBA",
-            "iDecay": self.cx_current_decay,
-            "vDecay": self.cx_voltage_decay,
-            "vThMant": self.v_th_mant,
+            "iDecay": self._integer("current_decay"),
+            "vDecay": self._integer("voltage_decay"),
             "refDelay": self.ref_delay,
-            "gradedSpike": self.graded_spike,
         }

@@ -1,5 +1,6 @@
 """Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
 
+from synapse_onnx.ops._equation import Equation, Parameter, State, register_equation
 from synapse_onnx.ops._registry import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -14,10 +15,14 @@ from synapse_onnx.ops._registry import (
 __all__ = [
     "DOMAIN",
     "DOMAIN_VERSION",
+    "Equation",
     "OpDef",
+    "Parameter",
     "Sample",
+    "State",
     "all_ops",
     "get_op",
     "iter_used",
     "register",
+    "register_equation",
 ]

@@ -58,6 +58,9 @@ class OpDef:
             standard operators of that opset alone.
         samples: sample calls, for the parity tests.
         doc: the equation, from the docstring of the file.
+        exact: whether equal inputs give equal outputs everywhere, to the last bit: True, False
+            (sums of floats), or None where it hangs on the sums of the layer (its integers, its
+            step, the size of its input).
     """
 
     name: str
@@ -69,6 +72,7 @@ class OpDef:
     samples: Callable[[], Sequence[Sample]]
     doc: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool | None = False
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.
@@ -146,11 +150,16 @@ def register(op: OpDef) -> OpDef:
     return op
 
 
+#: packages whose files declare ops; a neuron's file declares those of its equation
+_PACKAGES = ("synapse_onnx.ops", "synapse_onnx.neuron")
+
+
 def _discover() -> None:
-    package = importlib.import_module(__package__)
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{__package__}.{module.name}")
+    for name in _PACKAGES:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{name}.{module.name}")
 
 
 def all_ops() -> dict[str, OpDef]:

@@ -263,6 +263,7 @@ class _Form:
                 body=self.body,
                 samples=self.samples,
                 doc=self.doc,
+                exact=None if self.quantized else False,
             )
         )
 

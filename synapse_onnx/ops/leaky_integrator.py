@@ -46,9 +46,8 @@ def _(x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: int) -> tu
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, decay, state, scale, _ = inputs
+    _, decay, state, ctx.scale, ctx.threshold = inputs
     ctx.save_for_backward(output[0], decay, state)
-    ctx.scale = scale
 
 
 def _backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | None, ...]:
@@ -65,7 +64,9 @@ def _backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | No
     grad_decay = None
     if ctx.needs_input_grad[1]:
         first = to_float(state, ctx.scale).unsqueeze(0)
-        before = torch.cat([first, time_major(y)[:-1]])
+        trace = time_major(y)
+        stays = trace * (trace < ctx.threshold / ctx.scale)  # what decays is the state after a reset
+        before = torch.cat([first, stays[:-1]])
         grad_decay = sum_to_parameter(-grads * before / DECAY_ONE, decay)
     return time_back(grads), grad_decay, None, None, None
 
@@ -125,5 +126,6 @@ OP = register(
         body=_body,
         samples=_samples,
         doc=" ".join(__doc__.split()),
+        exact=True,
     )
 )

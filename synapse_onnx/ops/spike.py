@@ -90,5 +90,6 @@ OP = register(
         body=_body,
         samples=_samples,
         doc=" ".join(__doc__.split()),
+        exact=True,
     )
 )

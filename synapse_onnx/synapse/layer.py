@@ -171,6 +171,12 @@ class GenericLayer(Deployable):
             )
         return hooked
 
+    def weight_and_step(self) -> tuple[Tensor, Tensor]:
+        """Return integers and their step in the frozen form, else the weight in use and ones."""
+        if self.step is not None and self.weight_high is None:
+            return self.weight, self.step
+        return self.effective_weight, torch.ones(1, device=self.weight.device)
+
     # -- use ---------------------------------------------------------------------------------
 
     def forward(self, input: Tensor) -> Tensor:

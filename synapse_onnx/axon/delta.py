@@ -1,0 +1,137 @@
+"""The delta encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.module import Stateful
+from synapse_onnx.ops.delta import delta
+
+__all__ = ["Delta"]
+
+
+class Delta(Stateful):
+    """Delta encoder: it sends the change of its input, once that reaches a threshold.
+
+    What is not sent stays in a residual and counts on. What is sent is floored to 1 / scale.
+    Source: lava-dl, ``slayer/axon/delta.py``.
+
+    Args:
+        threshold: change that is sent, > 0; at least 1 / scale is used.
+        scale: steps of a change of one.
+        tau_grad, scale_grad: width and height of the threshold's surrogate gradient.
+        cum_error: compare the sum of all changes since the last message, not the residual's.
+        shared_param: one threshold for all neurons, else one a channel.
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the threshold.
+
+    Example:
+        >>> import torch
+        >>> Delta(threshold=0.5)(torch.tensor([[[0.0, 0.4, 0.8, 0.8, 0.2]]]))
+        tensor([[[ 0.0000,  0.0000,  0.7969,  0.0000, -0.6094]]])
+    """
+
+    noun = "delta encoder"
+    spiking = True
+    #: what is compared and sent is computed in one order everywhere, to the last bit
+    regime = "slayer"
+
+    def __init__(
+        self,
+        threshold: float,
+        scale: int = 1 << 6,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        cum_error: bool = False,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(threshold) and threshold >= 0):
+            raise InputError(f"threshold must be a finite number >= 0, got {threshold}")
+        if not scale > 0:
+            raise InputError(f"scale must be a positive integer, got {scale}")
+        self.scale = int(scale)
+        self.tau_grad, self.scale_grad = tau_grad, scale_grad
+        self.cum_error = cum_error
+        self.shared_param = shared_param
+        self.persistent_state = persistent_state
+        self.requires_grad = requires_grad
+        self.shape: torch.Size | None = None
+        self.threshold: Any = nn.Parameter(
+            torch.tensor([float(threshold)]), requires_grad=requires_grad
+        )
+        for name in ("pre", "residual", "error"):
+            self.register_state(name, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        device: torch.device = self.threshold.device
+        return device
+
+    def clamp(self) -> None:
+        """Keep the threshold at one step or more."""
+        with torch.no_grad():
+            self.threshold.clamp_(min=1 / self.scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what is sent, of the shape of the input (N, C[, H, W], T).
+
+        Raises:
+            ShapeError: wrong rank, or another shape than that of the first input.
+        """
+        if input.dim() not in (3, 5):
+            raise ShapeError(
+                f"delta encoder: expected an input of shape (N, C, T) or (N, C, H, W, T), got "
+                f"{tuple(input.shape)}"
+            )
+        if self.shape is None:
+            self.shape = input.shape[1:-1]
+            if not self.shared_param and self.threshold.numel() == 1:
+                self.threshold.data = self.threshold.data.expand(self.shape[0]).clone()
+        elif self.shape != input.shape[1:-1]:
+            raise ShapeError(
+                f"the delta encoder was built up with shape {tuple(self.shape)} (C[, H, W]) and "
+                f"got an input of shape {tuple(input.shape)}"
+            )
+        if isinstance(self.threshold, nn.Parameter):
+            self.clamp()
+        states = self.load_states(input)
+        tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
+        s, *last = delta(input, self.threshold.flatten(), *states, *tail)
+        self.save_states(**dict(zip(("pre", "residual", "error"), last, strict=True)))
+        sent: Tensor = s
+        return sent
+
+    def margin(self, input: Tensor) -> Tensor:
+        """Return how far the change is above the threshold, over time."""
+        sent = self(input)
+        return sent.abs() - self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 2))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the shape of the threshold from the checkpoint."""
+        value = state_dict.get(prefix + "threshold")
+        if isinstance(value, Tensor) and not self.shared_param:
+            self.threshold.data = self.threshold.data.new_zeros(value.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def freeze(self) -> None:
+        """Store the threshold in use; forget the states."""
+        self.clamp()
+        value = self.threshold.detach().flatten().clone()
+        del self.threshold
+        self.register_buffer("threshold", value)
+        self.persistent_state = False
+        self.reset()
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, threshold and scale."""
+        return {"kind": "Delta", "threshold": self.threshold.tolist(), "scale": self.scale}

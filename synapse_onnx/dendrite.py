@@ -1,0 +1,73 @@
+"""Dendrites: what turns a sequence of messages back into currents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synapse_onnx.errors import ShapeError
+from synapse_onnx.module import Stateful
+from synapse_onnx.ops.sigma import sigma
+
+__all__ = ["Sigma"]
+
+
+class Sigma(Stateful):
+    """Sigma decoder: the running sum of what a delta encoder sent.
+
+    y[t] = y[t-1] + x[t], summed in float64 as lava-dl does, and rounded to float32.
+
+    Args:
+        persistent_state: keep the sum from one call to the next, until :meth:`reset`.
+
+    Example:
+        >>> import torch
+        >>> Sigma()(torch.tensor([[[1.0, 0.0, -0.5]]]))
+        tensor([[[1.0000, 1.0000, 0.5000]]])
+    """
+
+    noun = "sigma decoder"
+
+    def __init__(self, persistent_state: bool = False) -> None:
+        super().__init__()
+        self.persistent_state = persistent_state
+        self.shape: torch.Size | None = None
+        self.register_state("total", torch.float64)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the running sum over time of an input (N, C[, H, W], T).
+
+        Raises:
+            ShapeError: wrong rank, or another shape than that of the first input.
+        """
+        if input.dim() not in (3, 5):
+            raise ShapeError(
+                f"sigma decoder: expected an input of shape (N, C, T) or (N, C, H, W, T), got "
+                f"{tuple(input.shape)}"
+            )
+        if self.shape is None:
+            self.shape = input.shape[1:-1]
+        elif self.shape != input.shape[1:-1]:
+            raise ShapeError(
+                f"the sigma decoder was built up with shape {tuple(self.shape)} (C[, H, W]) and "
+                f"got an input of shape {tuple(input.shape)}"
+            )
+        y, last = sigma(input, *self.load_states(input))
+        self.save_states(total=last)
+        return y
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """Parameters for Loihi."""
+        return {"type": "SDNN", "sigma_output": True}
+
+    def freeze(self) -> None:
+        """Forget the state."""
+        self.persistent_state = False
+        self.reset()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of this layer."""
+        return {"kind": "Sigma"}

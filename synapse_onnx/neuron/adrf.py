@@ -1,0 +1,101 @@
+"""ADRF: resonate-and-fire with a phase threshold that adapts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synapse_onnx.neuron import _adaptive, _resonator, base
+from synapse_onnx.ops import Equation, register_equation
+
+__all__ = ["Neuron", "neuron_params"]
+
+
+def neuron_params(
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+) -> dict[str, float]:
+    """Translate Loihi's parameters to constructor arguments."""
+    return _resonator.resonator_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
+        device_params, scale, p_scale
+    )
+
+
+class Adrf(Equation):
+    """Source: lava-dl, ``slayer/neuron/adrf.py`` and ``dynamics/adaptive_phase_th.py``."""
+
+    name = "Adrf"
+    doc = (
+        "Resonate-and-fire neuron with an adaptive phase threshold: z[t] = (cos_decay + i "
+        "sin_decay) z[t-1] + x[t], never reset; th[t] = threshold + (1 - threshold_decay) "
+        "(th[t-1] - threshold); r[t] = (1 - refractory_decay) r[t-1]; s[t] = 1 where im z[t] >= 0 "
+        "and im z[t-1] < 0 and re z[t] >= th[t] + r[t], else 0 (graded: re z[t]); where it "
+        "spiked, th[t] += threshold_step and r[t] += 2 th[t]."
+    )
+    currents = ("x_real", "x_imag")
+    parameters = (*_resonator.PARAMETERS, *_adaptive.PARAMETERS)
+    states = (*_resonator.STATES, *_adaptive.STATES)
+    constants = _adaptive.CONSTANTS
+    samples = _adaptive.LEVELS
+    traces = ("real", "imag", "threshold", "refractory")
+    fires = ("real", "imag", "threshold", "refractory", "crossed")
+    membrane = "real"
+    phase = True
+
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One step: turn, damp, let the threshold recover, raise it where it is reached."""
+        real, imag = _resonator.rotate(a, x, p, s)
+        threshold, refractory = _adaptive.recover(a, p, s, c)
+        crossed = (imag >= 0) & (s.imag < 0)
+        fired = crossed & (a.through_float(real) >= threshold + refractory)
+        adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
+        now = {"real": real, "imag": imag, "threshold": threshold, "refractory": refractory}
+        return {"real": real, "imag": imag, **adapted}, {**now, "crossed": crossed}
+
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        """Spike where the phase passed zero and the real part reaches threshold and response."""
+        limit = a.give(v.threshold) + a.give(v.refractory)
+        fired = v.crossed & (a.give(v.real) >= limit)
+        return a.phase_spike(fired, v.real, v.imag, limit)
+
+
+class Neuron(_adaptive.Adaptive, _resonator.Resonator):
+    """Resonate-and-fire neuron with an adaptive phase threshold.
+
+    Args:
+        threshold: real part at which the neuron spikes when its phase passes zero and it has not
+            spiked for long.
+        threshold_step: what a spike adds to the threshold.
+        period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
+        decay: fraction of the state's length lost every step, 0 to 1, likewise.
+        threshold_decay, refractory_decay: fraction of the added threshold and of the refractory
+            response lost every step, likewise.
+        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad,
+            regime: see :class:`synapse_onnx.neuron.rf.Neuron`.
+        graded_spike: a spike carries the real part instead of 1.
+        log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
+            random.
+    """
+
+    equation = register_equation(Adrf())
+    device_type = "ADRF_PHASE"
+
+    def __init__(
+        self,
+        threshold: float,
+        threshold_step: float,
+        period: _resonator.Period,
+        decay: base.Decay,
+        threshold_decay: base.Decay,
+        refractory_decay: base.Decay,
+        *common: Any,
+        log_init: bool = True,
+        **more: Any,
+    ) -> None:
+        values = {
+            "period": period,
+            "decay": decay,
+            "threshold_decay": threshold_decay,
+            "refractory_decay": refractory_decay,
+        }
+        levels = {"threshold_step": threshold_step}
+        super().__init__(threshold, values, *common, levels=levels, **more)
+        self.log_init = log_init

@@ -1,0 +1,87 @@
+"""RF: the resonate-and-fire neuron that spikes when its phase passes zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synapse_onnx.neuron import _resonator, base
+from synapse_onnx.ops import Equation, register_equation
+
+__all__ = ["Neuron", "neuron_params"]
+
+
+def neuron_params(
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+) -> dict[str, float]:
+    """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
+    return _resonator.resonator_params(device_params, scale, p_scale)
+
+
+class Rf(Equation):
+    """Source: lava-dl, ``slayer/neuron/rf.py`` and ``slayer/spike/complex.py``."""
+
+    name = "Rf"
+    doc = (
+        "Resonate-and-fire neuron with a phase threshold: z[t] = (cos_decay + i sin_decay) z[t-1] "
+        "+ x[t], never reset; s[t] = 1 where im z[t] >= 0 and im z[t-1] < 0 and re z[t] >= "
+        "threshold, else 0 (graded: re z[t])."
+    )
+    currents = ("x_real", "x_imag")
+    parameters = _resonator.PARAMETERS
+    states = _resonator.STATES
+    traces = ("real", "imag")
+    fires = ("real", "imag", "crossed")
+    membrane = "real"
+    phase = True
+
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One step: turn, damp, and see whether the phase passed zero."""
+        real, imag = _resonator.rotate(a, x, p, s)
+        crossed = (imag >= 0) & (s.imag < 0)
+        after = {"real": real, "imag": imag}
+        return after, {**after, "crossed": crossed}
+
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        """Spike where the phase passed zero and the real part reaches the threshold."""
+        fired = v.crossed & (v.real >= c.threshold)
+        return a.phase_spike(fired, v.real, v.imag, c.threshold)
+
+
+class Neuron(_resonator.Resonator):
+    """Resonate-and-fire neuron: it spikes once a turn, while its amplitude reaches the threshold.
+
+    Args:
+        threshold: real part at which the neuron spikes when its phase passes zero.
+        period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
+        decay: fraction of the state's length lost every step, 0 to 1, likewise.
+        tau_grad, scale_grad: width and height of the surrogate gradient.
+        scale: integer that stands for a weight of one, a power of two.
+        norm, dropout, shared_param, persistent_state, requires_grad, regime: see
+            :class:`synapse_onnx.neuron.base.Common`. Real and imaginary current have a norm each.
+        graded_spike: a spike carries the real part instead of 1.
+        log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
+            random.
+
+    Example:
+        >>> import torch
+        >>> neuron = Neuron(threshold=0.5, period=4, decay=0.0)
+        >>> kick = torch.tensor([[[1.0, 0, 0, 0, 0, 0, 0, 0, 0]]])
+        >>> neuron((kick, torch.zeros_like(kick)))  # a turn takes four steps
+        tensor([[[0., 0., 0., 0., 1., 0., 0., 0., 1.]]])
+    """
+
+    equation = register_equation(Rf())
+    device_type = "RF_PHASE"
+    tau_rho_mult, scale_rho_mult = 0.5, 10
+
+    def __init__(
+        self,
+        threshold: float,
+        period: _resonator.Period,
+        decay: base.Decay,
+        *common: Any,
+        log_init: bool = True,
+        **more: Any,
+    ) -> None:
+        super().__init__(threshold, {"period": period, "decay": decay}, *common, **more)
+        self.log_init = log_init

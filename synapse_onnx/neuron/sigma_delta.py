@@ -1,0 +1,180 @@
+"""Sigma-delta neuron: an activation function whose changes alone are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx.axon import Delta
+from synapse_onnx.dendrite import Sigma
+from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.neuron import base
+
+__all__ = ["Neuron", "neuron_params"]
+
+
+def neuron_params(device_params: dict[str, Any], scale: int = 1 << 6) -> dict[str, float]:
+    """Translate Loihi's parameters (vThMant) to constructor arguments."""
+    return {"threshold": device_params["vThMant"] / scale}
+
+
+class Neuron(base.Common):
+    """Sigma-delta neuron: sigma decoder, activation, delta encoder.
+
+    a[t] = activation(norm(sum of x up to t) + bias); it sends a's change since it last sent, once
+    that reaches the threshold, floored to 1 / (64 scale). Source: lava-dl,
+    ``slayer/neuron/sigma_delta.py``.
+
+    Args:
+        threshold: change of the activation that is sent.
+        activation: elementwise function of a tensor (``torch.nn.functional.relu``, say); None
+            leaves the sum as it is.
+        tau_grad, scale_grad: width and height of the threshold's surrogate gradient.
+        scale: integer that stands for a weight of one.
+        cum_error: see :class:`synapse_onnx.axon.Delta`.
+        norm, dropout, shared_param, persistent_state, requires_grad: see
+            :class:`synapse_onnx.neuron.base.Common`. The norm stands before bias and activation.
+
+    Example:
+        >>> import torch
+        >>> neuron = Neuron(threshold=0.5, activation=torch.relu)
+        >>> neuron(torch.tensor([[[1.0, 0.0, -0.25, -1.0]]]))  # the sums: 1, 1, 0.75, -0.25
+        tensor([[[ 1.,  0.,  0., -1.]]])
+    """
+
+    device_type = "SDNN"
+
+    def __init__(
+        self,
+        threshold: float,
+        activation: Callable[[Tensor], Tensor] | None,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        cum_error: bool = False,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__(
+            threshold, tau_grad, scale_grad, scale, norm, dropout, shared_param, False,
+            requires_grad, graded_spike=True,
+        )  # fmt: skip
+        if activation is not None and not callable(activation):
+            raise InputError(
+                f"activation must be a function of a tensor, or None, got {activation!r}"
+            )
+        self.activation = activation
+        self.sigma = Sigma()
+        self.delta = Delta(
+            self._threshold, self.s_scale, tau_grad, scale_grad, cum_error, shared_param,
+            requires_grad=requires_grad,
+        )  # fmt: skip
+        self.bias_is_set = False
+        self.bias: Any = nn.Parameter(torch.zeros(1), requires_grad=requires_grad)
+        self.persistent_state = persistent_state
+
+    @property
+    def persistent_state(self) -> bool:  # type: ignore[override]
+        """Whether decoder and encoder keep their states from one call to the next."""
+        return self.sigma.persistent_state
+
+    @persistent_state.setter
+    def persistent_state(self, on: bool) -> None:
+        if "sigma" in self.__dict__.get("_modules", {}):
+            self.sigma.persistent_state = self.delta.persistent_state = on
+
+    @property
+    def threshold(self) -> Any:
+        """Change that is sent: the encoder's parameter, (1,) or (C,)."""
+        return self.delta.threshold
+
+    @property
+    def v_th_mant(self) -> int:
+        """The threshold as Loihi takes it: an integer in units of a weight step."""
+        return int(self._threshold * self.w_scale)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return self.delta.device
+
+    def _device_params(self) -> dict[str, Any]:
+        return {"activation": getattr(self.activation, "__name__", "none")}
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Set the bias before the activation: one number a neuron, (C[, H, W])."""
+        if self.shape is not None:
+            bias = bias.reshape(self.shape)
+        self.bias.data = bias.to(self.bias.device)
+        self.bias_is_set = True
+
+    def reset(self) -> None:
+        """Forget the states of decoder and encoder."""
+        self.sigma.reset()
+        self.delta.reset()
+
+    def _activate(self, input: Any) -> Tensor:
+        x = self._real(input)
+        self._check_shape(x)
+        y = self.sigma(x)
+        if self.norm is not None:
+            y = self.norm(y)
+        if self.bias_is_set:
+            bias = self.bias
+            if bias.dim() > 1 and bias.shape != self.shape:
+                raise ShapeError(
+                    f"sigma_delta neuron: the bias has shape {tuple(bias.shape)} and the current "
+                    f"{tuple(x.shape)}"
+                )
+            if bias.dim() == 1:  # one a channel, or one for all
+                bias = bias.reshape(-1, *(1,) * (x.dim() - 3))
+            y = y + bias.unsqueeze(0).unsqueeze(-1)
+        return y if self.activation is None else self.activation(y)
+
+    def forward(self, input: base.Current) -> Tensor:
+        """Return what is sent (N, C[, H, W], T) for currents of the same shape, float32.
+
+        Raises:
+            ShapeError: the input's rank, shape or batch does not match.
+        """
+        return self._dropped(self.delta(self._activate(input)))
+
+    def margin(self, input: base.Current) -> Tensor:
+        """Return how far the change is above the threshold, over time."""
+        return self.delta.margin(self._activate(input))
+
+    def undecided(self, input: base.Current, rtol: float) -> Tensor:
+        """Nowhere: what is compared is computed in one order everywhere."""
+        return torch.zeros_like(self._real(input), dtype=torch.bool)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the shape of the bias from the checkpoint; a bias of zero is no bias."""
+        value = state_dict.get(prefix + "bias")
+        if isinstance(value, Tensor):
+            self.bias.data = self.bias.data.new_zeros(value.shape)
+            self.bias_is_set = self.bias_is_set or bool((value != 0).any())
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+
+    def freeze(self) -> None:
+        """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
+        bias = self.bias.detach().clone()
+        del self.bias
+        self.register_buffer("bias", bias)
+        self.sigma.freeze()
+        self.delta.freeze()
+        super().freeze()
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, regime, threshold, scale and activation of this frozen neuron."""
+        found = super().describe()
+        return found | {"threshold": self.threshold.tolist(), **self._device_params()}
+
+    def extra_repr(self) -> str:
+        """Threshold and activation, for the module's repr."""
+        return f"threshold={self._threshold:g}, {self._device_params()['activation']}"

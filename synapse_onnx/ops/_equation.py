@@ -1,0 +1,856 @@
+"""Neurons stated once: one step of an equation becomes torch ops and ONNX functions.
+
+An :class:`Equation` declares its parameters, states and constants in tables and states one step
+of the neuron in plain operators. :func:`register_equation` derives from it, for the fixed-point
+and for the float regime,
+
+=====================  ====================================================================
+``X``                  currents -> spikes and last states: the neuron as one node
+``XDynamics``          currents -> traces of its variables and last states, for readouts
+``RecurrentX``         currents and weights -> spikes, fed back within the loop over time
+=====================  ====================================================================
+
+each with torch op, fake kernel, surrogate gradient, symbolic function, ONNX body and samples.
+The step runs on tensors (:class:`Fixed`, :class:`Float`), on tensors that carry a gradient beside
+the integer (:class:`Dual`), and on names (:class:`Text`), which writes the body of the Scan.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from synapse_onnx.errors import RegistryError
+from synapse_onnx.fixed import DECAY_ONE, decay_state, to_fixed, to_float
+from synapse_onnx.ops._neuron import (
+    broadcast_text,
+    drive,
+    per_channel,
+    register_composed_gradient,
+    time_back,
+    time_major,
+)
+from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
+from synapse_onnx.ops._symbolic import node, time_first, time_last
+
+__all__ = ["Equation", "Parameter", "State", "register_equation"]
+
+#: element types of ONNX
+_FLOAT, _INT64, _BOOL = 1, 7, 9
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a neuron, shared or one a channel.
+
+    Attributes:
+        name: name of the torch parameter.
+        doc: what it is.
+        kept: whether the step gets 1 - value, the fraction kept, instead of the value.
+        typical: a usual value, for samples.
+        jitter: with ``shared_param=False`` a single number is spread by this fraction.
+    """
+
+    name: str
+    doc: str
+    kept: bool = True
+    typical: float = 0.1
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of a neuron; a sequence starts from zero, or from the constant named ``start``."""
+
+    name: str
+    doc: str
+    start: str = ""
+
+
+class Equation(ABC):
+    """A neuron's equation; see the module's docstring.
+
+    Attributes:
+        name: name of the node.
+        doc: the equation, for the function in the file.
+        currents: ("x",), or ("x_real", "x_imag") where currents are complex.
+        parameters, states: the tables.
+        constants: names of levels: integers in units of 1 / scale in fixed point, else floats.
+        traces: names of the variables that ``dynamics`` returns, in order.
+        fires: names of the variables that :meth:`fire` reads.
+        membrane: the variable that must reach the threshold.
+        phase: whether a spike also needs the imaginary part to pass zero.
+        samples: constants of sample calls, as floats.
+    """
+
+    name: ClassVar[str]
+    doc: ClassVar[str]
+    currents: ClassVar[tuple[str, ...]] = ("x",)
+    parameters: ClassVar[tuple[Parameter, ...]]
+    states: ClassVar[tuple[State, ...]]
+    constants: ClassVar[tuple[str, ...]] = ("threshold",)
+    traces: ClassVar[tuple[str, ...]]
+    fires: ClassVar[tuple[str, ...]]
+    membrane: ClassVar[str] = "voltage"
+    phase: ClassVar[bool] = False
+    samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
+
+    @abstractmethod
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """State one time step.
+
+        Args:
+            a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
+                ``where(condition, yes, no)``, ``reset(condition, value, state)``.
+            x: currents, by name.
+            p: parameters, by name.
+            s: states before the step, by name.
+            c: constants, by name.
+
+        Returns:
+            (states after the step, variables of this step), each by name.
+        """
+
+    @abstractmethod
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
+
+    def op(self, kind: str, *, fixed: bool) -> Form:
+        """Return a registered op: kind "spikes", "dynamics" or "recurrent", of either regime."""
+        return _FORMS[self.name, kind, fixed]
+
+
+class _Surrogate(torch.autograd.Function):
+    """Spikes where ``voltage >= limit``, with slayer's gradient; the limit's is its negative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, voltage: Tensor, limit: Tensor, fired: Tensor, tau: float, scale: float,
+        graded: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(voltage, limit)
+        ctx.constants = tau, scale, graded
+        return torch.where(fired, voltage, 0) if graded else fired.to(voltage.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        voltage, limit = ctx.saved_tensors
+        tau, scale, graded = ctx.constants
+        distance = voltage - limit
+        if graded:
+            slope = scale * torch.exp(distance.clamp(max=0) / tau)
+        else:
+            slope = scale / (2 * tau) * torch.exp(-distance.abs() / tau)
+        grad = grads[0] * slope
+        return grad, (-grad).sum_to_size(limit.shape), None, None, None, None
+
+
+class _PhaseSurrogate(torch.autograd.Function):
+    """Spikes where the phase passes zero with ``real >= limit``, with slayer's gradient.
+
+    Source: lava-dl, ``slayer/spike/complex.py``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, real: Tensor, imag: Tensor, limit: Tensor, fired: Tensor, tau: float,
+        scale: float, graded: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(real, imag, limit)
+        ctx.constants = tau, scale, graded
+        return torch.where(fired, real, 0) if graded else fired.to(real.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        real, imag, limit = ctx.saved_tensors
+        tau, scale, graded = ctx.constants
+        above = real - limit
+        if graded:
+            near_real = torch.exp(above.clamp(max=0) / tau)
+        else:
+            near_real = torch.exp(-above.abs() / tau) / (2 * tau)
+        near_imag = torch.exp(-imag.abs() / tau) / (2 * tau)
+        step = (1 + above.sign() * (1 - 2 * tau * near_real)) / 2
+        grad_real = grads[0] * scale * near_real * near_imag
+        grad_imag = grads[0] * -scale / tau * imag.sign() * near_imag * step
+        grad_limit = (-grad_real).sum_to_size(limit.shape)
+        return grad_real, grad_imag, grad_limit, None, None, None, None
+
+
+class Float:
+    """Arithmetic of the float regime on tensors; autograd differentiates it as it stands."""
+
+    def __init__(self, scale: float, tau: float, gradient: float, graded: bool) -> None:
+        self.scale = scale
+        self.surrogate = (tau, gradient, graded)
+
+    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
+        """Bring a parameter (1,) or (C,) to the states' shape."""
+        value = per_channel(value, like)
+        return 1 - value if kept else value
+
+    def start(self, state: Tensor) -> Any:
+        """Bring a state to what the step works on; :meth:`last` brings it back."""
+        return state
+
+    def last(self, state: Any) -> Tensor:
+        result: Tensor = state
+        return result
+
+    def take(self, x: Tensor) -> Any:
+        """Bring a current to the unit of the states."""
+        return x
+
+    def give(self, state: Any) -> Any:
+        """Bring a state to the unit of the currents, a float tensor."""
+        return state
+
+    def scaled(self, state: Any, factor: Any) -> Any:
+        """Return state * factor; truncated towards zero in fixed point."""
+        return state * factor
+
+    def through_float(self, state: Any) -> Any:
+        """Round a fixed-point state to float32, as lava-dl does between two functions."""
+        return state
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        """Choose, element by element."""
+        return torch.where(condition, yes, no)
+
+    def reset(self, condition: Any, value: Any, state: Any) -> Any:
+        """Set a state to a value where it spiked. In fixed point the gradient ignores it."""
+        return torch.where(condition, value, state)
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        """Stack what the steps gave, time first."""
+        return torch.stack(list(values))
+
+    def spike(self, fired: Any, voltage: Any, limit: Any) -> Any:
+        """Return spikes where ``fired``: 1, or the voltage where spikes are graded.
+
+        The surrogate gradient is that of ``voltage >= limit``.
+        """
+        v = self.give(voltage)
+        return _Surrogate.apply(v, self._level(limit, v), fired, *self.surrogate)  # type: ignore[no-untyped-call]
+
+    def phase_spike(self, fired: Any, real: Any, imag: Any, limit: Any) -> Any:
+        """Return spikes of a resonator: those of :meth:`spike`, with the phase in the gradient."""
+        r = self.give(real)
+        level = self._level(limit, r)
+        return _PhaseSurrogate.apply(r, self.give(imag), level, fired, *self.surrogate)  # type: ignore[no-untyped-call]
+
+    def _level(self, limit: Any, like: Tensor) -> Tensor:
+        if isinstance(limit, Tensor):
+            return limit
+        return torch.tensor(limit / self.scale, dtype=like.dtype, device=like.device)
+
+
+class Fixed(Float):
+    """Arithmetic of the slayer regime on int64 tensors, in units of 1 / scale."""
+
+    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
+        value = per_channel(value.to(torch.int64), like)
+        return DECAY_ONE - value if kept else value
+
+    def take(self, x: Tensor) -> Any:
+        return to_fixed(x, int(self.scale))
+
+    def give(self, state: Any) -> Any:
+        return to_float(state, int(self.scale))
+
+    def scaled(self, state: Any, factor: Any) -> Any:
+        return decay_state(state, factor)
+
+    def through_float(self, state: Any) -> Any:
+        return state.to(torch.float32).to(torch.int64)
+
+
+class _Pair:
+    """Integers in units of 1 / scale, and the real numbers that they stand for, with gradient."""
+
+    __slots__ = ("real", "scale", "value")
+
+    def __init__(self, value: Any, real: Any, scale: float) -> None:
+        self.value, self.real, self.scale = value, real, scale
+
+    def _of(self, other: Any) -> _Pair:
+        return other if isinstance(other, _Pair) else _Pair(other, other / self.scale, self.scale)
+
+    def __add__(self, other: Any) -> _Pair:
+        other = self._of(other)
+        return _Pair(self.value + other.value, self.real + other.real, self.scale)
+
+    def __sub__(self, other: Any) -> _Pair:
+        other = self._of(other)
+        return _Pair(self.value - other.value, self.real - other.real, self.scale)
+
+    def __rsub__(self, other: Any) -> _Pair:
+        return self._of(other) - self
+
+    def __mul__(self, factor: int) -> _Pair:
+        return _Pair(self.value * factor, self.real * factor, self.scale)
+
+    def __ge__(self, other: Any) -> Tensor:
+        fired: Tensor = self.value >= self._of(other).value
+        return fired
+
+    def __lt__(self, other: Any) -> Tensor:
+        below: Tensor = self.value < self._of(other).value
+        return below
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def exact(self) -> _Pair:
+        """The same gradient at the number that the integer stands for."""
+        true = self.value.to(self.real.dtype) / self.scale
+        return _Pair(self.value, self.real + (true - self.real).detach(), self.scale)
+
+
+class Dual(Fixed):
+    """Fixed point that carries the gradient of the real-valued recurrence beside the integers.
+
+    Rounding passes the gradient on (straight through), and so does a reset, as in slayer.
+    """
+
+    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
+        real = per_channel(value, like)
+        whole = super().parameter(value, like, kept)
+        return _Pair(whole, 1 - real / DECAY_ONE if kept else real / DECAY_ONE, DECAY_ONE)
+
+    def start(self, state: Tensor) -> Any:
+        return _Pair(state, super().give(state), self.scale)
+
+    def last(self, state: Any) -> Tensor:
+        result: Tensor = state.value
+        return result
+
+    def take(self, x: Tensor) -> Any:
+        return _Pair(super().take(x.detach()), x, self.scale).exact()
+
+    def give(self, state: Any) -> Any:
+        return state.real
+
+    def scaled(self, state: Any, factor: Any) -> Any:
+        value = decay_state(state.value, factor.value)
+        return _Pair(value, state.real * factor.real, self.scale).exact()
+
+    def through_float(self, state: Any) -> Any:
+        return _Pair(super().through_float(state.value), state.real, self.scale)
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        like = yes if isinstance(yes, _Pair) else no
+        yes, no = like._of(yes), like._of(no)
+        return _Pair(
+            torch.where(condition, yes.value, no.value),
+            torch.where(condition, yes.real, no.real),
+            self.scale,
+        )
+
+    def reset(self, condition: Any, value: Any, state: Any) -> Any:
+        return _Pair(torch.where(condition, value, state.value), state.real, self.scale).exact()
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        if not isinstance(values[0], _Pair):
+            return super().stack(values)
+        value = torch.stack([pair.value for pair in values])
+        return _Pair(value, torch.stack([pair.real for pair in values]), self.scale)
+
+
+class _Name:
+    """A value in ONNX text; its operators write statements."""
+
+    def __init__(self, text: Text, name: str, kind: int) -> None:
+        self.text, self.name, self.kind = text, name, kind
+
+    def __add__(self, other: Any) -> _Name:
+        return self.text.operation("Add", self, other)
+
+    def __sub__(self, other: Any) -> _Name:
+        return self.text.operation("Sub", self, other)
+
+    def __rsub__(self, other: Any) -> _Name:
+        return self.text.operation("Sub", other, self)
+
+    def __mul__(self, other: Any) -> _Name:
+        return self.text.operation("Mul", self, other)
+
+    def __ge__(self, other: Any) -> _Name:
+        return self.text.operation("GreaterOrEqual", self, other, kind=_BOOL)
+
+    def __lt__(self, other: Any) -> _Name:
+        return self.text.operation("Less", self, other, kind=_BOOL)
+
+    def __and__(self, other: Any) -> _Name:
+        return self.text.operation("And", self, other, kind=_BOOL)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+class Text:
+    """Arithmetic that writes ONNX statements instead of computing."""
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+        #: statements before the loop, and the list that is written to
+        self.before: list[str] = []
+        self.lines = self.before
+        self.inside = False
+        self._count = 0
+        self._numbers: dict[tuple[int, float], _Name] = {}
+
+    def name(self, name: str, kind: int | None = None) -> _Name:
+        return _Name(self, name, self.kind if kind is None else kind)
+
+    def fresh(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}_{self._count}"
+
+    def write(self, call: str, kind: int, stem: str = "v") -> _Name:
+        """Write one statement and return its value."""
+        name = self.fresh(stem)
+        self.lines.append(f"{name} = {call}")
+        return self.name(name, kind)
+
+    def operation(self, operator: str, *values: Any, kind: int | None = None) -> _Name:
+        """Write an operation; numbers among the values become constants before the loop."""
+        like = next(value.kind for value in values if isinstance(value, _Name))
+        names = [
+            (value if isinstance(value, _Name) else self.number(value, like)).name
+            for value in values
+        ]
+        return self.write(f"{operator}({', '.join(names)})", like if kind is None else kind)
+
+    def number(self, value: float, kind: int) -> _Name:
+        key = (kind, value)
+        if key not in self._numbers:
+            name = self.fresh("number")
+            literal = f"int64 {{{int(value)}}}" if kind == _INT64 else f"float {{{float(value)}}}"
+            self.before.append(f"{name} = Constant<value = {literal}>()")
+            self._numbers[key] = self.name(name, kind)
+        return self._numbers[key]
+
+    def cast(self, value: _Name, kind: int) -> _Name:
+        return value if value.kind == kind else self.write(f"Cast<to = {kind}>({value.name})", kind)
+
+    def take(self, x: _Name) -> _Name:
+        return x if self.kind == _FLOAT else self.cast(x * self.name("scale_f", _FLOAT), _INT64)
+
+    def give(self, state: _Name) -> _Name:
+        if state.kind == _FLOAT:
+            return state
+        return self.operation("Div", self.cast(state, _FLOAT), self.name("scale_f", _FLOAT))
+
+    def scaled(self, state: _Name, factor: _Name) -> _Name:
+        product = state * factor
+        if self.kind == _FLOAT:
+            return product
+        return self.operation("Div", product, DECAY_ONE)  # an integer Div truncates towards zero
+
+    def through_float(self, state: _Name) -> _Name:
+        return state if self.kind == _FLOAT else self.cast(self.cast(state, _FLOAT), _INT64)
+
+    def where(self, condition: _Name, yes: Any, no: Any) -> _Name:
+        kind = next(v.kind for v in (yes, no) if isinstance(v, _Name))
+        names = [(v if isinstance(v, _Name) else self.number(v, kind)).name for v in (yes, no)]
+        return self.write(f"Where({condition.name}, {', '.join(names)})", kind)
+
+    reset = where
+
+    def spike(self, fired: _Name, voltage: _Name, limit: Any) -> _Name:
+        del limit  # it shapes the gradient alone
+        zero = self.number(0, _FLOAT)
+        if self.inside:  # a choice costs less there than a subgraph
+            height = self.where(fired, self.give(voltage), zero)
+            return self.where(self.name("is_graded", _BOOL), height, self.cast(fired, _FLOAT))
+        outer, branch = self.lines, self.fresh("graded")
+        self.lines = []
+        height = self.where(fired, self.give(voltage), zero)
+        body, self.lines = "\n".join(self.lines), outer
+        return self.write(
+            f"If(is_graded) <\n"
+            f"then_branch = {branch} () => ({height.name}) {{\n{body}\n}},\n"
+            f"else_branch = counted () => (count) {{ count = Cast<to = 1>({fired.name}) }}\n>",
+            _FLOAT,
+        )
+
+    def phase_spike(self, fired: _Name, real: _Name, imag: _Name, limit: Any) -> _Name:
+        del imag
+        return self.spike(fired, real, limit)
+
+
+# -- running an equation on tensors -------------------------------------------------------------
+
+
+def _run(
+    e: Equation, a: Any, currents: Sequence[Tensor], parameters: Sequence[Tensor],
+    states: Sequence[Tensor], constants: Mapping[str, float], wanted: Sequence[str],
+) -> tuple[dict[str, Any], tuple[Tensor, ...]]:  # fmt: skip
+    """Run over (N, C[, H, W], T); return the wanted variables, time first, and the last states."""
+    p = _parameters(e, a, parameters, states[0])
+    c = SimpleNamespace(**constants)
+    now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
+    inputs = [time_major(x) for x in currents]
+    steps: list[dict[str, Any]] = []
+    for t in range(inputs[0].shape[0]):
+        x = {name: a.take(x[t]) for name, x in zip(e.currents, inputs, strict=True)}
+        now, variables = e.step(a, SimpleNamespace(**x), p, SimpleNamespace(**now), c)
+        steps.append({name: variables[name] for name in wanted})
+    traces = {name: a.stack([step[name] for step in steps]) for name in wanted}
+    return traces, tuple(a.last(now[state.name]) for state in e.states)
+
+
+def _parameters(
+    e: Equation, a: Any, parameters: Sequence[Tensor], like: Tensor
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{
+            parameter.name: a.parameter(value, like, parameter.kept)
+            for parameter, value in zip(e.parameters, parameters, strict=True)
+        }
+    )
+
+
+def _spikes(
+    e: Equation, a: Any, currents: Any, parameters: Any, states: Any, constants: Any
+) -> tuple[Tensor, ...]:
+    traces, last = _run(e, a, currents, parameters, states, constants, e.fires)
+    return time_back(e.fire(a, SimpleNamespace(**traces), SimpleNamespace(**constants))), *last
+
+
+def _dynamics(
+    e: Equation, a: Any, currents: Any, parameters: Any, states: Any, constants: Any
+) -> tuple[Tensor, ...]:
+    traces, last = _run(e, a, currents, parameters, states, constants, e.traces)
+    return *(time_back(a.give(traces[name])) for name in e.traces), *last
+
+
+def _recurrent(
+    e: Equation, a: Any, currents: Sequence[Tensor], weights: Sequence[Tensor],
+    steps: Sequence[Tensor], spikes: Tensor, parameters: Any, states: Any, constants: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Run with feedback: current[t] = x[t] + step * (weight @ spikes[t-1])."""
+    p = _parameters(e, a, parameters, states[0])
+    c = SimpleNamespace(**constants)
+    now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
+    inputs = [time_major(x) for x in currents]
+    matrices = [weight.flatten(1).to(spikes.dtype).T for weight in weights]
+    scales = [step.flatten() for step in steps]
+    outputs = []
+    for t in range(inputs[0].shape[0]):
+        x = {
+            name: a.take(current[t] + (spikes @ matrix) * scale)
+            for name, current, matrix, scale in zip(
+                e.currents, inputs, matrices, scales, strict=True
+            )
+        }
+        now, variables = e.step(a, SimpleNamespace(**x), p, SimpleNamespace(**now), c)
+        spikes = e.fire(a, SimpleNamespace(**variables), c)
+        outputs.append(spikes)
+    last = (a.last(now[state.name]) for state in e.states)
+    return time_back(torch.stack(outputs)), spikes.detach().clone(), *last
+
+
+# -- from an equation to ops ---------------------------------------------------------------------
+
+
+class Form:
+    """One op of an equation: what it takes and gives, in one regime."""
+
+    def __init__(self, e: Equation, *, fixed: bool, kind: str) -> None:
+        self.e, self.fixed, self.kind = e, fixed, kind
+        self.name = {
+            "spikes": e.name,
+            "dynamics": f"{e.name}Dynamics",
+            "recurrent": f"Recurrent{e.name}",
+        }[kind] + ("" if fixed else "Float")
+        recurrent = kind == "recurrent"
+        self.weights = tuple(f"weight_{x}" for x in e.currents) if recurrent else ()
+        self.steps = tuple(f"step_{x}" for x in e.currents) if recurrent else ()
+        self.carried = ("spikes",) if recurrent else ()
+        self.parameters = tuple(parameter.name for parameter in e.parameters)
+        self.states = tuple(state.name for state in e.states)
+        self.inputs = (
+            *e.currents, *self.weights, *self.steps, *self.carried, *self.parameters, *self.states,
+        )  # fmt: skip
+        self.sequences = (
+            tuple(f"{name}_trace" for name in e.traces) if kind == "dynamics" else ("s",)
+        )
+        self.outputs = (
+            *self.sequences,
+            *(f"last_{name}" for name in (*self.carried, *self.states)),
+        )
+        spiking = kind != "dynamics"
+        self.constants = (*(("scale",) if fixed else ()), *e.constants)
+        level = int if fixed else float
+        self.attributes: dict[str, Any] = dict.fromkeys(self.constants, level)
+        if spiking:
+            self.attributes["graded"] = int
+        names = (*self.inputs, *self.constants)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise RegistryError(
+                f"equation {e.name}: {', '.join(twice)} names two things; currents, parameters, "
+                f"states and constants need names of their own"
+            )
+        self.tail = (*self.constants, *(("tau", "gradient", "graded") if spiking else ()))
+
+    # -- torch -----------------------------------------------------------------------------------
+
+    @property
+    def torch_name(self) -> str:
+        letters = (f"_{c.lower()}" if c.isupper() else c for c in self.name)
+        return "".join(letters).lstrip("_")
+
+    @property
+    def schema(self) -> str:
+        kinds = {"scale": "int", "tau": "float", "gradient": "float", "graded": "bool"}
+        level = "int" if self.fixed else "float"
+        arguments = [f"Tensor {name}" for name in self.inputs]
+        arguments += [f"{kinds.get(name, level)} {name}" for name in self.tail]
+        return f"({', '.join(arguments)}) -> ({', '.join(['Tensor'] * len(self.outputs))})"
+
+    def compute(self, *args: Any, gradient: bool = False) -> tuple[Tensor, ...]:
+        """Run the op; with ``gradient`` on values that autograd follows."""
+        values = dict(zip((*self.inputs, *self.tail), args, strict=True))
+
+        def pick(names: Sequence[str]) -> list[Any]:
+            return [values[name] for name in names]
+
+        surrogate = pick(self.tail[-3:]) if self.kind != "dynamics" else [1.0, 1.0, False]
+        arithmetic = (Dual if gradient else Fixed) if self.fixed else Float
+        a = arithmetic(values.get("scale", 1), *surrogate)
+        constants = {name: values[name] for name in self.e.constants}
+        currents = pick(self.e.currents)
+        rest = (pick(self.parameters), pick(self.states), constants)
+        if self.kind == "recurrent":
+            fed = (pick(self.weights), pick(self.steps), values["spikes"])
+            return _recurrent(self.e, a, currents, *fed, *rest)
+        return (_spikes if self.kind == "spikes" else _dynamics)(self.e, a, currents, *rest)
+
+    def fake(self, *args: Any) -> tuple[Tensor, ...]:
+        values = dict(zip((*self.inputs, *self.tail), args, strict=True))
+        x = values[self.e.currents[0]]
+        sequences = [
+            torch.empty_like(x, memory_format=torch.contiguous_format) for _ in self.sequences
+        ]
+        last = [torch.empty_like(values[name]) for name in (*self.carried, *self.states)]
+        return *sequences, *last
+
+    def __call__(self, *args: Any) -> tuple[Tensor, ...]:
+        """Run the torch op: one node where it is traced."""
+        result: tuple[Tensor, ...] = self.overload(*args)
+        return result
+
+    def register(self) -> None:
+        """Register the torch op and its ONNX twin."""
+        name = f"{TORCH_NAMESPACE}::{self.torch_name}"
+
+        def forward(*args: Any) -> tuple[Tensor, ...]:
+            # an output must not be an input: a state that no step changes is copied
+            return tuple(y.clone() if any(y is x for x in args) else y for y in self.compute(*args))
+
+        op = torch.library.custom_op(name, forward, mutates_args=(), schema=self.schema)
+        op.register_fake(self.fake)
+        register_composed_gradient(
+            op, lambda *args: self.compute(*args, gradient=True), tensors=len(self.inputs)
+        )
+        self.overload = getattr(getattr(torch.ops, TORCH_NAMESPACE), self.torch_name).default
+        register(
+            OpDef(
+                name=self.name,
+                torch_op=self.overload,
+                inputs=self.inputs,
+                outputs=self.outputs,
+                attributes=self.attributes,
+                symbolic=self.symbolic,
+                body=self.body,
+                samples=self.samples,
+                doc=self.doc,
+                exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
+            )
+        )
+
+    @property
+    def doc(self) -> str:
+        notes = {
+            "spikes": "",
+            "dynamics": " It returns the variables over time and no spikes.",
+            "recurrent": " A current is x[t] + step * (weight @ s[t-1]): spikes are fed back.",
+        }
+        return f"{self.e.doc}{notes[self.kind]}"
+
+    # -- ONNX ------------------------------------------------------------------------------------
+
+    def symbolic(self, *args: Any) -> Any:
+        values = dict(zip((*self.inputs, *self.tail), args, strict=True))
+        rank = len(values[self.e.currents[0]].shape)
+        tensors = [
+            time_first(values[name]) if name in self.e.currents else values[name]
+            for name in self.inputs
+        ]
+        attributes = {name: int(values[name]) if kind is int else float(values[name])
+                      for name, kind in self.attributes.items()}
+        outputs = node(self.name, *tensors, **attributes)
+        count = len(self.sequences)
+        return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
+
+    def body(self, opset: int) -> str:
+        del opset  # the operators are the same from 21 on
+        a, e = Text(_INT64 if self.fixed else _FLOAT), self.e
+        c = self._constants(a)
+        states = [a.name(name) for name in self.states]
+        a.before.append(broadcast_text(self.states[0], self.parameters, a.kind))
+        p = {
+            parameter.name: (
+                (DECAY_ONE if self.fixed else 1) - a.name(f"{parameter.name}_b")
+                if parameter.kept
+                else a.name(f"{parameter.name}_b")
+            )
+            for parameter in e.parameters
+        }
+        recurrent = self.kind == "recurrent"
+        inputs = [a.name(name, _FLOAT) for name in e.currents]
+        if recurrent:
+            fed = [self._feedback(a, name) for name in e.currents]
+        else:
+            inputs = [a.take(x) for x in inputs]
+        # the loop
+        a.lines, a.inside = [], True
+        x = {name: a.name(f"{name}_t", value.kind) for name, value in zip(e.currents, inputs, strict=True)}
+        if recurrent:
+            x = {
+                name: a.take(x[name] + a.write(f"MatMul(spikes_before, {matrix})", _FLOAT) * step)
+                for name, (matrix, step) in zip(e.currents, fed, strict=True)
+            }
+        before = {name: a.name(f"{name}_before") for name in self.states}
+        after, variables = e.step(a, *(SimpleNamespace(**v) for v in (x, p, before)), c)
+        if recurrent:
+            s = e.fire(a, SimpleNamespace(**variables), c)
+            carried, wanted = [s], [s]
+        else:
+            carried = []
+            wanted = [variables[name] for name in (e.fires if self.kind == "spikes" else e.traces)]
+        results: list[str] = []
+        for value in (*carried, *(after[name] for name in self.states), *wanted):
+            # each output of the loop is a value of its own, made within it
+            made = any(line.startswith(f"{value.name} = ") for line in a.lines)
+            if not made or value.name in results:
+                value = a.write(f"Identity({value.name})", value.kind)
+            results.append(value.name)
+        loop = "\n".join(a.lines)
+        a.lines, a.inside = a.before, False
+        traces = [a.name(a.fresh("trace"), value.kind) for value in wanted]
+        outs = [f"last_{name}" for name in (*self.carried, *self.states)]
+        outs += [trace.name for trace in traces]
+        ins = [f"{name}_before" for name in (*self.carried, *self.states)]
+        ins += [f"{name}_t" for name in e.currents]
+        feeds = [*self.carried, *(state.name for state in states), *(i.name for i in inputs)]
+        a.lines.append(
+            f"{', '.join(outs)} = Scan<num_scan_inputs = {len(e.currents)},\n"
+            f"body = step ({', '.join(ins)}) => ({', '.join(results)}) {{\n{loop}\n}}>"
+            f"({', '.join(feeds)})"
+        )
+        if self.kind == "spikes":
+            named = dict(zip(e.fires, traces, strict=True))
+            found = [e.fire(a, SimpleNamespace(**named), c)]
+        else:
+            found = [a.give(trace) for trace in traces]
+        for name, value in zip(self.sequences, found, strict=True):
+            a.lines.append(f"{name} = Identity({value.name})")
+        return "\n".join(a.before)
+
+    def _constants(self, a: Text) -> SimpleNamespace:
+        """Bring the attributes into the graph; return the levels by name."""
+        kind = "int" if self.fixed else "float"
+        if self.fixed:
+            a.before.append("scale_i = Constant<value_int: int = @scale>()")
+            a.before.append("scale_f = Cast<to = 1>(scale_i)")
+        if "graded" in self.attributes:
+            a.before.append("graded_i = Constant<value_int: int = @graded>()")
+            a.before.append("is_graded = Cast<to = 9>(graded_i)")
+        for name in self.e.constants:
+            a.before.append(f"level_{name} = Constant<value_{kind}: {kind} = @{name}>()")
+        return SimpleNamespace(**{name: a.name(f"level_{name}") for name in self.e.constants})
+
+    def _feedback(self, a: Text, current: str) -> tuple[str, _Name]:
+        """Bring a recurrent weight (C, C, 1, 1, 1) to a matrix of floats, before the loop."""
+        lines = [
+            # cast first: ONNX Runtime reshapes no int4
+            f"float_{current} = Cast<to = 1>(weight_{current})",
+            f"flat_{current} = Flatten<axis = 1>(float_{current})",
+            f"matrix_{current} = Transpose<perm = [1, 0]>(flat_{current})",
+            # a step an output neuron: ONNX Runtime would fold a single one into the product
+            # (MatMulScaleFusion), whose kernel rounds once a block of the sum
+            f"row_{current} = Constant<value_ints = [-1]>()",
+            f"single_{current} = Reshape(step_{current}, row_{current})",
+            f"width_{current} = Shape<start = 0, end = 1>(weight_{current})",
+            f"gain_{current} = Expand(single_{current}, width_{current})",
+        ]
+        a.before.extend(lines)
+        return f"matrix_{current}", a.name(f"gain_{current}", _FLOAT)
+
+    def samples(self) -> Sequence[Sample]:
+        """Sample calls: shared and channel parameters, images, graded spikes."""
+        unit, scale = (DECAY_ONE, 1 << 12) if self.fixed else (1, 1)
+        e, kind = self.e, torch.int64 if self.fixed else torch.float32
+        constants = [e.samples[name] * scale for name in e.constants]
+        numbers = [int(value) for value in constants] if self.fixed else constants
+
+        def call(index: int, shape: tuple[int, ...], spread: bool, graded: bool) -> tuple[Any, ...]:
+            channels = shape[1]
+            currents = [drive(10 * index + i, *shape) for i in range(len(e.currents))]
+            offsets = torch.linspace(0.8, 1.2, channels) if spread else torch.ones(1)
+            parameters = [
+                torch.round(unit * p.typical * offsets) if self.fixed else p.typical * offsets
+                for p in e.parameters
+            ]
+            states = [
+                (drive(100 * index + i, *shape[:-1]) * scale * 0.5).to(kind)
+                + (int(e.samples[s.start] * scale) if s.start else 0)
+                for i, s in enumerate(e.states)
+            ]
+            fed: list[Any] = []
+            if self.kind == "recurrent":
+                for i in range(len(e.currents)):
+                    fed.append(
+                        torch.randint(-9, 9, (channels, channels, 1, 1, 1),
+                                      generator=torch.Generator().manual_seed(i)).to(torch.int8)
+                    )  # fmt: skip
+                fed += [torch.full((1, 1, 1, 1, 1), 1 / 32)] * len(e.currents)
+                fed.append((drive(7, *shape[:-1]) > 0.3).to(torch.float32))
+            tail = ([1 << 12] if self.fixed else []) + numbers
+            if self.kind != "dynamics":
+                tail += [100.0, 0.1, graded]
+            return (*currents, *fed, *parameters, *states, *tail)
+
+        calls = {
+            "shared": call(0, (2, 3, 20), False, False),
+            "channels": call(1, (2, 3, 20), True, False),
+        }
+        if self.kind != "recurrent":
+            calls["images"] = call(2, (1, 2, 3, 4, 9), True, False)
+        if self.kind != "dynamics":
+            calls["graded"] = call(3, (2, 3, 20), False, True)
+        # a multiply-add of floats rounds once where it is fused, else twice
+        rtol = 0.0 if self.fixed else 2e-6
+        return [Sample(name, args, rtol) for name, args in calls.items()]
+
+
+#: (name of the equation, kind, fixed point?) -> the op
+_FORMS: dict[tuple[str, str, bool], Form] = {}
+
+
+def register_equation(e: Equation) -> Equation:
+    """Register the ops of an equation, in both regimes, and return it."""
+    for fixed in (True, False):
+        for kind in ("spikes", "dynamics", "recurrent"):
+            form = Form(e, fixed=fixed, kind=kind)
+            form.register()
+            _FORMS[e.name, kind, fixed] = form
+    return e
