@@ -8,12 +8,13 @@ no fixed order (MatMul, Conv, ReduceSum) or a transcendental function ends it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 
 from synapse_onnx.ops import DOMAIN, get_op
 
-__all__ = ["exact_values"]
+__all__ = ["exact_values", "has_exact_sums"]
 
 _MOVES = {
     "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather",
@@ -26,6 +27,19 @@ _ELEMENTWISE = {
     "Less", "LessOrEqual", "Max", "Min", "MaxPool", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
     "ReduceMin", "Relu", "Round", "Sign", "Sub", "Where", "Xor",
 }  # fmt: skip
+
+
+def has_exact_sums(facts: Mapping[str, Any]) -> bool:
+    """Whether the sums of a layer are exact while its input is small enough.
+
+    Args:
+        facts: what ``describe`` says of the layer. A synapse sums products with its weights, a
+            neuron with feedback those of its feedback, a mean its inputs.
+    """
+    synapse = facts.get("feedback", facts)
+    if "quantized" in synapse:
+        return bool(synapse.get("power_of_two")) and not synapse["wide"]
+    return bool(facts.get("sums"))
 
 
 def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, SynapseError
-from synapse_onnx.exactness import exact_values
+from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import has_time
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
 from synapse_onnx.passes import lower
+from synapse_onnx.streaming import Streamed
 
 __all__ = ["OPSETS", "export"]
 
@@ -54,7 +55,9 @@ def export(
         module: any torch module.
         args: one example input (N, C[, H, W], T), or one for every argument of ``forward``.
         path: where to write the model; the file is written whole or not at all.
-        streaming: not available in this version; only False is taken.
+        streaming: make every state an input and an output of the graph, so that a sequence may
+            come in chunks: neurons, delays, sigma-delta, recurrent spikes. ``Session.stream``
+            keeps them; the metadata name them, with the numbers that they start from.
         dynamic: leave the batch size (first axis) open, and time, the last axis of inputs with
             three or five axes.
         layout: "NCT": inputs and outputs as the module has them.
@@ -70,24 +73,49 @@ def export(
         ExportError: the module has an operator or a control flow that ONNX cannot express; the
             message names the operator and the path of the module that it stands in.
     """
-    if streaming:
-        raise InputError("export: streaming=True is not available in this version")
     if layout != "NCT":
         raise InputError(f"export: layout must be 'NCT', got {layout!r}")
     if opset not in OPSETS:
         raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     inputs = _inputs(args)
     frozen = freeze(module).cpu()  # the reference of fixed point is torch on the CPU
-    graph = _trace(frozen, inputs, dynamic=dynamic, opset=opset)
+    streamed = _stream(frozen, inputs, dynamic=dynamic) if streaming else None
+    graph = _trace(frozen, inputs, streamed, dynamic=dynamic, opset=opset)
     lower(graph)
-    _name_border(graph)  # after the passes, which remove copies that only a name needs
+    # after the passes, which remove copies that only a name needs
+    _name_border(graph, streamed)
     model = _bind(ir.to_proto(graph), opset)
-    _describe(model, frozen, opset)
+    _describe(model, frozen, streamed, opset)
     check(model)
     if path is not None:
         data = model.SerializeToString(deterministic=True)
         write_atomically(path, data)
     return model
+
+
+def _stream(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> Streamed:
+    """Find the states of a frozen network, and see that it can run in chunks."""
+    with _inside(frozen) as running:
+        try:
+            # float sums may round otherwise in another chunk: only integers are held to equality
+            grid = all(bool((x == x.round()).all()) for x in inputs)
+            Streamed(frozen, inputs).check(inputs, exact=grid and _is_exact(frozen))
+            return Streamed(frozen, _at_least_twos(inputs) if dynamic else inputs)
+        except ExportError:
+            raise
+        except SynapseError as error:  # a layer of ours that refuses its input
+            raise type(error)(f"{_where(running)}{error}") from error
+        except Exception as error:
+            raise ExportError(_trace_error(error, running)) from error
+
+
+def _is_exact(frozen: nn.Module) -> bool:
+    """Whether every layer is on an integer grid, so that equal inputs give equal outputs."""
+    facts = [layer.describe() for _, layer in deployables(frozen)]
+    return not list(frozen.parameters()) and all(
+        found.get("regime", "slayer") == "slayer" and found.get("power_of_two", True)
+        for found in facts
+    )
 
 
 def _inputs(args: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -125,13 +153,21 @@ def _inside(module: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def _at_least_two(value: Tensor) -> Tensor:
+def _where(running: Sequence[str]) -> str:
+    """The module that was running, before the sentence of an error."""
+    return f"{running[-1]}: " if running and running[-1] else ""
+
+
+def _at_least_twos(inputs: Sequence[Tensor]) -> list[Tensor]:
     """Repeat batch and time of size 1: the tracer would take a 1 for a constant."""
-    repeats = [1] * value.dim()
-    for axis in _open_axes(value):
-        if value.shape[axis] == 1:
-            repeats[axis] = 2
-    return value.repeat(repeats)
+    results = []
+    for value in inputs:
+        repeats = [1] * value.dim()
+        for axis in _open_axes(value):
+            if value.shape[axis] == 1:
+                repeats[axis] = 2
+        results.append(value.repeat(repeats))
+    return results
 
 
 def _open_axes(value: Tensor) -> dict[int, str]:
@@ -168,25 +204,38 @@ def _plain(symbolic: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset: int) -> ir.Model:
+def _trace(
+    frozen: nn.Module,
+    inputs: Sequence[Tensor],
+    streamed: Streamed | None,
+    *,
+    dynamic: bool,
+    opset: int,
+) -> ir.Model:
     """Trace a frozen module; each of our ops stays one opaque node."""
-    shapes = None
+    states = [] if streamed is None else [state.example for state in streamed.states]
+    shapes: Any = None
     if dynamic:
-        inputs = [_at_least_two(value) for value in inputs]
+        inputs = _at_least_twos(inputs)
         dims = {name: torch.export.Dim(name) for name in ("N", "T")}
+        open_axes = [_open_axes(value) for value in inputs] + [{0: "N"} for _ in states]
         shapes = tuple(
-            {axis: dims[name] for axis, name in _open_axes(value).items()} for value in inputs
+            {axis: dims[name] for axis, name in axes.items()} for axes in open_axes
         )
-        shapes = _nested(frozen, shapes)
-    with _quiet(), torch.no_grad():
+        if streamed is None:
+            shapes = _nested(frozen, shapes)
+    inputs = [*inputs, *states]
+    with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+        if streamed is not None:
+            stack.enter_context(streamed.traced())
         with _inside(frozen) as running:
             try:
                 program = torch.export.export(
                     frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
                 )
             except SynapseError as error:  # a layer of ours that refuses its input
-                where = f"{running[-1]}: " if running and running[-1] else ""
-                raise type(error)(f"{where}{_concrete(frozen, inputs, error)}") from error
+                concrete = _concrete(frozen, inputs, error)
+                raise type(error)(f"{_where(running)}{concrete}") from error
             except Exception as error:  # the tracer raises whatever it runs into
                 raise ExportError(_trace_error(error, running)) from error
         try:
@@ -209,9 +258,12 @@ def _trace(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool, opset:
     return graph
 
 
-def _name_border(graph: ir.Model) -> None:
-    """Keep the inputs' names, those of forward()'s arguments, and name the outputs."""
+def _name_border(graph: ir.Model, streamed: Streamed | None) -> None:
+    """Keep the inputs' names, those of forward()'s arguments, and name the outputs and states."""
     names = [value.name or "" for value in graph.graph.inputs]
+    states = [] if streamed is None else streamed.states
+    data = len(names) - len(states)
+    names[data:] = [state.name for state in states]
     stem = "output"
     taken = {*names, *graph.graph.initializers}
     while any(name.startswith(stem) for name in taken):
@@ -226,8 +278,11 @@ def _name_border(graph: ir.Model) -> None:
             outputs[i] = identity.outputs[0]
             outputs[i].shape, outputs[i].type = value.shape, value.type
         seen.add(id(value))
-    for i, value in enumerate(outputs):
-        value.name = stem if len(outputs) == 1 else f"{stem}_{i}"
+    last = len(outputs) - len(states)
+    for i, value in enumerate(outputs[:last]):
+        value.name = stem if last == 1 else f"{stem}_{i}"
+    for value, state in zip(outputs[last:], states, strict=True):
+        value.name = state.output
     for value, name in zip(graph.graph.inputs, names, strict=True):
         value.name = name
 
@@ -323,17 +378,21 @@ def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return model
 
 
-def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
-    """Write the metadata: layers, regime, what is exact, and notes on what is not."""
+def _describe(
+    model: onnx.ModelProto, frozen: nn.Module, streamed: Streamed | None, opset: int
+) -> None:
+    """Write the metadata: layers, regime, states, what is exact, and notes on what is not."""
     layers = [{"path": path, **layer.describe()} for path, layer in deployables(frozen)]
     # a wide sum is exact here and rounded in the module that was not frozen
-    sound = {
-        str(layer["path"]): bool(layer.get("power_of_two")) and not layer["wide"]
-        for layer in layers
-        if "quantized" in layer
-    }
+    sound = {str(layer["path"]): has_exact_sums(layer) for layer in layers}
     exact = exact_values(model, sound)
-    outputs = [value.name for value in model.graph.output if value.name in exact]
+    states = [] if streamed is None else streamed.states
+    hidden = {state.output for state in states}
+    outputs = [
+        value.name
+        for value in model.graph.output
+        if value.name in exact and value.name not in hidden
+    ]
     regimes = {layer["regime"] for layer in layers if "regime" in layer}
     synapses = [layer for layer in layers if "quantized" in layer]
     ours = (node for node in model.graph.node if node.domain == DOMAIN)
@@ -364,6 +423,19 @@ def _describe(model: onnx.ModelProto, frozen: nn.Module, opset: int) -> None:
         torch_version=torch.__version__,
         opset=opset,
         regime=regime,
+        streaming=streamed is not None,
+        chunk=1 if streamed is None else streamed.chunk,
+        states=tuple(
+            {
+                "input": state.name,
+                "output": state.output,
+                "dtype": str(state.example.dtype).removeprefix("torch."),
+                # the batch, first, is the stream's
+                "shape": [None, *state.example.shape[1:]],
+                "start": state.start,
+            }
+            for state in states
+        ),
         layers=tuple(layers),
         exact=tuple(outputs),
         notes=tuple(notes),

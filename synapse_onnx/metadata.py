@@ -27,6 +27,10 @@ class Metadata:
         regime: "slayer" where every value is on an integer grid and all arithmetic is exact,
             "float" where no neuron is in fixed point, else "mixed".
         streaming: whether states are inputs and outputs.
+        states: of a streaming model, one entry a state: names of its "input" and "output",
+            "dtype", "shape" (None for the batch), and the number that it has at the "start".
+        chunk: of a streaming model, the number that the steps of a call must be a multiple of;
+            only the last call of a sequence may have fewer.
         layers: one entry a layer of ours, in the order of registration: its path and what
             ``describe`` says of it.
         exact: names of graph outputs that are exact whenever the layers' inputs are on a grid
@@ -39,6 +43,8 @@ class Metadata:
     opset: int
     regime: str
     streaming: bool = False
+    states: tuple[Mapping[str, Any], ...] = ()
+    chunk: int = 1
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
@@ -51,6 +57,8 @@ class Metadata:
             "opset": str(self.opset),
             "regime": self.regime,
             "streaming": json.dumps(self.streaming),
+            "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
+            "chunk": str(self.chunk),
             "layers": json.dumps([dict(layer) for layer in self.layers], sort_keys=True),
             "exact": json.dumps(list(self.exact)),
             "notes": json.dumps(list(self.notes)),
@@ -72,6 +80,8 @@ class Metadata:
                 opset=int(props[_PREFIX + "opset"]),
                 regime=props[_PREFIX + "regime"],
                 streaming=bool(json.loads(props[_PREFIX + "streaming"])),
+                states=tuple(json.loads(props.get(_PREFIX + "states", "[]"))),
+                chunk=int(props.get(_PREFIX + "chunk", "1")),
                 layers=tuple(json.loads(props[_PREFIX + "layers"])),
                 exact=tuple(json.loads(props[_PREFIX + "exact"])),
                 notes=tuple(json.loads(props[_PREFIX + "notes"])),

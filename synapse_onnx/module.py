@@ -46,6 +46,8 @@ class Stateful(Deployable):
     #: what an error calls this layer
     noun = "layer"
     persistent_state: bool = False
+    #: states that the caller carries instead of the buffers, while a streamed graph is traced
+    carried: dict[str, Tensor] | None = None
 
     def register_state(self, name: str, dtype: torch.dtype, start: float = 0) -> None:
         """Declare a state that starts from a number."""
@@ -75,8 +77,11 @@ class Stateful(Deployable):
         Raises:
             ShapeError: the states kept are for another batch size or shape.
         """
+        names = names or tuple(self.state_starts)
+        if self.carried is not None:
+            return tuple(self.carried[name] for name in names)
         states = []
-        for name in names or tuple(self.state_starts):
+        for name in names:
             state: Tensor = getattr(self, f"{name}_state")
             depth = self.state_depth(name)
             shape = (*x.shape[:-1], *(() if depth is None else (depth,)))
@@ -99,7 +104,9 @@ class Stateful(Deployable):
 
     def save_states(self, **states: Tensor) -> None:
         """Keep the last states of a call, where they persist."""
-        if self.persistent_state:
+        if self.carried is not None:
+            self.carried.update(states)
+        elif self.persistent_state:
             for name, state in states.items():
                 setattr(self, f"{name}_state", state.detach())
 

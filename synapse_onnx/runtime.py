@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
+from synapse_onnx.files import write_atomically
+from synapse_onnx.layout import has_time
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["Session", "load_model"]
+__all__ = ["Session", "Stream", "load_model"]
 
 #: ONNX Runtime's names of element types -> NumPy's
 _DTYPES: dict[str, Any] = {
@@ -128,8 +133,27 @@ class Session:
             )
         except Exception as error:  # its classes differ from version to version
             raise ModelError(f"{where} is refused by ONNX Runtime: {_first_line(error)}") from error
-        self.inputs: tuple[str, ...] = tuple(value.name for value in self.session.get_inputs())
-        self.outputs: tuple[str, ...] = tuple(value.name for value in self.session.get_outputs())
+        self._read_metadata(where)
+        carried = {name for state in self.states for name in (state["input"], state["output"])}
+        self._input_infos = [v for v in self.session.get_inputs() if v.name not in carried]
+        self._output_infos = [v for v in self.session.get_outputs() if v.name not in carried]
+        self.inputs: tuple[str, ...] = tuple(value.name for value in self._input_infos)
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._output_infos)
+
+    def _read_metadata(self, where: str) -> None:
+        """Take the states of a streaming model from its metadata."""
+        properties = self.session.get_modelmeta().custom_metadata_map
+        try:
+            found = json.loads(properties.get("synapse_onnx.states", "[]"))
+            self.states: list[dict[str, Any]] = [dict(state) for state in found]
+            self.chunk = int(properties.get("synapse_onnx.chunk", "1"))
+            self.streaming = json.loads(properties.get("synapse_onnx.streaming", "false")) is True
+            names = {value.name for value in self.session.get_inputs()}
+            missing = [state["input"] for state in self.states if state["input"] not in names]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ModelError(f"{where}: its metadata on states cannot be read") from error
+        if missing:
+            raise ModelError(f"{where}: its metadata name a state {missing[0]} that no input has")
 
     def run(self, *inputs: ArrayLike) -> Any:
         """Run the network.
@@ -155,13 +179,48 @@ class Session:
             )
         feeds = {
             info.name: self._feed(info, value)
-            for info, value in zip(self.session.get_inputs(), inputs, strict=True)
+            for info, value in zip(self._input_infos, inputs, strict=True)
         }
+        if self.states:
+            feeds |= self.fresh_states(next(iter(feeds.values())).shape[0])
         try:
-            results = self.session.run(None, feeds)
+            results = self.session.run(list(self.outputs), feeds)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
         return results[0] if len(results) == 1 else tuple(results)
+
+    def fresh_states(self, batch: int) -> dict[str, NDArray[Any]]:
+        """Return the states that a sequence starts from, by the name of the graph's input."""
+        return {
+            state["input"]: np.full(
+                (batch, *state["shape"][1:]), state["start"], dtype=np.dtype(state["dtype"])
+            )
+            for state in self.states
+        }
+
+    def stream(self, batch: int = 1) -> Stream:
+        """Open a stream: a sequence that comes in steps or chunks, with its states kept.
+
+        Args:
+            batch: number of sequences side by side.
+
+        Raises:
+            InputError: the model was not exported for streaming, or the batch is no positive
+                integer, or not the batch that the model was exported with.
+        """
+        if not self.streaming:
+            raise InputError(
+                "the model was not exported for streaming; use export(..., streaming=True)"
+            )
+        if not (isinstance(batch, int) and batch > 0):
+            raise InputError(f"stream: batch must be a positive integer, got {batch!r}")
+        for info in self._input_infos:
+            if isinstance(info.shape[0], int) and info.shape[0] != batch:
+                raise InputError(
+                    f"stream: the model was exported with a fixed batch of {info.shape[0]}, got "
+                    f"batch={batch}"
+                )
+        return Stream(self, batch)
 
     def _feed(self, info: Any, value: ArrayLike) -> NDArray[Any]:
         array = np.asarray(value)
@@ -192,9 +251,272 @@ class Session:
         return np.ascontiguousarray(array)
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{v.name} {_layout(v.shape)}" for v in self.session.get_inputs())
-        outs = ", ".join(f"{v.name} {_layout(v.shape)}" for v in self.session.get_outputs())
-        return f"Session({ins} -> {outs}; {self.session.get_providers()[0]})"
+        ins = ", ".join(f"{v.name} {_layout(v.shape)}" for v in self._input_infos)
+        outs = ", ".join(f"{v.name} {_layout(v.shape)}" for v in self._output_infos)
+        states = f"; {len(self.states)} states" if self.streaming else ""
+        return f"Session({ins} -> {outs}{states}; {self.session.get_providers()[0]})"
+
+
+class Stream:
+    """A sequence that comes in steps or chunks; made by :meth:`Session.stream`.
+
+    The states stay in ONNX Runtime's memory, on its device, between the calls. However a sequence
+    is cut into chunks, the outputs put together are those of the whole sequence; a network that
+    averages over bins of time gives a bin when it is full, and the rest on :meth:`flush`.
+
+    Attributes:
+        batch: number of sequences side by side.
+        steps: time steps taken in since the last full :meth:`reset`.
+    """
+
+    def __init__(self, session: Session, batch: int) -> None:
+        self._session, self.batch, self.steps = session, batch, 0
+        self._ort = _onnxruntime()
+        provider = session.session.get_providers()[0]
+        self._device = "cuda" if provider in _CUDA else "cpu"
+        self._binding = session.session.io_binding()
+        self._timed = [_is_timed(info.shape) for info in session._input_infos]
+        self._states: dict[str, Any] = {}
+        #: steps that wait for the rest of their bin, an array an input
+        self._held: list[NDArray[Any]] | None = None
+        self.reset()
+
+    def reset(self, items: int | Sequence[int] | None = None) -> None:
+        """Start sequences afresh.
+
+        Args:
+            items: index, or indices, of the batch whose sequences start afresh; None for all.
+
+        Raises:
+            InputError: no such index, or single sequences in the middle of a bin of time, which
+                the whole batch has in common.
+        """
+        fresh = self._session.fresh_states(self.batch)
+        if items is None:
+            self._states = {name: self._value(array) for name, array in fresh.items()}
+            self._held, self.steps = None, 0
+            return
+        chosen = [items] if isinstance(items, int) else list(items)
+        wrong = [i for i in chosen if not (isinstance(i, int) and 0 <= i < self.batch)]
+        if wrong:
+            raise InputError(f"reset: there is no item {wrong[0]} in a batch of {self.batch}")
+        if self._held is not None:
+            raise InputError(
+                f"reset: the batch is within a bin of {self._session.chunk} time steps; reset all "
+                f"of it, or wait for the bin's end"
+            )
+        for name, start in fresh.items():
+            array = self._states[name].numpy().copy()
+            array[chosen] = start[chosen]
+            self._states[name] = self._value(array)
+
+    def step(self, *inputs: ArrayLike) -> Any:
+        """Take in one time step.
+
+        Args:
+            inputs: one array an input, (N, C[, H, W]); an input without time as it is.
+
+        Returns:
+            The outputs of this step without their time axis, one array or a tuple; None while a
+            bin of time is not full.
+
+        Raises:
+            InputError, ShapeError, ModelError: see :meth:`Session.run`.
+        """
+        self._count(inputs)
+        arrays = [np.asarray(value) for value in inputs]
+        for info, array, timed in zip(self._session._input_infos, arrays, self._timed, strict=True):
+            if timed and array.ndim != len(info.shape) - 1:
+                raise ShapeError(
+                    f"input {info.name}: a step has {len(info.shape) - 1} axes "
+                    f"{_layout(info.shape[:-1])}, got shape {array.shape}; run() takes a chunk "
+                    f"with time"
+                )
+        chunk = [a[..., np.newaxis] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+        results = self._run(chunk, last=False)
+        if results is None:
+            return None
+        outputs = [y[..., -1] for y in results]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def run(self, *inputs: ArrayLike) -> Any:
+        """Take in a chunk of the sequence, of any length.
+
+        Args:
+            inputs: one array an input, (N, C[, H, W], T).
+
+        Returns:
+            The outputs of these steps, one array or a tuple; fewer steps, or none, where the
+            network averages over bins of time.
+
+        Raises:
+            InputError, ShapeError, ModelError: see :meth:`Session.run`.
+        """
+        self._count(inputs)
+        results = self._run([np.asarray(value) for value in inputs], last=False)
+        return self._given(results)
+
+    def flush(self) -> Any:
+        """End the sequence: fill up the last bin of time with zeros, and start afresh.
+
+        Returns:
+            The outputs of that bin; arrays of no steps where no bin was begun.
+        """
+        results = None
+        if self._held is not None:
+            results = self._run(None, last=True)
+        self.reset()
+        return self._given(results)
+
+    @property
+    def states(self) -> dict[str, NDArray[Any]]:
+        """Copies of the states, by name, batch first."""
+        return {name: value.numpy().copy() for name, value in self._states.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the stream in the middle of its sequence, as an .npz file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        held = {} if self._held is None else dict(zip(self._session.inputs, self._held, strict=True))
+        arrays = {f"state:{name}": array for name, array in self.states.items()}
+        arrays |= {f"held:{name}": array for name, array in held.items()}
+        data = io.BytesIO()
+        np.savez(data, steps=np.int64(self.steps), **arrays)
+        write_atomically(path, data.getvalue())
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on where a saved stream stood.
+
+        Raises:
+            InputError: the file cannot be read, or is not the state of a stream of this network
+                and batch; the stream stays as it is.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not the saved state of a stream") from error
+        fresh = self._session.fresh_states(self.batch)
+        if "steps" not in arrays or {f"state:{name}" for name in fresh} != {
+            name for name in arrays if name.startswith("state:")
+        }:
+            raise InputError(f"{path} is not the saved state of a stream of this network")
+        for name, start in fresh.items():
+            array = arrays[f"state:{name}"]
+            if array.shape != start.shape or array.dtype != start.dtype:
+                raise InputError(
+                    f"{path}: state {name} is {array.dtype} of shape {array.shape}, and this "
+                    f"stream has {start.dtype} of shape {start.shape}"
+                )
+        held = [arrays.get(f"held:{name}") for name in self._session.inputs]
+        self._states = {name: self._value(arrays[f"state:{name}"]) for name in fresh}
+        self._held = [a for a in held if a is not None] if held[0] is not None else None
+        self.steps = int(arrays["steps"])
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _value(self, array: NDArray[Any]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+    def _count(self, inputs: Sequence[Any]) -> None:
+        names = self._session.inputs
+        if len(inputs) != len(names):
+            raise InputError(
+                f"the network takes {len(names)} input{'s'[: len(names) != 1]} "
+                f"({', '.join(names)}), got {len(inputs)}"
+            )
+
+    def _run(
+        self, inputs: Sequence[NDArray[Any]] | None, *, last: bool
+    ) -> list[NDArray[Any]] | None:
+        """Run what has come and what was held back, in whole bins; hold the rest back."""
+        session, chunk = self._session, self._session.chunk
+        infos = session._input_infos
+        if inputs is None:
+            arrays = list(self._held or [])
+        else:
+            arrays = [session._feed(i, a) for i, a in zip(infos, inputs, strict=True)]
+            for info, array in zip(infos, arrays, strict=True):
+                if array.shape[0] != self.batch:
+                    raise ShapeError(
+                        f"input {info.name}: the stream keeps states for a batch of {self.batch} "
+                        f"and got a batch of {array.shape[0]}; open another with "
+                        f"stream(batch={array.shape[0]})"
+                    )
+            lengths = {a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t}
+            if len(lengths) > 1:
+                raise ShapeError(
+                    f"the inputs of a chunk have different numbers of time steps: "
+                    f"{', '.join(map(str, sorted(lengths)))}"
+                )
+            new = lengths.pop()
+            if self._held is not None:
+                arrays = [
+                    np.concatenate([old, a], axis=-1) if t else a
+                    for old, a, t in zip(self._held, arrays, self._timed, strict=True)
+                ]
+        steps = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
+        whole = steps if last else steps // chunk * chunk
+        results = None
+        if whole:
+            parts = [a[..., :whole] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+            results = self._call(parts)
+        if inputs is not None:
+            self.steps += new
+        rest = [a[..., whole:] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+        self._held = None if whole == steps else [a.copy() for a in rest]
+        return results
+
+    def _call(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the graph once; its new states take the place of the old ones if it succeeds."""
+        session, binding = self._session, self._binding
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        for name, array in zip(session.inputs, arrays, strict=True):
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name, value in self._states.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in session.outputs:
+            binding.bind_output(name, "cpu")
+        for state in session.states:
+            binding.bind_output(state["output"], self._device)
+        try:
+            session.session.run_with_iobinding(binding)
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        values = binding.get_outputs()
+        count = len(session.outputs)
+        self._states = {
+            state["input"]: value
+            for state, value in zip(session.states, values[count:], strict=True)
+        }
+        return [value.numpy() for value in values[:count]]
+
+    def _given(self, results: list[NDArray[Any]] | None) -> Any:
+        if results is None:
+            results = [
+                np.zeros(
+                    [self.batch, *(d if isinstance(d, int) else 1 for d in info.shape[1:-1]), 0],
+                    dtype=_DTYPES[info.type],
+                )
+                for info in self._session._output_infos
+            ]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        return f"Stream(batch={self.batch}, steps={self.steps}, {len(self._states)} states)"
+
+
+#: execution providers whose memory is that of a GPU of NVIDIA's
+_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+
+def _is_timed(shape: Sequence[Any]) -> bool:
+    return has_time(len(shape))
 
 
 def _layout(shape: Sequence[Any]) -> str:

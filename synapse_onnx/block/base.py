@@ -556,20 +556,22 @@ class _Lateral(RealDense):
         super().__init__(block.num_neurons, block.num_neurons)
         del self.weight
         # in a tuple: the block holds this layer, not the other way round
-        self._block = (block,)
+        self._block: tuple[KWTA, ...] = (block,)
 
     def __getattr__(self, name: str) -> Any:
         own = name in self.__dict__["_parameters"] or name in self.__dict__["_buffers"]
-        if name == "weight" and not own:
+        if name == "weight" and not own and self.__dict__.get("_block"):
             return self._block[0].lateral_weight()
         return super().__getattr__(name)
 
     def freeze(self) -> None:
         """Store the weight that follows from the parameter."""
         if self.step is None:
-            self.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=False)
+            # register_parameter refuses a name that already gives a value
+            weight = nn.Parameter(self.weight.detach().clone(), requires_grad=False)
+            self._parameters["weight"] = weight
+            self._block = ()
         super().freeze()
-        self._block = ()  # type: ignore[assignment]
 
 
 class _Bias(Deployable):
