@@ -40,6 +40,7 @@ import synapse_onnx
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
+from synapse_onnx.layout import has_time
 
 if TYPE_CHECKING:
     import onnx
@@ -471,8 +472,21 @@ def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[
 
 def _inputs(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
     """Inputs that a caller gives: initialisers can be listed as inputs, too."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return _values([value for value in model.graph.input if value.name not in constants])
+    hidden = {tensor.name for tensor in model.graph.initializer} | _carried(model)
+    return _values([value for value in model.graph.input if value.name not in hidden])
+
+
+def _outputs(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
+    """Outputs that a caller gets: not the states of a streaming model."""
+    hidden = _carried(model)
+    return _values([value for value in model.graph.output if value.name not in hidden])
+
+
+def _carried(model: onnx.ModelProto) -> set[str]:
+    """Names of the states of a streaming model, inputs and outputs."""
+    metadata = _read_metadata(model)
+    states = metadata.states if metadata else ()
+    return {str(state[side]) for state in states for side in ("input", "output")}
 
 
 def _dtype(kind: str) -> Any:
@@ -579,8 +593,16 @@ def _layer_row(layer: Mapping[str, Any]) -> list[str]:
         bits,
         _step(layer["steps"]) if layer.get("steps") else "",
         str(layer.get("regime", "")),
-        f"{layer['threshold']:g}" if "threshold" in layer else "",
+        _threshold(layer.get("threshold")),
     ]
+
+
+def _threshold(value: Any) -> str:
+    """One threshold as a number, several as a range; a readout has none."""
+    if value is None:
+        return ""
+    values = sorted(value) if isinstance(value, list) else [value]
+    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:.3g}..{values[-1]:.3g}"
 
 
 def _print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
@@ -725,6 +747,11 @@ A network with two inputs, 64 channels and 3 images of 32x32
     is_flag=True,
     help="Fix the batch size to 1 and time to --steps; both are open by default.",
 )
+@click.option(
+    "--streaming",
+    is_flag=True,
+    help="Make every state an input and an output, so that a sequence may come in chunks.",
+)
 def export(
     source: str,
     output: str,
@@ -733,6 +760,7 @@ def export(
     opset: int,
     steps: int,
     static: bool,
+    streaming: bool,
 ) -> None:
     """Compile a torch network to one ONNX file.
 
@@ -755,7 +783,9 @@ def export(
         copy.deepcopy(module).eval()(*tensors)
     try:
         with _users_forward(source):
-            model = synapse_onnx.export(module, tensors, output, dynamic=not static, opset=opset)
+            model = synapse_onnx.export(
+                module, tensors, output, streaming=streaming, dynamic=not static, opset=opset
+            )
     except ExportError as error:  # its advice is for callers from Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
     console = _console()
@@ -768,6 +798,7 @@ def export(
             "size": _size(os.path.getsize(output)),
             "regime": metadata.regime,
             "layers": str(len(metadata.layers)),
+            **({"states": str(len(metadata.states))} if metadata.streaming else {}),
         },
     )
     if metadata.layers:
@@ -906,6 +937,37 @@ def _print_report(console: Console, report: str, *, ok: bool) -> None:
     _say(console, Text(verdict, "bold green" if ok else "bold red"))
 
 
+def _streamed(
+    session: Any, arrays: Sequence[Array], chunk: int | None, restore: str | None, save: str | None
+) -> Any:
+    """Run a streaming model chunk by chunk, from saved states and to saved states."""
+    if not session.streaming:
+        raise InputError(
+            "the model was not exported for streaming; export it with --streaming, or leave out "
+            "--chunk, --restore and --save"
+        )
+    first = arrays[0]
+    stream = session.stream(int(first.shape[0]) if first.ndim else 1)
+    if restore is not None:
+        stream.restore(restore)
+    steps = max(array.shape[-1] for array in arrays if has_time(array.ndim)) if any(
+        has_time(array.ndim) for array in arrays
+    ) else 1
+    parts = []
+    for begin in range(0, steps, chunk or steps):
+        end = begin + (chunk or steps)
+        parts.append(
+            stream.run(*(a[..., begin:end] if has_time(a.ndim) else a for a in arrays))
+        )
+    if save is None:
+        parts.append(stream.flush())
+    else:
+        stream.save(save)
+    if len(session.outputs) == 1:
+        return np.concatenate(parts, axis=-1)
+    return tuple(np.concatenate(group, axis=-1) for group in zip(*parts, strict=True))
+
+
 @main.command(
     epilog="""\b
 Example:
@@ -925,8 +987,32 @@ Example:
     metavar="OUT",
     help="File to write: .npz with the outputs' names as keys, or .npy for a single output.",
 )
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="Stream the input in chunks of so many time steps (a model exported with --streaming).",
+)
+@click.option(
+    "--restore",
+    metavar="STATE.npz",
+    help="Go on where --save left the sequence; streams.",
+)
+@click.option(
+    "--save",
+    metavar="STATE.npz",
+    help="Save the states behind the input, for --restore; streams.",
+)
 @_providers
-def run(model: str, inputs: tuple[str, ...], output: str, providers: tuple[str, ...]) -> None:
+def run(
+    model: str,
+    inputs: tuple[str, ...],
+    output: str,
+    chunk: int | None,
+    restore: str | None,
+    save: str | None,
+    providers: tuple[str, ...],
+) -> None:
     """Run a model on arrays; needs ONNX Runtime, not torch."""
     from synapse_onnx.runtime import Session
 
@@ -937,7 +1023,13 @@ def run(model: str, inputs: tuple[str, ...], output: str, providers: tuple[str, 
             f"{output} can hold one array and the model has {len(session.outputs)} outputs "
             f"({', '.join(session.outputs)}); give a name that ends in .npz"
         )
-    results = session.run(*_read_arrays(inputs, session.inputs))
+    given = _read_arrays(inputs, session.inputs)
+    if chunk is None and restore is None and save is None:
+        results = session.run(*given)
+    else:
+        if save is not None:
+            _check_target(save, ".npz")
+        results = _streamed(session, given, chunk, restore, save)
     arrays = results if isinstance(results, tuple) else (results,)
     for name, array in zip(session.outputs, arrays, strict=True):
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
@@ -971,7 +1063,8 @@ def inspect(model: str, as_json: bool) -> None:
 
     proto = load_model(model)
     metadata = _read_metadata(proto)
-    ends = {"inputs": _inputs(proto), "outputs": _values(proto.graph.output)}
+    ends = {"inputs": _inputs(proto), "outputs": _outputs(proto)}
+    states = metadata.states if metadata else ()
     opset = {item.domain: item.version for item in proto.opset_import}
     foreign = "the model was not written by synapse-onnx; its layers are not known"
     notes = list(metadata.notes) if metadata else [foreign]
@@ -996,6 +1089,9 @@ def inspect(model: str, as_json: bool) -> None:
                 for side, values in ends.items()
             },
             "exact": list(metadata.exact) if metadata else [],
+            "streaming": metadata.streaming if metadata else False,
+            "chunk": metadata.chunk if metadata else 1,
+            "states": [dict(state) for state in states],
             "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
             "notes": notes,
         }
@@ -1012,6 +1108,10 @@ def inspect(model: str, as_json: bool) -> None:
     }
     if metadata:
         facts["regime"] = metadata.regime
+        if metadata.streaming:
+            facts["streaming"] = "yes" + (
+                f", in multiples of {metadata.chunk} time steps" if metadata.chunk > 1 else ""
+            )
     _facts(console, facts)
     exact = metadata.exact if metadata else ()
     console.print()
@@ -1025,6 +1125,20 @@ def inspect(model: str, as_json: bool) -> None:
     if metadata and metadata.layers:
         console.print()
         _print_layers(metadata.layers)
+    if states:
+        console.print()
+        _table(
+            {"state": "left", "type": "left", "shape": "left", "start": "right"},
+            [
+                [
+                    str(state["input"]),
+                    str(state["dtype"]),
+                    _shape(["N", *state["shape"][1:]]),
+                    f"{state['start']:g}",
+                ]
+                for state in states
+            ],
+        )
     if notes:
         console.print()
     _notes(console, notes)

@@ -14,7 +14,10 @@ import onnx
 
 from synapse_onnx.ops import DOMAIN, get_op
 
-__all__ = ["exact_values", "has_exact_sums"]
+__all__ = ["FLOAT32_EXACT", "exact_values", "has_exact_sums"]
+
+#: integers up to this are exact in float32, and so is any sum of integers that stays below
+FLOAT32_EXACT = 1 << 24
 
 _MOVES = {
     "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather",

@@ -87,7 +87,9 @@ class Stateful(Deployable):
             shape = (*x.shape[:-1], *(() if depth is None else (depth,)))
             if not self.persistent_state or state.dim() == 1:
                 start = self.state_starts[name]
-                state = torch.full(shape, start, dtype=state.dtype, device=x.device)
+                make = {"dtype": state.dtype, "device": x.device}
+                # zeros are one node of a graph, and another number takes several
+                state = torch.full(shape, start, **make) if start else torch.zeros(shape, **make)
             elif state.dim() != len(shape) or state.shape[1:] != shape[1:]:
                 raise ShapeError(
                     f"the {self.noun} keeps its {name} state in shape {tuple(state.shape)} and got "

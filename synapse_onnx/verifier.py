@@ -17,10 +17,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,11 +32,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ModelError
-from synapse_onnx.exactness import exact_values
+from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import has_time
 from synapse_onnx.metadata import Metadata
-from synapse_onnx.module import Deployable
+from synapse_onnx.module import Deployable, named_states
 from synapse_onnx.ops import DOMAIN, get_op
 from synapse_onnx.runtime import Session, load_model
 
@@ -164,8 +165,13 @@ class _Call:
     path: str
     number: int
     layer: Deployable
-    input: Tensor
+    #: one tensor, or two where the input is complex
+    inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    def again(self, *inputs: Tensor) -> Any:
+        """The layer's argument: a pair where it is complex."""
+        return inputs if len(self.inputs) == 2 else inputs[0]
 
 
 def verify(
@@ -209,18 +215,20 @@ def verify(
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
     comparison = _Comparison(module, model, rtol=rtol, atol=atol, providers=providers)
-    variants = _variants(tensors, model)
+    variants = _variants(tensors, model, comparison.session.inputs)
     for variant in variants:
         comparison.compare(variant)
     return comparison.report(variants)
 
 
-def _variants(tensors: Sequence[Tensor], model: onnx.ModelProto) -> list[tuple[Tensor, ...]]:
+def _variants(
+    tensors: Sequence[Tensor], model: onnx.ModelProto, names: Collection[str]
+) -> list[tuple[Tensor, ...]]:
     """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
     variants = [tuple(tensors)]
     sequences = [has_time(value.dim()) for value in tensors]
     open_batch, open_time = True, any(sequences)
-    for value in model.graph.input:
+    for value in (value for value in model.graph.input if value.name in names):
         dims = value.type.tensor_type.shape.dim
         open_batch &= bool(dims) and not dims[0].HasField("dim_value")
         open_time &= not has_time(len(dims)) or not dims[-1].HasField("dim_value")
@@ -257,7 +265,7 @@ class _Comparison:
         self.facts = {path: layer.describe() for path, layer in deployables(frozen)}
         self.model = model
         self.rtol, self.atol = rtol, atol
-        self.nodes = _layer_nodes(model)
+        self.nodes = _layer_nodes(model, self.paths)
         self.session = Session(model, providers)
         self.inner = Session(_with_layer_outputs(model, self.nodes), providers)
         self.problems: list[str] = []
@@ -325,7 +333,8 @@ class _Comparison:
                 counts[path] = counts.get(path, 0) + 1
                 outputs = output if isinstance(output, tuple) else (output,)
                 given = args[0] if args else next(iter(kwargs.values()))
-                calls.append(_Call(path, counts[path], layer, given, outputs))
+                inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
+                calls.append(_Call(path, counts[path], layer, inputs, outputs))
 
             return hook
 
@@ -349,15 +358,16 @@ class _Comparison:
         sound: dict[str, bool] = {}
         for call in calls:
             facts = self.facts[call.path]
-            if "quantized" not in facts:
+            if not {"quantized", "feedback", "sums"} & set(facts):
                 continue
-            exact = bool(facts.get("power_of_two")) and not facts["wide"]
-            fine = exact and _units(call.input) <= facts["input_bound"]
+            exact = has_exact_sums(facts)
+            summed, bound = _summed(call, facts)
+            fine = exact and _units(summed) <= bound
             if exact and not fine:
                 self._note(
                     f"{call.path}: its input is too fine or too large for exact float32 sums "
-                    f"(bound: {facts['input_bound']} units of the input's grid), so it is compared "
-                    f"with a tolerance"
+                    f"(bound: {bound} units of the input's grid), so it is compared with a "
+                    f"tolerance"
                 )
             sound[call.path] = sound.get(call.path, True) and fine
         return sound
@@ -383,6 +393,8 @@ class _Comparison:
         found = self._run(self.session, tensors)
         if found is not None:
             self._outputs(expected, found, exact, valid)
+            if self.session.streaming:
+                self._streamed(tensors, found, exact)
 
     def _run(self, session: Session, tensors: Sequence[Tensor]) -> list[Array] | None:
         if len(session.inputs) != len(tensors):
@@ -434,12 +446,45 @@ class _Comparison:
             if where is not None and not row.ok:
                 self._diverged(name, reference, array, where, None)
 
+    def _streamed(
+        self, tensors: Sequence[Tensor], whole: Sequence[Array], exact: set[str]
+    ) -> None:
+        """Run the sequence once more in chunks, and compare with the whole."""
+        arrays = [value.detach().cpu().numpy() for value in tensors]
+        stream = self.session.stream(arrays[0].shape[0])
+        steps = min(a.shape[-1] for a in arrays if has_time(a.ndim))
+        cuts = [0, *(cut for cut in (1, 8) if cut < steps), steps]
+        parts = []
+        for begin, end in itertools.pairwise(cuts):
+            chunk = [a[..., begin:end] if has_time(a.ndim) else a for a in arrays]
+            parts.append(stream.run(*chunk))
+        parts.append(stream.flush())
+        several = len(self.session.outputs) > 1
+        for i, (name, reference) in enumerate(zip(self.session.outputs, whole, strict=True)):
+            if name not in exact:
+                self._note(f"{name}: float sums round otherwise in chunks, which are not compared")
+                continue
+            joined = np.concatenate([part[i] if several else part for part in parts], axis=-1)
+            label = f"{name} (in chunks)"
+            if joined.shape != reference.shape:
+                self.problems.append(
+                    f"{label}: shape {joined.shape}, and {reference.shape} in one piece"
+                )
+                continue
+            spiking = _is_spiking(reference)
+            row, where = self._compare(label, "stream", reference, joined, True, spiking, None)
+            _merge(self.rows, row)
+            if where is not None:
+                self._diverged(label, reference, joined, where, None)
+
     # -- layers ------------------------------------------------------------------------------
 
     def _layer(
         self, call: _Call, calls: int, values: dict[str, Array], exact: set[str], valid: Array
     ) -> None:
         group = self.nodes.get(call.path, [])
+        if not group and not any(self.facts[call.path].get("delays", (1,))):
+            return  # delays of no steps leave nothing to compute
         if not group or len(group) % calls:
             self.problems.append(
                 f"{call.path}: torch calls this layer {calls} times and the model has "
@@ -447,19 +492,18 @@ class _Comparison:
             )
             return
         length = len(group) // calls
-        kind = type(call.layer).__name__
-        if call.layer.spiking:
-            kind = type(call.layer).__module__.rsplit(".", 1)[-1]
-        elif getattr(call.layer, "complex", False):
-            kind = f"complex {kind}"
+        facts = self.facts[call.path]
+        kind = f"complex {facts['kind']}" if facts.get("complex") else str(facts["kind"])
         nodes = group[(call.number - 1) * length : call.number * length]
-        local_input, local, states = self._alone(call, nodes[0], values)
+        given, local, states = self._alone(call, nodes, values)
         names = _sequences(nodes[-1])
+        if getattr(call.layer, "readout", False):
+            names = names[1:2] or names  # of a filter's variables the second is the output
         for i, tensor in enumerate(call.outputs):
             # a neuron may be several nodes in a row (two integrators and a spike function), of
             # which the last counts; a wide synapse is two nodes whose outputs are added
             value = values[names[i]]
-            if not call.layer.spiking:
+            if facts.get("wide"):
                 value = sum((values[_sequences(node)[i]] for node in nodes[:-1]), start=value)
             reference = tensor.numpy()
             label = (call.path or kind) + (f" (call {call.number})" if calls > 1 else "")
@@ -477,7 +521,7 @@ class _Comparison:
             row, where = self._compare(label, kind, reference, array, same, spiking, valid)
             if not same and local is not None:
                 row, where = self._judge_alone(
-                    row, where, call, local_input, local[i].numpy(), reference, array, valid
+                    row, where, call, given, local[i].numpy(), reference, array, valid
                 )
             if where is not None:
                 self._diverged(label, reference, array, where, call)
@@ -488,15 +532,19 @@ class _Comparison:
     def _same_states(
         self,
         label: str,
-        states: Sequence[Array],
+        states: dict[str, tuple[Array, bool]],
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
     ) -> bool:
-        """Compare the last states of a neuron; they show what no spike of this run has shown."""
-        names = [name for node in nodes for name in _last_states(node)]
+        """Compare the last states of a layer; they show what no output of this run has shown."""
         same = True
-        for expected, name in zip(states, names, strict=len(states) > 0):
-            found = values[name]
+        left = dict(states)
+        for name, output in ((n, o) for node in nodes for n, o in _last_states(node)):
+            # an integrator's node has one state, whatever the neuron calls it: take them in order
+            state = output.removeprefix("last_")
+            state = state if state in left else next(iter(left))
+            expected, timed = left.pop(state)
+            found = np.moveaxis(values[name], 0, -1) if timed else values[name]
             if expected.dtype.kind == "f":
                 allowed = self.rtol * float(np.abs(expected).max(initial=0))
                 wrong = np.abs(expected - found) > allowed
@@ -505,44 +553,52 @@ class _Comparison:
             if not wrong.any():
                 continue
             same = False
-            state = name.rsplit(":", 1)[-1].replace("_", " ")
             # a state has no time axis: the first sample and neuron that are wrong
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            self._diverged(f"{label} ({state})", expected, found, place, None)
+            title = output.replace("_", " ")
+            self._diverged(f"{label} ({title})", expected, found, place, None)
         return same
 
     def _alone(
-        self, call: _Call, first: onnx.NodeProto, values: dict[str, Array]
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Array]]:
+        self, call: _Call, nodes: Sequence[onnx.NodeProto], values: dict[str, Array]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None, dict[str, tuple[Array, bool]]]:
         """Run one layer in torch on the input that it had in ONNX Runtime.
 
         Returns that input, the outputs (None where the input has another size), and the last
-        states of a neuron.
+        states by name, each with whether its last axis is time.
         """
-        array = _like(values[first.input[0]], call.input.numpy())
-        if array is None:
-            return call.input, None, []
-        tensor = torch.from_numpy(array.copy())
-        layer: Any = call.layer
-        names = getattr(layer, "states", ())
-        kept = getattr(layer, "persistent_state", False)
-        layer.reset()
-        if names:
+        # a pair enters one node, or two that norm its parts
+        entries = [name for node in nodes for name in _currents(node)][: len(call.inputs)]
+        arrays = [
+            _like(values[name], x.numpy()) for name, x in zip(entries, call.inputs, strict=True)
+        ]
+        found = [array for array in arrays if array is not None]
+        if len(found) < len(arrays):
+            return call.inputs, None, {}
+        tensors = tuple(torch.from_numpy(array.copy()) for array in found)
+        kept = [(layer, state) for _, layer, state in named_states(call.layer)]
+        before = [(layer, layer.persistent_state) for layer, _ in kept]
+        call.layer.reset()
+        for layer, _ in kept:
             layer.persistent_state = True
         with torch.no_grad():
-            result = layer(tensor)
-        states = [getattr(layer, f"{name}_state").numpy() for name in names]
-        if names:
-            layer.persistent_state = kept
-        layer.reset()
-        return tensor, result if isinstance(result, tuple) else (result,), states
+            result = call.layer(call.again(*tensors))
+        states = {}
+        for layer, state in kept:
+            value: Tensor = getattr(layer, f"{state}_state")
+            if value.dim() > 1:
+                states[state] = (value.numpy(), layer.state_depth(state) is not None)
+        for layer, persistent in before:
+            layer.persistent_state = persistent
+        call.layer.reset()
+        return tensors, result if isinstance(result, tuple) else (result,), states
 
     def _judge_alone(
         self,
         row: Row,
         where: tuple[int, ...] | None,
         call: _Call,
-        local_input: Tensor,
+        given: Sequence[Tensor],
         local: Array,
         reference: Array,
         array: Array,
@@ -554,12 +610,14 @@ class _Comparison:
         says nothing. A layer is right if its input is torch's within the tolerance until then,
         and if its output is what torch makes of the very same input, for ever.
         """
-        wanted = call.input.numpy()
-        off = np.abs(wanted.astype(np.float64) - local_input.numpy())
-        allowed = self.atol + self.rtol * float(np.abs(wanted).max(initial=0))
-        drifted = bool((np.where(_within(wanted, valid), off, 0.0) > allowed).any())
+        drifted = False
+        for tensor, found in zip(call.inputs, given, strict=True):
+            wanted = tensor.numpy()
+            off = np.abs(wanted.astype(np.float64) - found.numpy())
+            allowed = self.atol + self.rtol * float(np.abs(wanted).max(initial=0))
+            drifted |= bool((np.where(_within(wanted, valid), off, 0.0) > allowed).any())
         if call.layer.spiking:
-            wrong = (local != array) & ~_at_threshold(call, local_input, self.rtol)
+            wrong = (local != array) & ~_at_threshold(call, given, self.rtol)
         else:
             wrong = ~(np.abs(local.astype(np.float64) - array) <= row.tolerance)
         flipped = reference != array
@@ -634,7 +692,7 @@ class _Comparison:
 
     def report(self, variants: Sequence[Sequence[Tensor]]) -> Report:
         """Put the report together."""
-        outputs = tuple(self.rows[name] for name in self.session.outputs if name in self.rows)
+        outputs = tuple(self.rows.values())
         layers = tuple(self.layer_rows.values())
         flips = [row.spike_flips for row in layers if row.spike_flips is not None]
         if not flips:
@@ -684,28 +742,46 @@ def _is_spiking(values: Array) -> bool:
 
 
 def _margins(call: _Call) -> Array:
-    """How far the membrane is above the threshold, in torch, everywhere."""
+    """How far the membrane is above what it must reach, in torch, everywhere."""
     neuron: Any = call.layer
     neuron.reset()
     with torch.no_grad():
-        margin: Array = (neuron.membrane(call.input) - neuron.threshold).cpu().numpy()
+        margin: Array = neuron.margin(call.again(*call.inputs)).cpu().numpy()
     neuron.reset()
     return margin
 
 
-def _at_threshold(call: _Call, currents: Tensor, rtol: float) -> Array:
+def _at_threshold(call: _Call, currents: Sequence[Tensor], rtol: float) -> Array:
     """Where a float membrane is so near the threshold that one rounding decides on the spike.
 
     Nowhere in fixed point: there the same currents give the same spikes.
     """
     neuron: Any = call.layer
     if neuron.regime != "float":
-        return np.zeros(currents.shape, dtype=bool)
+        return np.zeros(currents[0].shape, dtype=bool)
     with torch.no_grad():
-        membrane = neuron.membrane(currents)
+        near: Array = neuron.undecided(call.again(*currents), rtol).numpy()
     neuron.reset()
-    near: Array = ((membrane - neuron.threshold).abs() <= rtol * membrane.abs()).numpy()
     return near
+
+
+def _summed(call: _Call, facts: dict[str, Any]) -> tuple[Tensor, int]:
+    """What a layer sums over, and the largest value of it whose sums are exact, in its units."""
+    if "feedback" in facts:
+        return call.outputs[0], int(facts["feedback"].get("input_bound", 0))
+    if "quantized" in facts:
+        return call.inputs[0], int(facts.get("input_bound", 0))
+    terms = math.ceil(call.inputs[0].numel() / call.outputs[0].numel())
+    return call.inputs[0], (FLOAT32_EXACT - 1) // terms
+
+
+def _currents(node: onnx.NodeProto) -> list[str]:
+    """Names of the values that enter a node as sequences."""
+    return [
+        name
+        for name, kind in zip(node.input, get_op(node.op_type).inputs, strict=False)
+        if kind.startswith("x")
+    ]
 
 
 def _like(array: Array, reference: Array) -> Array | None:
@@ -739,21 +815,28 @@ def _first(mask: Array) -> tuple[int, ...] | None:
     return tuple(int(i) for i in places[order[0]])
 
 
-def _layer_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """Map the path of each layer to its nodes, in the order of the graph."""
+def _layer_nodes(
+    model: onnx.ModelProto, layers: Collection[str]
+) -> dict[str, list[onnx.NodeProto]]:
+    """Map the path of each layer to its nodes, in the order of the graph.
+
+    A node of a part of a layer (a neuron's norm, say) is the layer's.
+    """
     nodes: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             props = {prop.key: prop.value for prop in node.metadata_props}
-            nodes.setdefault(props.get("synapse_onnx.layer", ""), []).append(node)
+            path = props.get("synapse_onnx.layer", "")
+            holders = [layer for layer in layers if f"{path}.".startswith(f"{layer}.") or not layer]
+            nodes.setdefault(max(holders, key=len, default=path), []).append(node)
     return nodes
 
 
 def _watched(nodes: dict[str, list[onnx.NodeProto]]) -> Iterator[str]:
     """Names of the values that the comparison needs: what every layer got and what it gave."""
     for node in (node for group in nodes.values() for node in group):
-        yield node.input[0]
-        yield from node.output
+        yield from _currents(node)
+        yield from (name for name in node.output if name)
 
 
 def _sequences(node: onnx.NodeProto) -> list[str]:
@@ -765,17 +848,25 @@ def _sequences(node: onnx.NodeProto) -> list[str]:
     ]
 
 
-def _last_states(node: onnx.NodeProto) -> list[str]:
-    """Names of a node's outputs that are last states."""
-    return [name for name in node.output if name and name not in _sequences(node)]
+def _last_states(node: onnx.NodeProto) -> list[tuple[str, str]]:
+    """Values of a node's outputs that are last states, each with the name of the output."""
+    return [
+        (name, output)
+        for name, output in zip(node.output, get_op(node.op_type).outputs, strict=False)
+        if name and output.startswith("last_")
+    ]
 
 
 def _with_layer_outputs(
     model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
 ) -> onnx.ModelProto:
-    """Return a copy of the model that also returns the sequences of every layer."""
+    """Return a copy of the model that also returns the sequences and last states of every layer."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
+    with contextlib.suppress(ModelError):  # a session leaves the states of a stream out
+        known = Metadata.read(model)
+        shown = tuple({**state, "output": ""} for state in known.states)
+        replace(known, states=shown).write(copied)
     present = {value.name for value in copied.graph.output}
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     for name in _watched(nodes):

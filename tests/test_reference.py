@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,10 @@ FOLDER = Path(__file__).parent / "reference"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
 SYNAPSES = [name for name in FILES if name.startswith("synapse")]
 NEURONS = [name for name in FILES if name.startswith("neuron")]
+NETWORKS = [name for name in FILES if name.startswith("net")]
+DELAYS = [name for name in FILES if name.startswith("axon")]
+
+ACTIVATIONS = {"relu": torch.relu, None: None}
 
 #: float sums in another order: relative to the largest reference value
 FLOAT = 1e-5
@@ -30,9 +35,67 @@ class Case:
 
     layer: nn.Module
     kwargs: dict[str, Any]
-    input: Tensor
+    #: one input, or the parts of a complex one
+    inputs: tuple[Tensor, ...]
     outputs: list[np.ndarray]
     exact: bool
+
+    def arrays(self) -> list[np.ndarray]:
+        return [x.numpy() for x in self.inputs]
+
+
+class Parts(nn.Module):
+    """A resonator whose complex current comes as two arguments."""
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    def forward(self, real: Tensor, imag: Tensor) -> Tensor:
+        return self.neuron((real, imag))
+
+
+class Layers(nn.Module):
+    """A network of blocks that returns what every block returns."""
+
+    def __init__(self, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        results = []
+        for block in self.blocks:
+            x = block(x)
+            results.append(x)
+        return tuple(results)
+
+
+def build(kind: str, kwargs: dict[str, Any], *, hooked: bool) -> nn.Module:
+    """The layer or network that a case was recorded from."""
+    arguments = dict(kwargs)
+    if kind.startswith("synapse"):
+        module = so.synapse.complex if ".complex." in kind else so.synapse
+        if kind.endswith("ool"):
+            arguments["merge_channels"] = True  # as lava-dl computes it
+        arguments["pre_hook_fx"] = so.quantize.q8 if hooked else None
+        return getattr(module, kind.rsplit(".", 1)[-1])(**arguments)
+    if kind.startswith("axon"):
+        return so.axon.Delay(**arguments)
+    if kind.startswith("net"):
+        namespace, parameters = getattr(so.block, kwargs["neuron"]), dict(kwargs["neuron_params"])
+        if "activation" in parameters:
+            parameters["activation"] = ACTIVATIONS[parameters["activation"]]
+        return Layers(
+            [
+                getattr(namespace, name)(
+                    *([] if name in ("Flatten", "Average") else [parameters]), *args, **more
+                )
+                for name, args, more in kwargs["blocks"]
+            ]
+        )
+    if "activation" in arguments:
+        arguments["activation"] = ACTIVATIONS[arguments["activation"]]
+    return getattr(so.neuron, kind.rsplit(".", 1)[-1]).Neuron(**arguments)
 
 
 @cache
@@ -40,16 +103,8 @@ def load(name: str) -> Case:
     with np.load(FILES[name]) as file:
         arrays = {key: file[key] for key in file.files}
     kind, kwargs = str(arrays["kind"]), json.loads(str(arrays["kwargs"]))
-    arguments = dict(kwargs)
-    quantized = arguments.pop("quantize", None) == "q8"
-    if kind.startswith("synapse"):
-        module = so.synapse.complex if ".complex." in kind else so.synapse
-        if kind.endswith("ool"):
-            arguments["merge_channels"] = True  # as lava-dl computes it
-        arguments["pre_hook_fx"] = so.quantize.q8 if quantized else None
-        layer = getattr(module, kind.rsplit(".", 1)[-1])(**arguments)
-    else:
-        layer = so.neuron.cuba.Neuron(**arguments)
+    hooked = kwargs.pop("quantize", None) == "q8"
+    layer = build(kind, kwargs, hooked=hooked)
     layer.load_state_dict(
         {
             key.removeprefix("param."): torch.from_numpy(value)
@@ -57,9 +112,27 @@ def load(name: str) -> Case:
             if key.startswith("param.")
         }
     )
-    outputs = [arrays[key] for key in ("output", "output_real", "output_imag") if key in arrays]
-    exact = quantized or kind.startswith("neuron")
-    return Case(layer.eval(), kwargs, torch.from_numpy(arrays["input"]), outputs, exact)
+    names = [key for key in ("output", "output_real", "output_imag") if key in arrays]
+    if kind.startswith("net"):
+        names = sorted((key for key in arrays if key.startswith("layer")), key=lambda k: int(k[5:]))
+        assert np.array_equal(arrays[names[-1]], arrays["output"])
+    inputs = [key for key in ("input", "input_real", "input_imag") if key in arrays]
+    if len(inputs) == 2:
+        layer = Parts(layer)
+    return Case(
+        layer.eval(),
+        kwargs,
+        tuple(torch.from_numpy(arrays[key]) for key in inputs),
+        [arrays[key] for key in names],
+        hooked or not kind.startswith("synapse"),
+    )
+
+
+def reset(module: nn.Module) -> None:
+    """Forget the states of every layer."""
+    for layer in module.modules():
+        if hasattr(layer, "reset"):
+            layer.reset()
 
 
 def compare(case: Case, found: Any) -> None:
@@ -75,7 +148,8 @@ def compare(case: Case, found: Any) -> None:
 
 
 def test_the_cases_are_all_here() -> None:
-    assert (len(SYNAPSES), len(NEURONS)) == (176, 24)
+    counts = (len(SYNAPSES), len(NEURONS), len(NETWORKS), len(DELAYS))
+    assert counts == (176, 87, 9, 2)
     assert all(np.abs(output).sum() > 0 for name in FILES for output in load(name).outputs)
 
 
@@ -83,78 +157,76 @@ def test_the_cases_are_all_here() -> None:
 def test_synapse(name: str) -> None:
     case = load(name)
     with torch.no_grad():
-        found = case.layer(case.input)
+        found = case.layer(*case.inputs)
     compare(case, tuple(y.numpy() for y in found) if isinstance(found, tuple) else found.numpy())
-    model = so.export(case.layer, case.input)
-    compare(case, so.Session(model).run(case.input.numpy()))
+    model = so.export(case.layer, case.inputs)
+    compare(case, so.Session(model).run(*case.arrays()))
 
 
 @pytest.mark.parametrize("name", [name for name in SYNAPSES if "ool" in name])
 def test_merged_pools_are_lava_dl_bit_for_bit(name: str) -> None:
     case = load(name)
     with torch.no_grad():
-        found = case.layer(case.input)
+        found = case.layer(*case.inputs)
     found = found if isinstance(found, tuple) else (found,)
     for value, reference in zip(found, case.outputs, strict=True):
         np.testing.assert_array_equal(value.numpy(), reference)
 
 
-@pytest.mark.parametrize("name", NEURONS)
-def test_neuron_whole(name: str) -> None:
+def in_torch(case: Case) -> Any:
+    reset(case.layer)
+    with torch.no_grad():
+        found = case.layer(*case.inputs)
+    return tuple(y.numpy() for y in found) if isinstance(found, tuple) else found.numpy()
+
+
+@pytest.mark.parametrize("name", [*NEURONS, *NETWORKS, *DELAYS])
+def test_neurons_delays_and_every_layer_of_networks(name: str) -> None:
     case = load(name)
-    for training in (True, False):  # two code paths: composed, and fused
-        case.layer.train(training)
-        case.layer.reset()
-        with torch.no_grad():
-            compare(case, case.layer(case.input).numpy())
-    case.layer.reset()
-    compare(case, so.Session(so.export(case.layer, case.input)).run(case.input.numpy()))
-
-
-class Stateful(nn.Module):
-    """The CUBA op with its states as inputs and outputs."""
-
-    def __init__(self, neuron: so.neuron.cuba.Neuron) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.register_buffer("current_decay", neuron.decay("current_decay").detach())
-        self.register_buffer("voltage_decay", neuron.decay("voltage_decay").detach())
-
-    def forward(self, x: Tensor, current: Tensor, voltage: Tensor) -> tuple[Tensor, ...]:
-        n = self.neuron
-        return torch.ops.synapse.cuba(
-            x, self.current_decay, self.voltage_decay, current, voltage,
-            n.s_scale, n.integer_threshold, 1.0, 1.0, n.graded_spike,
-        )  # fmt: skip
+    compare(case, in_torch(case))
+    compare(case, so.Session(so.export(case.layer, case.inputs)).run(*case.arrays()))
+    if "chunked" not in name:
+        # a second code path: what autograd follows
+        found = copy.deepcopy(case.layer).train()(*case.inputs)
+        several = isinstance(found, tuple)
+        compare(case, tuple(y.detach() for y in found) if several else found.detach().numpy())
 
 
 @pytest.mark.parametrize("name", [name for name in NEURONS if name.endswith("chunked")])
 @pytest.mark.parametrize("length", [1, 7, 23])
-def test_neuron_in_chunks(name: str, length: int) -> None:
+def test_neurons_in_chunks_in_torch(name: str, length: int) -> None:
     case = load(name)
     assert case.kwargs["persistent_state"]
-    case.layer.reset()
-    chunks = case.input.split(length, dim=-1)
+    reset(case.layer)
+    chunks = zip(*(x.split(length, dim=-1) for x in case.inputs), strict=True)
     with torch.no_grad():
-        compare(case, torch.cat([case.layer(chunk) for chunk in chunks], dim=-1).numpy())
-    case.layer.reset()
-
-    session = stateful_session(name)
-    states = [np.zeros(case.input.shape[:-1], np.int64)] * 2
-    spikes = []
-    for chunk in chunks:
-        y, *states = session.run(chunk.numpy(), *states)
-        spikes.append(y)
-    compare(case, np.concatenate(spikes, axis=-1))
+        compare(case, torch.cat([case.layer(*chunk) for chunk in chunks], dim=-1).numpy())
+    reset(case.layer)
 
 
 @cache
-def stateful_session(name: str) -> so.Session:
+def stream_of(name: str) -> Any:
     case = load(name)
-    state = torch.zeros(case.input.shape[:-1], dtype=torch.int64)
-    states = [state] * 2
-    model = so.export(Stateful(case.layer), (case.input, *states))
-    return so.Session(model)
+    session = so.Session(so.export(case.layer, case.inputs, streaming=True))
+    return session.stream(case.inputs[0].shape[0])
+
+
+@pytest.mark.parametrize("name", [*NEURONS, *NETWORKS, *DELAYS])
+def test_streams_in_chunks(name: str) -> None:
+    """The recorded output of the whole, step by step and in chunks."""
+    case, stream = load(name), stream_of(name)
+    steps = case.inputs[0].shape[-1]
+    for length in (1, 7, steps):
+        stream.reset()
+        parts = [
+            stream.run(*(x[..., t : t + length] for x in case.arrays()))
+            for t in range(0, steps, length)
+        ]
+        if isinstance(parts[0], tuple):
+            joined: Any = tuple(np.concatenate(group, -1) for group in zip(*parts, strict=True))
+        else:
+            joined = np.concatenate(parts, -1)
+        compare(case, joined)
 
 
 #: one kind of each layer, q8, so that equality can be asked for
@@ -169,11 +241,11 @@ KINDS = [
 def test_one_file_serves_all_lengths_and_batches(name: str) -> None:
     case = load(name)
     case.layer.eval()
-    session = so.Session(so.export(case.layer, case.input))
+    session = so.Session(so.export(case.layer, case.inputs))
     generator = torch.Generator().manual_seed(0)
     for steps in (1, 7, 50):
         for batch in (1, 3):
-            shape = (batch, *case.input.shape[1:-1], steps)
+            shape = (batch, *case.inputs[0].shape[1:-1], steps)
             x = torch.randint(-8, 24, shape, generator=generator).float() / 8
             if hasattr(case.layer, "reset"):
                 case.layer.reset()

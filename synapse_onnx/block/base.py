@@ -82,8 +82,9 @@ class _Synaptic(Block):
         mask: Tensor | None = None,
     ) -> None:
         changes = {"norm": None} if self.plain and "norm" in neuron_params else {}
-        self.neuron = self._neuron(neuron_params, **changes)
+        neuron = self._neuron(neuron_params, **changes)
         self.synapse = getattr(self.synapses, self.layer)(**arguments)
+        self.neuron = neuron  # behind the synapse, for layers are listed in this order
         hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         self.synapse.pre_hook_fx = hook
         self._mask(mask, hook)
@@ -350,7 +351,7 @@ class _Mean(Deployable):
 
     def describe(self) -> dict[str, Any]:
         """Return the kind; sums over a grid are exact while they are short enough."""
-        return {"kind": type(self).__name__, "sums": True}
+        return {"kind": type(self).__name__.lstrip("_"), "sums": True}
 
 
 class _Average(_Mean):
@@ -458,9 +459,10 @@ class Affine(Block):
     ) -> None:
         super().__init__(count_log)
         self.dynamics = dynamics
-        self.neuron = self._neuron(neuron_params)
-        self.neuron.as_readout()
+        neuron = self._neuron(neuron_params)
+        neuron.as_readout()
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        self.neuron = neuron
         hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         self.synapse.pre_hook_fx = hook
         _Synaptic._mask(self, mask, hook)  # type: ignore[arg-type]
@@ -533,11 +535,12 @@ class Recurrent(_Looped):
     ) -> None:
         super().__init__(count_log)
         self.num_neurons = out_neurons
-        self.neuron = self._neuron(neuron_params)
-        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
+        neuron = self._neuron(neuron_params)
+        hook = neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         make = self.synapses.Dense
         self.input_synapse = make(in_neurons, out_neurons, weight_scale, weight_norm)
         self.recurrent_synapse = make(out_neurons, out_neurons, weight_scale, weight_norm)
+        self.neuron = neuron
         for each in (self.input_synapse, self.recurrent_synapse):
             each.pre_hook_fx = hook
             each.requires_grad_(requires_grad)
@@ -630,8 +633,9 @@ class KWTA(_Looped):
         if not 0 <= self_excitation <= 1:
             raise InputError(f"self_excitation must lie in [0, 1], got {self_excitation}")
         self.num_neurons, self.num_winners = out_neurons, num_winners
-        self.neuron = self._neuron(neuron_params)
+        neuron = self._neuron(neuron_params)
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        self.neuron = neuron
         hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         self.synapse.pre_hook_fx = hook
         self.self_excitation = nn.Parameter(
@@ -679,8 +683,9 @@ class Decoded(Block):
         count_log: bool = False,
     ) -> None:
         super().__init__(count_log)
-        self.neuron = self._neuron(neuron_params)
+        neuron = self._neuron(neuron_params)
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
+        self.neuron = neuron
         hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         self.synapse.pre_hook_fx = hook
 

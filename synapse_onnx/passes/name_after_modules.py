@@ -89,4 +89,9 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.Symbo
     symbol = _symbol(dim)
     if symbol is None:
         return dim
-    return ir.SymbolicDim(_SYMBOL.sub(lambda m: names.get(m.group(), m.group()), symbol))
+    # what the values decide (u0) is the number of bins of time: nothing else here depends on them
+    return ir.SymbolicDim(
+        _SYMBOL.sub(
+            lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol
+        )
+    )
