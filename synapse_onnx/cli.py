@@ -950,15 +950,15 @@ def _streamed(
     stream = session.stream(int(first.shape[0]) if first.ndim else 1)
     if restore is not None:
         stream.restore(restore)
-    steps = max(array.shape[-1] for array in arrays if has_time(array.ndim)) if any(
-        has_time(array.ndim) for array in arrays
-    ) else 1
+    steps = (
+        max(array.shape[-1] for array in arrays if has_time(array.ndim))
+        if any(has_time(array.ndim) for array in arrays)
+        else 1
+    )
     parts = []
     for begin in range(0, steps, chunk or steps):
         end = begin + (chunk or steps)
-        parts.append(
-            stream.run(*(a[..., begin:end] if has_time(a.ndim) else a for a in arrays))
-        )
+        parts.append(stream.run(*(a[..., begin:end] if has_time(a.ndim) else a for a in arrays)))
     if save is None:
         parts.append(stream.flush())
     else:

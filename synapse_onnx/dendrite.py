@@ -54,6 +54,7 @@ class Sigma(Stateful):
                 f"the sigma decoder was built up with shape {tuple(self.shape)} (C[, H, W]) and "
                 f"got an input of shape {tuple(input.shape)}"
             )
+        y: Tensor
         y, last = sigma(input, *self.load_states(input))
         self.save_states(total=last)
         return y

@@ -219,9 +219,7 @@ def _trace(
         inputs = _at_least_twos(inputs)
         dims = {name: torch.export.Dim(name) for name in ("N", "T")}
         open_axes = [_open_axes(value) for value in inputs] + [{0: "N"} for _ in states]
-        shapes = tuple(
-            {axis: dims[name] for axis, name in axes.items()} for axes in open_axes
-        )
+        shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in open_axes)
         if streamed is None:
             shapes = _nested(frozen, shapes)
     inputs = [*inputs, *states]

@@ -54,7 +54,9 @@ class Stateful(Deployable):
         if "_state_starts" not in self.__dict__:
             self._state_starts: dict[str, float] = {}
         self._state_starts[name] = start
-        self.register_buffer(f"{name}_state", torch.full((1,), start, dtype=dtype), persistent=False)
+        self.register_buffer(
+            f"{name}_state", torch.full((1,), start, dtype=dtype), persistent=False
+        )
 
     @property
     def state_starts(self) -> dict[str, float]:
@@ -69,7 +71,9 @@ class Stateful(Deployable):
         """Forget the states: the next call starts afresh, with any batch size."""
         for name, start in self.state_starts.items():
             old: Tensor = getattr(self, f"{name}_state")
-            setattr(self, f"{name}_state", torch.full((1,), start, dtype=old.dtype, device=old.device))
+            setattr(
+                self, f"{name}_state", torch.full((1,), start, dtype=old.dtype, device=old.device)
+            )
 
     def load_states(self, x: Tensor, *names: str) -> tuple[Tensor, ...]:
         """Return the states (all, or those named) that a sequence x (N, C[, H, W], T) starts from.
@@ -87,9 +91,9 @@ class Stateful(Deployable):
             shape = (*x.shape[:-1], *(() if depth is None else (depth,)))
             if not self.persistent_state or state.dim() == 1:
                 start = self.state_starts[name]
-                make = {"dtype": state.dtype, "device": x.device}
-                # zeros are one node of a graph, and another number takes several
-                state = torch.full(shape, start, **make) if start else torch.zeros(shape, **make)
+                state = torch.zeros(shape, dtype=state.dtype, device=x.device)
+                if start:
+                    state = state + start
             elif state.dim() != len(shape) or state.shape[1:] != shape[1:]:
                 raise ShapeError(
                     f"the {self.noun} keeps its {name} state in shape {tuple(state.shape)} and got "

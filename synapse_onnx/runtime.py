@@ -379,11 +379,13 @@ class Stream:
         Raises:
             InputError: the file cannot be written.
         """
-        held = {} if self._held is None else dict(zip(self._session.inputs, self._held, strict=True))
+        held = (
+            {} if self._held is None else dict(zip(self._session.inputs, self._held, strict=True))
+        )
         arrays = {f"state:{name}": array for name, array in self.states.items()}
         arrays |= {f"held:{name}": array for name, array in held.items()}
         data = io.BytesIO()
-        np.savez(data, steps=np.int64(self.steps), **arrays)
+        np.savez(data, **arrays | {"steps": np.array(self.steps)})  # type: ignore[arg-type]
         write_atomically(path, data.getvalue())
 
     def restore(self, path: str | os.PathLike[str]) -> None:

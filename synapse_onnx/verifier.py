@@ -446,14 +446,14 @@ class _Comparison:
             if where is not None and not row.ok:
                 self._diverged(name, reference, array, where, None)
 
-    def _streamed(
-        self, tensors: Sequence[Tensor], whole: Sequence[Array], exact: set[str]
-    ) -> None:
+    def _streamed(self, tensors: Sequence[Tensor], whole: Sequence[Array], exact: set[str]) -> None:
         """Run the sequence once more in chunks, and compare with the whole."""
         arrays = [value.detach().cpu().numpy() for value in tensors]
         stream = self.session.stream(arrays[0].shape[0])
         steps = min(a.shape[-1] for a in arrays if has_time(a.ndim))
-        cuts = [0, *(cut for cut in (1, 8) if cut < steps), steps]
+        # chunks of 1, 2, 3, ... steps: many places at which a state that is lost would show
+        lengths = itertools.accumulate(range(1, steps + 1))
+        cuts = [0, *itertools.takewhile(lambda cut: cut < steps, lengths), steps]
         parts = []
         for begin, end in itertools.pairwise(cuts):
             chunk = [a[..., begin:end] if has_time(a.ndim) else a for a in arrays]
@@ -498,7 +498,9 @@ class _Comparison:
         given, local, states = self._alone(call, nodes, values)
         names = _sequences(nodes[-1])
         if getattr(call.layer, "readout", False):
-            names = names[1:2] or names  # of a filter's variables the second is the output
+            # of a filter's variables one is the output
+            equation: Any = call.layer.equation
+            names = [names[equation.traces.index(equation.readout)]] if len(names) > 1 else names
         for i, tensor in enumerate(call.outputs):
             # a neuron may be several nodes in a row (two integrators and a spike function), of
             # which the last counts; a wide synapse is two nodes whose outputs are added

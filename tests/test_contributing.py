@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 _SET_UP = """
 import sys
-import synapse_onnx.ops as package
+import importlib
 
+package = importlib.import_module("synapse_onnx." + sys.argv[2])
 package.__path__.append(sys.argv[1])  # as if the file lay in the package's own folder
 """
 
@@ -60,22 +61,80 @@ print("done", len(op.samples()))
 _TESTS = """
 import pytest
 
-sys.exit(pytest.main(["tests/test_ops.py", "-k", sys.argv[2], "-q", "-p", "no:cacheprovider"]))
+sys.exit(pytest.main(["tests/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
+"""
+
+_NEURON = """
+import numpy as np, torch
+import synapse_onnx as so
+from synapse_onnx import ops
+from synapse_onnx.neuron.base import Common
+
+assert "soft" in so.neuron.kinds()
+assert {"Soft", "SoftFloat", "SoftDynamics", "RecurrentSoft"} <= set(ops.all_ops())
+generator = torch.Generator().manual_seed(0)
+x = (torch.rand(2, 6, 40, generator=generator) < 0.4).float()
+arguments = so.neuron.soft.Neuron.example
+
+# the equation of the docstring, in Python's integers
+neuron = so.neuron.soft.Neuron(**arguments).eval()
+level, keep = neuron.integer_threshold, 4096 - round(neuron.decay.item())
+expected = np.zeros(x.shape, np.float32)
+for index in np.ndindex(2, 6):
+    v = 0
+    for t in range(40):
+        v = int(v * keep / 4096) + int(4096 * x[(*index, t)])
+        expected[(*index, t)] = v >= level
+        v -= level if v >= level else 0
+assert 0 < expected.sum() < expected.size
+np.testing.assert_array_equal(neuron(x).numpy(), expected)
+
+blocks = so.block.soft
+for regime in ("slayer", "float"):
+    torch.manual_seed(0)
+    given = arguments | {"regime": regime, "requires_grad": True}
+    net = torch.nn.Sequential(
+        blocks.Dense(given, 6, 8, weight_scale=2, delay=True),
+        blocks.Recurrent(given, 8, 8, weight_scale=2),
+        blocks.Affine(given, 8, 2),
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    losses = []
+    for _ in range(25):
+        loss = (net(x).mean(-1) - torch.tensor([1.0, -0.5])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
+    net.eval()
+    y = net(x).detach().numpy()
+    for streaming in (False, True):
+        model = so.export(net, x, streaming=streaming)
+        report = so.verify(net, model, x)
+        assert report.ok, str(report)
+    stream = so.Session(model).stream(2)
+    parts = [stream.run(chunk.numpy()) for chunk in x.split([1, 9, 30], dim=-1)]
+    np.testing.assert_allclose(np.concatenate(parts, -1), y, rtol=1e-4, atol=1e-5)
+print("done")
 """
 
 
-def recipe() -> str:
-    """The one Python block of CONTRIBUTING.md."""
+def recipe(which: int = 0) -> str:
+    """A Python block of CONTRIBUTING.md: the op, or the neuron."""
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return block
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    return str(blocks[which])
 
 
-def run(program: str, folder: Path, block: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with the recipe's file, and nothing else, added to the ops."""
-    (folder / "low_pass.py").write_text(block)
+def run(
+    program: str, folder: Path, block: str, *args: str, package: str = "ops"
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with the recipe's file, and nothing else, added to a package."""
+    (folder / {"ops": "low_pass.py", "neuron": "soft.py"}[package]).write_text(block)
     return subprocess.run(
-        [sys.executable, "-c", _SET_UP + program, str(folder), *args],
+        [sys.executable, "-c", _SET_UP + program, str(folder), package, *args],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ,
     )  # fmt: skip
 
@@ -109,3 +168,28 @@ def test_the_tests_of_all_ops_find_a_mistake_in_it(tmp_path: Path, right: str, w
     result = run(_TESTS, tmp_path, broken, "LowPass-binary and reference")
     assert result.returncode == 1, result.stdout
     assert "test_torch_equals_onnx_runtime_equals_the_reference[LowPass-" in result.stdout
+
+
+def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
+    result = run(_NEURON, tmp_path, recipe(1), package="neuron")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["done"]
+    assert "Soft" not in ops.all_ops()  # in this process
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "caught_by"),
+    [
+        ("v - c.threshold, v)", "0, v)", "AssertionError"),
+        ('fires = ("voltage",)', 'fires = ("current",)', "KeyError: 'current'"),
+        ('State("voltage",', 'State("decay",', "RegistryError: equation Soft: decay names two"),
+    ],
+    ids=["reset", "variable", "names"],
+)
+def test_a_mistake_in_the_neuron_is_found(
+    tmp_path: Path, right: str, wrong: str, caught_by: str
+) -> None:
+    assert recipe(1).count(right) == 1
+    result = run(_NEURON, tmp_path, recipe(1).replace(right, wrong), package="neuron")
+    assert result.returncode == 1
+    assert caught_by in result.stderr

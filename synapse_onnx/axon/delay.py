@@ -33,7 +33,11 @@ class _DelayGradient(torch.autograd.Function):
         output, delay = ctx.saved_tensors
         before = torch.cat([torch.zeros_like(output[..., :1]), output[..., :-1]], dim=-1)
         slope = (grads[0] * (before - output)).sum(dim=(0, -1))
-        return grads[0], ctx.scale * slope.reshape(delay.numel(), -1).sum(1).reshape(delay.shape), None
+        return (
+            grads[0],
+            ctx.scale * slope.reshape(delay.numel(), -1).sum(1).reshape(delay.shape),
+            None,
+        )
 
 
 class _Line(Stateful):

@@ -113,8 +113,9 @@ class Delta(Stateful):
 
     def margin(self, input: Tensor) -> Tensor:
         """Return how far the change is above the threshold, over time."""
-        sent = self(input)
-        return sent.abs() - self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 2))
+        level = self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 2))
+        margin: Tensor = self(input).abs() - level
+        return margin
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the threshold from the checkpoint."""

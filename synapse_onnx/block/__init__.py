@@ -31,8 +31,10 @@ _MODULES = _make()
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; blocks are made for: "
-                             f"{', '.join(_MODULES)}")
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}; blocks are made for: "
+            f"{', '.join(_MODULES)}"
+        )
     return _MODULES[name]
 
 

@@ -99,7 +99,9 @@ class _Synaptic(Block):
         shape = tuple(parts[0].weight.shape)
         if not isinstance(mask, Tensor) or tuple(mask.shape[:2]) != shape[:2]:
             got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ShapeError(f"mask must be a tensor of shape {shape[:2]} (outputs, inputs), got {got}")
+            raise ShapeError(
+                f"mask must be a tensor of shape {shape[:2]} (outputs, inputs), got {got}"
+            )
         self.mask = mask.reshape(*shape[:2], 1, 1, 1).to(torch.float32)
         self.synapse.pre_hook_fx = _Masked(self, hook)
 
@@ -132,7 +134,8 @@ class _Masked:
         self.block, self.hook = block, hook
 
     def __call__(self, weight: Tensor) -> Tensor:
-        masked = weight * self.block.mask
+        mask = self.block.mask
+        masked = weight if mask is None else weight * mask
         result: Tensor = masked if self.hook is None else self.hook(masked)
         return result
 
@@ -307,10 +310,12 @@ class Input(Block):
         return self._logged(x if self.step is None else self.step(x))
 
     def _transformed(self, x: Tensor) -> Tensor:
+        weight: Any = self.weight
+        bias: Any = self.bias
         z = self.pre_hook_fx(x)
-        if self.weight is not None:
-            z = z * self.pre_hook_fx(self.weight)
-        return z if self.bias is None else z + self.pre_hook_fx(self.bias)
+        if weight is not None:
+            z = z * self.pre_hook_fx(weight)
+        return z if bias is None else z + self.pre_hook_fx(bias)
 
     def _encoded(self, z: Any) -> Tensor:
         neuron: Any = self.neuron
@@ -486,7 +491,7 @@ class _Looped(Block):
     """A block whose neurons see their own spikes one step later."""
 
     neuron: Any
-    delay: Delay | None = None
+    delay: Delay | None
     step: StepDelay | None
 
     def _sent(self, spikes: Tensor) -> Output:
@@ -497,7 +502,7 @@ class _Looped(Block):
         """Leave out lava-dl's buffer ``spike_state``: it holds the zeros that it starts from."""
         kept = {k: v for k, v in state_dict.items() if k != f"{prefix}spike_state"}
         state_dict.pop(f"{prefix}spike_state", None)
-        super()._load_from_state_dict(kept, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(kept, prefix, *rest)
 
     @property
     def shape(self) -> torch.Size | None:
@@ -707,7 +712,11 @@ def blocks(name: str, neurons: ModuleType) -> dict[str, type[Block]]:
         Input, Flatten, Average, TimeDecimation, Dense, Conv, ConvT, Pool, Unpool,
     ]  # fmt: skip
     # a sigma-delta neuron has no equation of steps: nothing to feed spikes back into
-    made += [Affine, Recurrent, *([] if kind.complex else [KWTA])] if hasattr(kind, "equation") else [Decoded]
+    made += (
+        [Affine, Recurrent, *([] if kind.complex else [KWTA])]
+        if hasattr(kind, "equation")
+        else [Decoded]
+    )
     attributes = {
         "neurons": neurons,
         "synapses": synapse.complex if kind.complex else synapse,

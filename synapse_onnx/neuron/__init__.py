@@ -32,5 +32,7 @@ def kinds() -> dict[str, ModuleType]:
     """Return the module of every neuron, by name."""
     modules = {name: importlib.import_module(f"{__name__}.{name}") for name in _files()}
     return {
-        name: module for name, module in modules.items() if name != "base" and hasattr(module, "Neuron")
+        name: module
+        for name, module in modules.items()
+        if name != "base" and hasattr(module, "Neuron")
     }

@@ -12,7 +12,16 @@ from typing import Any
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Parameter, State
 
-__all__ = ["CONSTANTS", "LEVELS", "PARAMETERS", "STATES", "Adaptive", "adapt", "adaptive_params", "recover"]
+__all__ = [
+    "CONSTANTS",
+    "LEVELS",
+    "PARAMETERS",
+    "STATES",
+    "Adaptive",
+    "adapt",
+    "adaptive_params",
+    "recover",
+]
 
 PARAMETERS = (
     Parameter("threshold_decay", "fraction of the added threshold lost every step"),
@@ -27,9 +36,7 @@ CONSTANTS = ("base_threshold", "threshold_step")
 LEVELS = {"base_threshold": 0.5, "threshold_step": 0.25}
 
 
-def adaptive_params(
-    device_params: dict[str, Any], scale: int, p_scale: int
-) -> dict[str, float]:
+def adaptive_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:
     """Translate Loihi's parameters (vThStep, thDecay, refDecay) to constructor arguments."""
     return {
         "threshold_step": device_params.get("vThStep", device_params["vThMant"]) / scale,

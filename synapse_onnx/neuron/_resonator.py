@@ -37,9 +37,7 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     return real, imag
 
 
-def resonator_params(
-    device_params: dict[str, Any], scale: int, p_scale: int
-) -> dict[str, float]:
+def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
     sin, cos = device_params["sinDecay"] / p_scale, device_params["cosDecay"] / p_scale
     return {
@@ -87,7 +85,7 @@ class Resonator(base.Neuron):
         else:
             least, most = period
             shortest = least
-        if not (4 <= shortest and least <= most < math.inf):
+        if not (shortest >= 4 and least <= most < math.inf):
             raise InputError(f"period must be at least 4 time steps and finite, got {period!r}")
         return least, most
 

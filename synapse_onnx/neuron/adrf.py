@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import _adaptive, _resonator, base
 from synapse_onnx.ops import Equation, register_equation
@@ -38,6 +39,7 @@ class Adrf(Equation):
     traces = ("real", "imag", "threshold", "refractory")
     fires = ("real", "imag", "threshold", "refractory", "crossed")
     membrane = "real"
+    readout = "imag"
     phase = True
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -77,6 +79,10 @@ class Neuron(_adaptive.Adaptive, _resonator.Resonator):
 
     equation = register_equation(Adrf())
     device_type = "ADRF_PHASE"
+    example: ClassVar[Mapping[str, Any]] = {
+        "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
+        "threshold_decay": 0.1, "refractory_decay": 0.2,
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import _adaptive, _resonator, base
 from synapse_onnx.ops import Equation, register_equation
@@ -37,7 +38,7 @@ class AdrfIz(Equation):
     samples = _adaptive.LEVELS
     traces = ("real", "imag", "threshold", "refractory")
     fires = ("imag", "threshold", "refractory")
-    membrane = "imag"
+    membrane = readout = "imag"
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, let the threshold recover, raise it where it is reached."""
@@ -73,6 +74,10 @@ class Neuron(_adaptive.Adaptive, _resonator.Resonator):
 
     equation = register_equation(AdrfIz())
     device_type = "ADRF_IZHIKEVICH"
+    example: ClassVar[Mapping[str, Any]] = {
+        "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
+        "threshold_decay": 0.1, "refractory_decay": 0.2,
+    }  # fmt: skip
 
     def __init__(
         self,

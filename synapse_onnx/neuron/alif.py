@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import _adaptive, base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
@@ -91,6 +92,10 @@ class Neuron(_adaptive.Adaptive):
 
     equation = register_equation(Alif())
     device_type = "ALIF"
+    example: ClassVar[Mapping[str, Any]] = {
+        "threshold": 0.3, "threshold_step": 0.2, "current_decay": 0.25, "voltage_decay": 0.05,
+        "threshold_decay": 0.1, "refractory_decay": 0.1,
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -59,6 +59,8 @@ class Common(Stateful):
     #: lava-dl's factors, with which tau_grad = scale_grad = 1 is a good start
     tau_rho_mult: ClassVar[float] = 100
     scale_rho_mult: ClassVar[float] = 0.1
+    #: arguments of a neuron that spikes now and then, for tests and documentation
+    example: ClassVar[Mapping[str, Any]]
     #: type of the neuron in ``device_params``
     device_type: ClassVar[str] = ""
     #: integer that stands for a decay of one
@@ -262,7 +264,7 @@ class Neuron(Common):
         for name in cls.decays:
             setattr(cls, f"cx_{name}", _integer_property(name))
         # help() and editors show the common arguments in the place of *common and **more
-        own = [p for p in inspect.signature(cls.__init__).parameters.values()][1:]
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
         shared = [*inspect.signature(Common.__init__).parameters.values()][2:]
         positional = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
         keyword = [p for p in own if p.kind is p.KEYWORD_ONLY]
@@ -428,7 +430,7 @@ class Neuron(Common):
         return {name: self._uniform(name, channels) for name in self._ranges}
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        norms = (self.real_norm, self.imag_norm) if self.complex else (self.norm,)
+        norms: list[Any] = [getattr(self, name) for name in self._norm_names()]
         return tuple(x if n is None else n(x) for x, n in zip(currents, norms, strict=True))
 
     # -- running -----------------------------------------------------------------------------
@@ -462,7 +464,7 @@ class Neuron(Common):
             ShapeError: the input's rank, shape or batch does not match.
         """
         if self.readout:
-            return self.dynamics(input)[1]
+            return self.dynamics(input)[self.equation.traces.index(self.equation.readout)]
         currents = self._normed(self._currents(input))
         names = self.states if self._fed is None else ("spikes", *self.states)
         states = self.load_states(currents[0], *names)
@@ -508,7 +510,7 @@ class Neuron(Common):
         return *(weight for weight, _ in pairs), *(step for _, step in pairs)
 
     def as_readout(self) -> None:
-        """Never spike and never reset: the second variable of the equation is the output then."""
+        """Never spike and never reset: a variable of the equation is the output then."""
         self._threshold = math.inf
         self.spiking, self.readout = False, True
 
@@ -527,11 +529,12 @@ class Neuron(Common):
 
     def margin(self, input: Current) -> Tensor:
         """Return how far the membrane is above what it must reach, over time, before resets."""
-        traces = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
+        traces: dict[str, Any] = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
         limit: Any = self.threshold
         if "refractory" in traces:
             limit = traces["threshold"] + traces["refractory"]
-        return traces[self.equation.membrane] - limit
+        margin: Tensor = traces[self.equation.membrane] - limit
+        return margin
 
     def undecided(self, input: Current, rtol: float) -> Tensor:
         """Say where one rounding could decide on a spike: what is compared is within rtol."""
@@ -547,7 +550,7 @@ class Neuron(Common):
         return near
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the shapes of the parameters from the checkpoint: no forward pass is needed first."""
+        """Take the parameters' shapes from the checkpoint: no forward pass is needed first."""
         for name in self.decays:
             value = state_dict.get(prefix + name)
             old = getattr(self, name)

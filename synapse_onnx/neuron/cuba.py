@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -85,6 +86,11 @@ class Neuron(base.Neuron):
 
     equation = register_equation(Cuba())
     device_type = "CUBA"
+    example: ClassVar[Mapping[str, Any]] = {
+        "threshold": 0.3,
+        "current_decay": 0.25,
+        "voltage_decay": 0.05,
+    }
 
     def __init__(
         self,
@@ -129,13 +135,14 @@ class Neuron(base.Neuron):
         start_u, start_v = self.load_states(x, "current", "voltage")
         decay_u, decay_v = self._values()
         level = self.constants()["threshold"]
+        norm: Any = self.norm
         if self.regime == "float":
             u, last_u = leaky_integrator_float(x, decay_u, start_u, math.inf)
-            u = self.norm(u) if self.norm is not None else u
+            u = u if norm is None else norm(u)
             v, last_v = leaky_integrator_float(u, decay_v, start_v, level)
         else:
             u, last_u = leaky_integrator(x, decay_u, start_u, self.s_scale, fixed.NO_THRESHOLD)
-            u = self.norm(u) if self.norm is not None else u
+            u = u if norm is None else norm(u)
             v, last_v = leaky_integrator(u, decay_v, start_v, self.s_scale, int(level))
         self.save_states(current=last_u, voltage=last_v)
         return u, v

@@ -106,7 +106,7 @@ class MeanOnlyBatchNorm(nn.Module):
         value = state_dict.get(prefix + "running_mean")
         if isinstance(value, Tensor) and value.dim() == 1 and self.num_features is None:
             self.running_mean = self.running_mean.new_zeros(value.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def freeze(self) -> None:
         """Replace the statistics by the values in use: quantised mean, standard deviation."""
@@ -150,7 +150,9 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
 
     def std(self, variance: Tensor) -> Tensor:
         """Return the power of two at or above the deviation, within the exponent's bits."""
-        return torch.pow(2.0, self._exponent(variance).clamp(-self.weight_exp_bits, self.weight_exp_bits))
+        return torch.pow(
+            2.0, self._exponent(variance).clamp(-self.weight_exp_bits, self.weight_exp_bits)
+        )
 
     def _exponent(self, variance: Tensor) -> Tensor:
         return torch.ceil(torch.log2(torch.sqrt(variance + self.eps)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import _resonator, base
 from synapse_onnx.ops import Equation, register_equation
@@ -32,6 +33,7 @@ class Rf(Equation):
     traces = ("real", "imag")
     fires = ("real", "imag", "crossed")
     membrane = "real"
+    readout = "imag"
     phase = True
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,6 +74,7 @@ class Neuron(_resonator.Resonator):
 
     equation = register_equation(Rf())
     device_type = "RF_PHASE"
+    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
     tau_rho_mult, scale_rho_mult = 0.5, 10
 
     def __init__(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import _resonator, base
 from synapse_onnx.ops import Equation, register_equation
@@ -30,10 +31,10 @@ class RfIz(Equation):
     parameters = _resonator.PARAMETERS
     states = _resonator.STATES
     constants = ("threshold", "below")
-    samples = {"threshold": 0.75, "below": 0.75 - 1 / 4096}
+    samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75, "below": 0.75 - 1 / 4096}
     traces = ("real", "imag")
     fires = ("imag",)
-    membrane = "imag"
+    membrane = readout = "imag"
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, and reset where the imaginary part reaches the threshold."""
@@ -76,6 +77,7 @@ class Neuron(_resonator.Resonator):
 
     equation = register_equation(RfIz())
     device_type = "RF_IZHIKEVICH"
+    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
 
     def __init__(
         self,

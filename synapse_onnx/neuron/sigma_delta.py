@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class Neuron(base.Common):
     """
 
     device_type = "SDNN"
+    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.05, "activation": torch.relu}
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class Neuron(base.Common):
         self.persistent_state = persistent_state
 
     @property
-    def persistent_state(self) -> bool:  # type: ignore[override]
+    def persistent_state(self) -> bool:
         """Whether decoder and encoder keep their states from one call to the next."""
         return self.sigma.persistent_state
 
@@ -123,8 +124,9 @@ class Neuron(base.Common):
         x = self._real(input)
         self._check_shape(x)
         y = self.sigma(x)
-        if self.norm is not None:
-            y = self.norm(y)
+        norm: Any = self.norm
+        if norm is not None:
+            y = norm(y)
         if self.bias_is_set:
             bias = self.bias
             if bias.dim() > 1 and bias.shape != self.shape:
@@ -159,7 +161,7 @@ class Neuron(base.Common):
         if isinstance(value, Tensor):
             self.bias.data = self.bias.data.new_zeros(value.shape)
             self.bias_is_set = self.bias_is_set or bool((value != 0).any())
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""

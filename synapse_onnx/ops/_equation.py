@@ -85,6 +85,7 @@ class Equation(ABC):
         traces: names of the variables that ``dynamics`` returns, in order.
         fires: names of the variables that :meth:`fire` reads.
         membrane: the variable that must reach the threshold.
+        readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
         samples: constants of sample calls, as floats.
     """
@@ -98,6 +99,7 @@ class Equation(ABC):
     traces: ClassVar[tuple[str, ...]]
     fires: ClassVar[tuple[str, ...]]
     membrane: ClassVar[str] = "voltage"
+    readout: ClassVar[str] = "voltage"
     phase: ClassVar[bool] = False
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
 
@@ -353,7 +355,8 @@ class Dual(Fixed):
         )
 
     def reset(self, condition: Any, value: Any, state: Any) -> Any:
-        return _Pair(torch.where(condition, value, state.value), state.real, self.scale).exact()
+        after = torch.where(condition, state._of(value).value, state.value)
+        return _Pair(after, state.real, self.scale).exact()
 
     def stack(self, values: Sequence[Any]) -> Any:
         if not isinstance(values[0], _Pair):
@@ -505,9 +508,7 @@ def _run(
     return traces, tuple(a.last(now[state.name]) for state in e.states)
 
 
-def _parameters(
-    e: Equation, a: Any, parameters: Sequence[Tensor], like: Tensor
-) -> SimpleNamespace:
+def _parameters(e: Equation, a: Any, parameters: Sequence[Tensor], like: Tensor) -> SimpleNamespace:
     return SimpleNamespace(
         **{
             parameter.name: a.parameter(value, like, parameter.kept)
@@ -694,8 +695,10 @@ class Form:
             time_first(values[name]) if name in self.e.currents else values[name]
             for name in self.inputs
         ]
-        attributes = {name: int(values[name]) if kind is int else float(values[name])
-                      for name, kind in self.attributes.items()}
+        attributes = {
+            name: int(values[name]) if kind is int else float(values[name])
+            for name, kind in self.attributes.items()
+        }
         outputs = node(self.name, *tensors, **attributes)
         count = len(self.sequences)
         return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
@@ -722,14 +725,18 @@ class Form:
             inputs = [a.take(x) for x in inputs]
         # the loop
         a.lines, a.inside = [], True
-        x = {name: a.name(f"{name}_t", value.kind) for name, value in zip(e.currents, inputs, strict=True)}
+        x = {
+            name: a.name(f"{name}_t", value.kind)
+            for name, value in zip(e.currents, inputs, strict=True)
+        }
         if recurrent:
             x = {
                 name: a.take(x[name] + a.write(f"MatMul(spikes_before, {matrix})", _FLOAT) * step)
                 for name, (matrix, step) in zip(e.currents, fed, strict=True)
             }
         before = {name: a.name(f"{name}_before") for name in self.states}
-        after, variables = e.step(a, *(SimpleNamespace(**v) for v in (x, p, before)), c)
+        now = [SimpleNamespace(**values) for values in (x, p, before)]
+        after, variables = e.step(a, now[0], now[1], now[2], c)
         if recurrent:
             s = e.fire(a, SimpleNamespace(**variables), c)
             carried, wanted = [s], [s]
@@ -740,9 +747,10 @@ class Form:
         for value in (*carried, *(after[name] for name in self.states), *wanted):
             # each output of the loop is a value of its own, made within it
             made = any(line.startswith(f"{value.name} = ") for line in a.lines)
-            if not made or value.name in results:
-                value = a.write(f"Identity({value.name})", value.kind)
-            results.append(value.name)
+            if made and value.name not in results:
+                results.append(value.name)
+            else:
+                results.append(a.write(f"Identity({value.name})", value.kind).name)
         loop = "\n".join(a.lines)
         a.lines, a.inside = a.before, False
         traces = [a.name(a.fresh("trace"), value.kind) for value in wanted]
@@ -817,11 +825,9 @@ class Form:
             ]
             fed: list[Any] = []
             if self.kind == "recurrent":
-                for i in range(len(e.currents)):
-                    fed.append(
-                        torch.randint(-9, 9, (channels, channels, 1, 1, 1),
-                                      generator=torch.Generator().manual_seed(i)).to(torch.int8)
-                    )  # fmt: skip
+                size = (channels, channels, 1, 1, 1)
+                draws = [torch.Generator().manual_seed(i) for i in range(len(e.currents))]
+                fed += [torch.randint(-9, 9, size, generator=g).to(torch.int8) for g in draws]
                 fed += [torch.full((1, 1, 1, 1, 1), 1 / 32)] * len(e.currents)
                 fed.append((drive(7, *shape[:-1]) > 0.3).to(torch.float32))
             tail = ([1 << 12] if self.fixed else []) + numbers

@@ -19,7 +19,8 @@ from synapse_onnx.ops._symbolic import node, time_first, time_last
 
 def _whole(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
     """Return line and input in one, (N, G, R, D + T), and the time that each step reads, (G, T)."""
-    whole = torch.cat([line, x], dim=-1).flatten(1, -2).unflatten(1, (delay.numel(), -1))
+    joined = torch.cat([line, x], dim=-1)
+    whole = joined.reshape(x.shape[0], delay.numel(), -1, joined.shape[-1])
     now = torch.arange(x.shape[-1], device=x.device) + line.shape[-1]
     return whole, now - delay.reshape(-1, 1).to(torch.int64)
 

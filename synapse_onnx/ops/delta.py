@@ -77,8 +77,8 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """
     x, threshold, pre, residual, error = ctx.saved_tensors
     grads = time_major(grad)
-    changes, _, _ = _encode(x, threshold, pre, residual, error, ctx.cumulative)
-    change = torch.stack(changes)
+    encoded = _encode(x, threshold, pre, residual, error, ctx.cumulative)
+    change = torch.stack(encoded[0])
     level = per_channel(threshold, pre)
     above = change.abs() - level
     slope = -change * ctx.gradient * torch.exp(-above.abs() / ctx.tau) / level
@@ -98,11 +98,11 @@ def _symbolic(
     tau: float, gradient: float,
 ) -> Any:  # fmt: skip
     del tau, gradient  # they shape the gradient alone
-    s, *last = node(
+    s, last_pre, last_residual, last_error = node(
         "Delta", time_first(x), threshold, pre, residual, error,
         scale=scale, cumulative=int(cumulative),
     )  # fmt: skip
-    return time_last(s, len(x.shape)), *last
+    return time_last(s, len(x.shape)), last_pre, last_residual, last_error
 
 
 def _body(opset: int) -> str:

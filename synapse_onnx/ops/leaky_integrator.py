@@ -65,7 +65,9 @@ def _backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | No
     if ctx.needs_input_grad[1]:
         first = to_float(state, ctx.scale).unsqueeze(0)
         trace = time_major(y)
-        stays = trace * (trace < ctx.threshold / ctx.scale)  # what decays is the state after a reset
+        stays = trace * (
+            trace < ctx.threshold / ctx.scale
+        )  # what decays is the state after a reset
         before = torch.cat([first, stays[:-1]])
         grad_decay = sum_to_parameter(-grads * before / DECAY_ONE, decay)
     return time_back(grads), grad_decay, None, None, None

@@ -26,7 +26,7 @@ def time_decimation(x: Tensor, factor: int) -> Tensor:
     """Average x (N, C[, H, W], T) to (N, C[, H, W], ceil(T / factor))."""
     bins = _bins(x.shape[-1], factor)
     full = functional.pad(x, (0, bins * factor - x.shape[-1]))
-    return full.unflatten(-1, (bins, factor)).sum(-1) / factor
+    return full.reshape(*x.shape[:-1], bins, factor).sum(-1) / factor
 
 
 @time_decimation.register_fake

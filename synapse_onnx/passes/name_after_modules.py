@@ -91,7 +91,5 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.Symbo
         return dim
     # what the values decide (u0) is the number of bins of time: nothing else here depends on them
     return ir.SymbolicDim(
-        _SYMBOL.sub(
-            lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol
-        )
+        _SYMBOL.sub(lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol)
     )
