@@ -23,8 +23,8 @@ PACKAGE = ROOT / "synapse_onnx"
 
 PUBLIC = {
     "ExportError", "InputError", "ModelError", "QuantizationError", "RegistryError", "Report",
-    "Session", "ShapeError", "SynapseError", "__version__", "export", "freeze", "neuron", "ops",
-    "quantize", "synapse", "verify",
+    "Session", "ShapeError", "SynapseError", "__version__", "axon", "block", "dendrite", "export",
+    "freeze", "neuron", "ops", "quantize", "synapse", "verify",
 }  # fmt: skip
 
 #: public function -> the module of the table that it stands in

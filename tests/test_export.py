@@ -462,7 +462,6 @@ def test_what_cannot_be_exported_is_named(
     [
         ({"opset": 18}, "opset must be 21 to"),
         ({"layout": "TNC"}, "layout must be 'NCT'"),
-        ({"streaming": True}, "streaming=True is not available"),
     ],
 )
 def test_arguments_out_of_range(kwargs: dict[str, object], message: str) -> None:

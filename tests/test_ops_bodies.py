@@ -74,8 +74,8 @@ def test_a_body_runs_at_every_opset(op: ops.OpDef, sample: ops.Sample) -> None:
     # sequences have one axis more than states, which stay as they are
     sequence = sample.args[0].dim()
     feeds = [
-        v.movedim(-1, 0).numpy() if name.startswith("x") or name == "line" else v.numpy()
-        for name, v in zip(op.inputs, values, strict=True)
+        v.movedim(-1, 0).numpy() if i == 0 or name.startswith("x") or name == "line" else v.numpy()
+        for i, (name, v) in enumerate(zip(op.inputs, values, strict=True))
     ]
     for opset in OPSETS:
         model = model_of(op, values, expected, attributes, opset)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-
 import numpy as np
 import onnx
 import pytest
@@ -286,15 +285,15 @@ def test_verify_runs_the_stream_in_chunks(name: str) -> None:
 def test_verify_finds_a_state_that_is_lost() -> None:
     x = spikes(2, 12, 20, rate=0.4)
     model = so.export(network("cuba"), x, streaming=True)
-    voltage = next(v for v in model.graph.output if v.name == "0.neuron.voltage.next")
+    voltage = next(v for v in model.graph.output if v.name == "1.neuron.voltage.next")
     voltage.name = "lost"
     for node in model.graph.node:
-        node.output[:] = ["lost" if n == "0.neuron.voltage.next" else n for n in node.output]
+        node.output[:] = ["lost" if n == "1.neuron.voltage.next" else n for n in node.output]
     # the state starts afresh with every chunk
     model.graph.node.append(
-        onnx.helper.make_node("Sub", ["lost", "lost"], ["0.neuron.voltage.next"])
+        onnx.helper.make_node("Sub", ["lost", "lost"], ["1.neuron.voltage.next"])
     )
-    voltage.name = "0.neuron.voltage.next"
+    voltage.name = "1.neuron.voltage.next"
     model.graph.value_info.append(
         onnx.helper.make_tensor_value_info("lost", onnx.TensorProto.INT64, ["N", 10])
     )

@@ -85,6 +85,7 @@ class Adaptive(base.Neuron):
 
     def _device_params(self) -> dict[str, Any]:
         return {
+            **super()._device_params(),
             "thDecay": self._integer("threshold_decay"),
             "refDecay": self._integer("refractory_decay"),
             "vThStep": self.v_th_step,

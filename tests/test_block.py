@@ -1,0 +1,436 @@
+"""Blocks, axons and dendrites: what they are made of, what they take, what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import spikes
+from torch import Tensor, nn
+
+import synapse_onnx as so
+
+KINDS = so.neuron.kinds()
+RESONATORS = [kind for kind, module in KINDS.items() if module.Neuron.complex]
+CUBA = KINDS["cuba"].Neuron.example
+
+
+def example(kind: str, **changes: Any) -> dict[str, Any]:
+    return {**KINDS[kind].Neuron.example, **changes}
+
+
+def exact(module: nn.Module, x: Tensor) -> None:
+    """The export is the network, shown layer by layer, and as a stream."""
+    module.eval()
+    for streaming in (False, True):
+        report = so.verify(module, so.export(module, x, streaming=streaming), x)
+        assert report.ok, str(report)
+        assert all(row.exact for row in (*report.layers, *report.outputs)), str(report)
+        assert sum(row.values for row in report.layers) > 0
+
+
+# -- every neuron has its blocks ---------------------------------------------------------------
+
+
+def test_every_neuron_has_blocks() -> None:
+    common = {"Input", "Dense", "Conv", "ConvT", "Pool", "Unpool", "Flatten", "Average",
+              "TimeDecimation"}  # fmt: skip
+    for kind in KINDS:
+        extra = {"Output"} if kind == "sigma_delta" else {"Affine", "Recurrent"}
+        if kind in ("cuba", "alif"):
+            extra.add("KWTA")
+        assert set(getattr(so.block, kind).__all__) == common | extra
+    with pytest.raises(AttributeError, match="blocks are made for: adrf, adrf_iz, alif, cuba"):
+        _ = so.block.izhikevich
+
+
+def test_blocks_can_be_imported_pickled_and_copied() -> None:
+    import synapse_onnx.block.cuba as blocks
+
+    block = blocks.Dense(CUBA, 4, 3, delay=True)
+    x = spikes(2, 4, 9)
+    y = block(x)
+    assert type(block).__module__ == "synapse_onnx.block.cuba"
+    for other in (pickle.loads(pickle.dumps(block)), copy.deepcopy(block)):
+        assert torch.equal(other(x), y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_through_every_synapse(kind: str) -> None:
+    torch.manual_seed(3)
+    blocks, given = getattr(so.block, kind), example(kind)
+    if kind != "sigma_delta":
+        given["shared_param"] = False  # a parameter a channel, over images too
+    network = nn.Sequential(
+        blocks.Conv(given, 2, 4, 3, padding=1, weight_scale=3, delay=True),
+        blocks.Pool(given, 2),
+        blocks.Unpool(given, 2),
+        blocks.ConvT(given, 4, 2, 3, padding=1, weight_scale=3),
+        blocks.Flatten(),
+        blocks.Dense(given, 32, 6, weight_scale=8, weight_norm=True),
+        blocks.Average(3),
+    )
+    x = spikes(2, 2, 4, 4, 24, rate=0.5)
+    assert float(network(x).detach().abs().sum()) > 0
+    if kind == "sigma_delta":  # graded messages: sums of reals
+        report = so.verify(network.eval(), so.export(network, x), x)
+        assert report.ok, str(report)
+    else:
+        exact(network, x)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sigma_delta"])
+def test_the_float_regime(kind: str) -> None:
+    torch.manual_seed(4)
+    blocks, given = getattr(so.block, kind), example(kind, regime="float")
+    network = nn.Sequential(
+        blocks.Dense(given, 12, 10, weight_scale=2, delay=True),
+        blocks.Recurrent(given, 10, 8, weight_scale=2),
+        blocks.Affine(given, 8, 3),
+    )
+    x = spikes(2, 12, 30, rate=0.4)
+    network(x)
+    report = so.verify(network.eval(), so.export(network, x), x)
+    assert report.ok, str(report)
+    assert any(row.spike_flips is not None and row.values for row in report.layers)
+
+
+# -- parts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["MeanOnlyBatchNorm", "WgtScaleBatchNorm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_norms_are_part_of_the_neuron(kind: str, norm: str) -> None:
+    torch.manual_seed(0)
+    given = example(kind, norm=getattr(so.neuron.norm, norm))
+    network = nn.Sequential(getattr(so.block, kind).Dense(given, 12, 6, weight_scale=2))
+    for _ in range(3):
+        network(spikes(4, 12, 20, rate=0.4))
+    neuron = network[0].neuron
+    norms = [module for module in neuron.children() if hasattr(module, "running_mean")]
+    assert len(norms) == (2 if kind in RESONATORS else 1)
+    assert all(float(each.running_mean.abs().sum()) > 0 for each in norms)
+    assert norms[0].running_mean.shape == (6,)
+    x = spikes(2, 12, 20, rate=0.4)
+    exact(network, x)
+    with torch.no_grad():
+        assert torch.equal(so.freeze(network)(x), network(x))
+    fresh = nn.Sequential(getattr(so.block, kind).Dense(given, 12, 6, weight_scale=2))
+    fresh.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(x), network(x))
+
+
+def test_pools_leave_a_norm_out() -> None:
+    given = {**CUBA, "norm": so.neuron.norm.MeanOnlyBatchNorm}
+    assert so.block.cuba.Pool(given, 2).neuron.norm is None
+    assert given["norm"] is not None  # the caller's own
+
+
+def test_dropout_is_for_training_alone() -> None:
+    given = {**CUBA, "dropout": so.neuron.dropout.Dropout(1.0)}
+    block = so.block.cuba.Dense(given, 12, 6, weight_scale=3)
+    x = spikes(2, 12, 20, rate=0.4)
+    assert float(block(x).detach().sum()) == 0
+    exact(nn.Sequential(block), x)
+    assert float(block(x).detach().sum()) > 0
+
+
+@pytest.mark.parametrize("kind", ["cuba", "rf"])
+@pytest.mark.parametrize("weight_norm", [False, True])
+def test_a_mask_cuts_synapses_off(kind: str, weight_norm: bool) -> None:
+    mask = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
+    block = getattr(so.block, kind).Dense(
+        example(kind), 4, 3, weight_scale=5, weight_norm=weight_norm, mask=mask
+    )
+    parts = [block.synapse.real, block.synapse.imag] if kind == "rf" else [block.synapse]
+    x = spikes(2, 4, 30, rate=0.6).requires_grad_()
+    block(x).sum().backward()
+    for part in parts:
+        assert torch.equal(part.effective_weight[..., 0, 0, 0] != 0, mask.bool())
+        weight = part.weight_v if weight_norm else part.weight
+        assert float((weight.grad[..., 0, 0, 0] * (1 - mask)).abs().sum()) == 0 or weight_norm
+    exact(nn.Sequential(block), x.detach())
+    assert "mask" in block.state_dict()
+    with pytest.raises(so.ShapeError, match=r"mask must be a tensor of shape \(3, 4\)"):
+        so.block.cuba.Dense(CUBA, 4, 3, mask=torch.ones(4, 3))
+
+
+def test_the_spike_rate_is_logged() -> None:
+    block = so.block.cuba.Dense(CUBA, 4, 3, weight_scale=5, count_log=True).eval()
+    x = spikes(2, 4, 30, rate=0.6)
+    y, rate = block(x)
+    assert float(rate) == pytest.approx(float((y > 0).float().mean()))
+    assert so.block.cuba.Average(1, count_log=True)(y)[1] is None
+    found = so.Session(so.export(block, x)).run(x.numpy())
+    assert np.array_equal(found[0], y.detach().numpy())
+    assert found[1] == pytest.approx(float(rate))
+
+
+def test_hooks_quantise_unless_none_is_given() -> None:
+    weight = so.block.cuba.Dense(CUBA, 4, 3).synapse.effective_weight * 32
+    assert torch.equal(weight, weight.round())
+    plain = so.block.cuba.Dense(CUBA, 4, 3, pre_hook_fx=None).synapse
+    assert torch.equal(plain.effective_weight, plain.weight)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_layers_send_one_step_later(shift: bool) -> None:
+    torch.manual_seed(0)
+    block = so.block.cuba.Dense(CUBA, 12, 6, weight_scale=3, delay_shift=shift)
+    x = spikes(2, 12, 20, rate=0.4)
+    sent = block.neuron(block.synapse(x))
+    block.neuron.reset()
+    expected = torch.cat([torch.zeros_like(sent[..., :1]), sent[..., :-1]], -1) if shift else sent
+    assert torch.equal(block(x), expected)
+    sigma_delta = so.block.sigma_delta.Dense(example("sigma_delta"), 4, 3)
+    assert sigma_delta.step is None
+
+
+def test_an_input_is_transformed_and_encoded() -> None:
+    x = torch.rand(2, 3, 20, generator=torch.Generator().manual_seed(0))
+    block = so.block.cuba.Input(CUBA, weight=1.3, bias=-0.2, delay_shift=False)
+    q8 = block.neuron.quantize_8bit
+    current = q8(x) * q8(torch.tensor(1.3)) + q8(torch.tensor(-0.2))
+    assert torch.equal(block(x), so.neuron.cuba.Neuron(**CUBA)(current))
+    assert block.shape == (3,)
+    assert torch.equal(so.block.cuba.Input(delay_shift=False)(x), x)
+    found = so.Session(so.export(block.eval(), x)).run(x.numpy())
+    np.testing.assert_array_equal(found, block(x).detach().numpy())
+    pair = so.block.rf.Input(example("rf"), weight=2.0)
+    assert pair((x, x)).shape == x.shape
+
+
+def test_recurrent_keeps_its_last_spikes() -> None:
+    torch.manual_seed(1)
+    given = {**CUBA, "persistent_state": True}
+    block = so.block.cuba.Recurrent(given, 12, 8, weight_scale=3, delay_shift=False).eval()
+    x = spikes(2, 12, 30, rate=0.4)
+    with torch.no_grad():
+        whole = block(x)
+        block.neuron.reset()
+        parts = torch.cat([block(chunk) for chunk in x.split([11, 19], -1)], -1)
+    assert torch.equal(whole, parts)
+    assert torch.equal(block.neuron.spikes_state, whole[..., -1])
+    other = so.block.cuba.Recurrent(CUBA, 12, 8)
+    other.load_state_dict({**block.state_dict(), "spike_state": torch.zeros(2, 8)})
+
+
+def test_the_recurrent_product_stands_in_the_loop() -> None:
+    block = so.block.cuba.Recurrent(CUBA, 12, 8, weight_scale=3).eval()
+    model = so.export(block, spikes(2, 12, 9))
+    body = next(f for f in model.functions if f.name == "RecurrentCuba")
+    (scan,) = (node for node in body.node if node.op_type == "Scan")
+    inner = [node.op_type for node in scan.attribute[0].g.node] or [
+        node.op_type for a in scan.attribute for node in a.g.node
+    ]
+    assert inner.count("MatMul") == 1
+    assert sum(node.op_type == "RecurrentCuba" for node in model.graph.node) == 1
+
+
+def test_winners_keep_the_others_silent() -> None:
+    torch.manual_seed(0)
+    block = so.block.cuba.KWTA(CUBA, 10, 6, num_winners=2, weight_scale=2).eval()
+    x = spikes(3, 10, 60, rate=0.6)
+    plain = block.neuron(block.synapse(x)).detach()
+    y = block(x).detach()
+    assert 0 < float(y.sum()) <= float(plain.sum()) or float(y.sum()) > 0
+    lateral = block.lateral.effective_weight[..., 0, 0, 0].detach()
+    assert torch.equal(lateral.diagonal(), torch.full((6,), 0.5))
+    assert torch.equal(lateral - torch.diag(lateral.diagonal()), torch.eye(6) - 1)
+    exact(nn.Sequential(block), x)
+    with pytest.raises(so.InputError, match="num_winners must be 1 to 6, got 7"):
+        so.block.cuba.KWTA(CUBA, 10, 6, 7)
+    with pytest.raises(so.InputError, match=r"self_excitation must lie in \[0, 1\]"):
+        so.block.cuba.KWTA(CUBA, 10, 6, 2, self_excitation=1.5)
+
+
+@pytest.mark.parametrize("kind", ["cuba", "rf"])
+def test_an_affine_block_without_dynamics_is_its_synapse(kind: str) -> None:
+    block = getattr(so.block, kind).Affine(example(kind), 4, 3, dynamics=False).eval()
+    x = spikes(2, 4, 9)
+    z = block.synapse(x)
+    assert torch.equal(block(x), z[1] if kind == "rf" else z)
+
+
+# -- delays ------------------------------------------------------------------------------------
+
+
+def delay_of(values: list[float], **arguments: Any) -> so.axon.Delay:
+    delay = so.axon.Delay(**arguments)
+    delay.load_state_dict({"delay": torch.tensor(values)})
+    return delay.eval()
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 2)])
+def test_delays_of_channels_and_of_neurons(shape: tuple[int, ...]) -> None:
+    x = spikes(2, *shape, 12, rate=0.5)
+    neurons = int(np.prod(shape))
+    for values in ([0.0, 2.9, 5.0], [i * 0.7 for i in range(neurons)], [3.2], [40.0] * 3):
+        delay = delay_of(values)
+        groups = x.reshape(2, len(values), -1, 12)
+        expected = torch.zeros_like(groups)
+        for g, value in enumerate(values):
+            steps = int(value)
+            if steps < 12:
+                expected[:, g, :, steps:] = groups[:, g, :, : 12 - steps]
+        with torch.no_grad():
+            assert torch.equal(delay(x), expected.reshape(x.shape))
+        exact(nn.Sequential(delay), x)
+
+
+def test_delays_of_nothing_leave_nothing_to_compute() -> None:
+    delay, x = delay_of([0.0, 0.9]), spikes(2, 2, 9)
+    model = so.export(nn.Sequential(delay), x)
+    assert not [node for node in model.graph.node if node.op_type == "Delay"]
+    assert so.verify(nn.Sequential(delay), model, x).ok
+
+
+def test_delays_out_of_range_are_refused() -> None:
+    with pytest.raises(so.InputError, match="delays must be >= 0, got -1"):
+        delay_of([0.0, -1.0])
+    with pytest.raises(so.InputError, match="a delay of 7 is longer than max_delay = 5"):
+        delay_of([7.0], max_delay=5)
+    with pytest.raises(so.InputError, match="max_delay must be a finite number >= 0"):
+        so.axon.Delay(-1)
+    with pytest.raises(so.InputError, match="draws its delays with the first input"):
+        so.freeze(nn.Sequential(so.axon.Delay(5)))
+    with pytest.raises(so.ShapeError, match="it holds 2 delays, and the input"):
+        delay_of([1.0, 2.0])(spikes(1, 3, 5))
+    trained = so.axon.Delay(5)
+    trained(spikes(1, 3, 5))
+    trained.delay.data += 100  # as an optimiser may
+    trained(spikes(1, 3, 5))
+    assert float(trained.delay.detach().max()) == 5
+
+
+# -- what does not fit -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_and_complex_are_not_mixed_up(kind: str) -> None:
+    neuron = KINDS[kind].Neuron(**KINDS[kind].Neuron.example)
+    x = torch.zeros(2, 3, 4)
+    if kind in RESONATORS:
+        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a complex current, a"):
+            neuron(x)
+        with pytest.raises(so.ShapeError, match="real current has shape .* they must be equal"):
+            neuron((x, x[..., :2]))
+    else:
+        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a real current, one"):
+            neuron((x, x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_and_inputs_that_do_not_fit(kind: str) -> None:
+    neuron = KINDS[kind].Neuron(**example(kind, persistent_state=True))
+
+    def current(*shape: int) -> Any:
+        x = torch.zeros(shape)
+        return (x, x) if kind in RESONATORS else x
+
+    with pytest.raises(so.ShapeError, match=r"expected a current of shape \(N, C, T\)"):
+        neuron(current(2, 3))
+    neuron(current(2, 3, 4))
+    with pytest.raises(so.ShapeError, match="batch of 2 and got a batch of 4; call reset"):
+        neuron(current(4, 3, 4))
+    with pytest.raises(so.ShapeError, match=r"built up with shape \(3,\)"):
+        neuron(current(2, 5, 4))
+    neuron.reset()
+    assert neuron(current(4, 3, 4)).shape == (4, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("alif", {"threshold_decay": 1.2}, r"threshold_decay must lie in \[0, 1\], got 1.2"),
+        ("alif", {"refractory_decay": -0.1}, r"refractory_decay must lie in \[0, 1\]"),
+        ("alif", {"threshold_step": -1.0}, "threshold_step must be a finite number >= 0"),
+        ("alif", {"scale": 100}, "scale must be a power of two"),
+        ("rf", {"decay": 1.5}, r"decay must lie in \[0, 1\], got 1.5"),
+        ("rf", {"period": 3}, "period must be at least 4 time steps and finite, got 3"),
+        ("rf", {"period": (8, 4)}, "period must be a number when shared_param is True"),
+        ("rf_iz", {"period": (9, 4), "shared_param": False}, "period must be at least 4"),
+        ("adrf", {"threshold": float("inf")}, "threshold must be a finite number >= 0, got inf"),
+        ("adrf_iz", {"decay": (0.1, 0.2)}, "decay must be a number when shared_param is True"),
+        ("sigma_delta", {"threshold": -0.1}, "threshold must be a finite number >= 0"),
+        ("sigma_delta", {"activation": "relu"}, "activation must be a function"),
+    ],
+)
+def test_arguments_out_of_range(kind: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(so.InputError, match=message):
+        KINDS[kind].Neuron(**example(kind, **changes))
+
+
+def test_blocks_refuse_what_does_not_fit() -> None:
+    blocks = so.block.cuba
+    with pytest.raises(so.InputError, match="factor must be a power of two, got 3"):
+        blocks.TimeDecimation(3)
+    with pytest.raises(so.ShapeError, match="5 neurons, which do not make 2 equal groups"):
+        blocks.Average(2)(torch.zeros(1, 5, 4))
+    with pytest.raises(so.ShapeError, match=r"Flatten: expected \(N, C, H, W, T\)"):
+        blocks.Flatten()(torch.zeros(1, 5, 4))
+    with pytest.raises(so.InputError, match="neuron_params must be a mapping"):
+        blocks.Dense(4, 3, 2)
+    with pytest.raises(so.InputError, match="feedback goes with no norm"):
+        blocks.Recurrent({**CUBA, "norm": so.neuron.norm.MeanOnlyBatchNorm}, 4, 3)
+    with pytest.raises(so.ShapeError, match=r"got one real tensor|expected 4 input"):
+        blocks.Dense(CUBA, 4, 3)(torch.zeros(1, 5, 4))
+
+
+# -- parameters --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sigma_delta"])
+def test_parameters_of_the_device_come_back(kind: str) -> None:
+    module = KINDS[kind]
+    neuron = module.Neuron(**module.Neuron.example)
+    params = neuron.device_params
+    assert params["vThMant"] == int(neuron.threshold * 64)
+    again = module.Neuron(**module.neuron_params(params))
+    assert again.threshold == neuron.threshold
+    for name in neuron.decays:
+        # a rotation is given as period and decay, and rounded once more
+        assert abs(getattr(again, f"cx_{name}") - getattr(neuron, f"cx_{name}")) <= 1
+    with pytest.raises(so.InputError, match="float regime has no Loihi parameters"):
+        _ = module.Neuron(**example(kind, regime="float")).device_params
+
+
+@pytest.mark.parametrize("kind", RESONATORS)
+def test_resonators_have_a_period_and_a_decay(kind: str) -> None:
+    neuron = KINDS[kind].Neuron(**example(kind, period=10, decay=0.07))
+    assert neuron.period == pytest.approx(10, rel=1e-3)
+    assert neuron.decay == pytest.approx(0.07, abs=1e-3)
+    assert neuron.lam == pytest.approx(-np.log(0.93), rel=1e-2)
+    channels = KINDS[kind].Neuron(**example(kind, period=(4, 64), shared_param=False))
+    x = torch.zeros(1, 9, 3)
+    channels((x, x))
+    ratios = channels.frequency[1:] / channels.frequency[:-1]
+    assert ratios == pytest.approx(16 ** (1 / 8), rel=0.03)
+    assert channels.sin_decay.shape == (9,)
+
+
+@pytest.mark.parametrize("kind", RESONATORS)
+def test_resonators_stay_stable_in_training(kind: str) -> None:
+    neuron = KINDS[kind].Neuron(**example(kind, requires_grad=True))
+    neuron.sin_decay.data.fill_(9000.0)
+    neuron.cos_decay.data.fill_(-50.0)
+    x = torch.zeros(1, 2, 3)
+    neuron.train()((x, x))
+    assert float(torch.hypot(neuron.sin_decay, neuron.cos_decay)) <= 4095.5
+    assert float(neuron.cos_decay) == 0
+
+
+def test_a_sigma_delta_neuron_has_a_bias() -> None:
+    neuron = so.neuron.sigma_delta.Neuron(**KINDS["sigma_delta"].Neuron.example)
+    neuron.set_bias(torch.tensor([0.5, -0.5, 0.0]))
+    x = torch.zeros(1, 3, 4)
+    assert neuron(x).detach()[0, :, 0].tolist() == [0.5, 0.0, 0.0]
+    fresh = so.neuron.sigma_delta.Neuron(**KINDS["sigma_delta"].Neuron.example)
+    fresh.load_state_dict(neuron.state_dict())
+    assert torch.equal(fresh(x), neuron(x))
+    exact(nn.Sequential(neuron), spikes(2, 3, 15))
