@@ -273,6 +273,18 @@ class Fixed(Float):
         return state.to(torch.float32).to(torch.int64)
 
 
+class _Straight(torch.autograd.Function):
+    """Another number, to the last bit, with the gradient of this one."""
+
+    @staticmethod
+    def forward(ctx: Any, real: Tensor, true: Tensor) -> Tensor:
+        return true.view_as(true)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
 class _Pair:
     """Integers in units of 1 / scale, and the real numbers that they stand for, with gradient."""
 
@@ -311,7 +323,7 @@ class _Pair:
     def exact(self) -> _Pair:
         """The same gradient at the number that the integer stands for."""
         true = self.value.to(self.real.dtype) / self.scale
-        return _Pair(self.value, self.real + (true - self.real).detach(), self.scale)
+        return _Pair(self.value, _Straight.apply(self.real, true), self.scale)  # type: ignore[no-untyped-call]
 
 
 class Dual(Fixed):
@@ -336,7 +348,7 @@ class Dual(Fixed):
         return _Pair(super().take(x.detach()), x, self.scale).exact()
 
     def give(self, state: Any) -> Any:
-        return state.real
+        return state.exact().real  # a sum of rounded numbers is not the rounded sum
 
     def scaled(self, state: Any, factor: Any) -> Any:
         value = decay_state(state.value, factor.value)
