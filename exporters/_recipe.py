@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import torch
@@ -57,15 +60,114 @@ def weight_bytes(model: onnx.ModelProto) -> int:
     )
 
 
-def predict(module: nn.Module, inputs: Tensor) -> np.ndarray:
-    """Class of every sample in torch: the output neuron that spikes most."""
-    with torch.no_grad():
-        return classes(module.eval()(inputs).numpy())
-
-
 def classes(spikes: np.ndarray) -> np.ndarray:
     """Class of every sample from output spikes (N, C, T)."""
     return spikes.sum(axis=-1).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one exported network; a score is computed from its output."""
+
+    name: str
+    path: Path
+    report: so.Report
+    in_torch: float
+    in_onnx: float
+    spikes: int
+    weights: int
+    torch_seconds: float
+    onnx_seconds: float
+
+
+def prove(
+    recipe: str,
+    name: str,
+    network: nn.Module,
+    inputs: Tensor,
+    path: Path,
+    score: Callable[[np.ndarray], float],
+    *,
+    streaming: bool = False,
+) -> Result:
+    """Export a network, verify it on every input, and measure it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = so.export(network, inputs[:2], path, streaming=streaming)
+    report = so.verify(network, path, inputs)
+    console.print(f"[bold]{recipe}, {name}[/bold]")
+    console.print(str(report), markup=False, soft_wrap=True)
+    session, array = so.Session(path), inputs.numpy()
+
+    def in_torch() -> np.ndarray:
+        with torch.no_grad():
+            found: np.ndarray = network.eval()(inputs).numpy()
+        return found
+
+    return Result(
+        name=name,
+        path=path,
+        report=report,
+        in_torch=score(in_torch()),
+        in_onnx=score(session.run(array)),
+        spikes=sum(row.values for row in report.layers if row.spike_flips is not None),
+        weights=weight_bytes(model),
+        torch_seconds=median_seconds(in_torch),
+        onnx_seconds=median_seconds(lambda: session.run(array)),
+    )
+
+
+def finish(title: str, score: str, results: Sequence[Result], output: Path) -> None:
+    """Print what was measured; exit with 1 where torch and ONNX Runtime differ."""
+    table(
+        title,
+        ("", *(result.name for result in results)),
+        [
+            (f"{score} in torch", *(f"{r.in_torch:.2%}" for r in results)),
+            (f"{score} in ONNX Runtime", *(f"{r.in_onnx:.2%}" for r in results)),
+            ("spikes compared", *(f"{r.spikes:,}" for r in results)),
+            ("spike flips", *(f"{r.report.spike_flips:,}" for r in results)),
+            ("weights, bytes", *(f"{r.weights:,}" for r in results)),
+            ("file, bytes", *(f"{r.path.stat().st_size:,}" for r in results)),
+            ("torch, ms", *(f"{1000 * r.torch_seconds:.1f}" for r in results)),
+            ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
+        ],
+    )
+    if not all(result.report.ok for result in results):
+        console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
+        sys.exit(1)
+    console.print(f"equal; models and card are in {output}")
+
+
+def card_rows(results: Sequence[Result]) -> str:
+    """Rows of a model card's table; they hold nothing that changes from run to run."""
+    return "\n".join(
+        f"| `{r.path.name}` | {r.in_torch:.2%} | {r.in_onnx:.2%} "
+        f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{sha256(r.path)[:16]}` |"
+        for r in results
+    )
+
+
+def checkpoint_for(name: str, output: Path, train: Callable[[], nn.Module], *, anew: bool) -> Path:
+    """Return the checkpoint to export: trained anew, in the folder, or the committed one."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    checkpoint = output / f"{name}.pt"
+    if anew:
+        save_checkpoint(train(), checkpoint)
+    return checkpoint if checkpoint.exists() else ROOT / f"{name}.pt"
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a recipe its two options."""
+    command = click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=ROOT,
+        show_default=False,
+        help="Folder to write to; models/ by default.",
+    )(command)
+    return click.option(
+        "--train", "anew", is_flag=True, help="Train anew (under a minute or two), then export."
+    )(command)
 
 
 def table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -85,14 +187,16 @@ def sha256(path: Path) -> str:
 
 __all__ = [
     "ROOT",
+    "Result",
+    "card_rows",
+    "checkpoint_for",
     "classes",
     "console",
+    "finish",
     "load_checkpoint",
-    "median_seconds",
-    "predict",
-    "save_checkpoint",
+    "options",
+    "prove",
     "sha256",
     "so",
     "table",
-    "weight_bytes",
 ]

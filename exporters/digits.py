@@ -6,8 +6,6 @@ level g spikes g times in 16 steps, evenly spread, so that no random number is n
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -17,16 +15,15 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from exporters._recipe import (
-    ROOT,
+    card_rows,
+    checkpoint_for,
     classes,
     console,
+    finish,
     load_checkpoint,
-    median_seconds,
-    predict,
-    save_checkpoint,
+    options,
+    prove,
     sha256,
-    table,
-    weight_bytes,
 )
 from synapse_onnx.files import write_atomically
 
@@ -113,96 +110,26 @@ def train(epochs: int = 30, seed: int = 0) -> Digits:
 
 
 @click.command()
-@click.option("--train", "anew", is_flag=True, help="Train anew (under a minute), then export.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=ROOT,
-    show_default=False,
-    help="Folder to write to; models/ by default.",
-)
+@options
 def main(anew: bool, output: Path) -> None:
     """Handwritten digits, a convolutional CUBA network: float and 8-bit weights."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    checkpoint = output / "digits.pt"
-    if anew:
-        save_checkpoint(train(), checkpoint)
-    elif not checkpoint.exists():
-        checkpoint = ROOT / "digits.pt"
+    checkpoint = checkpoint_for("digits", output, train, anew=anew)
     _, _, spikes, labels = data()
+
+    def accuracy(found: np.ndarray) -> float:
+        return float((classes(found) == labels.numpy()).mean())
+
     results = []
     for name, hook in (("float", None), ("q8", so.quantize.q8)):
         network = Digits(hook).eval()
         load_checkpoint(network, checkpoint)
-        results.append(prove(name, network, spikes, labels.numpy(), output / f"digits_{name}.onnx"))
-    table(
-        f"digits: {len(labels)} test images, {STEPS} steps",
-        ("", *(result.name for result in results)),
-        [
-            ("accuracy in torch", *(f"{r.torch_accuracy:.2%}" for r in results)),
-            ("accuracy in ONNX Runtime", *(f"{r.onnx_accuracy:.2%}" for r in results)),
-            ("spikes compared", *(f"{r.spikes:,}" for r in results)),
-            ("spike flips", *(f"{r.report.spike_flips:,}" for r in results)),
-            ("weights, bytes", *(f"{r.weights:,}" for r in results)),
-            ("file, bytes", *(f"{r.path.stat().st_size:,}" for r in results)),
-            ("torch, ms", *(f"{1000 * r.torch_seconds:.1f}" for r in results)),
-            ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
-        ],
+        path = output / f"digits_{name}.onnx"
+        results.append(prove("digits", name, network, spikes, path, accuracy))
+    card = CARD.format(
+        rows=card_rows(results), images=len(labels), checkpoint=sha256(checkpoint)[:16]
     )
-    write_card(output, checkpoint, results, len(labels))
-    if not all(result.report.ok for result in results):
-        console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
-        sys.exit(1)
-    console.print(f"equal; models and card are in {output}")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was measured of one exported network."""
-
-    name: str
-    path: Path
-    report: so.Report
-    torch_accuracy: float
-    onnx_accuracy: float
-    spikes: int
-    weights: int
-    torch_seconds: float
-    onnx_seconds: float
-
-
-def prove(name: str, network: Digits, spikes: Tensor, labels: np.ndarray, path: Path) -> Result:
-    """Export a network, verify it on every test image, and measure it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model = so.export(network, spikes[:2], path)
-    report = so.verify(network, path, spikes)
-    console.print(f"[bold]digits, {name}[/bold]")
-    console.print(str(report), markup=False, soft_wrap=True)
-    session, array = so.Session(path), spikes.numpy()
-    return Result(
-        name=name,
-        path=path,
-        report=report,
-        torch_accuracy=float((predict(network, spikes) == labels).mean()),
-        onnx_accuracy=float((classes(session.run(array)) == labels).mean()),
-        spikes=sum(row.values for row in report.layers if row.spike_flips is not None),
-        weights=weight_bytes(model),
-        torch_seconds=median_seconds(lambda: predict(network, spikes)),
-        onnx_seconds=median_seconds(lambda: session.run(array)),
-    )
-
-
-def write_card(output: Path, checkpoint: Path, results: list[Result], images: int) -> None:
-    """Write the model card; it holds nothing that changes from run to run."""
-    accuracy = "\n".join(
-        f"| `{r.path.name}` | {r.torch_accuracy:.2%} | {r.onnx_accuracy:.2%} "
-        f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{sha256(r.path)[:16]}` |"
-        for r in results
-    )
-    write_atomically(
-        output / "digits.md",
-        CARD.format(rows=accuracy, images=images, checkpoint=sha256(checkpoint)[:16]).encode(),
-    )
+    write_atomically(output / "digits.md", card.encode())
+    finish(f"digits: {len(labels)} test images, {STEPS} steps", "accuracy", results, output)
 
 
 CARD = """# digits

@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from networks import spikes
@@ -205,6 +206,30 @@ def test_an_input_is_transformed_and_encoded() -> None:
     assert pair((x, x)).shape == x.shape
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_narrow_weights_are_stored_as_such(bits: int) -> None:
+    """The recurrent and the complex ones too: int4 where the hook's grid has no more."""
+    torch.manual_seed(0)
+    hook = so.quantize.Quantizer(scale=16 if bits == 4 else 64, bits=bits)
+    x = spikes(2, 12, 20, rate=0.4)
+    for kind in ("cuba", "rf"):
+        blocks, given = getattr(so.block, kind), example(kind)
+        network = nn.Sequential(
+            blocks.Dense(given, 12, 10, weight_scale=3, pre_hook_fx=hook),
+            blocks.Recurrent(given, 10, 8, weight_scale=3, pre_hook_fx=hook),
+        )
+        exact(network, x)
+        model = so.export(network, x)
+        wanted = onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8
+        stored = {
+            tensor.name: tensor.data_type
+            for tensor in model.graph.initializer
+            if tensor.name.endswith("weight")
+        }
+        assert len(stored) == (6 if kind == "rf" else 3)
+        assert set(stored.values()) == {wanted}
+
+
 def test_recurrent_keeps_its_last_spikes() -> None:
     torch.manual_seed(1)
     given = {**CUBA, "persistent_state": True}
@@ -370,7 +395,7 @@ def test_blocks_refuse_what_does_not_fit() -> None:
     blocks = so.block.cuba
     with pytest.raises(so.InputError, match="factor must be a power of two, got 3"):
         blocks.TimeDecimation(3)
-    with pytest.raises(so.ShapeError, match="5 neurons, which do not make 2 equal groups"):
+    with pytest.raises(so.ShapeError, match=r"5 neurons, which do not make 2 equal groups"):
         blocks.Average(2)(torch.zeros(1, 5, 4))
     with pytest.raises(so.ShapeError, match=r"Flatten: expected \(N, C, H, W, T\)"):
         blocks.Flatten()(torch.zeros(1, 5, 4))

@@ -288,7 +288,9 @@ class Input(Block):
         count_log: bool = False,
     ) -> None:
         super().__init__(count_log)
-        self.neuron = None if neuron_params is None else self._neuron(neuron_params)
+        self.neuron: Any = None if neuron_params is None else self._neuron(neuron_params)
+        if hasattr(self.neuron, "as_encoder"):
+            self.neuron.as_encoder()
         for name, value in (("weight", weight), ("bias", bias)):
             parameter = None
             if value is not None:
@@ -305,7 +307,7 @@ class Input(Block):
         if self.neuron is not None:
             pair = isinstance(x, tuple | list)
             currents = [self._transformed(part) for part in (x if pair else (x,))]
-            x = self._encoded(tuple(currents) if pair else currents[0])
+            x = self.neuron(tuple(currents) if pair else currents[0])
         self.input_shape = x.shape[1:-1]
         return self._logged(x if self.step is None else self.step(x))
 
@@ -316,12 +318,6 @@ class Input(Block):
         if weight is not None:
             z = z * self.pre_hook_fx(weight)
         return z if bias is None else z + self.pre_hook_fx(bias)
-
-    def _encoded(self, z: Any) -> Tensor:
-        neuron: Any = self.neuron
-        # a sigma-delta network takes its input as it is: there is nothing to sum up yet
-        encoded: Tensor = (neuron.delta if hasattr(neuron, "delta") else neuron)(z)
-        return encoded
 
     @property
     def shape(self) -> torch.Size | None:
@@ -689,6 +685,7 @@ class Decoded(Block):
     ) -> None:
         super().__init__(count_log)
         neuron = self._neuron(neuron_params)
+        neuron.as_decoder()
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         self.neuron = neuron
         hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
@@ -696,12 +693,12 @@ class Decoded(Block):
 
     def forward(self, x: Tensor) -> Output:
         """Return the summed current (N, out_neurons, T)."""
-        return self._logged(self.neuron.sigma(self.synapse(x)))
+        return self._logged(self.neuron(self.synapse(x)))
 
     @property
     def shape(self) -> torch.Size | None:
         """Shape of the outputs; None before the first input."""
-        shape: torch.Size | None = self.neuron.sigma.shape
+        shape: torch.Size | None = self.neuron.shape
         return shape
 
 

@@ -76,6 +76,8 @@ class Neuron(base.Common):
             self._threshold, self.s_scale, tau_grad, scale_grad, cum_error, shared_param,
             requires_grad=requires_grad,
         )  # fmt: skip
+        #: in a tuple, for it is a child already: the only part in use, where not both are
+        self.part: tuple[nn.Module] | None = None
         self.bias_is_set = False
         self.bias: Any = nn.Parameter(torch.zeros(1), requires_grad=requires_grad)
         self.persistent_state = persistent_state
@@ -120,6 +122,14 @@ class Neuron(base.Common):
         self.sigma.reset()
         self.delta.reset()
 
+    def as_encoder(self) -> None:
+        """Only encode: for an input, where there is nothing to sum up yet."""
+        self.part = (self.delta,)
+
+    def as_decoder(self) -> None:
+        """Only decode: for an output, of which the sums are wanted."""
+        self.part, self.spiking = (self.sigma,), False
+
     def _activate(self, input: Any) -> Tensor:
         x = self._real(input)
         self._check_shape(x)
@@ -145,11 +155,16 @@ class Neuron(base.Common):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        return self._dropped(self.delta(self._activate(input)))
+        if self.part is None:
+            return self._dropped(self.delta(self._activate(input)))
+        x = self._real(input)
+        self._check_shape(x)
+        result: Tensor = self.part[0](x)
+        return self._dropped(result) if self.spiking else result
 
     def margin(self, input: base.Current) -> Tensor:
         """Return how far the change is above the threshold, over time."""
-        return self.delta.margin(self._activate(input))
+        return self.delta.margin(self._real(input) if self.part else self._activate(input))
 
     def undecided(self, input: base.Current, rtol: float) -> Tensor:
         """Nowhere: what is compared is computed in one order everywhere."""

@@ -1,0 +1,150 @@
+"""Where is it? A sigma-delta network that follows a slow bump over 32 sensors, 8-bit weights.
+
+The recipe makes its data: a bump of light that drifts slowly over a row of sensors. From one step
+to the next little changes, and a sigma-delta network sends nothing but changes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from exporters._recipe import (
+    card_rows,
+    checkpoint_for,
+    console,
+    finish,
+    load_checkpoint,
+    options,
+    prove,
+    sha256,
+)
+from synapse_onnx.files import write_atomically
+
+SENSORS, STEPS = 32, 80
+TRAIN, TEST = 600, 200
+#: width of the bump, in sensors
+WIDTH = 2.5
+
+
+class Drift(nn.Module):
+    """Light (N, 32, T) -> position (N, 1, T), 0 to 1 over the row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        given = {"threshold": 0.04, "activation": torch.relu}
+        blocks = so.block.sigma_delta
+        self.eye = blocks.Input(given)
+        self.first = blocks.Dense(given, SENSORS, 24, weight_scale=2)
+        self.second = blocks.Dense(given, 24, 24, weight_scale=2)
+        self.position = blocks.Output(given, 24, 1)
+
+    def forward(self, light: Tensor) -> Tensor:
+        """Return the position at every step."""
+        return self.position(self.second(self.first(self.eye(light))))
+
+
+def data(samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return light (N, 32, T) in 32nds, 0 to 1, and positions (N, 1, T), 0 to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(samples, 1, generator=generator, dtype=torch.float64)
+    # a walk of small steps that keeps its direction for a while
+    pushes = torch.randn(samples, STEPS, generator=generator, dtype=torch.float64)
+    speed = 0.004 * torch.nn.functional.avg_pool1d(pushes, 15, stride=1, padding=7) * 15**0.5
+    position = start + speed.cumsum(-1)
+    position = 1 - (1 - position.remainder(2)).abs()  # it turns round at both ends
+    place = position.unsqueeze(1) * (SENSORS - 1)
+    sensors = torch.arange(SENSORS, dtype=torch.float64).reshape(1, -1, 1)
+    light = torch.exp(-((sensors - place) ** 2) / (2 * WIDTH**2))
+    return (torch.round(32 * light) / 32).float(), position.unsqueeze(1).float()
+
+
+def train(epochs: int = 25, seed: int = 0) -> Drift:
+    """Train with 8-bit weights in the forward pass; prints the error as it falls."""
+    torch.manual_seed(seed)
+    light, position = data(TRAIN, seed=1)
+    network = Drift().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-2, total_steps=epochs * -(-TRAIN // 50)
+    )
+    for epoch in range(epochs):
+        total = 0.0
+        for batch in torch.randperm(TRAIN).split(50):
+            loss = (network(light[batch]) - position[batch]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        if epoch % 5 == 4:
+            error = SENSORS * (total / TRAIN) ** 0.5
+            console.print(f"epoch {epoch + 1:3d} of {epochs}: error {error:.2f} sensors")
+    return network
+
+
+def messages(network: Drift, light: Tensor) -> list[float]:
+    """Share of neurons that send in a step, of each layer that sends."""
+    shares = []
+    x = light
+    with torch.no_grad():
+        for layer in (network.eye, network.first, network.second):
+            x = layer(x)
+            shares.append(float((x != 0).float().mean()))
+    return shares
+
+
+@click.command()
+@options
+def main(anew: bool, output: Path) -> None:
+    """A slow bump of light, a sigma-delta network that sends changes alone: 8-bit weights."""
+    checkpoint = checkpoint_for("drift", output, train, anew=anew)
+    light, position = data(TEST, seed=2)
+
+    def near(found: np.ndarray) -> float:
+        return float((np.abs(found - position.numpy()) * SENSORS <= 1).mean())
+
+    network = Drift().eval()
+    load_checkpoint(network, checkpoint)
+    results = [
+        prove("drift", name, network, light, output / f"drift_{name}.onnx", near,
+              streaming=name == "stream")
+        for name in ("q8", "stream")
+    ]  # fmt: skip
+    sent = messages(network, light)
+    card = CARD.format(
+        rows=card_rows(results), test=TEST, train=TRAIN, checkpoint=sha256(checkpoint)[:16],
+        sent=", ".join(f"{share:.0%}" for share in sent),
+    )  # fmt: skip
+    write_atomically(output / "drift.md", card.encode())
+    console.print(f"neurons that send in a step: {', '.join(f'{share:.1%}' for share in sent)}")
+    finish(f"drift: {TEST} test walks, {STEPS} steps", "within a sensor", results, output)
+
+
+CARD = """# drift
+
+A sigma-delta network that follows a slow bump of light over a row of 32 sensors.
+
+| | |
+|---|---|
+| data | made by the recipe: {train} walks for training, {test} others for the test, 80 steps |
+| input | `light` (N, 32, T): 0 to 1 in 32nds |
+| output | `output` (N, 1, T): the position, 0 to 1; the score is the share within one sensor |
+| network | delta encoder; dense 24 and 24, sigma-delta with relu; dense 1 and sigma decoder |
+| training | Adam on the squared error, 25 epochs, 8-bit weights in the forward pass |
+| messages | neurons that send in a step, by layer: {sent}; a network of values sends 100% |
+| limits | a demonstration on synthetic walks |
+
+| file | within a sensor in torch | in ONNX Runtime | flips | weights, bytes | sha256 |
+|---|---|---|---|---|---|
+{rows}
+
+`drift_stream.onnx` takes the light in steps or chunks (`so.Session(...).stream()`). Checkpoint
+`drift.pt` (sha256 `{checkpoint}`). Made by `python -m exporters drift`, which exports and
+verifies every test walk; `--train` trains anew.
+"""
