@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._version import __version__
+from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import ExportError, InputError, SynapseError
 from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
@@ -36,7 +37,7 @@ OPSETS = range(21, 25)
 
 def export(
     module: nn.Module,
-    args: Tensor | Sequence[Tensor],
+    args: Tensor | Sequence[Any],
     path: str | os.PathLike[str] | None = None,
     *,
     streaming: bool = False,
@@ -53,7 +54,8 @@ def export(
 
     Args:
         module: any torch module.
-        args: one example input (N, C[, H, W], T), or one for every argument of ``forward``.
+        args: one example input (N, C[, H, W], T), or one for every argument of ``forward``. A
+            complex argument is a pair (real, imag), and two inputs of the graph.
         path: where to write the model; the file is written whole or not at all.
         streaming: make every state an input and an output of the graph, so that a sequence may
             come in chunks: neurons, delays, sigma-delta, recurrent spikes. ``Session.stream``
@@ -77,10 +79,12 @@ def export(
         raise InputError(f"export: layout must be 'NCT', got {layout!r}")
     if opset not in OPSETS:
         raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
-    inputs = _inputs(args)
+    arguments = Arguments.of(module, args, "export")
+    inputs = arguments.tensors
     frozen = freeze(module).cpu()  # the reference of fixed point is torch on the CPU
-    streamed = _stream(frozen, inputs, dynamic=dynamic) if streaming else None
-    graph = _trace(frozen, inputs, streamed, dynamic=dynamic, opset=opset)
+    with arguments.flat(frozen):
+        streamed = _stream(frozen, inputs, dynamic=dynamic) if streaming else None
+        graph = _trace(frozen, inputs, streamed, dynamic=dynamic, opset=opset)
     lower(graph)
     # after the passes, which remove copies that only a name needs
     _name_border(graph, streamed)
@@ -116,19 +120,6 @@ def _is_exact(frozen: nn.Module) -> bool:
         found.get("regime", "slayer") == "slayer" and found.get("power_of_two", True)
         for found in facts
     )
-
-
-def _inputs(args: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    inputs = (args,) if isinstance(args, Tensor) else tuple(args)
-    for i, value in enumerate(inputs):
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"export: args must be a tensor or a sequence of tensors; argument {i} is a "
-                f"{type(value).__name__}"
-            )
-        if value.numel() == 0:
-            raise InputError(f"export: argument {i} is empty, of shape {tuple(value.shape)}")
-    return tuple(value.detach().cpu() for value in inputs)
 
 
 @contextlib.contextmanager

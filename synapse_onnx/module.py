@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import ShapeError
 
-__all__ = ["Deployable", "Stateful", "named_states"]
+__all__ = ["Deployable", "Stateful", "named_states", "replaced_forward"]
 
 
 class Deployable(nn.Module):
@@ -115,6 +117,26 @@ class Stateful(Deployable):
         elif self.persistent_state:
             for name, state in states.items():
                 setattr(self, f"{name}_state", state.detach())
+
+
+@contextlib.contextmanager
+def replaced_forward(
+    module: nn.Module, forward: Callable[..., Any], names: Sequence[str]
+) -> Iterator[None]:
+    """Give a module another ``forward``, with arguments of these names, for a while."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in names]
+    )
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
 
 def named_states(module: nn.Module) -> Iterator[tuple[str, Stateful, str]]:

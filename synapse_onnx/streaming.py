@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import ExportError
 from synapse_onnx.layout import has_time
-from synapse_onnx.module import Stateful, named_states
+from synapse_onnx.module import Stateful, named_states, replaced_forward
 
 __all__ = ["State", "Streamed"]
 
@@ -128,15 +128,8 @@ class Streamed:
         def forward(*args: Tensor) -> tuple[Any, ...]:
             return self.run(plain, args[: self.count], args[self.count :])
 
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, kind) for name in names]
-        )
-        self.network.forward = forward
-        try:
+        with replaced_forward(self.network, forward, names):
             yield
-        finally:
-            del self.network.forward
 
     def run(
         self, forward: Any, inputs: Sequence[Tensor], states: Sequence[Tensor]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import itertools
 import math
 import os
@@ -31,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
@@ -177,7 +177,7 @@ class _Call:
 def verify(
     module: nn.Module,
     model_or_path: onnx.ModelProto | str | os.PathLike[str],
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Any],
     *,
     rtol: float = RTOL,
     atol: float = 0.0,
@@ -191,7 +191,8 @@ def verify(
     Args:
         module: the network that was exported.
         model_or_path: the exported model.
-        inputs: one tensor (N, C[, H, W], T), or one for every argument of ``forward``.
+        inputs: one tensor (N, C[, H, W], T), or one for every argument of ``forward``; a pair
+            (real, imag) for a complex one.
         rtol: tolerance where equality cannot be demanded, relative to max|torch|.
         atol: absolute tolerance, added to it.
         providers: execution providers of ONNX Runtime; the CPU by default.
@@ -205,16 +206,15 @@ def verify(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if not (math.isfinite(tolerance) and tolerance >= 0):
             raise InputError(f"verify: {name} must be a finite number >= 0, got {tolerance}")
-    tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    arguments = Arguments.of(module, inputs, "verify")
+    tensors = arguments.tensors
     for i, value in enumerate(tensors):
-        if not isinstance(value, Tensor) or value.numel() == 0:
-            raise InputError(f"verify: input {i} must be a tensor that is not empty")
         if not bool(torch.isfinite(value).all()):
             raise InputError(f"verify: input {i} has NaN or infinite values")
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
-    comparison = _Comparison(module, model, rtol=rtol, atol=atol, providers=providers)
+    comparison = _Comparison(module, model, arguments, rtol=rtol, atol=atol, providers=providers)
     variants = _variants(tensors, model, comparison.session.inputs)
     for variant in variants:
         comparison.compare(variant)
@@ -254,12 +254,14 @@ class _Comparison:
         self,
         module: nn.Module,
         model: onnx.ModelProto,
+        arguments: Arguments,
         *,
         rtol: float,
         atol: float,
         providers: Sequence[str] | None,
     ) -> None:
         self.module = copy.deepcopy(module).eval().cpu()
+        self.arguments = arguments
         self.paths = dict(deployables(self.module))
         frozen = freeze(module).cpu()
         self.facts = {path: layer.describe() for path, layer in deployables(frozen)}
@@ -303,11 +305,7 @@ class _Comparison:
         """Compare the names of inputs and layers, and take over the notes of the export."""
         with contextlib.suppress(ModelError):  # a model of somebody else's has no metadata
             self.notes += Metadata.read(self.model).notes
-        parameters = [
-            parameter.name
-            for parameter in inspect.signature(self.module.forward).parameters.values()
-            if parameter.kind is not inspect.Parameter.VAR_POSITIONAL
-        ]
+        parameters = self.arguments.names(self.module)
         names = self.session.inputs
         if parameters and list(names) != parameters[: len(names)]:
             self.problems.append(
@@ -346,7 +344,7 @@ class _Comparison:
         ]
         try:
             with torch.no_grad():
-                result = self.module(*tensors)
+                result = self.module(*self.arguments.grouped(tensors))
         finally:
             for handle in handles:
                 handle.remove()

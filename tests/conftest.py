@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,10 @@ import pytest
 import torch
 
 import synapse_onnx as so
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # one process a core: threads of torch's own would only wait for each other
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

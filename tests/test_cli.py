@@ -71,6 +71,22 @@ SOURCE = textwrap.dedent(
             return spikes.reshape(-1, 4, 16)
 
 
+    class Binned(nn.Module):
+        """Spikes (N, 4, T) -> voltages (N, 2, ceil(T / 4)), through a loop."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            given = {"threshold": 0.3, "current_decay": 0.25, "voltage_decay": 0.05}
+            blocks = so.block.cuba
+            self.first = blocks.Recurrent(given, 4, 6, weight_scale=3)
+            self.bins = blocks.TimeDecimation(4)
+            self.last = blocks.Affine(given, 6, 2)
+
+        def forward(self, spikes):
+            return self.last(self.bins(self.first(spikes)))
+
+
     class Open(nn.Module):
         def forward(self, spikes):
             return spikes * 2
@@ -822,3 +838,67 @@ def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+# -- streams -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stream(here: Path) -> Path:
+    text = _good("export", "net.py:Binned", "--shape", "4", "--streaming", "-o", "s.onnx")
+    assert "states  6" in text
+    return here
+
+
+def test_a_streaming_model_is_shown_with_its_states(stream: Path) -> None:
+    text = _good("inspect", "s.onnx")
+    assert "streaming   yes, in multiples of 4 time steps" in text
+    assert "first.neuron.spikes   float32  (N, 6)         0" in text
+    ends = text[text.index("name") : text.index("layer ")]
+    assert "neuron" not in ends  # states are no inputs of the caller's
+    document = json.loads(_good("inspect", "s.onnx", "--json"))
+    assert (document["streaming"], document["chunk"]) == (True, 4)
+    assert [state["input"] for state in document["states"]][:3] == [
+        "first.neuron.current", "first.neuron.voltage", "first.neuron.spikes",
+    ]  # fmt: skip
+    assert [value["name"] for value in document["inputs"]] == ["spikes"]
+    assert [value["name"] for value in document["outputs"]] == ["output"]
+
+
+def test_a_streaming_model_is_verified_in_chunks_too(stream: Path) -> None:
+    text = _good("verify", "net.py:Binned", "s.onnx")
+    assert "output (in chunks)" in text
+    assert "equal on inputs of shape" in text
+
+
+def test_chunks_and_saved_states_give_the_whole(stream: Path) -> None:
+    x = _spikes(2, 4, 22)
+    np.save("a.npy", x[..., :9])
+    np.save("b.npy", x[..., 9:])
+    np.save("all.npy", x)
+    _good("run", "s.onnx", "--input", "all.npy", "-o", "whole.npy")
+    _good("run", "s.onnx", "--input", "all.npy", "-o", "chunks.npy", "--chunk", "5")
+    _good("run", "s.onnx", "--input", "a.npy", "-o", "first.npy", "--save", "state.npz")
+    _good("run", "s.onnx", "--input", "b.npy", "-o", "second.npy", "--restore", "state.npz")
+    whole, chunks, first, second = (
+        np.load(f"{name}.npy") for name in ("whole", "chunks", "first", "second")
+    )
+    assert whole.shape == (2, 2, 6)
+    assert np.abs(whole).sum() > 0
+    np.testing.assert_array_equal(chunks, whole)
+    assert first.shape == (2, 2, 2)
+    np.testing.assert_array_equal(np.concatenate([first, second], axis=-1), whole)
+
+
+def test_streams_that_cannot_be(stream: Path) -> None:
+    np.save("two.npy", _spikes(2, 4, 9))
+    _good("run", "s.onnx", "--input", "x.npy", "-o", "y.npy", "--save", "three.npz")
+    for flag in (["--chunk", "5"], ["--save", "n.npz"], ["--restore", "three.npz"]):
+        sentence = _bad("run", "net.onnx", "--input", "x.npy", "-o", "z.npy", *flag)
+        assert "not exported for streaming" in sentence
+    run = ["run", "s.onnx", "--input", "two.npy", "-o", "z.npy"]
+    assert "state first.neuron.current is int64" in _bad(*run, "--restore", "three.npz")
+    assert "cannot be read" in _bad(*run, "--restore", "nothing.npz")
+    assert "is not the saved state" in _bad(*run, "--restore", "net.py")
+    assert "state.txt" in _bad(*run, "--save", "state.txt")
+    assert "--chunk" in _bad(*run, "--chunk", "0")

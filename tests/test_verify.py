@@ -349,7 +349,7 @@ def test_float_neurons_are_verified() -> None:
     ("bad", "message"),
     [
         (torch.full((1, 2, 8, 8, 3), float("nan")), "input 0 has NaN or infinite values"),
-        (torch.zeros(0, 2, 8, 8, 3), "input 0 must be a tensor that is not empty"),
+        (torch.zeros(0, 2, 8, 8, 3), "verify: argument 0 is empty"),
     ],
 )
 def test_inputs_that_prove_nothing_are_refused(network, model, bad, message: str) -> None:

@@ -64,7 +64,50 @@ class Block(nn.Module):
         return x, (x > 0).to(torch.float32).mean() if spikes else None
 
 
-class _Synaptic(Block):
+class _Neural(Block):
+    """A block with a neuron, and what may stand behind it: step delay and axonal delay."""
+
+    neuron: Any
+    synapse: Any
+    mask: Tensor | None
+    step: StepDelay | None
+    delay: Delay | None
+
+    def _hook(self, synapse: Any, pre_hook_fx: Any, mask: Tensor | None = None) -> None:
+        """Set the hook of a synapse, and cut off what a mask leaves out."""
+        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
+        synapse.pre_hook_fx = hook
+        self.register_buffer("mask", None)
+        if mask is None:
+            return
+        shape = tuple((synapse.real if synapse.complex else synapse).weight.shape)
+        if not isinstance(mask, Tensor) or tuple(mask.shape[:2]) != shape[:2]:
+            got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise ShapeError(
+                f"mask must be a tensor of shape {shape[:2]} (outputs, inputs), got {got}"
+            )
+        self.mask = mask.reshape(*shape[:2], 1, 1, 1).to(torch.float32)
+        synapse.pre_hook_fx = _Masked(self, hook)
+
+    def _delays(self, delay: bool, delay_shift: bool | None) -> None:
+        """Make the delays; a delayed neuron that keeps its states has delays that keep theirs."""
+        self.delay_shift = self.shifts if delay_shift is None else delay_shift
+        persistent = self.neuron.persistent_state
+        self.step = StepDelay(persistent) if self.delay_shift else None
+        self.delay = Delay(MAX_DELAY, persistent_state=persistent) if delay else None
+
+    def _sent(self, spikes: Tensor) -> Output:
+        x = spikes if self.step is None else self.step(spikes)
+        return self._logged(x if self.delay is None else self.delay(x))
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """Shape of the neurons, (C[, H, W]); None before the first input."""
+        shape: torch.Size | None = self.neuron.shape
+        return shape
+
+
+class _Synaptic(_Neural):
     """A block of synapse, neuron, step delay and axonal delay, in this order."""
 
     #: name of the synapse in ``synapse_onnx.synapse``
@@ -85,52 +128,18 @@ class _Synaptic(Block):
         neuron = self._neuron(neuron_params, **changes)
         self.synapse = getattr(self.synapses, self.layer)(**arguments)
         self.neuron = neuron  # behind the synapse, for layers are listed in this order
-        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
-        self.synapse.pre_hook_fx = hook
-        self._mask(mask, hook)
+        self._hook(self.synapse, pre_hook_fx, mask)
         self._delays(delay, delay_shift)
-
-    def _mask(self, mask: Tensor | None, hook: Any) -> None:
-        self.mask: Tensor | None
-        self.register_buffer("mask", None)
-        if mask is None:
-            return
-        parts = [self.synapse.real, self.synapse.imag] if self.synapse.complex else [self.synapse]
-        shape = tuple(parts[0].weight.shape)
-        if not isinstance(mask, Tensor) or tuple(mask.shape[:2]) != shape[:2]:
-            got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ShapeError(
-                f"mask must be a tensor of shape {shape[:2]} (outputs, inputs), got {got}"
-            )
-        self.mask = mask.reshape(*shape[:2], 1, 1, 1).to(torch.float32)
-        self.synapse.pre_hook_fx = _Masked(self, hook)
-
-    def _delays(self, delay: bool, delay_shift: bool | None) -> None:
-        shift = self.shifts if delay_shift is None else delay_shift
-        persistent = self.neuron.persistent_state
-        self.delay_shift = shift
-        self.step = StepDelay(persistent) if shift else None
-        self.delay = Delay(MAX_DELAY, persistent_state=persistent) if delay else None
-
-    def _sent(self, spikes: Tensor) -> Output:
-        x = spikes if self.step is None else self.step(spikes)
-        return self._logged(x if self.delay is None else self.delay(x))
 
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
         return self._sent(self.neuron(self.synapse(x)))
 
-    @property
-    def shape(self) -> torch.Size | None:
-        """Shape of the neurons, (C[, H, W]); None before the first input."""
-        shape: torch.Size | None = self.neuron.shape
-        return shape
-
 
 class _Masked:
     """A hook that cuts synapses off before it quantises the others."""
 
-    def __init__(self, block: _Synaptic, hook: Any) -> None:
+    def __init__(self, block: _Neural, hook: Any) -> None:
         self.block, self.hook = block, hook
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -289,7 +298,7 @@ class Input(Block):
     ) -> None:
         super().__init__(count_log)
         self.neuron: Any = None if neuron_params is None else self._neuron(neuron_params)
-        if hasattr(self.neuron, "as_encoder"):
+        if self.neuron is not None and hasattr(self.neuron, "as_encoder"):
             self.neuron.as_encoder()
         for name, value in (("weight", weight), ("bias", bias)):
             parameter = None
@@ -435,7 +444,7 @@ class TimeDecimation(Block):
         return self._logged(self.mean(x), spikes=False)
 
 
-class Affine(Block):
+class Affine(_Neural):
     """Dense synapse whose current is the output: a readout without spikes.
 
     Args:
@@ -464,9 +473,9 @@ class Affine(Block):
         neuron.as_readout()
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         self.neuron = neuron
-        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
-        self.synapse.pre_hook_fx = hook
-        _Synaptic._mask(self, mask, hook)  # type: ignore[arg-type]
+        if not dynamics:
+            neuron.settle()  # it never runs, so that it would never draw its parameters
+        self._hook(self.synapse, pre_hook_fx, mask)
 
     def forward(self, x: Tensor) -> Output:
         """Return the filtered current (N, out_neurons, T)."""
@@ -483,28 +492,14 @@ class Affine(Block):
         return torch.Size([self.synapse.out_channels])
 
 
-class _Looped(Block):
+class _Looped(_Neural):
     """A block whose neurons see their own spikes one step later."""
-
-    neuron: Any
-    delay: Delay | None
-    step: StepDelay | None
-
-    def _sent(self, spikes: Tensor) -> Output:
-        x = spikes if self.step is None else self.step(spikes)
-        return self._logged(x if self.delay is None else self.delay(x))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Leave out lava-dl's buffer ``spike_state``: it holds the zeros that it starts from."""
         kept = {k: v for k, v in state_dict.items() if k != f"{prefix}spike_state"}
         state_dict.pop(f"{prefix}spike_state", None)
         super()._load_from_state_dict(kept, prefix, *rest)
-
-    @property
-    def shape(self) -> torch.Size | None:
-        """Shape of the neurons, (C,); None before the first input."""
-        shape: torch.Size | None = self.neuron.shape
-        return shape
 
 
 class Recurrent(_Looped):
@@ -537,16 +532,15 @@ class Recurrent(_Looped):
         super().__init__(count_log)
         self.num_neurons = out_neurons
         neuron = self._neuron(neuron_params)
-        hook = neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
         make = self.synapses.Dense
         self.input_synapse = make(in_neurons, out_neurons, weight_scale, weight_norm)
         self.recurrent_synapse = make(out_neurons, out_neurons, weight_scale, weight_norm)
         self.neuron = neuron
         for each in (self.input_synapse, self.recurrent_synapse):
-            each.pre_hook_fx = hook
+            self._hook(each, pre_hook_fx)
             each.requires_grad_(requires_grad)
         self.neuron.feed_back(self.recurrent_synapse)
-        _Synaptic._delays(self, delay, delay_shift)  # type: ignore[arg-type]
+        self._delays(delay, delay_shift)
 
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
@@ -637,8 +631,7 @@ class KWTA(_Looped):
         neuron = self._neuron(neuron_params)
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         self.neuron = neuron
-        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
-        self.synapse.pre_hook_fx = hook
+        self._hook(self.synapse, pre_hook_fx)
         self.self_excitation = nn.Parameter(
             torch.tensor([float(self_excitation)]), requires_grad=requires_grad
         )
@@ -649,7 +642,7 @@ class KWTA(_Looped):
         share = (out_neurons - 2 * num_winners) / out_neurons
         level = torch.tensor([self.neuron.threshold * share / self.neuron.w_scale])
         self.bias.mean = -self.neuron.quantize_8bit(level)
-        _Synaptic._delays(self, False, delay_shift)  # type: ignore[arg-type]
+        self._delays(False, delay_shift)
 
     def lateral_weight(self) -> Tensor:
         """Return the weights between the neurons, before the hook, five axes."""
@@ -664,7 +657,7 @@ class KWTA(_Looped):
         return self._sent(self.neuron(self.bias(self.synapse(x))))
 
 
-class Decoded(Block):
+class Decoded(_Neural):
     """Dense synapse and sigma decoder: the output of a sigma-delta network.
 
     Args:
@@ -688,18 +681,11 @@ class Decoded(Block):
         neuron.as_decoder()
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
         self.neuron = neuron
-        hook = self.neuron.quantize_8bit if pre_hook_fx is _DEFAULT else pre_hook_fx
-        self.synapse.pre_hook_fx = hook
+        self._hook(self.synapse, pre_hook_fx)
 
     def forward(self, x: Tensor) -> Output:
         """Return the summed current (N, out_neurons, T)."""
         return self._logged(self.neuron(self.synapse(x)))
-
-    @property
-    def shape(self) -> torch.Size | None:
-        """Shape of the outputs; None before the first input."""
-        shape: torch.Size | None = self.neuron.shape
-        return shape
 
 
 def blocks(name: str, neurons: ModuleType) -> dict[str, type[Block]]:

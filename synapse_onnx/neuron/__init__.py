@@ -15,6 +15,8 @@ __all__ = ["kinds"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Dropout":  # lava-dl has it here
+        return importlib.import_module(f"{__name__}.dropout").Dropout
     if name.startswith("_") or name not in _files():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -29,7 +29,7 @@ class Adrf(Equation):
         "sin_decay) z[t-1] + x[t], never reset; th[t] = threshold + (1 - threshold_decay) "
         "(th[t-1] - threshold); r[t] = (1 - refractory_decay) r[t-1]; s[t] = 1 where im z[t] >= 0 "
         "and im z[t-1] < 0 and re z[t] >= th[t] + r[t], else 0 (graded: re z[t]); where it "
-        "spiked, th[t] += threshold_step and r[t] += 2 th[t]."
+        "spiked, r[t] grows by 2 th[t], and then th[t] by threshold_step."
     )
     currents = ("x_real", "x_imag")
     parameters = (*_resonator.PARAMETERS, *_adaptive.PARAMETERS)

@@ -28,8 +28,8 @@ class AdrfIz(Equation):
         "Resonate-and-fire neuron after Izhikevich with an adaptive threshold: z[t] = (cos_decay "
         "+ i sin_decay) z[t-1] + x[t], never reset; th[t] = threshold + (1 - threshold_decay) "
         "(th[t-1] - threshold); r[t] = (1 - refractory_decay) r[t-1]; s[t] = 1 where im z[t] >= "
-        "th[t] + r[t], else 0 (graded: im z[t]); where it spiked, th[t] += threshold_step and "
-        "r[t] += 2 th[t]."
+        "th[t] + r[t], else 0 (graded: im z[t]); where it spiked, r[t] grows by 2 th[t], and "
+        "then th[t] by threshold_step."
     )
     currents = ("x_real", "x_imag")
     parameters = (*_resonator.PARAMETERS, *_adaptive.PARAMETERS)

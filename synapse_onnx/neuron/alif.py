@@ -31,7 +31,7 @@ class Alif(Equation):
         "v[t] = (1 - voltage_decay) v[t-1] + u[t], never reset; th[t] = threshold + "
         "(1 - threshold_decay) (th[t-1] - threshold); r[t] = (1 - refractory_decay) r[t-1]; "
         "s[t] = 1 where v[t] >= th[t] + r[t], else 0 (graded: v[t]); where it spiked, "
-        "th[t] += threshold_step and r[t] += 2 th[t]."
+        "r[t] grows by 2 th[t], and then th[t] by threshold_step."
     )
     parameters = (
         Parameter("current_decay", "fraction of the current lost every step", jitter=0.01),

@@ -514,6 +514,10 @@ class Neuron(Common):
         self._threshold = math.inf
         self.spiking, self.readout = False, True
 
+    def settle(self) -> None:
+        """Keep the parameters as they are: no input draws them any more."""
+        self._ranges.clear()
+
     def _levels(self) -> tuple[float, ...]:
         constants = self.constants()
         levels = tuple(constants[name] for name in self.equation.constants)

@@ -209,6 +209,12 @@ class Float:
         """Bring a current to the unit of the states."""
         return x
 
+    def steps(self, x: Tensor) -> Sequence[Any]:
+        """Return the current of every step of x (T, N, ...), in the unit of the states."""
+        # unbind, for the gradient of an index is as large as the sequence, at every step
+        steps: Sequence[Any] = self.take(x).unbind(0)
+        return steps
+
     def give(self, state: Any) -> Any:
         """Bring a state to the unit of the currents, a float tensor."""
         return state
@@ -346,6 +352,11 @@ class Dual(Fixed):
 
     def take(self, x: Tensor) -> Any:
         return _Pair(super().take(x.detach()), x, self.scale).exact()
+
+    def steps(self, x: Tensor) -> Sequence[Any]:
+        taken = self.take(x)
+        pairs = zip(taken.value.unbind(0), taken.real.unbind(0), strict=True)
+        return [_Pair(value, real, self.scale) for value, real in pairs]
 
     def give(self, state: Any) -> Any:
         return state.exact().real  # a sum of rounded numbers is not the rounded sum
@@ -510,10 +521,10 @@ def _run(
     p = _parameters(e, a, parameters, states[0])
     c = SimpleNamespace(**constants)
     now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
-    inputs = [time_major(x) for x in currents]
+    inputs = [a.steps(time_major(x)) for x in currents]
     steps: list[dict[str, Any]] = []
-    for t in range(inputs[0].shape[0]):
-        x = {name: a.take(x[t]) for name, x in zip(e.currents, inputs, strict=True)}
+    for values in zip(*inputs, strict=True):
+        x = dict(zip(e.currents, values, strict=True))
         now, variables = e.step(a, SimpleNamespace(**x), p, SimpleNamespace(**now), c)
         steps.append({name: variables[name] for name in wanted})
     traces = {name: a.stack([step[name] for step in steps]) for name in wanted}
@@ -551,15 +562,15 @@ def _recurrent(
     p = _parameters(e, a, parameters, states[0])
     c = SimpleNamespace(**constants)
     now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
-    inputs = [time_major(x) for x in currents]
+    inputs = [time_major(x).unbind(0) for x in currents]
     matrices = [weight.flatten(1).to(spikes.dtype).T for weight in weights]
     scales = [step.flatten() for step in steps]
     outputs = []
-    for t in range(inputs[0].shape[0]):
+    for values in zip(*inputs, strict=True):
         x = {
-            name: a.take(current[t] + (spikes @ matrix) * scale)
+            name: a.take(current + (spikes @ matrix) * scale)
             for name, current, matrix, scale in zip(
-                e.currents, inputs, matrices, scales, strict=True
+                e.currents, values, matrices, scales, strict=True
             )
         }
         now, variables = e.step(a, SimpleNamespace(**x), p, SimpleNamespace(**now), c)
