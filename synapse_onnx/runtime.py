@@ -414,9 +414,11 @@ class Stream:
                     f"{path}: state {name} is {array.dtype} of shape {array.shape}, and this "
                     f"stream has {start.dtype} of shape {start.shape}"
                 )
-        held = [arrays.get(f"held:{name}") for name in self._session.inputs]
+        held = [arrays[n] for name in self._session.inputs if (n := f"held:{name}") in arrays]
+        if arrays["steps"].shape or len(held) not in (0, len(self._timed)):
+            raise InputError(f"{path} is not the saved state of a stream of this network")
+        self._held = self._accepted(held) if held else None
         self._states = {name: self._value(arrays[f"state:{name}"]) for name in fresh}
-        self._held = [a for a in held if a is not None] if held[0] is not None else None
         self.steps = int(arrays["steps"])
 
     # -- inside ------------------------------------------------------------------------------
@@ -432,30 +434,35 @@ class Stream:
                 f"({', '.join(names)}), got {len(inputs)}"
             )
 
+    def _accepted(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return a chunk as the graph takes it, or say what does not fit."""
+        infos = self._session._input_infos
+        arrays = [self._session._feed(i, a) for i, a in zip(infos, inputs, strict=True)]
+        for info, array in zip(infos, arrays, strict=True):
+            if array.shape[0] != self.batch:
+                raise ShapeError(
+                    f"input {info.name}: the stream keeps states for a batch of {self.batch} "
+                    f"and got a batch of {array.shape[0]}; open another with "
+                    f"stream(batch={array.shape[0]})"
+                )
+        lengths = {a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t}
+        if len(lengths) > 1:
+            raise ShapeError(
+                f"the inputs of a chunk have different numbers of time steps: "
+                f"{', '.join(map(str, sorted(lengths)))}"
+            )
+        return arrays
+
     def _run(
         self, inputs: Sequence[NDArray[Any]] | None, *, last: bool
     ) -> list[NDArray[Any]] | None:
         """Run what has come and what was held back, in whole bins; hold the rest back."""
-        session, chunk = self._session, self._session.chunk
-        infos = session._input_infos
+        chunk = self._session.chunk
         if inputs is None:
             arrays = list(self._held or [])
         else:
-            arrays = [session._feed(i, a) for i, a in zip(infos, inputs, strict=True)]
-            for info, array in zip(infos, arrays, strict=True):
-                if array.shape[0] != self.batch:
-                    raise ShapeError(
-                        f"input {info.name}: the stream keeps states for a batch of {self.batch} "
-                        f"and got a batch of {array.shape[0]}; open another with "
-                        f"stream(batch={array.shape[0]})"
-                    )
-            lengths = {a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t}
-            if len(lengths) > 1:
-                raise ShapeError(
-                    f"the inputs of a chunk have different numbers of time steps: "
-                    f"{', '.join(map(str, sorted(lengths)))}"
-                )
-            new = lengths.pop()
+            arrays = self._accepted(inputs)
+            new = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
             if self._held is not None:
                 arrays = [
                     np.concatenate([old, a], axis=-1) if t else a

@@ -17,6 +17,7 @@ import synapse_onnx as so
 
 KINDS = so.neuron.kinds()
 RESONATORS = [kind for kind, module in KINDS.items() if module.Neuron.complex]
+STEPPED = [kind for kind, module in KINDS.items() if hasattr(module.Neuron, "equation")]
 CUBA = KINDS["cuba"].Neuron.example
 
 
@@ -41,12 +42,12 @@ def test_every_neuron_has_blocks() -> None:
     common = {"Input", "Dense", "Conv", "ConvT", "Pool", "Unpool", "Flatten", "Average",
               "TimeDecimation"}  # fmt: skip
     for kind in KINDS:
-        extra = {"Output"} if kind == "sigma_delta" else {"Affine", "Recurrent"}
-        if kind in ("cuba", "alif"):
-            extra.add("KWTA")
+        extra = {"Output"} if kind == "sigma_delta" else {"Affine", "Recurrent", "KWTA"}
         assert set(getattr(so.block, kind).__all__) == common | extra
     with pytest.raises(AttributeError, match="blocks are made for: adrf, adrf_iz, alif, cuba"):
         _ = so.block.izhikevich
+    with pytest.raises(AttributeError, match=r"sigma_delta has no KWTA; the blocks .* Average, Co"):
+        _ = so.block.sigma_delta.KWTA
 
 
 def test_blocks_can_be_imported_pickled_and_copied() -> None:
@@ -257,17 +258,33 @@ def test_the_recurrent_product_stands_in_the_loop() -> None:
     assert sum(node.op_type == "RecurrentCuba" for node in model.graph.node) == 1
 
 
-def test_winners_keep_the_others_silent() -> None:
+@pytest.mark.parametrize("kind", STEPPED)
+def test_winners_keep_the_others_silent(kind: str) -> None:
     torch.manual_seed(0)
-    block = so.block.cuba.KWTA(CUBA, 10, 6, num_winners=2, weight_scale=2).eval()
+    block = getattr(so.block, kind).KWTA(example(kind), 10, 6, num_winners=2, weight_scale=2)
     x = spikes(3, 10, 60, rate=0.6)
-    plain = block.neuron(block.synapse(x)).detach()
-    y = block(x).detach()
-    assert 0 < float(y.sum()) <= float(plain.sum()) or float(y.sum()) > 0
-    lateral = block.lateral.effective_weight[..., 0, 0, 0].detach()
-    assert torch.equal(lateral.diagonal(), torch.full((6,), 0.5))
-    assert torch.equal(lateral - torch.diag(lateral.diagonal()), torch.eye(6) - 1)
+    y = block.eval()(x).detach()
+    assert y.sum() > 0
+    lateral = block.lateral.real if kind in RESONATORS else block.lateral
+    weight = lateral.effective_weight[..., 0, 0, 0].detach()
+    assert torch.equal(weight.diagonal(), torch.full((6,), 0.5))
+    assert torch.equal(weight - torch.diag(weight.diagonal()), torch.eye(6) - 1)
+    if kind in RESONATORS:
+        assert torch.count_nonzero(block.lateral.imag.effective_weight) == 0
+    assert set(block.state_dict()) == {
+        "self_excitation",
+        *(f"synapse.{name}" for name in block.synapse.state_dict()),
+        *(f"neuron.{name}" for name in block.neuron.state_dict()),
+    }
     exact(nn.Sequential(block), x)
+    for other in (pickle.loads(pickle.dumps(block)), copy.deepcopy(block)):
+        assert torch.equal(other(x), y)
+        other.self_excitation.data.fill_(1)  # its lateral weights are its own
+        assert not torch.equal(other(x), y)
+    assert torch.equal(block(x), y)
+
+
+def test_winners_are_a_number_of_neurons() -> None:
     with pytest.raises(so.InputError, match="num_winners must be 1 to 6, got 7"):
         so.block.cuba.KWTA(CUBA, 10, 6, 7)
     with pytest.raises(so.InputError, match=r"self_excitation must lie in \[0, 1\]"):

@@ -521,8 +521,8 @@ def test_recurrent_block(kind: str, graded: bool, spikes: Callable[..., torch.Te
         np.testing.assert_array_equal(through_onnx(block, x), expected)
 
 
-@pytest.mark.parametrize(("threshold", "winners"), [(1.0, 2), (30.0, 1), (30.0, 5)])
-@pytest.mark.parametrize("kind", ["cuba", "alif"])
+@pytest.mark.parametrize(("threshold", "winners"), [(1.0, 2), (4.0, 1), (4.0, 5)])
+@pytest.mark.parametrize("kind", PLAIN)
 def test_k_winners_take_all(
     kind: str, threshold: float, winners: int, spikes: Callable[..., torch.Tensor]
 ) -> None:
@@ -531,7 +531,9 @@ def test_k_winners_take_all(
     block = getattr(so.block, kind).KWTA(
         arguments, 8, count, winners, self_excitation=0.6, delay_shift=False
     )
-    block.synapse.weight.data *= 3 * threshold
+    inward = [block.synapse.real, block.synapse.imag] if block.neuron.complex else [block.synapse]
+    for synapse in inward:
+        synapse.weight.data *= 3 * threshold
     x = spikes((2, 8, 40), rate=0.6)
     trained, evaluated = block.train()(x).detach().numpy(), block.eval()(x).detach().numpy()
     # 0.6 and the bias in steps of 2 / 64
@@ -539,10 +541,13 @@ def test_k_winners_take_all(
     level = np.float32(threshold * (count - 2 * winners) / count / 64)
     bias = np.round(level * 32) / 32
     assert (bias != 0) == (threshold > 1)
-    drive = np.einsum("oi,nit->not", eighth_bits(block.synapse.weight), x.double().numpy()) + bias
-    expected = looped(block.neuron, [drive], [lateral], shift=False)
+    drive = [np.einsum("oi,nit->not", eighth_bits(s.weight), x.double().numpy()) for s in inward]
+    drive[0] += bias  # bias and feedback are real
+    feedback = [lateral, 0 * lateral][: len(drive)]
+    expected = looped(block.neuron, drive, feedback, shift=False)
     assert_some_spike(expected)
-    assert (expected != looped(block.neuron, [drive], [0 * lateral], shift=False)).any()
+    alone = looped(block.neuron, drive, [0 * lateral] * len(drive), shift=False)
+    assert (expected != alone).any()
     np.testing.assert_array_equal(evaluated, expected)
     np.testing.assert_array_equal(trained, expected)
     if winners == 1:

@@ -380,6 +380,21 @@ def test_streams_refuse_what_does_not_fit(tmp_path: Path) -> None:
     binned.run(x[..., :3])
     with pytest.raises(so.InputError, match="within a bin of 8 time steps; reset all of it"):
         binned.reset(0)
+    binned.save(tmp_path / "binned.npz")
+    saved = dict(np.load(tmp_path / "binned.npz"))
+    assert saved["held:input"].shape == (2, 12, 3)
+    for key, value, sentence in (
+        ("held:input", x[:, :7, :3], r"input input: expected shape .*, got \(2, 7, 3\)"),
+        ("held:input", x[:1, :, :3], "keeps states for a batch of 2 and got a batch of 1"),
+        ("held:input", np.array(["spikes"]), "expected numbers"),
+        ("steps", np.zeros(2), "is not the saved state of a stream of this network"),
+    ):
+        np.savez(tmp_path / "broken.npz", **{**saved, key: value})
+        with pytest.raises(so.SynapseError, match=sentence):
+            binned.restore(tmp_path / "broken.npz")
+    binned.restore(tmp_path / "binned.npz")
+    rest = binned.run(x[..., 3:])
+    np.testing.assert_array_equal(rest, _whole("decimated", torch.from_numpy(x)))
 
 
 def test_only_streaming_models_stream() -> None:

@@ -548,27 +548,41 @@ class Recurrent(_Looped):
 
 
 class _Lateral(RealDense):
-    """Excitation of a neuron by itself and inhibition of all others, from one parameter."""
+    """Synapse of neurons among themselves whose weight follows from a parameter of its block."""
 
-    def __init__(self, block: KWTA) -> None:
-        super().__init__(block.num_neurons, block.num_neurons)
+    def __init__(self, count: int, given: Callable[[], Tensor]) -> None:
+        super().__init__(count, count)
         del self.weight
-        # in a tuple: the block holds this layer, not the other way round
-        self._block: tuple[KWTA, ...] = (block,)
+        self._given: Callable[[], Tensor] | None = given
 
     def __getattr__(self, name: str) -> Any:
         own = name in self.__dict__["_parameters"] or name in self.__dict__["_buffers"]
-        if name == "weight" and not own and self.__dict__.get("_block"):
-            return self._block[0].lateral_weight()
-        return super().__getattr__(name)
+        given = self.__dict__.get("_given")
+        return given() if name == "weight" and not own and given else super().__getattr__(name)
 
-    def freeze(self) -> None:
+    def settle(self) -> None:
         """Store the weight that follows from the parameter."""
-        if self.step is None:
+        if self._given is not None:
             # register_parameter refuses a name that already gives a value
             weight = nn.Parameter(self.weight.detach().clone(), requires_grad=False)
             self._parameters["weight"] = weight
-            self._block = ()
+            self._given = None
+
+    def freeze(self) -> None:
+        self.settle()
+        super().freeze()
+
+
+class _LateralPair(synapse.complex.Dense):
+    """The same for complex currents: what comes back is real, and the imaginary part is zero."""
+
+    def __init__(self, real: _Lateral, imag: _Lateral) -> None:
+        Deployable.__init__(self)
+        self.real, self.imag = real, imag
+
+    def freeze(self) -> None:
+        for part in (self.real, self.imag):
+            part.settle()
         super().freeze()
 
 
@@ -597,6 +611,7 @@ class KWTA(_Looped):
 
     current[t] = synapse(x[t]) + W s[t-1] + b with W = self_excitation on the diagonal and -1
     elsewhere, and b = threshold (n - 2 k) / n / scale, both quantised to 8 bits.
+    Both are added to the real current of a resonator, for which lava-dl's own block fails.
     Source: lava-dl, ``slayer/block/base.py``.
 
     Args:
@@ -635,7 +650,10 @@ class KWTA(_Looped):
         self.self_excitation = nn.Parameter(
             torch.tensor([float(self_excitation)]), requires_grad=requires_grad
         )
-        self.lateral = _Lateral(self)
+        lateral = _Lateral(out_neurons, self.lateral_weight)
+        self.lateral: _Lateral | _LateralPair = lateral
+        if self.neuron.complex:
+            self.lateral = _LateralPair(lateral, _Lateral(out_neurons, self.no_weight))
         self.lateral.pre_hook_fx = self.neuron.quantize_8bit
         self.neuron.feed_back(self.lateral)
         self.bias = _Bias()
@@ -650,11 +668,18 @@ class KWTA(_Looped):
         eye = torch.eye(self.num_neurons, device=excitation.device)
         return (excitation * eye - 1).reshape(self.num_neurons, self.num_neurons, 1, 1, 1)
 
+    def no_weight(self) -> Tensor:
+        """Return the imaginary weights between resonators: none."""
+        return torch.zeros_like(self.lateral_weight())
+
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
         with torch.no_grad():
             self.self_excitation.clamp_(0, 1)
-        return self._sent(self.neuron(self.bias(self.synapse(x))))
+        z = self.synapse(x)
+        # spikes and bias are real, and so is what they add to a complex current
+        z = (self.bias(z[0]), z[1]) if self.neuron.complex else self.bias(z)
+        return self._sent(self.neuron(z))
 
 
 class Decoded(_Neural):
@@ -695,11 +720,7 @@ def blocks(name: str, neurons: ModuleType) -> dict[str, type[Block]]:
         Input, Flatten, Average, TimeDecimation, Dense, Conv, ConvT, Pool, Unpool,
     ]  # fmt: skip
     # a sigma-delta neuron has no equation of steps: nothing to feed spikes back into
-    made += (
-        [Affine, Recurrent, *([] if kind.complex else [KWTA])]
-        if hasattr(kind, "equation")
-        else [Decoded]
-    )
+    made += [Affine, Recurrent, KWTA] if hasattr(kind, "equation") else [Decoded]
     attributes = {
         "neurons": neurons,
         "synapses": synapse.complex if kind.complex else synapse,

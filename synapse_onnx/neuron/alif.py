@@ -87,7 +87,7 @@ class Neuron(_adaptive.Adaptive):
         >>> import torch
         >>> neuron = Neuron(1.0, 0.5, 1.0, 1.0, threshold_decay=0.5, refractory_decay=0.5)
         >>> neuron(torch.full((1, 1, 8), 2.0))  # after a spike it needs more than 2 for a while
-        tensor([[[1., 0., 1., 0., 0., 1., 0., 1.]]])
+        tensor([[[1., 0., 1., 0., 1., 0., 1., 0.]]])
     """
 
     equation = register_equation(Alif())
