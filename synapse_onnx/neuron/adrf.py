@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from synapse_onnx.neuron import _adaptive, _resonator, base
-from synapse_onnx.ops import Equation, register_equation
+from synapse_onnx.neuron import _adaptive, _resonator
+from synapse_onnx.neuron._adaptive_resonator import (
+    AdaptiveResonator,
+    AdaptiveRotation,
+    neuron_params,
+)
+from synapse_onnx.ops import register_equation
 
 __all__ = ["Neuron", "neuron_params"]
 
 
-def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
-) -> dict[str, float]:
-    """Translate Loihi's parameters to constructor arguments."""
-    return _resonator.resonator_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
-        device_params, scale, p_scale
-    )
-
-
-class Adrf(Equation):
+class Adrf(AdaptiveRotation):
     """Source: lava-dl, ``slayer/neuron/adrf.py`` and ``dynamics/adaptive_phase_th.py``."""
 
     name = "Adrf"
@@ -31,15 +26,8 @@ class Adrf(Equation):
         "and im z[t-1] < 0 and re z[t] >= th[t] + r[t], else 0 (graded: re z[t]); where it "
         "spiked, r[t] grows by 2 th[t], and then th[t] by threshold_step."
     )
-    currents = ("x_real", "x_imag")
-    parameters = (*_resonator.PARAMETERS, *_adaptive.PARAMETERS)
-    states = (*_resonator.STATES, *_adaptive.STATES)
-    constants = _adaptive.CONSTANTS
-    samples = _adaptive.LEVELS
-    traces = ("real", "imag", "threshold", "refractory")
     fires = ("real", "imag", "threshold", "refractory", "crossed")
     membrane = "real"
-    readout = "imag"
     phase = True
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,7 +47,7 @@ class Adrf(Equation):
         return a.phase_spike(fired, v.real, v.imag, limit)
 
 
-class Neuron(_adaptive.Adaptive, _resonator.Resonator):
+class Neuron(AdaptiveResonator):
     """Resonate-and-fire neuron with an adaptive phase threshold.
 
     Args:
@@ -79,29 +67,3 @@ class Neuron(_adaptive.Adaptive, _resonator.Resonator):
 
     equation = register_equation(Adrf())
     device_type = "ADRF_PHASE"
-    example: ClassVar[Mapping[str, Any]] = {
-        "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
-        "threshold_decay": 0.1, "refractory_decay": 0.2,
-    }  # fmt: skip
-
-    def __init__(
-        self,
-        threshold: float,
-        threshold_step: float,
-        period: _resonator.Period,
-        decay: base.Decay,
-        threshold_decay: base.Decay,
-        refractory_decay: base.Decay,
-        *common: Any,
-        log_init: bool = True,
-        **more: Any,
-    ) -> None:
-        values = {
-            "period": period,
-            "decay": decay,
-            "threshold_decay": threshold_decay,
-            "refractory_decay": refractory_decay,
-        }
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, values, *common, levels=levels, **more)
-        self.log_init = log_init

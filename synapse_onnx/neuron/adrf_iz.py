@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from synapse_onnx.neuron import _adaptive, _resonator, base
-from synapse_onnx.ops import Equation, register_equation
+from synapse_onnx.neuron import _adaptive, _resonator
+from synapse_onnx.neuron._adaptive_resonator import (
+    AdaptiveResonator,
+    AdaptiveRotation,
+    neuron_params,
+)
+from synapse_onnx.ops import register_equation
 
 __all__ = ["Neuron", "neuron_params"]
 
 
-def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
-) -> dict[str, float]:
-    """Translate Loihi's parameters to constructor arguments."""
-    return _resonator.resonator_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
-        device_params, scale, p_scale
-    )
-
-
-class AdrfIz(Equation):
+class AdrfIz(AdaptiveRotation):
     """Source: lava-dl, ``slayer/neuron/adrf_iz.py`` and ``dynamics/adaptive_resonator.py``."""
 
     name = "AdrfIz"
@@ -31,14 +26,8 @@ class AdrfIz(Equation):
         "th[t] + r[t], else 0 (graded: im z[t]); where it spiked, r[t] grows by 2 th[t], and "
         "then th[t] by threshold_step."
     )
-    currents = ("x_real", "x_imag")
-    parameters = (*_resonator.PARAMETERS, *_adaptive.PARAMETERS)
-    states = (*_resonator.STATES, *_adaptive.STATES)
-    constants = _adaptive.CONSTANTS
-    samples = _adaptive.LEVELS
-    traces = ("real", "imag", "threshold", "refractory")
     fires = ("imag", "threshold", "refractory")
-    membrane = readout = "imag"
+    membrane = "imag"
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, let the threshold recover, raise it where it is reached."""
@@ -55,7 +44,7 @@ class AdrfIz(Equation):
         return a.spike(a.give(v.imag) >= limit, v.imag, limit)
 
 
-class Neuron(_adaptive.Adaptive, _resonator.Resonator):
+class Neuron(AdaptiveResonator):
     """Resonate-and-fire neuron after Izhikevich with an adaptive threshold.
 
     Args:
@@ -74,29 +63,3 @@ class Neuron(_adaptive.Adaptive, _resonator.Resonator):
 
     equation = register_equation(AdrfIz())
     device_type = "ADRF_IZHIKEVICH"
-    example: ClassVar[Mapping[str, Any]] = {
-        "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
-        "threshold_decay": 0.1, "refractory_decay": 0.2,
-    }  # fmt: skip
-
-    def __init__(
-        self,
-        threshold: float,
-        threshold_step: float,
-        period: _resonator.Period,
-        decay: base.Decay,
-        threshold_decay: base.Decay,
-        refractory_decay: base.Decay,
-        *common: Any,
-        log_init: bool = True,
-        **more: Any,
-    ) -> None:
-        values = {
-            "period": period,
-            "decay": decay,
-            "threshold_decay": threshold_decay,
-            "refractory_decay": refractory_decay,
-        }
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, values, *common, levels=levels, **more)
-        self.log_init = log_init
