@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError
-from synapse_onnx.module import replaced_forward
+from synapse_onnx.module import argument_names, replaced_forward
 
 __all__ = ["Arguments"]
 
@@ -49,6 +49,7 @@ class Arguments:
         if len(given) == 2 and all(isinstance(a, Tensor) for a in given) and _takes_one(module):
             given = [tuple(given)]
         tensors: list[Tensor] = []
+        pairs: list[bool] = []
         for i, value in enumerate(given):
             pair = isinstance(value, tuple | list)
             parts = list(value) if pair else [value]
@@ -61,9 +62,9 @@ class Arguments:
             for part in parts:
                 if part.numel() == 0:
                     raise InputError(f"{call}: argument {i} is empty, of shape {tuple(part.shape)}")
-            tensors += parts
-        pairs = tuple(isinstance(value, tuple | list) for value in given)
-        return cls(tuple(tensor.detach().cpu() for tensor in tensors), pairs)
+            tensors += [part.detach().cpu() for part in parts]
+            pairs.append(pair)
+        return cls(tuple(tensors), tuple(pairs))
 
     def grouped(self, tensors: Sequence[Any]) -> list[Any]:
         """Put tensors together to the arguments of ``forward``."""
@@ -72,12 +73,8 @@ class Arguments:
 
     def names(self, module: nn.Module) -> list[str]:
         """Names of the graph's inputs, those of ``forward``'s arguments; none for ``*args``."""
-        parameters = list(inspect.signature(module.forward).parameters.values())
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            return []
         found: list[str] = []
-        for parameter, pair in zip(parameters, self.pairs, strict=False):
-            name = parameter.name
+        for name, pair in zip(argument_names(module), self.pairs, strict=False):
             found += [f"{name}_real", f"{name}_imag"] if pair else [name]
         return found
 

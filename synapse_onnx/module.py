@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import ShapeError
 
-__all__ = ["Deployable", "Stateful", "named_states", "replaced_forward"]
+__all__ = ["Deployable", "Stateful", "argument_names", "named_states", "replaced_forward"]
 
 
 class Deployable(nn.Module):
@@ -117,6 +117,14 @@ class Stateful(Deployable):
         elif self.persistent_state:
             for name, state in states.items():
                 setattr(self, f"{name}_state", state.detach())
+
+
+def argument_names(module: nn.Module) -> list[str]:
+    """Return the names of the arguments of ``forward``; none where it takes ``*args``."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return []
+    return [p.name for p in parameters]
 
 
 @contextlib.contextmanager

@@ -403,9 +403,14 @@ class Stream:
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not the saved state of a stream") from error
         fresh = self._session.fresh_states(self.batch)
-        if "steps" not in arrays or {f"state:{name}" for name in fresh} != {
-            name for name in arrays if name.startswith("state:")
-        }:
+        states = {name for name in arrays if name.startswith("state:")}
+        held = [arrays[n] for name in self._session.inputs if (n := f"held:{name}") in arrays]
+        if (
+            states != {f"state:{name}" for name in fresh}
+            or len(held) not in (0, len(self._timed))
+            or "steps" not in arrays
+            or arrays["steps"].shape
+        ):
             raise InputError(f"{path} is not the saved state of a stream of this network")
         for name, start in fresh.items():
             array = arrays[f"state:{name}"]
@@ -414,9 +419,6 @@ class Stream:
                     f"{path}: state {name} is {array.dtype} of shape {array.shape}, and this "
                     f"stream has {start.dtype} of shape {start.shape}"
                 )
-        held = [arrays[n] for name in self._session.inputs if (n := f"held:{name}") in arrays]
-        if arrays["steps"].shape or len(held) not in (0, len(self._timed)):
-            raise InputError(f"{path} is not the saved state of a stream of this network")
         self._held = self._accepted(held) if held else None
         self._states = {name: self._value(arrays[f"state:{name}"]) for name in fresh}
         self.steps = int(arrays["steps"])

@@ -7,7 +7,6 @@ what is traced keeps nothing to itself.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import ExportError
 from synapse_onnx.layout import has_time
-from synapse_onnx.module import Stateful, named_states, replaced_forward
+from synapse_onnx.module import Stateful, argument_names, named_states, replaced_forward
 
 __all__ = ["State", "Streamed"]
 
@@ -117,11 +116,8 @@ class Streamed:
     def traced(self) -> Iterator[None]:
         """Give the network a ``forward(*inputs, *states)`` that returns outputs and states."""
         plain = self.network.forward
-        parameters = list(inspect.signature(plain).parameters.values())
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            names = [f"input_{i}" for i in range(self.count)]
-        else:
-            names = [p.name for p in parameters[: self.count]]
+        names = argument_names(self.network)[: self.count]
+        names = names or [f"input_{i}" for i in range(self.count)]
         # the tracer names inputs after the arguments, which must be identifiers
         names += [f"carried_state_{i}" for i in range(len(self.states))]
 

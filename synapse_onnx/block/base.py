@@ -92,7 +92,7 @@ class _Neural(Block):
     def _delays(self, delay: bool, delay_shift: bool | None) -> None:
         """Make the delays; a delayed neuron that keeps its states has delays that keep theirs."""
         self.delay_shift = self.shifts if delay_shift is None else delay_shift
-        persistent = self.neuron.persistent_state
+        persistent = self.neuron is not None and self.neuron.persistent_state
         self.step = StepDelay(persistent) if self.delay_shift else None
         self.delay = Delay(MAX_DELAY, persistent_state=persistent) if delay else None
 
@@ -273,7 +273,7 @@ class Unpool(Pool):
     layer = "Unpool"
 
 
-class Input(Block):
+class Input(_Neural):
     """Input of a network: an optional transformation and an optional neuron.
 
     x is quantised to 8 bits on the neuron's scale, multiplied by ``weight`` and shifted by
@@ -297,7 +297,7 @@ class Input(Block):
         count_log: bool = False,
     ) -> None:
         super().__init__(count_log)
-        self.neuron: Any = None if neuron_params is None else self._neuron(neuron_params)
+        self.neuron = None if neuron_params is None else self._neuron(neuron_params)
         if self.neuron is not None and hasattr(self.neuron, "as_encoder"):
             self.neuron.as_encoder()
         for name, value in (("weight", weight), ("bias", bias)):
@@ -306,9 +306,7 @@ class Input(Block):
                 parameter = nn.Parameter(torch.as_tensor([value], dtype=torch.float32))
             self.register_parameter(name, parameter)
         self.pre_hook_fx = _unhooked if self.neuron is None else self.neuron.quantize_8bit
-        self.delay_shift = self.shifts if delay_shift is None else delay_shift
-        persistent = self.neuron is not None and self.neuron.persistent_state
-        self.step = StepDelay(persistent) if self.delay_shift else None
+        self._delays(False, delay_shift)
         self.input_shape: torch.Size | None = None
 
     def forward(self, x: Any) -> Output:
@@ -318,7 +316,7 @@ class Input(Block):
             currents = [self._transformed(part) for part in (x if pair else (x,))]
             x = self.neuron(tuple(currents) if pair else currents[0])
         self.input_shape = x.shape[1:-1]
-        return self._logged(x if self.step is None else self.step(x))
+        return self._sent(x)
 
     def _transformed(self, x: Tensor) -> Tensor:
         weight: Any = self.weight
@@ -670,7 +668,7 @@ class KWTA(_Looped):
 
     def no_weight(self) -> Tensor:
         """Return the imaginary weights between resonators: none."""
-        return torch.zeros_like(self.lateral_weight())
+        return self.self_excitation.new_zeros(self.num_neurons, self.num_neurons, 1, 1, 1)
 
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""

@@ -7,6 +7,7 @@ membrane reaches th[t] + r[t]. Source: lava-dl, ``slayer/neuron/dynamics/adaptiv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from synapse_onnx.neuron import base
@@ -60,9 +61,23 @@ def adapt(a: Any, fired: Any, threshold: Any, refractory: Any, c: Any) -> dict[s
 
 
 class Adaptive(base.Neuron):
-    """A neuron with an adaptive threshold; its ``levels`` have a "threshold_step"."""
+    """A neuron with an adaptive threshold: its step and decays stand beside the other values."""
 
     threshold_step: float
+
+    def __init__(
+        self,
+        threshold: float,
+        threshold_step: float,
+        threshold_decay: base.Decay,
+        refractory_decay: base.Decay,
+        values: Mapping[str, Any],
+        *common: Any,
+        **more: Any,
+    ) -> None:
+        own = {"threshold_decay": threshold_decay, "refractory_decay": refractory_decay}
+        levels = {"threshold_step": threshold_step}
+        super().__init__(threshold, {**values, **own}, *common, levels=levels, **more)
 
     def as_readout(self) -> None:
         """Never spike: the threshold is one that no voltage reaches."""

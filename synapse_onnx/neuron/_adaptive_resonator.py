@@ -64,12 +64,7 @@ class AdaptiveResonator(_adaptive.Adaptive, _resonator.Resonator):
         log_init: bool = True,
         **more: Any,
     ) -> None:
-        values = {
-            "period": period,
-            "decay": decay,
-            "threshold_decay": threshold_decay,
-            "refractory_decay": refractory_decay,
-        }
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, values, *common, levels=levels, **more)
+        values = {"period": period, "decay": decay}
+        adaptive = (threshold_step, threshold_decay, refractory_decay)
+        super().__init__(threshold, *adaptive, values, *common, **more)
         self.log_init = log_init

@@ -108,14 +108,9 @@ class Neuron(_adaptive.Adaptive):
         *common: Any,
         **more: Any,
     ) -> None:
-        values = {
-            "current_decay": current_decay,
-            "voltage_decay": voltage_decay,
-            "threshold_decay": threshold_decay,
-            "refractory_decay": refractory_decay,
-        }
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, values, *common, levels=levels, **more)
+        values = {"current_decay": current_decay, "voltage_decay": voltage_decay}
+        adaptive = (threshold_step, threshold_decay, refractory_decay)
+        super().__init__(threshold, *adaptive, values, *common, **more)
 
     @property
     def ref_delay(self) -> int:
