@@ -410,6 +410,7 @@ class Stream:
             or len(held) not in (0, len(self._timed))
             or "steps" not in arrays
             or arrays["steps"].shape
+            or arrays["steps"].dtype.kind not in "iu"
         ):
             raise InputError(f"{path} is not the saved state of a stream of this network")
         for name, start in fresh.items():

@@ -388,6 +388,7 @@ def test_streams_refuse_what_does_not_fit(tmp_path: Path) -> None:
         ("held:input", x[:1, :, :3], "keeps states for a batch of 2 and got a batch of 1"),
         ("held:input", np.array(["spikes"]), "expected numbers"),
         ("steps", np.zeros(2), "is not the saved state of a stream of this network"),
+        ("steps", np.array("three"), "is not the saved state of a stream of this network"),
     ):
         np.savez(tmp_path / "broken.npz", **{**saved, key: value})
         with pytest.raises(so.SynapseError, match=sentence):
