@@ -117,7 +117,7 @@ def _is_exact(frozen: nn.Module) -> bool:
     """Whether every layer is on an integer grid, so that equal inputs give equal outputs."""
     facts = [layer.describe() for _, layer in deployables(frozen)]
     return not list(frozen.parameters()) and all(
-        found.get("regime", "slayer") == "slayer" and found.get("power_of_two", True)
+        found.get("regime") != "float" and found.get("power_of_two", True)
         for found in facts
     )
 
@@ -385,10 +385,10 @@ def _describe(
     regimes = {layer["regime"] for layer in layers if "regime" in layer}
     synapses = [layer for layer in layers if "quantized" in layer]
     ours = (node for node in model.graph.node if node.domain == DOMAIN)
-    if regimes == {"slayer"} and all(name in exact for node in ours for name in node.output):
-        regime = "slayer"
+    if all(name in exact for node in ours for name in node.output):
+        regime = next(iter(regimes)) if len(regimes) == 1 else "mixed"
     else:
-        regime = "mixed" if "slayer" in regimes else "float"
+        regime = "mixed" if regimes - {"float"} else "float"
     notes = [
         f"{layer['path'] or 'the synapse'}: float weights; its hook leaves no integer grid of 16 "
         f"bits, or it has no hook"

@@ -24,8 +24,8 @@ class Metadata:
         version: version of synapse-onnx that wrote the model.
         torch_version: version of torch that traced it.
         opset: opset of the standard operators.
-        regime: "slayer" where every value is on an integer grid and all arithmetic is exact,
-            "float" where no neuron is in fixed point, else "mixed".
+        regime: "slayer" or "loihi" where every value is on an integer grid and all arithmetic is
+            exact, "float" where no neuron is in fixed point, else "mixed".
         streaming: whether states are inputs and outputs.
         states: of a streaming model, one entry a state: names of its "input" and "output",
             "dtype", "shape" (None for the batch), and the number that it has at the "start".

@@ -90,7 +90,7 @@ assert 0 < expected.sum() < expected.size
 np.testing.assert_array_equal(neuron(x).numpy(), expected)
 
 blocks = so.block.soft
-for regime in ("slayer", "float"):
+for regime in ("slayer", "float", "loihi"):
     torch.manual_seed(0)
     given = arguments | {"regime": regime, "requires_grad": True}
     net = torch.nn.Sequential(

@@ -261,7 +261,7 @@ def test_dropout_and_norm_apply_where_lava_dl_has_them() -> None:
             {"shared_param": False, "voltage_decay": (0.1, 0.2, 0.3)},
             r"voltage_decay must be a number or a pair \(least, most\)",
         ),
-        ({"regime": "loihi"}, "regime must be one of slayer, float, got 'loihi'"),
+        ({"regime": "loihi2"}, "regime must be one of slayer, float, loihi, got 'loihi2'"),
         ({"scale": 0}, "scale must be a positive integer"),
     ],
 )

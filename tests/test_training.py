@@ -159,7 +159,7 @@ def test_every_parameter_gets_a_gradient(kind, regime, shared, graded) -> None:
 def test_the_gradient_of_the_equation(kind: str, channels: bool) -> None:
     """Numerically, below a threshold that nothing reaches: every current, parameter and state."""
     equation = KINDS[kind].Neuron.equation
-    op = equation.op("dynamics", fixed=False)
+    op = equation.op("dynamics", "float")
     shape = (2, 3, 7)
 
     def double(*size: int) -> Tensor:

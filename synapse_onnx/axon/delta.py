@@ -23,13 +23,16 @@ class Delta(Stateful):
     Source: lava-dl, ``slayer/axon/delta.py``.
 
     Args:
-        threshold: change that is sent, > 0; at least 1 / scale is used.
+        threshold: change that is sent, >= 0; in the slayer regime at least 1 / scale is used.
         scale: steps of a change of one.
         tau_grad, scale_grad: width and height of the threshold's surrogate gradient.
         cum_error: compare the sum of all changes since the last message, not the residual's.
         shared_param: one threshold for all neurons, else one a channel.
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn the threshold.
+        regime: "slayer", or "loihi", where a threshold of zero sends every change
+            (:mod:`synapse_onnx.loihi`). What is compared and sent is computed in one order
+            everywhere, to the last bit, in both.
 
     Example:
         >>> import torch
@@ -39,8 +42,6 @@ class Delta(Stateful):
 
     noun = "delta encoder"
     spiking = True
-    #: what is compared and sent is computed in one order everywhere, to the last bit
-    regime = "slayer"
 
     def __init__(
         self,
@@ -52,8 +53,12 @@ class Delta(Stateful):
         shared_param: bool = True,
         persistent_state: bool = False,
         requires_grad: bool = False,
+        regime: str = "slayer",
     ) -> None:
         super().__init__()
+        if regime not in ("slayer", "loihi"):
+            raise InputError(f"regime of a delta encoder must be slayer or loihi, got {regime!r}")
+        self.regime = regime
         if not (math.isfinite(threshold) and threshold >= 0):
             raise InputError(f"threshold must be a finite number >= 0, got {threshold}")
         if not scale > 0:
@@ -78,9 +83,9 @@ class Delta(Stateful):
         return device
 
     def clamp(self) -> None:
-        """Keep the threshold at one step or more."""
+        """Keep the threshold at one step or more, in the slayer regime; else at zero or more."""
         with torch.no_grad():
-            self.threshold.clamp_(min=1 / self.scale)
+            self.threshold.clamp_(min=1 / self.scale if self.regime == "slayer" else 0)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return what is sent, of the shape of the input (N, C[, H, W], T).

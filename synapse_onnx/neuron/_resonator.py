@@ -34,7 +34,7 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     """Turn and damp the state by one step, and add the current; return (real, imag)."""
     real = a.scaled(s.real, p.cos_decay) - a.scaled(s.imag, p.sin_decay) + x.x_real
     imag = a.scaled(s.real, p.sin_decay) + a.scaled(s.imag, p.cos_decay) + x.x_imag
-    return real, imag
+    return a.voltage(real), a.voltage(imag)
 
 
 def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:

@@ -46,12 +46,13 @@ class Alif(Equation):
     constants = _adaptive.CONSTANTS
     samples = _adaptive.LEVELS
     traces = ("current", "voltage", "threshold", "refractory")
+    biased = True
     fires = ("voltage", "threshold", "refractory")
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: integrate twice, let the threshold recover, raise it where it is reached."""
-        u = a.scaled(s.current, p.current_decay) + x.x
-        v = a.scaled(s.voltage, p.voltage_decay) + a.through_float(u)
+        u = a.current(a.scaled(s.current, p.current_decay) + a.biased(x.x, p))
+        v = a.voltage(a.scaled(s.voltage, p.voltage_decay) + a.through_float(u))
         threshold, refractory = _adaptive.recover(a, p, s, c)
         fired = a.through_float(v) >= threshold + refractory
         adapted = _adaptive.adapt(a, fired, threshold, refractory, c)

@@ -17,13 +17,10 @@ from torch import Tensor, nn
 from synapse_onnx import fixed
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.module import Stateful
-from synapse_onnx.ops import Equation
+from synapse_onnx.ops import REGIMES, Equation
 from synapse_onnx.quantize import Quantizer, round_to_step
 
-__all__ = ["REGIMES", "Common", "Current", "Decay", "Neuron"]
-
-#: numeric regimes of a neuron: lava-dl's fixed point on the CPU, or plain float32
-REGIMES = ("slayer", "float")
+__all__ = ["Common", "Current", "Decay", "Neuron"]
 
 #: a parameter is one number, or (least, most) from which every channel draws its own
 Decay = float | tuple[float, float]
@@ -46,7 +43,8 @@ class Common(Stateful):
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn the parameters.
         graded_spike: a spike carries the voltage instead of 1.
-        regime: "slayer" (fixed point as lava-dl on the CPU, the default) or "float".
+        regime: "slayer" (fixed point as lava-dl on the CPU, the default), "loihi" (24-bit states,
+            :mod:`synapse_onnx.loihi`) or "float".
 
     Raises:
         InputError: an argument is out of its range.
@@ -111,7 +109,7 @@ class Common(Stateful):
         return ("real_norm", "imag_norm") if self.complex else ("norm",)
 
     def _check_scale(self) -> None:
-        if self.regime == "slayer" and self.s_scale & (self.s_scale - 1):
+        if self.regime != "float" and self.s_scale & (self.s_scale - 1):
             raise InputError(
                 f"scale must be a power of two, so that states pass through float32 unchanged, got "
                 f"{self.w_scale}"
@@ -225,7 +223,7 @@ class Common(Stateful):
             "kind": self.kind,
             "regime": self.regime,
             "threshold": self.threshold,
-            "scale": self.s_scale if self.regime == "slayer" else 1,
+            "scale": 1 if self.regime == "float" else self.s_scale,
         }
 
 
@@ -286,7 +284,14 @@ class Neuron(Common):
         self._register_parameters(values)
         self.clamp()
         constants = self.constants()
-        dtype = torch.int64 if self.regime == "slayer" else torch.float32
+        dtype = torch.float32 if self.regime == "float" else torch.int64
+        self.bias: Tensor | None
+        biased = any(p.name == "bias" for p in self.equation.table(self.regime))
+        self.register_buffer("bias", torch.zeros(1) if biased else None)
+        if self.regime == "loihi" and any(getattr(self, n) is not None for n in self._norm_names()):
+            raise InputError(
+                f"{self.kind} neuron: Loihi has no norm; fold it into a bias (set_bias) and weights"
+            )
         for state in self.equation.states:
             self.register_state(state.name, dtype, constants[state.start] if state.start else 0)
 
@@ -335,12 +340,14 @@ class Neuron(Common):
         """Integer that the voltage must reach, in units of 1 / s_scale."""
         if math.isinf(self._threshold):
             return fixed.NO_THRESHOLD
+        if self.regime == "loihi":  # > is >= of the next integer
+            return int(self._threshold * self.s_scale) + (self.threshold_eps > 0)
         return fixed.integer_threshold(self._threshold + self.threshold_eps, self.s_scale)
 
     @property
     def decay_scale(self) -> int:
         """Unit of the stored decays: 4096 in fixed point, 1 in float."""
-        return self.p_scale if self.regime == "slayer" else 1
+        return 1 if self.regime == "float" else self.p_scale
 
     @property
     def device(self) -> torch.device:
@@ -373,7 +380,29 @@ class Neuron(Common):
         """Parameters as the ops take them, in the table's order."""
         if self.training and self.requires_grad:
             self.clamp()
-        return [self.parameter_value(name) for name in self.decays]
+        values = [self.parameter_value(name) for name in self.decays]
+        return values if self.bias is None else [*values, self.bias]
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Set the bias of the loihi regime, added at every step.
+
+        It stands where a norm would: in the voltage of cuba, in the current of alif.
+
+        Args:
+            bias: (1,), one a channel (C,) or one a neuron (C, H, W); in the unit of the threshold,
+                a multiple of 1 / scale.
+
+        Raises:
+            InputError: the neuron has no bias, or this one is on no grid of its scale.
+        """
+        if self.bias is None:
+            raise InputError(f"{self.kind} neuron: no bias in the {self.regime} regime")
+        steps = bias.detach().to(torch.float32) * self.w_scale
+        if not bool((steps == steps.round()).all()):
+            raise InputError(
+                f"{self.kind} neuron: a bias must be a multiple of 1 / {self.w_scale}, its grid"
+            )
+        self.bias = (steps / self.w_scale).to(self.bias.device)
 
     def _integer(self, name: str) -> Any:
         """A parameter as Loihi takes it: an int, or an array of them."""
@@ -405,20 +434,25 @@ class Neuron(Common):
                 f"{_what(input)}; put a complex synapse before it"
             )
         if self._check_shape(currents[0]):
-            self._build(currents[0].shape[1])
+            self._build(currents[0].shape[1:-1])
         return currents
 
-    def _build(self, channels: int) -> None:
+    def _build(self, shape: torch.Size) -> None:
         """Draw the parameters of every channel; check those that a checkpoint gave."""
         if self._ranges:
-            for name, value in self._draw(channels).items():
+            for name, value in self._draw(shape[0]).items():
                 old: nn.Parameter = getattr(self, name)
                 old.data = self.decay_scale * value.to(old.device)
             self._ranges.clear()
         for name in self.decays:
             found = getattr(self, name).numel()
-            if found not in (1, channels):
-                raise ShapeError(f"{name} holds {found} channels and the current has {channels}")
+            if found not in (1, shape[0]):
+                raise ShapeError(f"{name} holds {found} channels and the current has {shape[0]}")
+        bias = self.bias
+        if bias is not None and bias.numel() != 1 and bias.shape not in (shape, shape[:1]):
+            raise ShapeError(
+                f"the bias has shape {tuple(bias.shape)} and the neurons {tuple(shape)}, (C[, H, W])"
+            )
 
     def _uniform(self, name: str, channels: int) -> Tensor:
         """Draw a value a channel from its range."""
@@ -525,7 +559,7 @@ class Neuron(Common):
 
     def _op(self, kind: str, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """Run one of the equation's ops; in training the form that autograd follows by itself."""
-        op = self.equation.op(kind, fixed=self.regime != "float")
+        op = self.equation.op(kind, self.regime)
         # one pass then serves both the output and its gradient
         if self.training and torch.is_grad_enabled():
             return op.compute(*args, gradient=True)
@@ -561,6 +595,9 @@ class Neuron(Common):
             if isinstance(value, Tensor) and not self.shared_param and value.dim() == 1:
                 old.data = old.data.new_zeros(value.shape)
                 self._ranges.clear()
+        bias = state_dict.get(f"{prefix}bias")
+        if self.bias is not None and isinstance(bias, Tensor):
+            self.bias = self.bias.new_zeros(bias.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     # -- deployment --------------------------------------------------------------------------
@@ -581,6 +618,8 @@ class Neuron(Common):
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, threshold and parameters of this frozen neuron."""
         found = super().describe()
+        if self.bias is not None and bool(self.bias.any()):
+            found["bias"] = self.bias.tolist()
         found["decays"] = {name: getattr(self, name).tolist() for name in self.decays}
         if math.isinf(self._threshold):
             found["threshold"] = None

@@ -44,12 +44,14 @@ class Cuba(Equation):
     )
     states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
     traces = ("current", "voltage")
+    biased = True
     fires = ("voltage",)
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: integrate twice, reset where the threshold is reached."""
-        u = a.scaled(s.current, p.current_decay) + x.x
-        v = a.scaled(s.voltage, p.voltage_decay) + a.through_float(u)
+        u = a.current(a.scaled(s.current, p.current_decay) + x.x)
+        v = a.scaled(s.voltage, p.voltage_decay) + a.biased(a.through_float(u), p)
+        v = a.voltage(v)
         after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
         return after, {"current": u, "voltage": v}
 
@@ -104,10 +106,12 @@ class Neuron(base.Neuron):
         super().__init__(threshold, values, *common, **more)
         # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
         # moves the one to the other
-        self.threshold_eps = 0.01 / self.s_scale if self.regime == "slayer" else 0.0
+        self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
 
     def _check_scale(self) -> None:
-        """Any scale will do: see :attr:`_fusible`."""
+        """In slayer any scale will do: see :attr:`_fusible`."""
+        if self.regime == "loihi":
+            super()._check_scale()
 
     @property
     def _fusible(self) -> bool:
@@ -117,7 +121,7 @@ class Neuron(base.Neuron):
         nothing but the rounding to float32, which the fused op reproduces.
         """
         power_of_two = self.s_scale & (self.s_scale - 1) == 0
-        return self.norm is None and (power_of_two or self.regime == "float")
+        return self.norm is None and (power_of_two or self.regime != "slayer")
 
     def dynamics(self, input: base.Current) -> tuple[Tensor, ...]:
         """Return current and voltage over time, before the reset of each step.
@@ -131,6 +135,8 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
+        if self.regime == "loihi":
+            return super().dynamics(input)
         (x,) = self._currents(input)
         start_u, start_v = self.load_states(x, "current", "voltage")
         decay_u, decay_v = self._values()
@@ -159,7 +165,8 @@ class Neuron(base.Neuron):
             ShapeError: the input's rank, shape or batch does not match.
         """
         # in training the integrators' own gradients are faster than autograd over every step
-        if self._fed is None and not self.readout and (self.training or not self._fusible):
+        apart = self.training and self.regime != "loihi"
+        if self._fed is None and not self.readout and (apart or not self._fusible):
             return self.spike(self.dynamics(input)[1])
         return super().forward(input)
 

@@ -37,6 +37,8 @@ class Neuron(base.Common):
         cum_error: see :class:`synapse_onnx.axon.Delta`.
         norm, dropout, shared_param, persistent_state, requires_grad: see
             :class:`synapse_onnx.neuron.base.Common`. The norm stands before bias and activation.
+        regime: "slayer", or "loihi" (:mod:`synapse_onnx.loihi`), where a threshold of zero sends
+            every change.
 
     Example:
         >>> import torch
@@ -61,10 +63,13 @@ class Neuron(base.Common):
         shared_param: bool = True,
         persistent_state: bool = False,
         requires_grad: bool = False,
+        regime: str = "slayer",
     ) -> None:
+        if regime == "float":
+            raise InputError("sigma_delta neuron: regime must be slayer or loihi, got 'float'")
         super().__init__(
             threshold, tau_grad, scale_grad, scale, norm, dropout, shared_param, False,
-            requires_grad, graded_spike=True,
+            requires_grad, graded_spike=True, regime=regime,
         )  # fmt: skip
         if activation is not None and not callable(activation):
             raise InputError(
@@ -74,7 +79,7 @@ class Neuron(base.Common):
         self.sigma = Sigma()
         self.delta = Delta(
             self._threshold, self.s_scale, tau_grad, scale_grad, cum_error, shared_param,
-            requires_grad=requires_grad,
+            requires_grad=requires_grad, regime=regime,
         )  # fmt: skip
         #: in a tuple, for it is a child already: the only part in use, where not both are
         self.part: tuple[nn.Module] | None = None

@@ -1,6 +1,6 @@
 """Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
 
-from synapse_onnx.ops._equation import Equation, Parameter, State, register_equation
+from synapse_onnx.ops._equation import REGIMES, Equation, Parameter, State, register_equation
 from synapse_onnx.ops._registry import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -15,6 +15,7 @@ from synapse_onnx.ops._registry import (
 __all__ = [
     "DOMAIN",
     "DOMAIN_VERSION",
+    "REGIMES",
     "Equation",
     "OpDef",
     "Parameter",

@@ -1,8 +1,8 @@
 """Neurons stated once: one step of an equation becomes torch ops and ONNX functions.
 
 An :class:`Equation` declares its parameters, states and constants in tables and states one step
-of the neuron in plain operators. :func:`register_equation` derives from it, for the fixed-point
-and for the float regime,
+of the neuron in plain operators. :func:`register_equation` derives from it, for every numeric
+regime (slayer's fixed point, floats, Loihi's 24 bits),
 
 =====================  ====================================================================
 ``X``                  currents -> spikes and last states: the neuron as one node
@@ -28,10 +28,12 @@ from torch import Tensor
 
 from synapse_onnx.errors import RegistryError
 from synapse_onnx.fixed import DECAY_ONE, decay_state, to_fixed, to_float
+from synapse_onnx.loihi import STATE_LIMIT, clip, wrap
 from synapse_onnx.ops._neuron import (
     broadcast_text,
     drive,
     per_channel,
+    per_neuron_text,
     register_composed_gradient,
     time_back,
     time_major,
@@ -39,7 +41,11 @@ from synapse_onnx.ops._neuron import (
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
 
-__all__ = ["Equation", "Parameter", "State", "register_equation"]
+__all__ = ["REGIMES", "Equation", "Parameter", "State", "register_equation"]
+
+#: numeric regimes: lava-dl's fixed point on the CPU, plain float32, Loihi's 24-bit states; and
+#: what the names of their ops end in
+REGIMES = {"slayer": "", "float": "Float", "loihi": "Loihi"}
 
 #: element types of ONNX
 _FLOAT, _INT64, _BOOL = 1, 7, 9
@@ -53,6 +59,8 @@ class Parameter:
         name: name of the torch parameter.
         doc: what it is.
         kept: whether the step gets 1 - value, the fraction kept, instead of the value.
+        level: whether it is a number in the unit of the states, not a fraction; (1,), (C,), or one
+            a neuron, (C, H, W).
         typical: a usual value, for samples.
         jitter: with ``shared_param=False`` a single number is spread by this fraction.
     """
@@ -60,8 +68,13 @@ class Parameter:
     name: str
     doc: str
     kept: bool = True
+    level: bool = False
     typical: float = 0.1
     jitter: float = 0.0
+
+
+#: what Loihi adds at every step, where the neuron's norm stands in slayer
+BIAS = Parameter("bias", "added at every step", kept=False, level=True, typical=0.125)
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class Equation(ABC):
         membrane: the variable that must reach the threshold.
         readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
+        biased: whether its step has a place for Loihi's bias.
         samples: constants of sample calls, as floats.
     """
 
@@ -101,6 +115,7 @@ class Equation(ABC):
     membrane: ClassVar[str] = "voltage"
     readout: ClassVar[str] = "voltage"
     phase: ClassVar[bool] = False
+    biased: ClassVar[bool] = False
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
 
     @abstractmethod
@@ -109,7 +124,8 @@ class Equation(ABC):
 
         Args:
             a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
-                ``where(condition, yes, no)``, ``reset(condition, value, state)``.
+                ``where(condition, yes, no)``, ``reset(condition, value, state)``; what Loihi
+                alone does: ``biased(value, p)``, ``current(state)``, ``voltage(state)``.
             x: currents, by name.
             p: parameters, by name.
             s: states before the step, by name.
@@ -123,9 +139,13 @@ class Equation(ABC):
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
 
-    def op(self, kind: str, *, fixed: bool) -> Form:
-        """Return a registered op: kind "spikes", "dynamics" or "recurrent", of either regime."""
-        return _FORMS[self.name, kind, fixed]
+    def table(self, regime: str) -> tuple[Parameter, ...]:
+        """Return the parameters in a regime."""
+        return (*self.parameters, BIAS) if self.biased and regime == "loihi" else self.parameters
+
+    def op(self, kind: str, regime: str) -> Form:
+        """Return a registered op: kind "spikes", "dynamics" or "recurrent", of a regime."""
+        return _FORMS[self.name, kind, regime]
 
 
 class _Surrogate(torch.autograd.Function):
@@ -192,10 +212,10 @@ class Float:
         self.scale = scale
         self.surrogate = (tau, gradient, graded)
 
-    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
-        """Bring a parameter (1,) or (C,) to the states' shape."""
+    def parameter(self, value: Tensor, like: Tensor, table: Parameter) -> Any:
+        """Bring a parameter (1,), (C,) or (C, H, W) to the states' shape."""
         value = per_channel(value, like)
-        return 1 - value if kept else value
+        return 1 - value if table.kept else value
 
     def start(self, state: Tensor) -> Any:
         """Bring a state to what the step works on; :meth:`last` brings it back."""
@@ -235,6 +255,18 @@ class Float:
         """Set a state to a value where it spiked. In fixed point the gradient ignores it."""
         return torch.where(condition, value, state)
 
+    def biased(self, value: Any, p: Any) -> Any:
+        """Add the bias, on Loihi."""
+        return value
+
+    def current(self, state: Any) -> Any:
+        """Wrap a current round at 24 bits, on Loihi."""
+        return state
+
+    def voltage(self, state: Any) -> Any:
+        """Keep a voltage within 24 bits, on Loihi."""
+        return state
+
     def stack(self, values: Sequence[Any]) -> Any:
         """Stack what the steps gave, time first."""
         return torch.stack(list(values))
@@ -262,9 +294,11 @@ class Float:
 class Fixed(Float):
     """Arithmetic of the slayer regime on int64 tensors, in units of 1 / scale."""
 
-    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
+    def parameter(self, value: Tensor, like: Tensor, table: Parameter) -> Any:
+        if table.level:
+            return per_channel(to_fixed(value, int(self.scale)), like)
         value = per_channel(value.to(torch.int64), like)
-        return DECAY_ONE - value if kept else value
+        return DECAY_ONE - value if table.kept else value
 
     def take(self, x: Tensor) -> Any:
         return to_fixed(x, int(self.scale))
@@ -338,10 +372,12 @@ class Dual(Fixed):
     Rounding passes the gradient on (straight through), and so does a reset, as in slayer.
     """
 
-    def parameter(self, value: Tensor, like: Tensor, kept: bool) -> Any:
+    def parameter(self, value: Tensor, like: Tensor, table: Parameter) -> Any:
         real = per_channel(value, like)
-        whole = super().parameter(value, like, kept)
-        return _Pair(whole, 1 - real / DECAY_ONE if kept else real / DECAY_ONE, DECAY_ONE)
+        whole = super().parameter(value, like, table)
+        if table.level:
+            return _Pair(whole, real, self.scale).exact()
+        return _Pair(whole, 1 - real / DECAY_ONE if table.kept else real / DECAY_ONE, DECAY_ONE)
 
     def start(self, state: Tensor) -> Any:
         return _Pair(state, super().give(state), self.scale)
@@ -388,6 +424,46 @@ class Dual(Fixed):
         return _Pair(value, torch.stack([pair.real for pair in values]), self.scale)
 
 
+class Loihi(Fixed):
+    """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits (:mod:`synapse_onnx.loihi`)."""
+
+    def through_float(self, state: Any) -> Any:
+        return state  # there is no float on Loihi
+
+    def biased(self, value: Any, p: Any) -> Any:
+        return value + p.bias
+
+    def current(self, state: Any) -> Any:
+        return wrap(state)
+
+    def voltage(self, state: Any) -> Any:
+        return clip(state)
+
+
+class LoihiDual(Dual):
+    """The same with a gradient, which passes straight through what 24 bits cut off."""
+
+    def through_float(self, state: Any) -> Any:
+        return state
+
+    def biased(self, value: Any, p: Any) -> Any:
+        return value + p.bias
+
+    def current(self, state: Any) -> Any:
+        return _Pair(wrap(state.value), state.real, self.scale).exact()
+
+    def voltage(self, state: Any) -> Any:
+        return _Pair(clip(state.value), state.real, self.scale).exact()
+
+
+#: regime -> its arithmetic on tensors, and the one that autograd follows
+_ARITHMETICS: dict[str, tuple[type[Float], type[Float]]] = {
+    "slayer": (Fixed, Dual),
+    "float": (Float, Float),
+    "loihi": (Loihi, LoihiDual),
+}
+
+
 class _Name:
     """A value in ONNX text; its operators write statements."""
 
@@ -421,8 +497,8 @@ class _Name:
 class Text:
     """Arithmetic that writes ONNX statements instead of computing."""
 
-    def __init__(self, kind: int) -> None:
-        self.kind = kind
+    def __init__(self, kind: int, *, loihi: bool = False) -> None:
+        self.kind, self.loihi = kind, loihi
         #: statements before the loop, and the list that is written to
         self.before: list[str] = []
         self.lines = self.before
@@ -479,7 +555,9 @@ class Text:
         return self.operation("Div", product, DECAY_ONE)  # an integer Div truncates towards zero
 
     def through_float(self, state: _Name) -> _Name:
-        return state if self.kind == _FLOAT else self.cast(self.cast(state, _FLOAT), _INT64)
+        if self.kind == _FLOAT or self.loihi:
+            return state
+        return self.cast(self.cast(state, _FLOAT), _INT64)
 
     def where(self, condition: _Name, yes: Any, no: Any) -> _Name:
         kind = next(v.kind for v in (yes, no) if isinstance(v, _Name))
@@ -487,6 +565,23 @@ class Text:
         return self.write(f"Where({condition.name}, {', '.join(names)})", kind)
 
     reset = where
+
+    def biased(self, value: _Name, p: Any) -> _Name:
+        return value + p.bias if self.loihi else value
+
+    def current(self, state: _Name) -> _Name:
+        if not self.loihi:
+            return state
+        high = self.operation("Greater", state, STATE_LIMIT, kind=_BOOL)
+        over = self.where(high, state - 2 * STATE_LIMIT, state)
+        low = self.operation("LessOrEqual", over, -STATE_LIMIT, kind=_BOOL)
+        return self.where(low, state + 2 * STATE_LIMIT, over)
+
+    def voltage(self, state: _Name) -> _Name:
+        if not self.loihi:
+            return state
+        ends = self.number(1 - STATE_LIMIT, _INT64), self.number(STATE_LIMIT - 1, _INT64)
+        return self.write(f"Clip({state.name}, {ends[0].name}, {ends[1].name})", _INT64)
 
     def spike(self, fired: _Name, voltage: _Name, limit: Any) -> _Name:
         del limit  # it shapes the gradient alone
@@ -514,11 +609,10 @@ class Text:
 
 
 def _run(
-    e: Equation, a: Any, currents: Sequence[Tensor], parameters: Sequence[Tensor],
+    e: Equation, a: Any, currents: Sequence[Tensor], p: SimpleNamespace,
     states: Sequence[Tensor], constants: Mapping[str, float], wanted: Sequence[str],
 ) -> tuple[dict[str, Any], tuple[Tensor, ...]]:  # fmt: skip
     """Run over (N, C[, H, W], T); return the wanted variables, time first, and the last states."""
-    p = _parameters(e, a, parameters, states[0])
     c = SimpleNamespace(**constants)
     now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
     inputs = [a.steps(time_major(x)) for x in currents]
@@ -531,35 +625,25 @@ def _run(
     return traces, tuple(a.last(now[state.name]) for state in e.states)
 
 
-def _parameters(e: Equation, a: Any, parameters: Sequence[Tensor], like: Tensor) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{
-            parameter.name: a.parameter(value, like, parameter.kept)
-            for parameter, value in zip(e.parameters, parameters, strict=True)
-        }
-    )
-
-
 def _spikes(
-    e: Equation, a: Any, currents: Any, parameters: Any, states: Any, constants: Any
+    e: Equation, a: Any, currents: Any, p: Any, states: Any, constants: Any
 ) -> tuple[Tensor, ...]:
-    traces, last = _run(e, a, currents, parameters, states, constants, e.fires)
+    traces, last = _run(e, a, currents, p, states, constants, e.fires)
     return time_back(e.fire(a, SimpleNamespace(**traces), SimpleNamespace(**constants))), *last
 
 
 def _dynamics(
-    e: Equation, a: Any, currents: Any, parameters: Any, states: Any, constants: Any
+    e: Equation, a: Any, currents: Any, p: Any, states: Any, constants: Any
 ) -> tuple[Tensor, ...]:
-    traces, last = _run(e, a, currents, parameters, states, constants, e.traces)
+    traces, last = _run(e, a, currents, p, states, constants, e.traces)
     return *(time_back(a.give(traces[name])) for name in e.traces), *last
 
 
 def _recurrent(
     e: Equation, a: Any, currents: Sequence[Tensor], weights: Sequence[Tensor],
-    steps: Sequence[Tensor], spikes: Tensor, parameters: Any, states: Any, constants: Any,
+    steps: Sequence[Tensor], spikes: Tensor, p: Any, states: Any, constants: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Run with feedback: current[t] = x[t] + step * (weight @ spikes[t-1])."""
-    p = _parameters(e, a, parameters, states[0])
     c = SimpleNamespace(**constants)
     now = {state.name: a.start(value) for state, value in zip(e.states, states, strict=True)}
     inputs = [time_major(x).unbind(0) for x in currents]
@@ -586,18 +670,20 @@ def _recurrent(
 class Form:
     """One op of an equation: what it takes and gives, in one regime."""
 
-    def __init__(self, e: Equation, *, fixed: bool, kind: str) -> None:
-        self.e, self.fixed, self.kind = e, fixed, kind
+    def __init__(self, e: Equation, regime: str, kind: str) -> None:
+        self.e, self.regime, self.kind = e, regime, kind
+        self.fixed = fixed = regime != "float"
         self.name = {
             "spikes": e.name,
             "dynamics": f"{e.name}Dynamics",
             "recurrent": f"Recurrent{e.name}",
-        }[kind] + ("" if fixed else "Float")
+        }[kind] + REGIMES[regime]
         recurrent = kind == "recurrent"
         self.weights = tuple(f"weight_{x}" for x in e.currents) if recurrent else ()
         self.steps = tuple(f"step_{x}" for x in e.currents) if recurrent else ()
         self.carried = ("spikes",) if recurrent else ()
-        self.parameters = tuple(parameter.name for parameter in e.parameters)
+        self.table = e.table(regime)
+        self.parameters = tuple(parameter.name for parameter in self.table)
         self.states = tuple(state.name for state in e.states)
         self.inputs = (
             *e.currents, *self.weights, *self.steps, *self.carried, *self.parameters, *self.states,
@@ -647,11 +733,15 @@ class Form:
             return [values[name] for name in names]
 
         surrogate = pick(self.tail[-3:]) if self.kind != "dynamics" else [1.0, 1.0, False]
-        arithmetic = (Dual if gradient else Fixed) if self.fixed else Float
-        a = arithmetic(values.get("scale", 1), *surrogate)
+        a = _ARITHMETICS[self.regime][gradient](values.get("scale", 1), *surrogate)
         constants = {name: values[name] for name in self.e.constants}
         currents = pick(self.e.currents)
-        rest = (pick(self.parameters), pick(self.states), constants)
+        states = pick(self.states)
+        parameters = {
+            parameter.name: a.parameter(values[parameter.name], states[0], parameter)
+            for parameter in self.table
+        }
+        rest = (SimpleNamespace(**parameters), states, constants)
         if self.kind == "recurrent":
             fed = (pick(self.weights), pick(self.steps), values["spikes"])
             return _recurrent(self.e, a, currents, *fed, *rest)
@@ -707,7 +797,12 @@ class Form:
             "dynamics": " It returns the variables over time and no spikes.",
             "recurrent": " A current is x[t] + step * (weight @ s[t-1]): spikes are fed back.",
         }
-        return f"{self.e.doc}{notes[self.kind]}"
+        bits = ""
+        if self.regime == "loihi":
+            bits = " States have 24 bits: a current wraps round, a voltage stays at the end."
+            if self.e.biased:
+                bits += " bias is added where a norm stands in training."
+        return f"{self.e.doc}{notes[self.kind]}{bits}"
 
     # -- ONNX ------------------------------------------------------------------------------------
 
@@ -728,18 +823,21 @@ class Form:
 
     def body(self, opset: int) -> str:
         del opset  # the operators are the same from 21 on
-        a, e = Text(_INT64 if self.fixed else _FLOAT), self.e
+        a = Text(_INT64 if self.fixed else _FLOAT, loihi=self.regime == "loihi")
+        e = self.e
         c = self._constants(a)
         states = [a.name(name) for name in self.states]
-        a.before.append(broadcast_text(self.states[0], self.parameters, a.kind))
-        p = {
-            parameter.name: (
-                (DECAY_ONE if self.fixed else 1) - a.name(f"{parameter.name}_b")
-                if parameter.kept
-                else a.name(f"{parameter.name}_b")
-            )
-            for parameter in e.parameters
-        }
+        fractions = [parameter.name for parameter in self.table if not parameter.level]
+        a.before.append(broadcast_text(self.states[0], fractions, a.kind))
+        p = {}
+        for parameter in self.table:
+            if parameter.level:
+                a.before.append(per_neuron_text(parameter.name))
+                p[parameter.name] = a.take(a.name(f"{parameter.name}_b", _FLOAT))
+            else:
+                value = a.name(f"{parameter.name}_b")
+                one = DECAY_ONE if self.fixed else 1
+                p[parameter.name] = one - value if parameter.kept else value
         recurrent = self.kind == "recurrent"
         inputs = [a.name(name, _FLOAT) for name in e.currents]
         if recurrent:
@@ -833,24 +931,30 @@ class Form:
         constants = [e.samples[name] * scale for name in e.constants]
         numbers = [int(value) for value in constants] if self.fixed else constants
 
-        def call(index: int, shape: tuple[int, ...], spread: bool, graded: bool) -> tuple[Any, ...]:
+        def call(
+            index: int, shape: tuple[int, ...], spread: bool, graded: bool, size: float = 0.5
+        ) -> tuple[Any, ...]:
             channels = shape[1]
             currents = [drive(10 * index + i, *shape) for i in range(len(e.currents))]
             offsets = torch.linspace(0.8, 1.2, channels) if spread else torch.ones(1)
             parameters = [
-                torch.round(unit * p.typical * offsets) if self.fixed else p.typical * offsets
-                for p in e.parameters
+                torch.round(unit * p.typical * offsets)
+                if self.fixed and not p.level
+                else p.typical * offsets
+                for p in self.table
             ]
+            if "bias" in self.parameters and len(shape) == 5:  # one a neuron
+                parameters[-1] = drive(index, *shape[1:-1])
             states = [
-                (drive(100 * index + i, *shape[:-1]) * scale * 0.5).to(kind)
+                (drive(100 * index + i, *shape[:-1]) * scale * size).to(kind)
                 + (int(e.samples[s.start] * scale) if s.start else 0)
                 for i, s in enumerate(e.states)
             ]
             fed: list[Any] = []
             if self.kind == "recurrent":
-                size = (channels, channels, 1, 1, 1)
+                square = (channels, channels, 1, 1, 1)
                 draws = [torch.Generator().manual_seed(i) for i in range(len(e.currents))]
-                fed += [torch.randint(-9, 9, size, generator=g).to(torch.int8) for g in draws]
+                fed += [torch.randint(-9, 9, square, generator=g).to(torch.int8) for g in draws]
                 fed += [torch.full((1, 1, 1, 1, 1), 1 / 32)] * len(e.currents)
                 fed.append((drive(7, *shape[:-1]) > 0.3).to(torch.float32))
             tail = ([1 << 12] if self.fixed else []) + numbers
@@ -866,20 +970,24 @@ class Form:
             calls["images"] = call(2, (1, 2, 3, 4, 9), True, False)
         if self.kind != "dynamics":
             calls["graded"] = call(3, (2, 3, 20), False, True)
+        if self.regime == "loihi":  # states at the end of 24 bits, currents that lead beyond it
+            full = list(call(4, (2, 3, 20), False, False, size=STATE_LIMIT / scale))
+            full[: len(e.currents)] = [400 * x for x in full[: len(e.currents)]]
+            calls["full"] = tuple(full)
         # a multiply-add of floats rounds once where it is fused, else twice
         rtol = 0.0 if self.fixed else 2e-6
         return [Sample(name, args, rtol) for name, args in calls.items()]
 
 
-#: (name of the equation, kind, fixed point?) -> the op
-_FORMS: dict[tuple[str, str, bool], Form] = {}
+#: (name of the equation, kind, regime) -> the op
+_FORMS: dict[tuple[str, str, str], Form] = {}
 
 
 def register_equation(e: Equation) -> Equation:
-    """Register the ops of an equation, in both regimes, and return it."""
-    for fixed in (True, False):
+    """Register the ops of an equation, in every regime, and return it."""
+    for regime in REGIMES:
         for kind in ("spikes", "dynamics", "recurrent"):
-            form = Form(e, fixed=fixed, kind=kind)
+            form = Form(e, regime, kind)
             form.register()
-            _FORMS[e.name, kind, fixed] = form
+            _FORMS[e.name, kind, regime] = form
     return e

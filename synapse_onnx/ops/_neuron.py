@@ -11,7 +11,9 @@ from torch._library.custom_ops import CustomOpDef  # the type that custom_op() r
 
 
 def per_channel(parameter: Tensor, state: Tensor) -> Tensor:
-    """Bring a parameter of shape (1,) or (C,) to (C, 1, ...), to act on a state (N, C, ...)."""
+    """Bring a parameter to act on a state (N, C, ...): (1,), (C,), or as it is, one a neuron."""
+    if parameter.dim() == state.dim() - 1:
+        return parameter
     return parameter.reshape(-1, *(1,) * (state.dim() - 2))
 
 
@@ -32,6 +34,24 @@ def broadcast_text(state: str, parameters: Sequence[str], onnx_type: int) -> str
         lines.append(f"{name}_c = Reshape({name}, channel_shape)")
         lines.append(f"{name}_b = Cast<to = {onnx_type}>({name}_c)")
     return "\n".join(lines)
+
+
+def per_neuron_text(name: str) -> str:
+    """ONNX statements for :func:`per_channel`, behind :func:`broadcast_text`: ``p`` becomes ``p_b``.
+
+    Here ``p`` may have one value a neuron.
+    """
+    return "\n".join(
+        [
+            f"{name}_shape = Shape({name})",
+            f"{name}_rank = Shape({name}_shape)",
+            f"{name}_missing = Sub(plane_rank, {name}_rank)",
+            f"{name}_tail_rank = Add({name}_missing, single)",
+            f"{name}_tail = Expand(single, {name}_tail_rank)",
+            f"{name}_whole = Concat<axis = 0>({name}_shape, {name}_tail)",
+            f"{name}_b = Reshape({name}, {name}_whole)",
+        ]
+    )
 
 
 def time_major(x: Tensor) -> Tensor:
