@@ -197,17 +197,37 @@ def _place(error: BaseException) -> str:
 
 def _split(source: str) -> tuple[str, str]:
     """Split a SOURCE into module or file, and name."""
+    from synapse_onnx.readers import all_readers
+
     where, colon, name = source.rpartition(":")
     if not colon or not where or not name:
+        files = ", ".join(f"{'/'.join(r.suffixes)} ({r.name})" for r in all_readers())
         raise InputError(
             f"SOURCE {source!r} must be package.module:name or path/to/file.py:name, where name "
-            f"is a torch.nn.Module or a function that returns one"
+            f"is a torch.nn.Module or a function that returns one, or a file of a network: {files}"
         )
     return where, name
 
 
-def _load(source: str, weights: str | None) -> nn.Module:
-    """Import SOURCE, make its network, and load a checkpoint into it."""
+def _check_source(source: str) -> None:
+    """Refuse a SOURCE of the wrong form before anything is read."""
+    from synapse_onnx.readers import reader_for
+
+    if reader_for(source) is None:
+        _split(source)
+
+
+def _load(source: str, weights: str | None, settings: Mapping[str, str]) -> nn.Module:
+    """Read the file SOURCE; or import it, make its network, and load a checkpoint into it."""
+    from synapse_onnx.readers import reader_for
+
+    reader = reader_for(source)
+    if reader is not None:
+        if weights is not None:
+            raise InputError(f"{source} holds weights of its own; leave --weights away")
+        return reader.read(source, settings)
+    if settings:
+        raise InputError(f"--set is for files of networks, and {source} is code")
     where, name = _split(source)
     from torch import nn  # before SOURCE's folder can hide a module that torch needs
 
@@ -333,6 +353,18 @@ def _mismatch(error: Exception) -> str:
     if sizes:
         parts.append(_few(sizes, 2))
     return "; ".join(parts) or _gist(error)
+
+
+def _known_shapes(module: nn.Module, source: str) -> list[tuple[int, ...]]:
+    """Shapes of one sample of every input, where a network that was read from a file knows them."""
+    shapes: Sequence[tuple[int, ...] | None] = getattr(module, "input_shapes", [])
+    known = [shape for shape in shapes if shape is not None]
+    if not known or len(known) < len(shapes):
+        raise InputError(
+            f"{source} does not say the shape of its input; give --shape C or --shape C,H,W once "
+            f"for every input"
+        )
+    return known
 
 
 def _match_arguments(module: nn.Module, arrays: Sequence[Array], source: str, hint: str) -> None:
@@ -653,6 +685,29 @@ class _Number(click.FloatRange):
 Decorated = Callable[..., Any]
 
 _source = click.argument("source")
+def _settings_of(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    """Parse each KEY=VALUE."""
+    settings = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(
+                f"{value!r} must be KEY=VALUE, as in delay_shift=true", context, parameter
+            )
+        settings[key.strip().replace("-", "_")] = text.strip()
+    return settings
+
+
+_settings = click.option(
+    "--set",
+    "settings",
+    callback=_settings_of,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="How a .net or .nir file is read: an argument of load_net or load_nir (repeatable).",
+)
 _weights = click.option(
     "--weights",
     metavar="CKPT.pt",
@@ -719,14 +774,15 @@ A network with two inputs, 64 channels and 3 images of 32x32
 @_source
 @click.option("-o", "--output", required=True, metavar="MODEL.onnx", help="Model to write.")
 @_weights
+@_settings
 @click.option(
     "--shape",
     "shapes",
     callback=_shapes,
     metavar="C[,H,W]",
     multiple=True,
-    required=True,
-    help="Shape of ONE sample without batch and time, as in 1,8,8 (repeat it for several inputs).",
+    help="Shape of ONE sample without batch and time, as in 1,8,8 (repeat it for several inputs); "
+    "a file of a network mostly says it.",
 )
 @click.option(
     "--opset",
@@ -756,6 +812,7 @@ def export(
     source: str,
     output: str,
     weights: str | None,
+    settings: dict[str, str],
     shapes: list[tuple[int, ...]],
     opset: int,
     steps: int,
@@ -765,14 +822,17 @@ def export(
     """Compile a torch network to one ONNX file.
 
     SOURCE is package.module:name or path/to/file.py:name, where name is a torch.nn.Module or a
-    function (or class) without arguments that returns one. SOURCE's code is run.
+    function (or class) without arguments that returns one. SOURCE's code is run. Or SOURCE is a
+    file of a network that was trained elsewhere: network.net (lava-dl), graph.nir (NIR).
 
     The file holds standard operators only and runs in any ONNX Runtime. Nothing is compared
     here: that is what "synapse-onnx verify" does.
     """
     _check_target(output, ".onnx")
-    module = _load(source, weights)
-    example = _random_spikes([(1, *shape, steps) for shape in shapes], rate=0.3, seed=0)
+    module = _load(source, weights, settings)
+    example = _random_spikes(
+        [(1, *shape, steps) for shape in shapes or _known_shapes(module, source)], rate=0.3, seed=0
+    )
     _match_arguments(module, example, source, "give --shape once for every argument")
     import torch
 
@@ -807,6 +867,8 @@ def export(
         console.print()
     _notes(console, metadata.notes)
     again = ["synapse-onnx", "verify", source, output, *(["--weights", weights] if weights else [])]
+    for key, value in settings.items():
+        again += ["--set", f"{key}={value}"]
     console.print(Text.assemble("to compare it with torch: ", shlex.join(again)), soft_wrap=True)
 
 
@@ -822,6 +884,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
 @_source
 @click.argument("model", metavar="MODEL.onnx")
 @_weights
+@_settings
 @_inputs_option(
     "Inputs (N, C[, H, W], T) as .npy or .npz, one for every input of the model, in its order. "
     "Without it, random 0/1 spikes are generated.",
@@ -874,6 +937,7 @@ def verify(
     source: str,
     model: str,
     weights: str | None,
+    settings: dict[str, str],
     inputs: tuple[str, ...],
     samples: int,
     steps: int,
@@ -885,13 +949,13 @@ def verify(
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
 
-    SOURCE is what the model was exported from, with the same weights: package.module:name or
-    path/to/file.py:name. SOURCE's code is run. Spikes must be equal wherever the arithmetic is
+    SOURCE is what the model was exported from, with the same weights: package.module:name,
+    path/to/file.py:name or a file of a network. SOURCE's code is run. Spikes must be equal wherever the arithmetic is
     exact; the table says for every layer what was demanded and what was found.
     """
     from synapse_onnx.runtime import load_model
 
-    _split(source)
+    _check_source(source)
     proto = load_model(model)
     expected = _inputs(proto)
     kinds = [_dtype(kind) for kind, _ in expected.values()]
@@ -904,7 +968,7 @@ def verify(
     else:
         sizes = [_concrete(name, shape, samples, steps) for name, (_, shape) in expected.items()]
         arrays = _random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
-    module = _load(source, weights)
+    module = _load(source, weights, settings)
     _match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 

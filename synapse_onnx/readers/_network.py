@@ -1,0 +1,118 @@
+"""A network that was read from a file: layers, and which of them feed which."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Add", "Concatenate", "Network"]
+
+
+class Network(nn.Module):
+    """Layers that run one after another, each on what the layers before it gave.
+
+    Args:
+        layers: name -> layer, in the order in which they run. They become children of ``layers``,
+            so a name holds no dot.
+        wires: name of a layer -> names of the inputs and layers that feed it, its arguments.
+        inputs: name of an argument of ``forward`` -> shape of one sample without batch and time,
+            (C,) or (C, H, W); None where the file does not say it.
+        outputs: names of the layers (or inputs) that are the result: one, or a tuple of several.
+
+    Attributes:
+        layers: the layers, by name.
+        input_shapes: the shapes of the inputs, in order.
+    """
+
+    input_names: tuple[str, ...] = ()
+
+    def __new__(
+        cls,
+        layers: Mapping[str, nn.Module],
+        wires: Mapping[str, Sequence[str]],
+        inputs: Mapping[str, tuple[int, ...] | None],
+        outputs: Sequence[str],
+    ) -> Network:
+        """Make a network of the class whose ``forward`` has arguments of these names."""
+        return super().__new__(_with_arguments(tuple(inputs)))
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        wires: Mapping[str, Sequence[str]],
+        inputs: Mapping[str, tuple[int, ...] | None],
+        outputs: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Module()
+        for name, layer in layers.items():
+            self.layers.add_module(name, layer)
+        self.wires = {name: tuple(wires[name]) for name in layers}
+        self.input_shapes = list(inputs.values())
+        self.outputs = tuple(outputs)
+
+    def run(self, *inputs: Any) -> dict[str, Any]:
+        """Return what every input and layer gave, by name.
+
+        Args:
+            inputs: one for every argument of ``forward``, (N, C[, H, W], T); a pair (real, imag)
+                where a complex current goes in.
+        """
+        values: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
+        for name, sources in self.wires.items():
+            layer: nn.Module = getattr(self.layers, name)
+            values[name] = layer(*(values[source] for source in sources))
+        return values
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the output of the network, or a tuple where it has several."""
+        values = self.run(*inputs)
+        results = tuple(values[name] for name in self.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the names of the arguments, from which the class follows."""
+        return _blank, (self.input_names,), self.__dict__
+
+
+@functools.cache
+def _with_arguments(names: tuple[str, ...]) -> type[Network]:
+    """The subclass whose ``forward`` has arguments of these names, as the graph's inputs will."""
+
+    def forward(self: Network, *inputs: Any) -> Any:
+        return Network.forward(self, *inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body = {"forward": forward, "input_names": names, "__doc__": Network.__doc__}
+    return type("Network", (Network,), {**body, "__module__": __name__})
+
+
+def _blank(names: tuple[str, ...]) -> Network:
+    kind = _with_arguments(names)
+    return nn.Module.__new__(kind)
+
+
+class Add(nn.Module):
+    """Sum of what several layers gave."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the sum, in the order of the arguments."""
+        total = inputs[0]
+        for value in inputs[1:]:
+            total = total + value
+        return total
+
+
+class Concatenate(nn.Module):
+    """What several layers gave, channels one after another."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return (N, sum of the C[, H, W], T)."""
+        return torch.cat(inputs, dim=1)
