@@ -118,20 +118,23 @@ def prove(
 
 def finish(title: str, score: str, results: Sequence[Result], output: Path) -> None:
     """Print what was measured; exit with 1 where torch and ONNX Runtime differ."""
-    table(
-        title,
-        ("", *(result.name for result in results)),
-        [
-            (f"{score} in torch", *(f"{r.in_torch:.2%}" for r in results)),
-            (f"{score} in ONNX Runtime", *(f"{r.in_onnx:.2%}" for r in results)),
-            ("spikes compared", *(f"{r.spikes:,}" for r in results)),
-            ("spike flips", *(f"{r.report.spike_flips:,}" for r in results)),
-            ("weights, bytes", *(f"{r.weights:,}" for r in results)),
-            ("file, bytes", *(f"{r.path.stat().st_size:,}" for r in results)),
-            ("torch, ms", *(f"{1000 * r.torch_seconds:.1f}" for r in results)),
-            ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
-        ],
-    )
+    rows = [
+        (f"{score} in torch", *(f"{r.in_torch:.2%}" for r in results)),
+        (f"{score} in ONNX Runtime", *(f"{r.in_onnx:.2%}" for r in results)),
+        ("spikes compared", *(f"{r.spikes:,}" for r in results)),
+        ("spike flips", *(f"{r.report.spike_flips:,}" for r in results)),
+        ("weights, bytes", *(f"{r.weights:,}" for r in results)),
+        ("file, bytes", *(f"{r.path.stat().st_size:,}" for r in results)),
+        ("torch, ms", *(f"{1000 * r.torch_seconds:.1f}" for r in results)),
+        ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
+    ]
+    head: tuple[str, ...] = ("", *(result.name for result in results))
+    if len(results) > 3:  # too many to stand side by side: a row each, of what matters most
+        rows = rows[:5]
+        narrow = [name.replace(" ", "\n") for name, *_ in rows]
+        rows = list(zip(head[1:], *(cells for _, *cells in rows), strict=True))
+        head = ("", *narrow)
+    table(title, head, rows)
     if not all(result.report.ok for result in results):
         console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
         sys.exit(1)

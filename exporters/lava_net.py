@@ -1,0 +1,132 @@
+"""From lava-dl's .net files to ONNX: the networks whose activity lava-dl recorded, or your own.
+
+Beside every ``.net`` file in ``tests/reference`` lie the spikes of every layer that lava-dl's own
+torch code gave. The recipe reads the file, exports it, and compares both: ONNX Runtime with torch,
+and torch with what lava-dl recorded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+import synapse_onnx as so
+from exporters._recipe import (
+    ROOT,
+    Result,
+    card_rows,
+    finish,
+    prove,
+    sha256,
+)
+from synapse_onnx.files import write_atomically
+
+RECORDED = Path(__file__).parents[1] / "tests" / "reference"
+
+
+def recorded(name: str) -> tuple[Tensor, np.ndarray]:
+    """Return input and output that lava-dl recorded of a network, (N, C[, H, W], T) each."""
+    with np.load(RECORDED / f"{name}.npz") as file:
+        return torch.from_numpy(file["input"]), file["output"]
+
+
+def agree(found: np.ndarray, reference: np.ndarray) -> float:
+    """Share of the values that are equal to the last bit."""
+    return float((found == reference).mean())
+
+
+def random_input(shape: tuple[int, ...], samples: int = 4, steps: int = 100) -> Tensor:
+    """Return seeded random spikes (N, C[, H, W], T), of which a fifth is 1."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(samples, *shape, steps, generator=generator) < 0.2).float()
+
+
+@click.command()
+@click.option(
+    "--net",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Your own .net file, on random spikes; without it, the recorded ones.",
+)
+@click.option("--delay-shift", is_flag=True, help="Send spikes one step later, as in training.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT,
+    show_default=False,
+    help="Folder to write to; models/ by default.",
+)
+def main(net: Path | None, delay_shift: bool, output: Path) -> None:
+    """Networks of lava-dl's .net files, in Loihi's 24 bits: compared with what lava-dl recorded."""
+    if net is not None:
+        own(net, delay_shift, output)
+        return
+    results = []
+    for path in sorted(RECORDED.glob("*.net")):
+        name = path.stem.removeprefix("net_")
+        spikes, reference = recorded(path.stem)
+        network = so.load_net(path, delay_shift=True)
+        results.append(
+            prove(
+                "lava_net", name, network, spikes, output / f"lava_net_{name}.onnx",
+                lambda found, reference=reference: agree(found, reference),
+            )
+        )  # fmt: skip
+    write_atomically(output / "lava_net.md", card(results).encode())
+    finish("lava_net: networks recorded by lava-dl", "equal to lava-dl", results, output)
+
+
+def own(net: Path, delay_shift: bool, output: Path) -> None:
+    """Export and verify somebody's own file on random spikes."""
+    network = so.load_net(net, delay_shift=delay_shift)
+    (shape,) = network.input_shapes
+    if shape is None:
+        raise click.UsageError(
+            f"{net} does not say the shape of its input; use 'synapse-onnx export {net} --shape "
+            f"C,H,W -o {net.stem}.onnx'"
+        )
+    spikes = random_input(shape)
+    with torch.no_grad():
+        reference = network(spikes).numpy()
+    result = prove(
+        "lava_net", net.stem, network, spikes, output / f"{net.stem}.onnx",
+        lambda found: agree(found, reference),
+    )  # fmt: skip
+    finish(
+        f"lava_net: {net.name}, {len(spikes)} random samples", "equal to torch", [result], output
+    )
+
+
+def card(results: list[Result]) -> str:
+    """Return the model card."""
+    nets = "\n".join(
+        f"| `net_{r.name}.net` | `{sha256(RECORDED / f'net_{r.name}.net')[:16]}` |" for r in results
+    )
+    return CARD.format(rows=card_rows(results), nets=nets)
+
+
+CARD = """# lava_net
+
+Small networks that lava-dl wrote as `.net` files, read by `so.load_net(path, delay_shift=True)`.
+
+| | |
+|---|---|
+| networks | untrained, random 8-bit weights; every kind of neuron, most kinds of layer |
+| input, output | as lava-dl recorded them from its torch code on the CPU |
+| regime | loihi, 24-bit states; none is full here, so that slayer gave the same |
+| limits | a demonstration of the reader, without a task |
+
+| file | output equal to lava-dl's in torch | in ONNX Runtime | flips | weights, bytes | sha256 |
+|---|---|---|---|---|---|
+{rows}
+
+| read from | sha256 |
+|---|---|
+{nets}
+
+Made by `python -m exporters lava_net`, which compares every layer in torch and ONNX Runtime;
+`--net FILE.net` takes your own file.
+"""
