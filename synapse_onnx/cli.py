@@ -685,6 +685,8 @@ class _Number(click.FloatRange):
 Decorated = Callable[..., Any]
 
 _source = click.argument("source")
+
+
 def _settings_of(
     context: click.Context, parameter: click.Parameter, values: Sequence[str]
 ) -> dict[str, str]:
@@ -950,8 +952,9 @@ def verify(
     """Compare a torch network with its ONNX model, layer by layer.
 
     SOURCE is what the model was exported from, with the same weights: package.module:name,
-    path/to/file.py:name or a file of a network. SOURCE's code is run. Spikes must be equal wherever the arithmetic is
-    exact; the table says for every layer what was demanded and what was found.
+    path/to/file.py:name or a file of a network. SOURCE's code is run. Spikes must be equal
+    wherever the arithmetic is exact; the table says for every layer what was demanded and what was
+    found.
     """
     from synapse_onnx.runtime import load_model
 

@@ -117,8 +117,7 @@ def _is_exact(frozen: nn.Module) -> bool:
     """Whether every layer is on an integer grid, so that equal inputs give equal outputs."""
     facts = [layer.describe() for _, layer in deployables(frozen)]
     return not list(frozen.parameters()) and all(
-        found.get("regime") != "float" and found.get("power_of_two", True)
-        for found in facts
+        found.get("regime") != "float" and found.get("power_of_two", True) for found in facts
     )
 
 

@@ -1,8 +1,8 @@
 """The numeric contract of Loihi, which a ``.net`` file is written for: the "loihi" regime.
 
-Everything is an integer. A weight, a bias and a threshold of one are 64; a state of one is 4096, for
-what reaches a state is shifted left by 6 bits: synaptic currents, biases and thresholds alike. A
-spike is 1, or the membrane as a fraction of 4096 where it is graded. Of a CUBA neuron with
+Everything is an integer. A weight, a bias and a threshold of one are 64; a state of one is 4096,
+for what reaches a state is shifted left by 6 bits: synaptic currents, biases and thresholds alike.
+A spike is 1, or the membrane as a fraction of 4096 where it is graded. Of a CUBA neuron with
 decays d of 4096, every step computes
 
 - ``u = wrap(shift(u * (4096 - d_u)) + 64 x)``, the current from the synaptic input x;

@@ -120,11 +120,54 @@ print("done")
 """
 
 
+_READER = """
+import os
+import numpy as np, torch
+import synapse_onnx as so
+from synapse_onnx.cli import main
+
+folder = sys.argv[1]
+os.chdir(folder)
+draw = np.random.default_rng(0)
+weights = {"0": draw.integers(-9, 20, (6, 5)) / 16, "1": draw.integers(-9, 20, (4, 6)) / 16}
+np.savez("net.npz", **weights)
+assert so.readers.reader_for("net.npz").name == "archive"
+net = so.load_archive("net.npz", threshold=0.5)
+x = (torch.rand(2, 5, 30) < 0.5).float()
+
+# the same network by hand
+spikes = x
+for name, weight in weights.items():
+    neuron = so.neuron.cuba.Neuron(0.5, current_decay=0.25, voltage_decay=0.05)
+    spikes = neuron(torch.einsum("oi,nit->not", torch.from_numpy(weight).float(), spikes))
+assert 0 < spikes.sum() < spikes.numel()
+assert torch.equal(net(x), spikes)
+
+
+def call(*args):
+    try:
+        main(args)
+    except SystemExit as end:
+        return end.code
+
+
+assert call("export", "net.npz", "-o", "net.onnx", "--set", "threshold=0.5") == 0
+assert call("verify", "net.npz", "net.onnx", "--set", "threshold=0.5") == 0
+assert call("verify", "net.npz", "net.onnx", "--set", "threshold=0.75") == 1
+assert call("export", "net.npz", "-o", "net.onnx", "--set", "threshold=high") == 2
+np.save("no.npy", weights["0"])
+os.rename("no.npy", "no.npz")
+assert call("export", "no.npz", "-o", "no.onnx") == 2
+assert not os.path.exists("no.onnx")
+print("done")
+"""
+
+
 def recipe(which: int = 0) -> str:
-    """A Python block of CONTRIBUTING.md: the op, or the neuron."""
+    """A Python block of CONTRIBUTING.md: the op, the neuron or the reader."""
     page = (ROOT / "CONTRIBUTING.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     return str(blocks[which])
 
 
@@ -132,7 +175,8 @@ def run(
     program: str, folder: Path, block: str, *args: str, package: str = "ops"
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with the recipe's file, and nothing else, added to a package."""
-    (folder / {"ops": "low_pass.py", "neuron": "soft.py"}[package]).write_text(block)
+    files = {"ops": "low_pass.py", "neuron": "soft.py", "readers": "archive.py"}
+    (folder / files[package]).write_text(block)
     return subprocess.run(
         [sys.executable, "-c", _SET_UP + program, str(folder), package, *args],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ,
@@ -193,3 +237,21 @@ def test_a_mistake_in_the_neuron_is_found(
     result = run(_NEURON, tmp_path, recipe(1).replace(right, wrong), package="neuron")
     assert result.returncode == 1
     assert caught_by in result.stderr
+
+
+def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
+    result = run(_READER, tmp_path, recipe(2), package="readers")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("done\n")
+    assert "error: option threshold must be a number, got 'high'" in result.stderr
+    assert "error: no.npz holds no matrices named 0, 1 and so on" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistake_in_the_reader_is_found(tmp_path: Path) -> None:
+    right = "torch.from_numpy(weight).float().reshape"
+    assert recipe(2).count(right) == 1
+    broken = recipe(2).replace(right, f"-{right}")
+    result = run(_READER, tmp_path, broken, package="readers")
+    assert result.returncode == 1
+    assert "AssertionError" in result.stderr

@@ -390,19 +390,19 @@ class Neuron(Common):
 
         Args:
             bias: (1,), one a channel (C,) or one a neuron (C, H, W); in the unit of the threshold,
-                a multiple of 1 / scale.
+                a multiple of a state's unit, 1 / (64 scale).
 
         Raises:
             InputError: the neuron has no bias, or this one is on no grid of its scale.
         """
         if self.bias is None:
             raise InputError(f"{self.kind} neuron: no bias in the {self.regime} regime")
-        steps = bias.detach().to(torch.float32) * self.w_scale
+        steps = bias.detach().to(torch.float32) * self.s_scale
         if not bool((steps == steps.round()).all()):
             raise InputError(
-                f"{self.kind} neuron: a bias must be a multiple of 1 / {self.w_scale}, its grid"
+                f"{self.kind} neuron: a bias must be a multiple of 1 / {self.s_scale}, its unit"
             )
-        self.bias = (steps / self.w_scale).to(self.bias.device)
+        self.bias = (steps / self.s_scale).to(self.bias.device)
 
     def _integer(self, name: str) -> Any:
         """A parameter as Loihi takes it: an int, or an array of them."""
@@ -451,7 +451,8 @@ class Neuron(Common):
         bias = self.bias
         if bias is not None and bias.numel() != 1 and bias.shape not in (shape, shape[:1]):
             raise ShapeError(
-                f"the bias has shape {tuple(bias.shape)} and the neurons {tuple(shape)}, (C[, H, W])"
+                f"the bias has shape {tuple(bias.shape)} and the neurons {tuple(shape)}, (C[, H, "
+                f"W])"
             )
 
     def _uniform(self, name: str, channels: int) -> Tensor:

@@ -827,17 +827,7 @@ class Form:
         e = self.e
         c = self._constants(a)
         states = [a.name(name) for name in self.states]
-        fractions = [parameter.name for parameter in self.table if not parameter.level]
-        a.before.append(broadcast_text(self.states[0], fractions, a.kind))
-        p = {}
-        for parameter in self.table:
-            if parameter.level:
-                a.before.append(per_neuron_text(parameter.name))
-                p[parameter.name] = a.take(a.name(f"{parameter.name}_b", _FLOAT))
-            else:
-                value = a.name(f"{parameter.name}_b")
-                one = DECAY_ONE if self.fixed else 1
-                p[parameter.name] = one - value if parameter.kept else value
+        p = self._parameters(a)
         recurrent = self.kind == "recurrent"
         inputs = [a.name(name, _FLOAT) for name in e.currents]
         if recurrent:
@@ -893,6 +883,21 @@ class Form:
         for name, value in zip(self.sequences, found, strict=True):
             a.lines.append(f"{name} = Identity({value.name})")
         return "\n".join(a.before)
+
+    def _parameters(self, a: Text) -> dict[str, _Name]:
+        """Bring the parameters to the shape and the unit of the states, before the loop."""
+        fractions = [parameter.name for parameter in self.table if not parameter.level]
+        a.before.append(broadcast_text(self.states[0], fractions, a.kind))
+        found = {}
+        for parameter in self.table:
+            if parameter.level:
+                a.before.append(per_neuron_text(parameter.name))
+                found[parameter.name] = a.take(a.name(f"{parameter.name}_b", _FLOAT))
+            else:
+                value = a.name(f"{parameter.name}_b")
+                one = DECAY_ONE if self.fixed else 1
+                found[parameter.name] = one - value if parameter.kept else value
+        return found
 
     def _constants(self, a: Text) -> SimpleNamespace:
         """Bring the attributes into the graph; return the levels by name."""

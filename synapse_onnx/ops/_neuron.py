@@ -37,9 +37,9 @@ def broadcast_text(state: str, parameters: Sequence[str], onnx_type: int) -> str
 
 
 def per_neuron_text(name: str) -> str:
-    """ONNX statements for :func:`per_channel`, behind :func:`broadcast_text`: ``p`` becomes ``p_b``.
+    """ONNX statements for :func:`per_channel` of ``p``, which may have one value a neuron.
 
-    Here ``p`` may have one value a neuron.
+    It becomes ``p_b``; they stand behind those of :func:`broadcast_text`.
     """
     return "\n".join(
         [

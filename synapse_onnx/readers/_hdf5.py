@@ -46,7 +46,7 @@ def open_hdf5(path: str | os.PathLike[str], extra: str, what: str) -> Iterator[A
     except PermissionError as error:
         raise InputError(f"{where} cannot be read: {error.strerror}") from error
     except Exception as error:
-        # h5py raises whatever class fits what a damaged file says; our own faults stay what they are
+        # h5py raises whatever fits what a damaged file says; our own faults stay what they are
         *_, (last, _) = traceback.walk_tb(error.__traceback__)
         if "h5py" not in last.f_code.co_filename:
             raise
