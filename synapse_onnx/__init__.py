@@ -7,6 +7,8 @@ model needs no torch.
 from __future__ import annotations
 
 import importlib
+import os
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from synapse_onnx._version import __version__
@@ -21,9 +23,13 @@ from synapse_onnx.errors import (
 )
 
 if TYPE_CHECKING:
-    from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, synapse
+    from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, readers, synapse
+    from synapse_onnx.converter import convert
     from synapse_onnx.exporter import export
     from synapse_onnx.freezer import freeze
+    from synapse_onnx.readers.net import load_net as load_net
+    from synapse_onnx.readers.nir import load_nir as load_nir
+    from synapse_onnx.readers.nir import to_nir
     from synapse_onnx.runtime import Session
     from synapse_onnx.verifier import Report, verify
 
@@ -40,14 +46,23 @@ __all__ = [
     "__version__",
     "axon",
     "block",
+    "convert",
     "dendrite",
     "export",
     "freeze",
     "neuron",
     "ops",
     "quantize",
+    "readers",
     "synapse",
+    "to_nir",
     "verify",
+]
+#: every file of the readers is one function more: load_net of readers/net.py
+__all__ += [
+    f"load_{module.name}"
+    for module in pkgutil.iter_modules([os.path.join(__path__[0], "readers")])
+    if not module.name.startswith("_")
 ]
 
 #: public name -> (module, attribute; None for the module itself)
@@ -56,25 +71,35 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Session": ("synapse_onnx.runtime", "Session"),
     "axon": ("synapse_onnx.axon", None),
     "block": ("synapse_onnx.block", None),
+    "convert": ("synapse_onnx.converter", "convert"),
     "dendrite": ("synapse_onnx.dendrite", None),
     "export": ("synapse_onnx.exporter", "export"),
     "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),
     "ops": ("synapse_onnx.ops", None),
     "quantize": ("synapse_onnx.quantize", None),
+    "readers": ("synapse_onnx.readers", None),
     "synapse": ("synapse_onnx.synapse", None),
+    "to_nir": ("synapse_onnx.readers.nir", "to_nir"),
     "verify": ("synapse_onnx.verifier", "verify"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    reader = name.removeprefix("load_")
+    if name not in _LAZY and (reader == name or reader not in _readers()):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _LAZY[name]
+    module, attribute = _LAZY.get(name, (f"{__name__}.readers.{reader}", name))
     loaded = importlib.import_module(module)
     value = loaded if attribute is None else getattr(loaded, attribute)
     globals()[name] = value  # over the submodule of the same name that the import has set
     return value
+
+
+def _readers() -> set[str]:
+    """Names of the files that hold a reader."""
+    folder = importlib.import_module(f"{__name__}.readers").__path__
+    return {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
 
 
 def __dir__() -> list[str]:

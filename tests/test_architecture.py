@@ -23,14 +23,20 @@ PACKAGE = ROOT / "synapse_onnx"
 
 PUBLIC = {
     "ExportError", "InputError", "ModelError", "QuantizationError", "RegistryError", "Report",
-    "Session", "ShapeError", "SynapseError", "__version__", "axon", "block", "dendrite", "export",
-    "freeze", "neuron", "ops", "quantize", "synapse", "verify",
+    "Session", "ShapeError", "SynapseError", "__version__", "axon", "block", "convert", "dendrite",
+    "export", "freeze", "neuron", "ops", "quantize", "readers", "synapse", "to_nir", "verify",
 }  # fmt: skip
+#: a reader is a file, and the public function of that name
+LOADERS = {
+    f"load_{path.stem}": f"readers.{path.stem}" for path in (PACKAGE / "readers").glob("[!_]*.py")
+}
+PUBLIC |= set(LOADERS)
 
 #: public function -> the module of the table that it stands in
 HOMES = {
-    "Report": "verifier", "Session": "runtime", "__version__": "_version", "export": "exporter",
-    "freeze": "freezer", "verify": "verifier",
+    "Report": "verifier", "Session": "runtime", "__version__": "_version", "convert": "converter",
+    "export": "exporter", "freeze": "freezer", "to_nir": "readers.nir", "verify": "verifier",
+    **LOADERS,
     **{name: "errors" for name in PUBLIC if name.endswith("Error")},
 }  # fmt: skip
 
@@ -80,7 +86,7 @@ def imports(source: str, package: str) -> set[str]:
             names.add(f"synapse_onnx.{node.attr}")
     parts = [name.split(".") for name in names]
     found = {part[1] for part in parts if part[0] == "synapse_onnx" and len(part) > 1}
-    return {HOMES.get(name, name) for name in found}
+    return {HOMES.get(name, name).partition(".")[0] for name in found}
 
 
 def used_by(module: str) -> set[str]:

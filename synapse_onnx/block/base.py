@@ -22,7 +22,7 @@ from synapse_onnx.ops.normalize import normalize
 from synapse_onnx.ops.time_decimation import time_decimation
 from synapse_onnx.synapse.layer import Dense as RealDense
 
-__all__ = ["Block", "blocks"]
+__all__ = ["Bias", "Block", "blocks"]
 
 #: longest axonal delay of a block, in steps: what Loihi holds
 MAX_DELAY = 62
@@ -584,15 +584,20 @@ class _LateralPair(synapse.complex.Dense):
         super().freeze()
 
 
-class _Bias(Deployable):
-    """A constant added to a current."""
+class Bias(Deployable):
+    """A constant added to a current.
 
-    def __init__(self) -> None:
+    Args:
+        bias: one for all (1,), or one a channel (C,).
+    """
+
+    def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(1), persistent=False)
+        self.register_buffer("mean", -bias, persistent=False)
         self.register_buffer("std", torch.ones(1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a current (N, C[, H, W], T) with the bias added."""
         y: Tensor = normalize(x, self.mean, self.std)
         return y
 
@@ -600,6 +605,7 @@ class _Bias(Deployable):
         """There is nothing to store."""
 
     def describe(self) -> dict[str, Any]:
+        """Return kind and bias."""
         mean: Any = self.mean
         return {"kind": "Bias", "bias": (-mean).tolist()}
 
@@ -654,10 +660,9 @@ class KWTA(_Looped):
             self.lateral = _LateralPair(lateral, _Lateral(out_neurons, self.no_weight))
         self.lateral.pre_hook_fx = self.neuron.quantize_8bit
         self.neuron.feed_back(self.lateral)
-        self.bias = _Bias()
         share = (out_neurons - 2 * num_winners) / out_neurons
         level = torch.tensor([self.neuron.threshold * share / self.neuron.w_scale])
-        self.bias.mean = -self.neuron.quantize_8bit(level)
+        self.bias = Bias(self.neuron.quantize_8bit(level))
         self._delays(False, delay_shift)
 
     def lateral_weight(self) -> Tensor:

@@ -17,6 +17,7 @@ the integer (:class:`Dual`), and on names (:class:`Text`), which writes the body
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Equation(ABC):
         readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
         biased: whether its step has a place for Loihi's bias.
+        regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.
     """
 
@@ -116,6 +118,7 @@ class Equation(ABC):
     readout: ClassVar[str] = "voltage"
     phase: ClassVar[bool] = False
     biased: ClassVar[bool] = False
+    regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
 
     @abstractmethod
@@ -945,11 +948,9 @@ class Form:
             parameters = [
                 torch.round(unit * p.typical * offsets)
                 if self.fixed and not p.level
-                else p.typical * offsets
+                else p.typical * _of_neurons(offsets, shape, one_each=p.level)
                 for p in self.table
             ]
-            if "bias" in self.parameters and len(shape) == 5:  # one a neuron
-                parameters[-1] = drive(index, *shape[1:-1])
             states = [
                 (drive(100 * index + i, *shape[:-1]) * scale * size).to(kind)
                 + (int(e.samples[s.start] * scale) if s.start else 0)
@@ -984,13 +985,22 @@ class Form:
         return [Sample(name, args, rtol) for name, args in calls.items()]
 
 
+def _of_neurons(offsets: Tensor, shape: tuple[int, ...], *, one_each: bool) -> Tensor:
+    """Offsets of channels, for images with one a neuron where parameters may have it."""
+    if not one_each or len(shape) < 5:
+        return offsets
+    size = shape[1:-1]
+    spread = torch.linspace(0.8, 1.2, math.prod(size)).reshape(size)
+    return offsets.reshape(-1, 1, 1) * spread
+
+
 #: (name of the equation, kind, regime) -> the op
 _FORMS: dict[tuple[str, str, str], Form] = {}
 
 
 def register_equation(e: Equation) -> Equation:
-    """Register the ops of an equation, in every regime, and return it."""
-    for regime in REGIMES:
+    """Register the ops of an equation, in its regimes, and return it."""
+    for regime in e.regimes:
         for kind in ("spikes", "dynamics", "recurrent"):
             form = Form(e, regime, kind)
             form.register()

@@ -1,0 +1,209 @@
+"""LIF: leaky integrate-and-fire in floats, as snnTorch, Norse, SpikingJelly and NIR have it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.neuron import base
+from synapse_onnx.ops import Equation, Parameter, State, register_equation
+
+__all__ = ["RESETS", "Neuron"]
+
+#: what happens to the voltage where the neuron spiked
+RESETS = ("zero", "subtract", "delayed", "delayed_zero")
+
+#: a threshold that no voltage reaches, and that JSON can hold
+_NEVER = float(torch.finfo(torch.float32).max)
+
+#: one value for all, (C,) or (C, H, W)
+Values = float | Tensor
+
+
+class Lif(Equation):
+    """Source: NIR's CubaLIF in discrete time; the delayed reset is that of snnTorch's Leaky."""
+
+    parameters = tuple(
+        Parameter(name, doc, kept=False, level=True, typical=typical)
+        for name, doc, typical in (
+            ("alpha", "fraction of the current kept every step", 0.5),
+            ("beta", "fraction of the voltage kept every step", 0.75),
+            ("gain", "factor on the input", 0.75),
+            ("drive", "added to the voltage every step", 0.0625),
+            ("v_threshold", "voltage at which the neuron spikes", 0.75),
+            ("v_reset", "voltage after a spike, or what a spike takes off", 0.25),
+        )
+    )
+    states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
+    constants = ()
+    samples: ClassVar[Mapping[str, float]] = {}
+    traces = ("current", "voltage", "above")
+    fires = ("above",)
+    regimes = ("float",)
+
+    def __init__(self, reset: str) -> None:
+        self.reset = reset
+        after = {
+            "zero": "v[t] = v_reset where it spiked",
+            "subtract": "v[t] -= v_reset where it spiked",
+            "delayed": "v_reset is taken off v[t+1] where it spiked",
+            "delayed_zero": "v[t+1] = v_reset where it spiked, whatever comes in",
+        }
+        suffix = "" if reset == "zero" else reset.title().replace("_", "")
+        self.name = f"Lif{suffix}"  # type: ignore[misc]
+        self.doc = (  # type: ignore[misc]
+            f"Leaky integrate-and-fire neuron: u[t] = alpha u[t-1] + gain x[t]; v[t] = beta v[t-1] "
+            f"+ u[t] + drive; s[t] = 1 where v[t] >= v_threshold, else 0; {after[reset]}."
+        )
+
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One step: integrate twice; reset where the threshold is reached."""
+        u = a.scaled(s.current, p.alpha) + a.scaled(x.x, p.gain)
+        v = a.scaled(s.voltage, p.beta) + u + p.drive
+        late = self.reset.startswith("delayed")
+        value = p.v_reset if self.reset.endswith("zero") else v - p.v_reset
+        if late:  # the spike of the step before follows from its voltage
+            v = a.reset(s.voltage >= p.v_threshold, value, v)
+        above = v - p.v_threshold  # rounding never changes the sign of a difference
+        after = v if late else a.reset(above >= 0, value, v)
+        return {"current": u, "voltage": after}, {"current": u, "voltage": v, "above": above}
+
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        """Spike where the voltage reaches the threshold."""
+        return a.spike(v.above >= 0, v.above, 0)
+
+
+_EQUATIONS = {reset: register_equation(Lif(reset)) for reset in RESETS}
+
+
+class Neuron(base.Neuron):
+    """Leaky integrate-and-fire neuron in floats.
+
+    u[t] = alpha u[t-1] + gain x[t]; v[t] = beta v[t-1] + u[t] + drive; it spikes where v[t] >
+    threshold (or >=, where it is not strict). alpha = 0 leaves no current, beta = 1 no leak.
+    Every parameter is one number, or a tensor: one a channel (C,) or one a neuron (C, H, W).
+
+    Args:
+        threshold: voltage above which the neuron spikes.
+        beta: fraction of the voltage kept every step.
+        alpha: fraction of the current kept every step.
+        gain: factor on the input.
+        drive: added to the voltage at every step.
+        reset: "zero" sets the voltage to ``reset_value`` where it spiked; "subtract" takes the
+            threshold off; "delayed" takes it off in the next step, behind the leak, and
+            "delayed_zero" sets the voltage of the next step, so that its input is lost (both of
+            snnTorch).
+        reset_value: see there.
+        strict: spike above the threshold, and not at it.
+        more: ``tau_grad``, ``scale_grad``, ``norm``, ``dropout``, ``persistent_state`` and
+            ``requires_grad``, see :class:`synapse_onnx.neuron.base.Common`.
+
+    Raises:
+        InputError: a parameter is no finite number, or the reset is none of these.
+
+    Example:
+        >>> import torch
+        >>> neuron = Neuron(threshold=1.0, beta=0.5)
+        >>> neuron(torch.full((1, 1, 6), 0.75))  # 0.75, 1.125, and once more from 0
+        tensor([[[0., 1., 0., 1., 0., 1.]]])
+    """
+
+    equation = _EQUATIONS["zero"]
+    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.5, "beta": 0.75, "alpha": 0.25}
+    # the distance from the threshold is what the surrogate gradient sees
+    tau_rho_mult, scale_rho_mult = 1, 1
+
+    def __init__(
+        self,
+        threshold: Values = 1.0,
+        beta: Values = 0.9,
+        alpha: Values = 0.0,
+        gain: Values = 1.0,
+        drive: Values = 0.0,
+        reset: str = "zero",
+        reset_value: Values = 0.0,
+        strict: bool = True,
+        **more: Any,
+    ) -> None:
+        if reset not in RESETS:
+            raise InputError(f"reset must be one of {', '.join(RESETS)}, got {reset!r}")
+        if more.setdefault("regime", "float") != "float":
+            raise InputError(f"lif neuron: regime must be float, got {more['regime']!r}")
+        self.reset_kind, self.strict = reset, strict
+        level = _tensor("threshold", threshold)
+        values = {
+            "alpha": alpha,
+            "beta": beta,
+            "gain": gain,
+            "drive": drive,
+            # float32 has a next number: one comparison serves both
+            "v_threshold": torch.nextafter(level, torch.tensor(math.inf)) if strict else level,
+            "v_reset": reset_value if reset.endswith("zero") else level,
+        }
+        super().__init__(float(level.abs().mean()), values, **more)
+        self.equation = _EQUATIONS[reset]  # type: ignore[misc]
+
+    def _register_parameters(self, values: Mapping[str, Any]) -> None:
+        for parameter in self.equation.parameters:
+            value = _tensor(parameter.name, values[parameter.name])
+            setattr(self, parameter.name, nn.Parameter(value, requires_grad=self.requires_grad))
+
+    def clamp(self) -> None:
+        """Leave the parameters as they are: there is no range to keep them in."""
+
+    def constants(self) -> dict[str, float]:
+        """None: the threshold is a parameter."""
+        return {}
+
+    def _build(self, shape: torch.Size) -> None:
+        for name in self.decays:
+            value: Tensor = getattr(self, name)
+            if value.numel() != 1 and value.shape not in (shape, shape[:1]):
+                raise ShapeError(
+                    f"lif neuron: {name} has shape {tuple(value.shape)} and the neurons "
+                    f"{tuple(shape)}, (C[, H, W])"
+                )
+
+    def as_readout(self) -> None:
+        """Never spike and never reset: the voltage is the output then."""
+        super().as_readout()
+        self.v_threshold.data = torch.full((1,), _NEVER)
+
+    def margin(self, input: base.Current) -> Tensor:
+        """Return how far the voltage is above the threshold, over time, before resets."""
+        return self.dynamics(input)[2]
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the parameters' shapes from the checkpoint."""
+        for name in self.decays:
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):
+                old: nn.Parameter = getattr(self, name)
+                old.data = old.data.new_zeros(value.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, regime, reset, and the range of every parameter of this frozen neuron."""
+        found = super().describe()
+        del found["decays"]  # one a neuron may be as many as weights
+        ranges = {}
+        for name in self.decays:
+            value: Tensor = getattr(self, name)
+            ranges[name] = [float(value.min()), float(value.max())]
+        if found["threshold"] is not None:
+            found["threshold"] = sorted(set(ranges["v_threshold"]))
+        return found | {"reset": self.reset_kind, "ranges": ranges}
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A parameter as float32: (1,), (C,) or (C, H, W)."""
+    found = torch.as_tensor(value, dtype=torch.float32)
+    found = found.detach().clone() if found.dim() in (1, 3) else found.detach().reshape(1)
+    if not bool(found.isfinite().all()):
+        raise InputError(f"lif neuron: {name} must be finite, got {value}")
+    return found
