@@ -28,10 +28,12 @@ def example(kind: str, **changes: Any) -> dict[str, Any]:
 def exact(module: nn.Module, x: Tensor) -> None:
     """The export is the network, shown layer by layer, and as a stream."""
     module.eval()
+    floats = any(getattr(layer, "regime", "") == "float" for layer in module.modules())
     for streaming in (False, True):
         report = so.verify(module, so.export(module, x, streaming=streaming), x)
         assert report.ok, str(report)
-        assert all(row.exact for row in (*report.layers, *report.outputs)), str(report)
+        rows = (*report.layers, *report.outputs)
+        assert all(row.exact for row in rows) != floats, str(report)
         assert sum(row.values for row in report.layers) > 0
 
 
@@ -429,7 +431,7 @@ def test_blocks_refuse_what_does_not_fit() -> None:
 # -- parameters --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sigma_delta"])
+@pytest.mark.parametrize("kind", [k for k in STEPPED if KINDS[k].Neuron.device_type])
 def test_parameters_of_the_device_come_back(kind: str) -> None:
     module = KINDS[kind]
     neuron = module.Neuron(**module.Neuron.example)

@@ -89,8 +89,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     **{kind: (lambda kind=kind: _layers(kind), (12,)) for kind in KINDS},
     **{
         f"{kind} graded": (lambda kind=kind: _graded(kind), (12,))
-        for kind in KINDS
-        if kind != "sigma_delta"
+        for kind, module in so.neuron.kinds().items()
+        if module.Neuron.grades
     },
     **{
         f"{kind} readout": (lambda kind=kind: _readout(kind), (12,))

@@ -16,12 +16,16 @@ from synapse_onnx.neuron.dropout import Dropout
 from synapse_onnx.neuron.norm import MeanOnlyBatchNorm, WgtScaleBatchNorm
 
 KINDS = so.neuron.kinds()
-#: sigma_delta computes in one way only
-CASES = [
-    (kind, regime)
-    for kind, module in KINDS.items()
-    for regime in (("slayer", "float") if hasattr(module.Neuron, "equation") else ("slayer",))
-]
+
+
+def regimes(kind: str) -> list[str]:
+    """Regimes that are trained in; sigma_delta computes in one way only."""
+    equation = getattr(KINDS[kind].Neuron, "equation", None)
+    known = ("slayer",) if equation is None else equation.regimes
+    return [regime for regime in ("slayer", "float") if regime in known]
+
+
+CASES = [(kind, regime) for kind in KINDS for regime in regimes(kind)]
 #: surrogate gradients of a width and height that suit small networks
 SURROGATE: dict[str, dict[str, float]] = {
     "cuba": {"tau_grad": 0.05, "scale_grad": 3},
@@ -113,7 +117,7 @@ def test_training_wakes_neurons_with_a_phase(kind: str, regime: str, seed: int) 
 @pytest.mark.parametrize("shape", [(3, 4, 30), (2, 2, 3, 2, 20)], ids=["neurons", "images"])
 @pytest.mark.parametrize(("kind", "regime"), CASES)
 def test_evaluation_gives_what_training_gives(kind: str, regime: str, shape) -> None:
-    kwargs = {} if kind == "sigma_delta" else {"graded_spike": True}
+    kwargs = {"graded_spike": True} if KINDS[kind].Neuron.grades else {}
     neuron = neuron_of(kind, regime, shared_param=False, **kwargs)
     x: Any = torch.randn(shape)
     if neuron.complex:
@@ -132,7 +136,7 @@ def test_evaluation_gives_what_training_gives(kind: str, regime: str, shape) -> 
 def test_every_parameter_gets_a_gradient(kind, regime, shared, graded) -> None:
     torch.manual_seed(1)
     changes: dict[str, Any] = {"requires_grad": True, "shared_param": shared}
-    if kind != "sigma_delta":
+    if KINDS[kind].Neuron.grades:
         changes["graded_spike"] = graded
     network = network_of(kind, regime, scale=3, **changes)
     if kind == "sigma_delta":
@@ -272,7 +276,7 @@ def test_dropout_drops_neurons_for_all_time(shape: tuple[int, ...], inplace: boo
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_norm_and_dropout_within_a_neuron(kind: str) -> None:
-    neuron = neuron_of(kind, "slayer", norm=WgtScaleBatchNorm, dropout=Dropout(0.5))
+    neuron = neuron_of(kind, regimes(kind)[0], norm=WgtScaleBatchNorm, dropout=Dropout(0.5))
     x = torch.randn(6, 8, 40)
     y = neuron.train()((x, x.roll(1, -1)) if neuron.complex else x).detach()
     plain = copy.deepcopy(neuron)

@@ -54,6 +54,8 @@ class Common(Stateful):
     noun = "neuron"
     #: whether currents come as (real, imag) pairs
     complex: ClassVar[bool] = False
+    #: whether a spike may carry the membrane instead of 1
+    grades: ClassVar[bool] = True
     #: lava-dl's factors, with which tau_grad = scale_grad = 1 is a good start
     tau_rho_mult: ClassVar[float] = 100
     scale_rho_mult: ClassVar[float] = 0.1

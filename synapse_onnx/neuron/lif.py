@@ -117,6 +117,7 @@ class Neuron(base.Neuron):
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.5, "beta": 0.75, "alpha": 0.25}
     # the distance from the threshold is what the surrogate gradient sees
     tau_rho_mult, scale_rho_mult = 1, 1
+    grades = False
 
     def __init__(
         self,
@@ -134,6 +135,8 @@ class Neuron(base.Neuron):
             raise InputError(f"reset must be one of {', '.join(RESETS)}, got {reset!r}")
         if more.setdefault("regime", "float") != "float":
             raise InputError(f"lif neuron: regime must be float, got {more['regime']!r}")
+        if more.get("graded_spike"):
+            raise InputError("lif neuron: its spikes are 0 and 1; leave graded_spike away")
         self.reset_kind, self.strict = reset, strict
         level = _tensor("threshold", threshold)
         values = {

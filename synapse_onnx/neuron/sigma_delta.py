@@ -48,6 +48,8 @@ class Neuron(base.Common):
     """
 
     device_type = "SDNN"
+    #: what it sends is graded, always
+    grades = False
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.05, "activation": torch.relu}
 
     def __init__(

@@ -1,0 +1,186 @@
+"""From snnTorch to ONNX by way of NIR: handwritten digits, a trained network of leaky neurons.
+
+With ``--train`` the network is built and trained in snnTorch, and exported to NIR by snnTorch
+itself. Without it the committed graph is read. Either way it is compiled to ONNX and verified on
+every test image; where snnTorch is installed, its own forward is compared too, spike by spike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from exporters._recipe import (
+    ROOT,
+    card_rows,
+    classes,
+    console,
+    finish,
+    options,
+    prove,
+    sha256,
+)
+from exporters.digits import data
+from synapse_onnx.files import write_atomically
+
+#: width of the hidden layer, and fraction of a membrane that is kept every step
+HIDDEN, BETA = 64, 0.85
+
+
+def peer() -> Any:
+    """Return snnTorch, or None where it is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("snntorch", "nirtorch")):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import snntorch
+        import snntorch.export_nir
+    return snntorch
+
+
+def network(snn: Any) -> nn.Sequential:
+    """Two dense layers of leaky neurons, reset by subtraction: snnTorch's default."""
+
+    def leaky(count: int) -> Any:
+        return snn.Leaky(
+            beta=torch.full((count,), BETA), threshold=torch.ones(count), init_hidden=True
+        )
+
+    return nn.Sequential(nn.Linear(64, HIDDEN), leaky(HIDDEN), nn.Linear(HIDDEN, 10), leaky(10))
+
+
+def forward(net: nn.Sequential, spikes: Tensor) -> Tensor:
+    """Run snnTorch's network over spikes (N, 64, T): one step at a time, as it wants them."""
+    for layer in net:
+        if hasattr(layer, "reset_mem"):
+            layer.reset_mem()
+    return torch.stack([net(spikes[..., t]) for t in range(spikes.shape[-1])], -1)
+
+
+def flat(spikes: Tensor) -> Tensor:
+    """Images (N, 1, 8, 8, T) as (N, 64, T)."""
+    return spikes.flatten(1, -2)
+
+
+def train(snn: Any, epochs: int = 6, seed: int = 0) -> nn.Sequential:
+    """Train in snnTorch; prints the loss as it falls."""
+    torch.manual_seed(seed)
+    images, labels, _, _ = data()
+    net = network(snn)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for epoch in range(epochs):
+        total = 0.0
+        for batch in torch.randperm(len(images)).split(128):
+            loss = nn.functional.cross_entropy(
+                forward(net, flat(images[batch])).sum(-1), labels[batch]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        if epoch % 2 == 1:
+            console.print(f"epoch {epoch + 1:3d} of {epochs}: loss {total / len(images):.3f}")
+    return net.eval()
+
+
+def exported(snn: Any, net: nn.Sequential) -> Any:
+    """Export a network to NIR by snnTorch itself."""
+    for layer in net:
+        if hasattr(layer, "reset_mem"):
+            layer.reset_mem()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return snn.export_nir.export_to_nir(net, torch.zeros(1, 64), ignore_dims=[0])
+
+
+def restored(snn: Any, graph: Any) -> nn.Sequential:
+    """Put the weights of a graph into a network of snnTorch, for its own forward."""
+    net = network(snn).eval()
+    layers = [node for node in graph.nodes.values() if type(node).__name__ == "Affine"]
+    for layer, node in zip((net[0], net[2]), layers, strict=True):
+        layer.weight.data = torch.as_tensor(node.weight)
+        layer.bias.data = torch.as_tensor(node.bias)
+    return net
+
+
+@click.command()
+@options
+def main(anew: bool, output: Path) -> None:
+    """Handwritten digits, an snnTorch network: its NIR graph to ONNX, against its own forward."""
+    import nir
+
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    snn = peer()
+    path = output / "snntorch_nir.nir"
+    output.mkdir(parents=True, exist_ok=True)
+    if anew:
+        if snn is None:
+            raise click.UsageError("snnTorch is not installed; see peers.txt")
+        buffer = io.BytesIO()
+        nir.write(buffer, exported(snn, train(snn)))
+        write_atomically(path, buffer.getvalue())
+    elif not path.exists():
+        write_atomically(path, (ROOT / path.name).read_bytes())
+    _, _, images, labels = data()
+    spikes = flat(images)
+    net = so.load_nir(path, framework="snntorch")
+
+    def accuracy(found: np.ndarray) -> float:
+        return float((classes(found) == labels.numpy()).mean())
+
+    model = output / "snntorch_nir_float.onnx"
+    result = prove("snntorch_nir", "float", net, spikes, model, accuracy)
+    card = CARD.format(
+        rows=card_rows([result]), test=len(labels), hidden=HIDDEN, beta=BETA,
+        graph=sha256(path)[:16],
+    )  # fmt: skip
+    write_atomically(output / "snntorch_nir.md", card.encode())
+    if snn is None:
+        console.print("snnTorch is not installed: its own forward was not compared")
+    else:
+        compare(snn, path, spikes, so.Session(model).run(spikes.numpy()))
+    title = f"snntorch_nir: {len(labels)} test images, {spikes.shape[-1]} steps"
+    finish(title, "accuracy", [result], output)
+
+
+def compare(snn: Any, path: Path, spikes: Tensor, found: np.ndarray) -> None:
+    """Compare ONNX Runtime's spikes with those of snnTorch's own forward."""
+    import nir
+
+    with torch.no_grad():
+        expected = forward(restored(snn, nir.read(path)), spikes).numpy()
+    flips = int((found != expected).sum())
+    console.print(f"snnTorch's own forward: {expected.size:,} output spikes, {flips} differ")
+    if flips:
+        raise click.ClickException("ONNX Runtime and snnTorch differ")
+
+
+CARD = """# snntorch_nir
+
+A dense network for 8x8 handwritten digits, trained in snnTorch and exported to NIR by snnTorch.
+
+| | |
+|---|---|
+| data | scikit-learn's digits; {test} test images, the split of the recipe digits |
+| input | spikes (N, 64, T), as in the recipe digits |
+| network | dense {hidden} and 10, leaky neurons that keep {beta} and are reset by subtraction |
+| training | snnTorch 1.0, Adam on the cross entropy of spike counts, 6 epochs |
+| proof | ONNX Runtime against torch in every layer, and against snnTorch's own forward |
+| limits | a demonstration on small images, in floats |
+
+| file | accuracy in torch | in ONNX Runtime | flips | weights, bytes | sha256 |
+|---|---|---|---|---|---|
+{rows}
+
+Graph `snntorch_nir.nir` (sha256 `{graph}`). Made by `python -m exporters snntorch_nir`, which
+exports and verifies every test image; `--train` trains anew, which needs snnTorch (`peers.txt`).
+"""
