@@ -128,7 +128,11 @@ def _make() -> dict[str, types.ModuleType]:
     return {
         module.__name__: module
         for module in (
-            _module(f"{SLAYER}.synapse.layer", Dense=Dense, Conv=Conv, Pool=Pool),
+            _module(
+                f"{SLAYER}.synapse.layer", GenericLayer=Synapse, Dense=Dense, Conv=Conv, Pool=Pool
+            ),
+            _module(f"{SLAYER}.neuron.base", Neuron=Neuron),
+            _module(f"{SLAYER}.block.base", AbstractBlock=AbstractBlock),
             _module(f"{SLAYER}.synapse.complex", Dense=ComplexDense),
             _module(f"{SLAYER}.neuron.cuba", Neuron=Cuba),
             _module(f"{SLAYER}.neuron.rf", Neuron=Rf),

@@ -493,6 +493,15 @@ class Affine(_Neural):
 class _Looped(_Neural):
     """A block whose neurons see their own spikes one step later."""
 
+    #: whether a call starts from the last spikes of the one before, where states persist
+    keeps_spikes = True
+
+    def _looped(self, current: Any) -> Output:
+        """Run the neurons on the current that comes from outside."""
+        if self.neuron.persistent_state and not self.keeps_spikes:
+            self.neuron.spikes_state = self.neuron.spikes_state.new_zeros(1)
+        return self._sent(self.neuron(current))
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Leave out lava-dl's buffer ``spike_state``: it holds the zeros that it starts from."""
         kept = {k: v for k, v in state_dict.items() if k != f"{prefix}spike_state"}
@@ -542,7 +551,7 @@ class Recurrent(_Looped):
 
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
-        return self._sent(self.neuron(self.input_synapse(x)))
+        return self._looped(self.input_synapse(x))
 
 
 class _Lateral(RealDense):
@@ -660,10 +669,14 @@ class KWTA(_Looped):
             self.lateral = _LateralPair(lateral, _Lateral(out_neurons, self.no_weight))
         self.lateral.pre_hook_fx = self.neuron.quantize_8bit
         self.neuron.feed_back(self.lateral)
-        share = (out_neurons - 2 * num_winners) / out_neurons
-        level = torch.tensor([self.neuron.threshold * share / self.neuron.w_scale])
-        self.bias = Bias(self.neuron.quantize_8bit(level))
+        self.set_bias()
         self._delays(False, delay_shift)
+
+    def set_bias(self) -> None:
+        """Compute the bias from the neuron's threshold, in lava-dl's order of operations."""
+        level = self.neuron.threshold * (self.num_neurons - 2 * self.num_winners)
+        level = torch.tensor([level / self.num_neurons / self.neuron.w_scale])
+        self.bias = Bias(self.neuron.quantize_8bit(level))
 
     def lateral_weight(self) -> Tensor:
         """Return the weights between the neurons, before the hook, five axes."""
@@ -681,8 +694,7 @@ class KWTA(_Looped):
             self.self_excitation.clamp_(0, 1)
         z = self.synapse(x)
         # spikes and bias are real, and so is what they add to a complex current
-        z = (self.bias(z[0]), z[1]) if self.neuron.complex else self.bias(z)
-        return self._sent(self.neuron(z))
+        return self._looped((self.bias(z[0]), z[1]) if self.neuron.complex else self.bias(z))
 
 
 class Decoded(_Neural):
