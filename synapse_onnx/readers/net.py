@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from synapse_onnx import block, neuron, synapse
 from synapse_onnx.axon import Delay, StepDelay
-from synapse_onnx.errors import InputError, ShapeError, SynapseError
+from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.loihi import STATE_LIMIT
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Concatenate, Network
+from synapse_onnx.readers._place import Place
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_net"]
@@ -98,7 +99,7 @@ def load_net(
 
 
 @dataclass
-class _Layer:
+class _Layer(Place):
     """One layer of a file: its values, checked as they are read."""
 
     where: str
@@ -113,17 +114,9 @@ class _Layer:
     def name(self) -> str:
         return f"{self.type}_{self.number}"
 
-    def _place(self, key: str) -> str:
+    def place(self, key: str) -> str:
         kind = f" ({self.type})" if self.type else ""
         return f"{self.where}: layer {self.number}{kind}, key {key}"
-
-    def fail(self, key: str, what: str) -> InputError:
-        """The error of a value that cannot be right."""
-        return InputError(f"{self._place(key)}: {what}")
-
-    def misfit(self, key: str, what: str) -> ShapeError:
-        """The error of a value whose shape does not fit the others."""
-        return ShapeError(f"{self._place(key)}: {what}")
 
     def has(self, key: str) -> bool:
         return key in self.group

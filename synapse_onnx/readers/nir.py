@@ -30,6 +30,7 @@ from synapse_onnx.readers._extra import needed
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Add, Network
 from synapse_onnx.readers._nir_writer import to_nir
+from synapse_onnx.readers._place import Place
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_nir", "to_nir"]
@@ -178,7 +179,7 @@ def _flat(where: str, graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]
 
 
 @dataclass
-class _Node:
+class _Node(Place):
     """One node: its values, checked as they are read."""
 
     where: str
@@ -192,16 +193,8 @@ class _Node:
     def kind(self) -> str:
         return type(self.node).__name__
 
-    def _place(self, key: str) -> str:
+    def place(self, key: str) -> str:
         return f"{self.where}: node {self.name} ({self.kind}), {key}"
-
-    def fail(self, key: str, what: str) -> InputError:
-        """The error of a value that cannot be right."""
-        return InputError(f"{self._place(key)}: {what}")
-
-    def misfit(self, key: str, what: str) -> ShapeError:
-        """The error of a value whose shape does not fit the others."""
-        return ShapeError(f"{self._place(key)}: {what}")
 
     def array(self, key: str) -> Array:
         """A parameter as float64 numbers, all of them finite."""
