@@ -93,6 +93,18 @@ def test_slayer_gives_the_same_until_24_bits_are_full(kind: str) -> None:
     assert same == [True, False]
 
 
+def test_cuba_spikes_above_its_threshold_and_resonators_at_it() -> None:
+    """v > vth << 6 in lava's LIF, >= in its RF and RF_IZ: one unit of a state decides."""
+    exactly = torch.tensor([[[CUBA["vThMant"] / 64]]])
+    cuba = made("cuba").eval()
+    assert cuba(exactly).tolist() == [[[0]]]
+    assert cuba(exactly + 1 / 4096).tolist() == [[[1]]]
+    turns = made("rf_iz").eval()
+    level = torch.tensor([[[TURN["vThMant"] / 64]]])
+    assert turns((0 * level, level)).tolist() == [[[1]]]
+    assert turns((0 * level, level - 1 / 4096)).tolist() == [[[0]]]
+
+
 @pytest.mark.parametrize("kind", ["cuba", "alif"])
 @pytest.mark.parametrize("shape", [(1,), (3,), (3, 2, 2)], ids=["one", "channels", "neurons"])
 def test_a_bias_is_added_at_every_step(kind: str, shape: tuple[int, ...]) -> None:
