@@ -270,7 +270,65 @@ def test_conventions_say_where_they_come_from() -> None:
     assert all(convention.source for convention in CONVENTIONS.values())
 
 
-@pytest.mark.parametrize("said", ["snntorch", b"snnTorch 1.0", "SpikingJelly"])
+def rockpool(x: np.ndarray, keep: float, fade: float | None, level: float) -> np.ndarray:
+    """Rockpool's LIFTorch, or LIFNeuronTorch without a current; level = inf gives ExpSynTorch."""
+    u = v = np.zeros(x.shape[:-1])
+    steps = []
+    for t in range(x.shape[-1]):
+        if math.isinf(level):
+            v = keep * (v + x[..., t])
+            steps.append(v)
+            continue
+        u = x[..., t] if fade is None else fade * (u + x[..., t])
+        v = keep * v + u
+        assert np.abs(v - level).min() > 1e-6
+        s = (v >= level).astype(float)
+        v = v - level * s
+        steps.append(s)
+    return np.stack(steps, -1)
+
+
+@pytest.mark.parametrize("dt", [1e-3, 5e-4])
+@pytest.mark.parametrize("kind", ["LI", "LIF", "CubaLIF"])
+def test_rockpools_convention(kind: str, dt: float, tmp_path: Path) -> None:
+    """What its to_nir writes gives what its forward computes."""
+    mem, syn = 1e-2, 5e-3
+    keep, fade = math.exp(-dt / mem), math.exp(-dt / syn)
+    r, level = many(mem * keep / dt), 2.6
+    node, expected = {
+        "LI": (nir.LI(many(mem), r, many(0)), (keep, None, math.inf)),
+        "LIF": (nir.LIF(many(mem), r, many(0), many(level)), (keep, None, level)),
+        "CubaLIF": (nir.CubaLIF(many(syn), many(mem), r, many(0), many(level)),
+                    (keep, fade, level)),
+    }[kind]  # fmt: skip
+    x = drive(3, 4)
+    found = both(line(node), x, tmp_path, framework="rockpool", dt=dt)
+    reference = rockpool(x.numpy().astype(np.float64), *expected)
+    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    assert reference.mean() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["LI", "LIF", "IF"])
+def test_sinabs_convention(kind: str, tmp_path: Path) -> None:
+    """LIF takes in a share of its input, ExpLeak all of it, time constants are in steps."""
+    keep = math.exp(-1 / 8)
+    node, share, keep, level = {
+        "LI": (nir.LI(many(8), many(1), many(0)), 1, keep, math.inf),
+        "LIF": (nir.LIF(many(8), many(1), many(0), many(0.31)), 1 - keep, keep, 0.31),
+        "IF": (nir.IF(many(1), many(2.5)), 1, 1, 2.5),
+    }[kind]
+    x = drive(3, 4)
+    found = both(line(node), x, tmp_path, framework="sinabs")
+    spikes, voltages = loop(x.numpy().astype(np.float64), a=0, b=1, c=keep, d=share, e=0,
+                            level=min(level, 1e9), reset="subtract", strict=False)  # fmt: skip
+    reference = voltages if kind == "LI" else spikes
+    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    assert reference.mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    "said", ["snntorch", b"snnTorch 1.0", "SpikingJelly", "snnTorch's nir export"]
+)
 def test_the_writer_is_taken_from_the_metadata(said: Any) -> None:
     node, _ = NEURONS["LIF"]
     x = drive(3, 4)
@@ -392,6 +450,29 @@ def test_a_cycle_of_several_linear_nodes_is_one_matrix() -> None:
     x = drive(2, 4)
     with torch.no_grad():
         assert torch.equal(so.load_nir(graph)(x), so.load_nir(recurrent(weight, bias))(x))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("type", "training"), ("float", "forward"), ("a.b", "a_b"), ("", "self"), ("1", "lambda"),
+     ("é", "ü"), ("two", "two_sum")],
+    ids=str,
+)  # fmt: skip
+def test_any_names(names: tuple[str, str]) -> None:
+    """Names of attributes, of keywords, of nothing, and those that the sums of edges have."""
+    first, second = names
+
+    def graph(first: str, second: str) -> nir.NIRGraph:
+        nodes = {"input": nir.Input(np.array([4])), second: lif(), first: lif(),
+                 "output": nir.Output(np.array([4]))}  # fmt: skip
+        edges = [("input", first), ("input", second), (second, first), (first, "output")]
+        return nir.NIRGraph(nodes, edges, type_check=False)
+
+    x = drive(2, 4)
+    net, plain = so.load_nir(graph(first, second)), so.load_nir(graph("a", "b"))
+    with torch.no_grad():
+        assert torch.equal(net(x), plain(x))
+    assert so.verify(net, so.export(net, x), x).ok
 
 
 def test_streams_of_a_graph_are_its_whole() -> None:
@@ -525,6 +606,10 @@ def with_edges(*edges: tuple[str, str], **nodes: Any) -> nir.NIRGraph:
     return nir.NIRGraph(found | nodes, list(edges), type_check=False)
 
 
+def nir_flatten(start: float, end: int) -> Any:
+    return changed(nir.Flatten({"input": np.array(IMAGE)}, 0, -1), start_dim=start, end_dim=end)
+
+
 GOOD = (("input", "lif"), ("lif", "output"))
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
@@ -579,7 +664,47 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "huge": (lambda: line(lif(), shape=(1 << 30,)), "an input of shape|too many"),
     "dt": (lambda: line(lif(), framework="snntorch", dt=-1.0), "metadata: dt must be a finite"),
-    "dt text": (lambda: line(lif(), dt="soon"), "the graph's metadata: it is no number"),
+    "dt text": (lambda: line(lif(), dt="soon"), "graph's metadata: dt: it is no number, got 's"),
+    "two dt": (lambda: line(lif(), dt=np.array([DT, DT])), "metadata: dt holds 2 values"),
+    "word": (
+        lambda: line(lif(), framework="synapse-onnx", rest="moon"),
+        "metadata: rest must be one of zero, v_reset, v_leak, got 'moon'",
+    ),
+    "strict": (
+        lambda: line(lif(), framework="synapse-onnx", strict="no"),
+        "metadata: strict must be true or false, got 'no'",
+    ),
+    "tau_unit": (
+        lambda: line(lif(), framework="synapse-onnx", tau_unit=-1.0),
+        "metadata: tau_unit must be a finite number of seconds > 0, got -1.0",
+    ),
+    "complex": (lambda: line(changed(lif(), r=many(1) * 1j)), "n0 .LIF., r: it holds complex"),
+    "float32": (lambda: line(nir.Linear(WEIGHT * 1e300)), "weight: .* too large for float32"),
+    "negative": (lambda: line(nir.Delay(many(-DT))), "delay: it must be 0 to 65536 steps, got -1"),
+    "input": (lambda: line(lif(), shape=(-1, 4, 4)), r"node input .Input.: an input of shape .-1"),
+    "wide": (lambda: line(lif(), shape=(1 << 20, 1 << 20)), r"node input .Input.: an input of s"),
+    "broken input": (
+        lambda: line(lif(), shape=(4.5,)), r"node input \(Input\): its shape holds no whole numbers"
+    ),
+    "pool": (
+        lambda: line(nir.SumPool2d(*(np.array([n, n]) for n in (10**5, 1, 10**5))), shape=IMAGE),
+        r"n0 \(SumPool2d\), kernel_size: its kernel .100000, 100000. is too large",
+    ),
+    "padding": (
+        lambda: line(conv2d((10**5, 10**5), stride=(10**5, 10**5)), shape=IMAGE),
+        r"n0 \(Conv2d\), padding: an image of .200006, 200007. with it is too large",
+    ),
+    "axis": (
+        lambda: line(nir_flatten(7, -1), shape=IMAGE),
+        r"n0 \(Flatten\), start_dim: there is no axis 7 in .2, 6, 7",
+    ),
+    "axis below": (
+        lambda: line(nir_flatten(-9, -1), shape=IMAGE), "start_dim: it must be an integer from -3"
+    ),
+    "half an axis": (
+        lambda: line(nir_flatten(0.5, -1), shape=IMAGE), "start_dim: it must be an integer from -3"
+    ),
+    "pairs": (lambda: changed(line(lif()), edges=[("input", "n0", "x")]), "edges are no pairs"),
 }  # fmt: skip
 
 
@@ -623,8 +748,72 @@ def test_files_that_hold_no_graph(tmp_path: Path) -> None:
     nir.write(path, line(lif()))
     with h5py.File(path, "a") as file:
         del file["node/nodes/n0/tau"]
-    with pytest.raises(so.InputError, match=r"nir cannot read it: .*tau"):
+    with pytest.raises(so.InputError, match=r"node n0 \(LIF\), tau: it is missing"):
         so.load_nir(path)
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/n0/type"]
+    with pytest.raises(so.InputError, match=r"a.nir: node n0 has no type"):
+        so.load_nir(path)
+    with h5py.File(path, "a") as file:
+        file["node/nodes/n0/type"] = "Izhikevich"
+    with pytest.raises(so.InputError, match=r"node n0 is a Izhikevich; known are: Affine"):
+        so.load_nir(path)
+    nir.write(path, line(lif()))
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/input/shape"]
+    with pytest.raises(so.InputError, match=r"node input \(Input\), shape: it is missing"):
+        so.load_nir(path)
+
+
+ODD_VALUES: dict[str, Any] = {
+    "text": "soon", "bytes": np.bytes_(b"\xff"), "empty": np.zeros(0), "nan": np.nan,
+    "huge": np.full(4, 1e300), "negative": np.full(4, -1.0), "cube": np.ones((2, 2, 2)),
+    "scalar": 1.0,
+    "complex": np.full(4, 1j), "texts": np.array([b"a", b"b"]), "integers": np.full(4, 2**62),
+    "group": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_any_value_in_any_place_is_read_or_refused(value: str, tmp_path: Path) -> None:
+    """Every dataset of a file in turn becomes something else, or is gone."""
+    source, path = tmp_path / "good.nir", tmp_path / "a.nir"
+    image = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array(IMAGE)), "conv": conv2d(), "flat": nir_flatten(0, -1),
+            "pool": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+            "affine": nir.Affine(np.ones((4, 24)), np.ones(4)), "delay": nir.Delay(many(DT)),
+            "scale": nir.Scale(many(2)), "rnn": recurrent(np.eye(4), np.ones(4), nested=False),
+            "cuba": NEURONS["CubaLIF"][0], "output": nir.Output(np.array([4])),
+        },
+        [("input", "conv"), ("conv", "pool"), ("pool", "flat"), ("flat", "affine"),
+         ("affine", "delay"), ("delay", "scale"), ("scale", "rnn"), ("rnn", "cuba"),
+         ("cuba", "output")],
+        metadata={"framework": "snntorch", "dt": DT}, type_check=False,
+    )  # fmt: skip
+    image.nodes["flat"].input_type = {"input": np.array([4, 2, 3])}
+    nir.write(source, image)
+    so.load_nir(source)
+    places: list[str] = []
+    with h5py.File(source) as file:
+        file.visititems(lambda name, item: places.append(name) if hasattr(item, "shape") else None)
+    refused: list[str] = []
+    for place in places:
+        path.write_bytes(source.read_bytes())
+        with h5py.File(path, "a") as file:
+            del file[place]
+            if ODD_VALUES[value] is None:
+                file.create_group(place)
+            else:
+                file[place] = ODD_VALUES[value]
+        try:
+            so.load_nir(path)
+        except so.SynapseError as error:
+            refused.append(str(error))
+    assert [sentence for sentence in refused if "\n" in sentence] == []
+    assert [sentence for sentence in refused if str(path) not in sentence] == []
+    assert len(places) > 50
+    assert len(refused) > len(places) // 3
 
 
 def test_bytes_that_are_changed_at_random_never_raise_anything_else(tmp_path: Path) -> None:

@@ -154,7 +154,27 @@ class Neuron(base.Neuron):
     def _register_parameters(self, values: Mapping[str, Any]) -> None:
         for parameter in self.equation.parameters:
             value = _tensor(parameter.name, values[parameter.name])
-            setattr(self, parameter.name, nn.Parameter(value, requires_grad=self.requires_grad))
+            learned = self.requires_grad and not (parameter.name == "v_reset" and self._subtracts)
+            setattr(self, parameter.name, nn.Parameter(value, requires_grad=learned))
+
+    @property
+    def _subtracts(self) -> bool:
+        """Whether a spike takes the threshold off."""
+        return not self.reset_kind.endswith("zero")
+
+    def parameter_value(self, name: str) -> Tensor:
+        """Return a parameter as the ops take it; what a spike takes off follows the threshold."""
+        value = super().parameter_value(name)
+        if name != "v_reset" or not self._subtracts or self.readout:
+            return value
+        if not isinstance(value, nn.Parameter):  # frozen
+            return value
+        level = super().parameter_value("v_threshold")
+        if not self.strict:
+            return level
+        # exactly the number below, with the threshold's gradient
+        last = level.detach()
+        return level - (last - torch.nextafter(last, torch.tensor(-math.inf)))
 
     def clamp(self) -> None:
         """Leave the parameters as they are: there is no range to keep them in."""

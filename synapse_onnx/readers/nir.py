@@ -7,12 +7,13 @@ Source of the format: the package nir, ``nir/ir/*.py``.
 
 from __future__ import annotations
 
+import dataclasses
 import graphlib
 import keyword
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +60,8 @@ def load_nir(
         framework: who wrote the graph, which settles what NIR leaves open: nir (the equations by
             the Euler method), snntorch, norse, spikingjelly, sinabs, rockpool. Taken from the
             graph's metadata unless given, and nir where they do not say it.
-        reset: "zero" (to v_reset), "subtract" (the threshold), or "delayed" (subtract in the next
-            step); that of the framework unless given.
+        reset: "zero" (to v_reset), "subtract" (the threshold), "delayed" (subtract in the next
+            step) or "delayed_zero"; that of the framework unless given.
         integration: "euler" or "exponential", likewise.
 
     Returns:
@@ -91,6 +92,7 @@ def _read(nir: Any, where: str) -> Any:
             raise InputError(f"{where} is no graph of NIR: it has no group 'node' with a type")
         if "nodes" not in file["node"]:
             raise InputError(f"{where} holds a single node of NIR and no graph")
+        _check_keys(nir, where, file["node"], "", 0)
     try:
         graph = nir.read(where, type_check=False)
     except SynapseError:
@@ -103,6 +105,46 @@ def _read(nir: Any, where: str) -> Any:
     return graph
 
 
+def _check_keys(nir: Any, where: str, graph: Any, prefix: str, depth: int) -> None:
+    """Check that every node has a type and what its type needs: nir would not say where."""
+    _check_depth(where, depth)
+    nodes = graph.get("nodes")
+    if not hasattr(nodes, "items"):
+        raise InputError(f"{where}: graph {prefix or 'node'} has no nodes")
+    for key, group in nodes.items():
+        name, kind = f"{prefix}{key}", ""
+        if hasattr(group, "keys") and hasattr(group.get("type"), "shape"):
+            said = group["type"][()]
+            kind = _text(said) if isinstance(said, bytes | str) else ""
+        if not kind:
+            raise InputError(f"{where}: node {name} has no type")
+        if kind == "NIRGraph":
+            _check_keys(nir, where, group, f"{name}.", depth + 1)
+            continue
+        _check_kind(where, name, kind)
+        needs = [
+            field.name
+            for field in dataclasses.fields(getattr(nir, kind))
+            if field.init
+            and field.default is field.default_factory is dataclasses.MISSING
+            and field.name not in ("input_type", "output_type", "input_shape")
+        ]
+        for need in needs or ["shape"]:  # Input and Output have nothing but a shape
+            if need not in group and kind != "Flatten":
+                raise InputError(f"{where}: node {name} ({kind}), {need}: it is missing")
+
+
+def _check_depth(where: str, depth: int) -> None:
+    if depth > 20:
+        raise InputError(f"{where}: graphs within graphs, more than 20 deep")
+
+
+def _check_kind(where: str, name: str, kind: str) -> None:
+    if kind not in {*_CONVERTERS, "Input", "Output"}:
+        known = ", ".join(sorted({*_CONVERTERS, "Input", "Output", "NIRGraph"}))
+        raise InputError(f"{where}: node {name} is a {kind}; known are: {known}")
+
+
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -113,21 +155,15 @@ def _convention(where: str, graph: Any, framework: str) -> Convention:
     written = {str(key).lower(): value for key, value in metadata.items()}
     if not framework:
         said = _text(written.get("framework", written.get("generator", "nir"))).lower()
-        framework = next((name for name in CONVENTIONS if name in said.replace(" ", "")), "nir")
+        # "nir" is within many a name
+        names = (name for name in CONVENTIONS if name in said.replace(" ", ""))
+        framework = max(names, key=len, default="nir")
     if framework not in CONVENTIONS:
         raise InputError(f"framework must be one of {', '.join(CONVENTIONS)}, got {framework!r}")
-    found = CONVENTIONS[framework]
-    kinds: dict[str, Callable[[Any], Any]]
-    kinds = {"dt": float, "integration": _text, "reset": _text}
-    if framework == "synapse-onnx":
-        kinds |= {"strict": bool, "tau_unit": float, "jump": bool, "integrate": _text}
-        kinds |= {"rest": _text, "zero_behind": _text}
     try:
-        values = {name: kind(written[name]) for name, kind in kinds.items() if name in written}
-        return found.changed(**values)
-    except (TypeError, ValueError) as error:
-        reason = str(error) if isinstance(error, SynapseError) else "it is no number"
-        raise InputError(f"{where}: the graph's metadata: {reason}") from error
+        return CONVENTIONS[framework].told(written)
+    except InputError as error:
+        raise InputError(f"{where}: the graph's metadata: {error}") from error
 
 
 def _flat(where: str, graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -137,8 +173,11 @@ def _flat(where: str, graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]
     inner: list[str] = []
 
     def add(graph: Any, prefix: str, depth: int) -> None:
-        if depth > 20:
-            raise InputError(f"{where}: graphs within graphs, more than 20 deep")
+        _check_depth(where, depth)
+        try:
+            pairs = [(str(source), str(target)) for source, target in graph.edges]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: its edges are no pairs of nodes") from error
         subgraphs = {}
         for key, node in graph.nodes.items():
             name = prefix + str(key)
@@ -151,9 +190,9 @@ def _flat(where: str, graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]
                 inner.extend(subgraphs[str(key)]["Input"] + subgraphs[str(key)]["Output"])
             else:
                 nodes[name] = node
-        for source, target in graph.edges:
+        for source, target in pairs:
             ends = []
-            for key, kind in ((str(source), "Output"), (str(target), "Input")):
+            for key, kind in ((source, "Output"), (target, "Input")):
                 if key not in graph.nodes:
                     raise InputError(f"{where}: an edge names {prefix}{key}, which is no node")
                 borders = subgraphs.get(key, {kind: [prefix + key]})[kind]
@@ -198,9 +237,11 @@ class _Node(Place):
 
     def array(self, key: str) -> Array:
         """A parameter as float64 numbers, all of them finite."""
-        value = getattr(self.node, key, None)
+        value: Any = getattr(self.node, key, None)
         if isinstance(value, Tensor):
             value = value.detach().cpu().numpy()
+        if np.iscomplexobj(value):
+            raise self.fail(key, "it holds complex numbers")
         try:
             found = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -209,6 +250,8 @@ class _Node(Place):
             raise self.fail(key, "it is missing or empty")
         if not np.isfinite(found).all():
             raise self.fail(key, "it holds values that are no finite numbers")
+        if np.abs(found).max() > np.finfo(np.float32).max:
+            raise self.fail(key, "it holds values that are too large for float32")
         return found
 
     def tensor(self, key: str) -> Tensor:
@@ -223,14 +266,19 @@ class _Node(Place):
     def integers(self, key: str, count: int, least: int) -> tuple[int, ...]:
         """Whole numbers, one for each axis; one stands for all."""
         value = self.array(key).reshape(-1)
-        if len(value) not in (1, count) or (value != np.rint(value)).any() or value.min() < least:
-            raise self.fail(key, f"it must be {count} integers >= {least}, got {value.tolist()}")
+        whole = len(value) in (1, count) and (value == np.rint(value)).all()
+        if not whole or value.min() < least or value.max() > MAX_NEURONS:
+            what = "an integer" if count == 1 else f"{count} integers"
+            raise self.fail(
+                key, f"it must be {what} from {least} to {MAX_NEURONS}, got {value.tolist()}"
+            )
         return tuple(int(v) for v in np.broadcast_to(value, count))
 
     def each(self, value: Array) -> Tensor:
         """A parameter for neurons: one for all, one a channel, or one a neuron."""
         shape = self.shape
-        flat = torch.from_numpy(np.asarray(value, dtype=np.float64).astype(np.float32)).reshape(-1)
+        with np.errstate(over="ignore"):  # what is infinite is refused by the neuron
+            flat = torch.from_numpy(np.asarray(value, np.float64).astype(np.float32)).reshape(-1)
         same = bool((flat == flat[0]).all())
         if same and (shape is None or flat.numel() in (1, shape[0], math.prod(shape))):
             return flat[:1]
@@ -245,6 +293,8 @@ class _Node(Place):
 
 _Made = tuple[nn.Module, Shape | None]
 _CONVERTERS: dict[str, Callable[[_Node], _Made]] = {}
+#: a child may not be called as an attribute of every module, such as "type" or "training"
+_RESERVED = {"self", *dir(nn.Module())}
 #: nodes that spike, in whose feedback a step passes
 _SPIKING = ("IF", "LIF", "CubaLIF")
 #: nodes that may stand in a feedback: what they do is a matrix
@@ -285,13 +335,9 @@ class _Builder:
     def build(self) -> Network:
         """Return the network."""
         for name in self.nodes:
-            if self.kind(name) not in {*_CONVERTERS, "Input", "Output"}:
-                known = ", ".join(sorted({*_CONVERTERS, "Input", "Output", "NIRGraph"}))
-                raise InputError(
-                    f"{self.where}: node {name} is a {self.kind(name)}; known are: {known}"
-                )
-        order = self._order()
-        labels = dict(zip(order, _labels(order), strict=True))
+            _check_kind(self.where, name, self.kind(name))
+        order, fresh = self._order(), _Labels()
+        labels = {name: fresh.of(name) for name in order}
         layers: dict[str, nn.Module] = {}
         wires: dict[str, list[str]] = {}
         inputs: dict[str, Shape | None] = {}
@@ -300,7 +346,7 @@ class _Builder:
         given: dict[str, tuple[str, Shape | None]] = {}
         for name in order:
             if self.kind(name) == "Input":
-                shape = _image(self._without_batch(name))
+                shape = self._input_shape(name)
                 inputs[labels[name]] = shape
                 given[name] = labels[name], shape
                 continue
@@ -315,7 +361,7 @@ class _Builder:
                         f"{self.where}: what leads into node {name} has several shapes: "
                         f"{', '.join(map(str, sorted(shapes)))}"
                     )
-                source, shape = f"{labels[name]}_sum", next(iter(shapes), None)
+                source, shape = fresh.of(f"{labels[name]}_sum"), next(iter(shapes), None)
                 layers[source], wires[source] = Add(), [label for label, _ in sources]
             if self.kind(name) == "Output":
                 outputs.append(source)
@@ -338,18 +384,20 @@ class _Builder:
             raise InputError(f"{self.where}: the graph has no {missing} node")
         return Network(layers, wires, inputs, outputs)
 
-    def _without_batch(self, name: str) -> Any:
+    def _input_shape(self, name: str) -> Shape | None:
         """The shape of an input; some writers leave the batch of their sample in it."""
-        kinds = self.nodes[name].input_type
-        value = next(iter(kinds.values()), None) if isinstance(kinds, Mapping) else kinds
-        if value is None:
-            return None
-        sizes = [int(size) for size in np.asarray(value).reshape(-1)]
-        axes = {"Linear": 1, "Affine": 1, "Conv1d": 2, "Conv2d": 3}
-        wanted = [axes.get(self.kind(b)) for a, b in self.edges if a == name]
-        if wanted and wanted[0] is not None and len(sizes) == wanted[0] + 1:
-            return sizes[1:]
-        return sizes
+        try:
+            sizes = _declared(self.nodes[name])
+            ends = [self.nodes[b] for a, b in self.edges if a == name]
+            axes = {"Linear": 1, "Affine": 1, "Conv1d": 2, "Conv2d": 3}
+            if sizes and ends:
+                wanted = axes.get(type(ends[0]).__name__)
+                own = np.shape(getattr(ends[0], "r", ()))  # of a neuron
+                if len(sizes) - 1 == wanted or (own and own == sizes[1:]):
+                    sizes = sizes[1:]
+            return _image(sizes)
+        except ShapeError as error:
+            raise ShapeError(f"{self.where}: node {name} (Input): {error}") from error
 
     def _order(self) -> list[str]:
         """The nodes, each behind those that feed it; cycles become feedback of their neurons."""
@@ -423,32 +471,52 @@ class _Builder:
         return found, None if bias is None else torch.from_numpy(bias.astype(np.float32))
 
 
-def _labels(names: list[str]) -> Iterator[str]:
-    """Names that attributes and arguments may have, each of its own."""
-    taken: set[str] = set()
-    for name in names:
+class _Labels:
+    """Names that children and arguments may have, each of its own."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """Return the name, or one like it."""
         label = re.sub(r"\W", "_", name, flags=re.ASCII)
-        if not label or label[0].isdigit() or keyword.iskeyword(label) or label == "self":
+        if not label or label[0].isdigit() or keyword.iskeyword(label) or label in _RESERVED:
             label = f"node_{label}"
         stem, count = label, 2
-        while label in taken:
+        while label in self.taken:
             label, count = f"{stem}_{count}", count + 1
-        taken.add(label)
-        yield label
+        self.taken.add(label)
+        return label
 
 
-def _image(value: Any) -> Shape | None:
-    """NIR's shape of one sample as ours: (C,), or (C, H, W); (C, L) is an image of one row."""
+def _declared(node: Any) -> Shape | None:
+    """The shape that an Input or Flatten says it takes."""
+    kinds = node.input_type
+    value = next(iter(kinds.values()), None) if isinstance(kinds, Mapping) else kinds
     if value is None:
         return None
-    sizes = tuple(int(size) for size in np.asarray(value).reshape(-1))
+    try:
+        # what is complex is never a whole number
+        sizes = np.asarray(np.nan if np.iscomplexobj(value) else value, np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise ShapeError("its shape holds no numbers") from error
+    if not (np.isfinite(sizes) & (sizes == np.rint(sizes))).all():
+        raise ShapeError(f"its shape holds no whole numbers: {sizes.tolist()}")
+    return tuple(int(size) for size in sizes)
+
+
+def _image(sizes: Shape | None) -> Shape | None:
+    """NIR's shape of one sample as ours: (C,), or (C, H, W); (C, L) is an image of one row."""
+    if sizes is None:
+        return None
     if not sizes:
         return (1,)
-    if len(sizes) == 2:
-        return sizes[0], 1, sizes[1]
-    if len(sizes) not in (1, 3) or min(sizes) < 1 or math.prod(sizes) > MAX_NEURONS:
-        raise ShapeError(f"an input of shape {sizes} is none of (C), (C, L) and (C, H, W)")
-    return sizes
+    if len(sizes) > 3 or min(sizes) < 1 or math.prod(sizes) > MAX_NEURONS:
+        raise ShapeError(
+            f"an input of shape {sizes} is none of (C), (C, L) and (C, H, W), of at most "
+            f"{MAX_NEURONS} values"
+        )
+    return (sizes[0], 1, sizes[1]) if len(sizes) == 2 else sizes
 
 
 # -- nodes ---------------------------------------------------------------------------------------
@@ -579,6 +647,35 @@ def _threshold(node: _Node) -> _Made:
     return _Above(node.each(node.array("threshold"))), node.shape
 
 
+def _slid(
+    node: _Node,
+    key: str,
+    kernel: Shape,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape = (1, 1),
+    extra: Shape = (0, 0),
+) -> tuple[int, int] | None:
+    """Height and width behind a window that slides over an image; None where none is known."""
+    shape = node.shape
+    if math.prod(kernel) > MAX_NEURONS:
+        raise node.misfit(key, f"its kernel {kernel} is too large")
+    if shape is None:
+        return None
+    if len(shape) != 3:
+        raise node.misfit("its input", f"it takes images, and {shape} comes in")
+    padded = [n + 2 * p + e for n, p, e in zip(shape[1:], padding, extra, strict=True)]
+    if shape[0] * math.prod(padded) > MAX_NEURONS:
+        raise node.misfit("padding", f"an image of {tuple(padded)} with it is too large")
+    height, width = (
+        (n - d * (k - 1) - 1) // s + 1
+        for n, d, k, s in zip(padded, dilation, kernel, stride, strict=True)
+    )
+    if min(height, width) < 1:
+        raise node.misfit(key, f"its kernel {kernel} is larger than the image {shape}")
+    return height, width
+
+
 @_converts("Conv1d", "Conv2d")
 def _convolution(node: _Node) -> _Made:
     axes = int(node.kind[4])
@@ -607,19 +704,10 @@ def _convolution(node: _Node) -> _Made:
     shape = node.shape
     if shape is not None and shape[0] != inputs:
         raise node.misfit("weight", f"it takes {inputs} channels, and {shape} comes in")
-    if shape is not None and len(shape) != 3:
-        raise node.misfit("its input", f"it takes images, and {shape} comes in")
+    sizes = _slid(node, "weight", kernel, stride, padding, dilation, extra)
     conv = synapse.Conv(inputs, outputs, kernel, stride, padding, dilation, groups)
     conv.weight.data = weight.reshape(outputs, -1, *kernel, 1)
-    if shape is not None:
-        sizes = [
-            (size + 2 * p + e - d * (k - 1) - 1) // s + 1
-            for size, p, e, d, k, s in zip(
-                shape[1:], padding, extra, dilation, kernel, stride, strict=True
-            )
-        ]
-        if min(sizes) < 1:
-            raise node.misfit("weight", f"its kernel {kernel} is larger than the image {shape}")
+    if sizes is not None:
         shape = (outputs, *sizes)
     pad = _Padded(*extra) if any(extra) else None
     return _chain(pad, conv, _biased(node, outputs)), shape
@@ -630,41 +718,36 @@ def _pool(node: _Node) -> _Made:
     kernel = node.integers("kernel_size", 2, 1)
     stride = node.integers("stride", 2, 1)
     padding = node.integers("padding", 2, 0)
-    shape, size = node.shape, None
-    if shape is not None:
-        if len(shape) != 3:
-            raise node.misfit("its input", f"it takes images, and {shape} comes in")
-        height, width = (
-            (n + 2 * p - k) // s + 1
-            for n, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True)
-        )
-        if min(height, width) < 1:
-            raise node.misfit("kernel_size", f"{kernel} is larger than the image {shape}")
-        size, shape = (height, width), (shape[0], height, width)
+    size = _slid(node, "kernel_size", kernel, stride, padding)
+    shape = None if node.shape is None or size is None else (node.shape[0], *size)
     pool = synapse.Pool(kernel, stride, padding)
     pool.weight.data.fill_(1)
     count = math.prod(kernel) if node.kind == "AvgPool2d" else 1
     return _Window(pool, size, count), shape
 
 
+def _axis(node: _Node, key: str, sizes: Shape) -> int:
+    """An axis of what comes in; a negative one counts from the end."""
+    (axis,) = node.integers(key, 1, -len(sizes))
+    if axis >= len(sizes):
+        raise node.fail(key, f"there is no axis {axis} in {sizes}")
+    return axis % len(sizes)
+
+
 @_converts("Flatten")
 def _flatten(node: _Node) -> _Made:
     if node.shape is None:
         raise node.fail("input_type", "the shape of what it flattens is not known")
-    sizes = list(node.shape)
-    declared = _image(next(iter(node.node.input_type.values()), None))
+    sizes, said = node.shape, _declared(node.node)
+    declared = _image(said)
     if declared is not None and math.prod(declared) != math.prod(sizes):
-        raise node.misfit("input_type", f"it says {declared}, and {node.shape} comes in")
-    # an image of one row is (C, L) in NIR
-    row = len(sizes) == 3 and sizes[1] == 1 and len(
-        np.asarray(next(iter(node.node.input_type.values()), [0] * 3)).reshape(-1)
-    ) == 2  # fmt: skip
-    sizes = [sizes[0], sizes[2]] if row else sizes
-    start, end = (int(node.array(key)) for key in ("start_dim", "end_dim"))
-    start, end = start % len(sizes), end % len(sizes)
+        raise node.misfit("input_type", f"it says {said}, and {node.shape} comes in")
+    if len(sizes) == 3 and sizes[1] == 1 and said is not None and len(said) == 2:
+        sizes = (sizes[0], sizes[2])  # an image of one row is (C, L) in NIR
+    start, end = (_axis(node, key, sizes) for key in ("start_dim", "end_dim"))
     if start > end:
         raise node.fail("start_dim", f"it lies behind end_dim, {start} and {end}")
-    flat = [*sizes[:start], math.prod(sizes[start : end + 1]), *sizes[end + 1 :]]
+    flat = (*sizes[:start], math.prod(sizes[start : end + 1]), *sizes[end + 1 :])
     shape = _image(flat)
     assert shape is not None
     return (nn.Identity() if shape == node.shape else _Shaped(shape)), shape
@@ -770,28 +853,30 @@ def _integrator(node: _Node) -> _Made:
 
 @_converts("LI", "LIF")
 def _leaky(node: _Node) -> _Made:
-    lost = _lost(node, "tau")
+    spikes = node.kind == "LIF"
+    tau, lost = node.positive("tau"), _lost(node, "tau")
     return _neuron(
         node,
         alpha=0.0,
-        gain=lost * node.array("r"),
+        gain=node.convention.entering(tau, lost, spikes=spikes) * node.array("r"),
         decay=lost,
         drive=lost * node.array("v_leak"),
-        spikes=node.kind == "LIF",
+        spikes=spikes,
     )
 
 
 @_converts("CubaLI", "CubaLIF")
 def _current_based(node: _Node) -> _Made:
-    lost, fades = _lost(node, "tau_mem"), _lost(node, "tau_syn")
-    enters = node.array("w_in") * (1.0 if node.convention.jump else fades)
+    spikes = node.kind == "CubaLIF"
+    tau, lost, fades = node.positive("tau_mem"), _lost(node, "tau_mem"), _lost(node, "tau_syn")
+    enters = node.convention.entering(tau, lost, spikes=spikes) * node.array("r")
     return _neuron(
         node,
         alpha=1 - fades,
-        gain=lost * node.array("r") * enters,
+        gain=enters * node.array("w_in") * node.convention.arriving(fades),
         decay=lost,
         drive=lost * node.array("v_leak"),
-        spikes=node.kind == "CubaLIF",
+        spikes=spikes,
     )
 
 
