@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from synapse_onnx.errors import InputError, ShapeError
+import contextlib
+from collections.abc import Iterator
 
-__all__ = ["Place"]
+from synapse_onnx.errors import InputError, ShapeError, SynapseError
+
+__all__ = ["Place", "located"]
+
+
+@contextlib.contextmanager
+def located(where: str, part: str) -> Iterator[None]:
+    """Put file and part before the sentence of an error that does not name them yet."""
+    try:
+        yield
+    except SynapseError as error:
+        if str(error).startswith(f"{where}: "):
+            raise
+        raise type(error)(f"{where}: {part}: {error}") from error
 
 
 class Place:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from synapse_onnx import block, neuron, synapse
 from synapse_onnx.axon import Delay, StepDelay
-from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.errors import InputError
 from synapse_onnx.loihi import STATE_LIMIT
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Concatenate, Network
-from synapse_onnx.readers._place import Place
+from synapse_onnx.readers._place import Place, located
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_net"]
@@ -416,14 +416,8 @@ class _Builder:
                 raise layer.fail(
                     "type", f"there is no layer {layer.type!r}; known: {', '.join(_BUILDERS)}"
                 )
-            try:
+            with located(where, f"layer {layer.number} ({layer.type})"):
                 _BUILDERS[layer.type](self, layer)
-            except SynapseError as error:
-                if str(error).startswith(f"{where}: "):
-                    raise
-                raise type(error)(
-                    f"{where}: layer {layer.number} ({layer.type}): {error}"
-                ) from error
             self.given.append((self.last, self.shape))
         if not self.layers:
             raise InputError(f"{where}: there is an input and no layer behind it")

@@ -31,7 +31,7 @@ from synapse_onnx.readers._extra import needed
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Add, Network
 from synapse_onnx.readers._nir_writer import to_nir
-from synapse_onnx.readers._place import Place
+from synapse_onnx.readers._place import Place, located
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_nir", "to_nir"]
@@ -367,14 +367,8 @@ class _Builder:
                 outputs.append(source)
                 given[name] = source, shape
                 continue
-            try:
+            with located(self.where, f"node {name} ({self.kind(name)})"):
                 layer, shape = _CONVERTERS[self.kind(name)](self.node(name, shape))
-            except SynapseError as error:
-                if str(error).startswith(f"{self.where}: "):
-                    raise
-                raise type(error)(
-                    f"{self.where}: node {name} ({self.kind(name)}): {error}"
-                ) from error
             if shape is not None and math.prod(shape) > MAX_NEURONS:
                 raise ShapeError(f"{self.where}: node {name} has too many neurons, {shape}")
             layers[labels[name]], wires[labels[name]] = layer, [source]
