@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from synapse_onnx._version import __version__
@@ -58,12 +59,15 @@ __all__ = [
     "to_nir",
     "verify",
 ]
-#: every file of the readers is one function more: load_net of readers/net.py
-__all__ += [
-    f"load_{module.name}"
-    for module in pkgutil.iter_modules([os.path.join(__path__[0], "readers")])
-    if not module.name.startswith("_")
-]
+
+
+def _loaders(folders: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Every file of the readers is one function more: load_net of readers/net.py."""
+    names = (m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_"))
+    return {f"load_{name}": (f"{__name__}.readers.{name}", f"load_{name}") for name in names}
+
+
+__all__ += list(_loaders([os.path.join(__path__[0], "readers")]))
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {
@@ -86,20 +90,16 @@ _LAZY: dict[str, tuple[str, str | None]] = {
 
 
 def __getattr__(name: str) -> Any:
-    reader = name.removeprefix("load_")
-    if name not in _LAZY and (reader == name or reader not in _readers()):
+    known: Mapping[str, tuple[str, str | None]] = _LAZY
+    if name.startswith("load_"):
+        known = _loaders(importlib.import_module(f"{__name__}.readers").__path__)
+    if name not in known:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _LAZY.get(name, (f"{__name__}.readers.{reader}", name))
+    module, attribute = known[name]
     loaded = importlib.import_module(module)
     value = loaded if attribute is None else getattr(loaded, attribute)
     globals()[name] = value  # over the submodule of the same name that the import has set
     return value
-
-
-def _readers() -> set[str]:
-    """Names of the files that hold a reader."""
-    folder = importlib.import_module(f"{__name__}.readers").__path__
-    return {m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")}
 
 
 def __dir__() -> list[str]:

@@ -95,9 +95,7 @@ def _read(nir: Any, where: str) -> Any:
         _check_keys(nir, where, file["node"], "", 0)
     try:
         graph = nir.read(where, type_check=False)
-    except SynapseError:
-        raise
-    except MemoryError:
+    except (SynapseError, MemoryError):
         raise
     except Exception as error:  # nir raises whatever its constructors run into
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
