@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from synapse_onnx._discovery import public_modules
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import (
     ExportError,
@@ -63,8 +63,10 @@ __all__ = [
 
 def _loaders(folders: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Every file of the readers is one function more: load_net of readers/net.py."""
-    names = (m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_"))
-    return {f"load_{name}": (f"{__name__}.readers.{name}", f"load_{name}") for name in names}
+    return {
+        f"load_{name}": (f"{__name__}.readers.{name}", f"load_{name}")
+        for name in public_modules(folders)
+    }
 
 
 __all__ += list(_loaders([os.path.join(__path__[0], "readers")]))

@@ -7,9 +7,10 @@ the neurons that :func:`kinds` lists.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from types import ModuleType
 from typing import Any
+
+from synapse_onnx._discovery import public_modules
 
 __all__ = ["kinds"]
 
@@ -27,7 +28,7 @@ def __dir__() -> list[str]:
 
 
 def _files() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return public_modules(__path__)
 
 
 def kinds() -> dict[str, ModuleType]:

@@ -7,7 +7,6 @@ The registry imports every such file by itself; nothing else lists ops by hand.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import onnx.defs
 import onnx.parser
 import torch
 
+from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import RegistryError
 
 DOMAIN = "ai.synapse"
@@ -157,9 +157,8 @@ _PACKAGES = ("synapse_onnx.ops", "synapse_onnx.neuron")
 def _discover() -> None:
     for name in _PACKAGES:
         package = importlib.import_module(name)
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{name}.{module.name}")
+        for module in public_modules(package.__path__):
+            importlib.import_module(f"{name}.{module}")
 
 
 def all_ops() -> dict[str, OpDef]:

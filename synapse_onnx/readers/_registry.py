@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import InputError, RegistryError
 
 __all__ = ["Reader", "all_readers", "reader_for", "register"]
@@ -90,9 +90,8 @@ def all_readers() -> list[Reader]:
     """Return every reader, by name."""
     package = __name__.rpartition(".")[0]
     folder = importlib.import_module(package).__path__
-    for module in pkgutil.iter_modules(folder):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{package}.{module.name}")
+    for module in public_modules(folder):
+        importlib.import_module(f"{package}.{module}")
     return [_READERS[name] for name in sorted(_READERS)]
 
 
