@@ -197,10 +197,10 @@ def _place(error: BaseException) -> str:
 
 def _split(source: str) -> tuple[str, str]:
     """Split a SOURCE into module or file, and name."""
-    from synapse_onnx.readers import all_readers
-
     where, colon, name = source.rpartition(":")
     if not colon or not where or not name:
+        from synapse_onnx.readers import all_readers
+
         files = ", ".join(f"{'/'.join(r.suffixes)} ({r.name})" for r in all_readers())
         raise InputError(
             f"SOURCE {source!r} must be package.module:name or path/to/file.py:name, where name "
@@ -211,10 +211,13 @@ def _split(source: str) -> tuple[str, str]:
 
 def _check_source(source: str) -> None:
     """Refuse a SOURCE of the wrong form before anything is read."""
-    from synapse_onnx.readers import reader_for
-
-    if reader_for(source) is None:
+    try:
         _split(source)
+    except InputError:
+        from synapse_onnx.readers import reader_for  # which loads torch
+
+        if reader_for(source) is None:
+            raise
 
 
 def _load(source: str, weights: str | None, settings: Mapping[str, str]) -> nn.Module:
