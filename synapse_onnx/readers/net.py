@@ -193,13 +193,12 @@ class _Layer(Place):
         """Keys of a weight: one, or those of its real and imaginary part."""
         return (f"{key}/real", f"{key}/imag") if self.is_group(key) else (key,)
 
-    def weights(self, key: str, axes: int, exponent: int) -> list[Tensor]:
+    def weights(self, key: str, axes: int) -> list[Tensor]:
         """A weight, or its real and imaginary part: five axes, in units of one.
 
         Args:
             key: "weight" or "weight_rec".
             axes: axes that the file has, before those of size 1 that older files add.
-            exponent: the integers count 2**exponent / 64 each.
         """
         found = []
         for part in self.parts(key):
@@ -214,8 +213,7 @@ class _Layer(Place):
             if np.abs(value).max() >= 1 << 15:
                 raise self.fail(part, f"{np.abs(value).max()} is no weight of Loihi")
             value = value.reshape(value.shape[:axes] + (1,) * (5 - axes))
-            scale = 2.0**exponent / ONE
-            found.append(torch.from_numpy(value.astype(np.float32) * np.float32(scale)))
+            found.append(torch.from_numpy(value.astype(np.float32) / np.float32(ONE)))
         if len(found) == 2 and found[0].shape != found[1].shape:
             raise self.misfit(f"{key}/imag", "its shape is not that of the real part")
         return found
@@ -434,13 +432,13 @@ class _Builder:
         if self.shape is not None and len(self.shape) == 3:
             self.add(name, block.cuba.Flatten(), (math.prod(self.shape),))
 
-    def synaptic(self, layer: _Layer, kind: str, axes: int, *arguments: Any) -> None:
+    def synaptic(self, layer: _Layer, kind: str, given: list[Tensor], *arguments: Any) -> None:
         """Add a layer with a synapse.
 
         Args:
             layer: the layer of the file.
             kind: name of the block.
-            axes: axes of its weight in the file.
+            given: its weight as the file has it, or the real and imaginary part.
             arguments: those of the block, behind the neuron's.
         """
         found = _Neuron.read(layer) if layer.has("neuron") else None
@@ -451,8 +449,9 @@ class _Builder:
         bias = self._bias(layer, found, exponent)
         if found is not None:
             exponent += layer.integer("neuron/wgtExp", -8, 7, default=0)
-        weights = _masked(layer, layer.weights("weight", axes, exponent))
-        before, behind = _delays(layer, weights[0], dense=axes == 2)
+        scale = 2.0**exponent
+        weights = _masked(layer, [weight * scale for weight in given])
+        before, behind = _delays(layer, weights[0], dense=kind in ("Dense", "Recurrent"))
         if before is not None:
             self.add(f"{layer.name}_delay", before, self.shape)
         module: Any
@@ -465,7 +464,7 @@ class _Builder:
         own = module.input_synapse if recurrent else module.synapse
         _set_weights(layer, "weight", own, weights)
         if recurrent:
-            again = layer.weights("weight_rec", axes, exponent)
+            again = [weight * scale for weight in layer.weights("weight_rec", 2)]
             _set_weights(layer, "weight_rec", module.recurrent_synapse, again)
         shape = self._shape_behind(layer, own)
         if found is not None and not found.decoder:
@@ -629,7 +628,8 @@ def _dense(net: _Builder, layer: _Layer) -> None:
     recurrent = layer.type == "dense_rec"
     if recurrent and not layer.has("neuron"):
         raise layer.fail("neuron", "it is missing, and recurrent weights need spikes")
-    outputs, inputs = layer.weights("weight", 2, 0)[0].shape[:2]
+    weights = layer.weights("weight", 2)
+    outputs, inputs = weights[0].shape[:2]
     if layer.number == 0:
         net.shape = net.input_shape = (inputs,)
     net.flatten(f"{layer.name}_flatten")
@@ -638,23 +638,24 @@ def _dense(net: _Builder, layer: _Layer) -> None:
             layer.parts("weight")[0],
             f"it takes {inputs} inputs, and what comes in has the shape {net.shape}",
         )
-    net.synaptic(layer, "Recurrent" if recurrent else "Dense", 2, inputs, outputs)
+    net.synaptic(layer, "Recurrent" if recurrent else "Dense", weights, inputs, outputs)
 
 
 @_builds("conv", "convT")
 def _conv(net: _Builder, layer: _Layer) -> None:
-    weight = layer.weights("weight", 4, 0)[0]
+    weights = layer.weights("weight", 4)
+    weight = weights[0]
     groups = layer.integer("groups", 1, MAX_NEURONS, default=1)
     first, second = int(weight.shape[0]), int(weight.shape[1]) * groups
     # a transposed convolution has its inputs on the first axis of the weight
     kind, *sizes = ("Conv", second, first) if layer.type == "conv" else ("ConvT", first, second)
-    net.synaptic(layer, str(kind), 4, *sizes, *_window(layer, weight), groups)
+    net.synaptic(layer, str(kind), weights, *sizes, *_window(layer, weight), groups)
 
 
 @_builds("pool", "unpool")
 def _pool(net: _Builder, layer: _Layer) -> None:
-    window = _window(layer, layer.weights("weight", 4, 0)[0])
-    net.synaptic(layer, layer.type.capitalize(), 4, *window)
+    weights = layer.weights("weight", 4)
+    net.synaptic(layer, layer.type.capitalize(), weights, *_window(layer, weights[0]))
 
 
 def _window(layer: _Layer, weight: Tensor) -> tuple[tuple[int, int], ...]:
