@@ -189,10 +189,9 @@ class _Writer:
         if kind == "_Above":
             return self.add(path, nir.Threshold(_full(module.threshold, shape)), sources)
         if kind == "_Shaped":
-            flat = nir.Flatten({"input": np.array(_nir_shape(shape))}, 0, -1)
             if len(module.shape) != 1:
                 raise self.refused(path, module, "only a flattening to one axis is written")
-            return self.add(path, flat, sources)
+            return _flatten(self, module, path, sources)
         if kind == "_Window":
             node = nir.SumPool2d if module.count == 1 else nir.AvgPool2d
             return self.add(path, node(*_window(module.pool)), sources)

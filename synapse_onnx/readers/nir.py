@@ -342,13 +342,16 @@ class _Builder:
         outputs: list[str] = []
         #: node -> what its output is called, and its shape
         given: dict[str, tuple[str, Shape | None]] = {}
+        feeds: dict[str, list[str]] = {name: [] for name in order}
+        for before, behind in self.edges:
+            feeds[behind].append(before)
         for name in order:
             if self.kind(name) == "Input":
                 shape = self._input_shape(name)
                 inputs[labels[name]] = shape
                 given[name] = labels[name], shape
                 continue
-            sources = [given[a] for a, b in self.edges if b == name]
+            sources = [given[before] for before in feeds[name]]
             if not sources:
                 raise InputError(f"{self.where}: nothing leads into node {name}")
             source, shape = sources[0]
