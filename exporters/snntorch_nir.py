@@ -58,11 +58,16 @@ def network(snn: Any) -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, HIDDEN), leaky(HIDDEN), nn.Linear(HIDDEN, 10), leaky(10))
 
 
-def forward(net: nn.Sequential, spikes: Tensor) -> Tensor:
-    """Run snnTorch's network over spikes (N, 64, T): one step at a time, as it wants them."""
+def reset(net: nn.Sequential) -> None:
+    """Forget the membranes of the sample before."""
     for layer in net:
         if hasattr(layer, "reset_mem"):
             layer.reset_mem()
+
+
+def forward(net: nn.Sequential, spikes: Tensor) -> Tensor:
+    """Run snnTorch's network over spikes (N, 64, T): one step at a time, as it wants them."""
+    reset(net)
     return torch.stack([net(spikes[..., t]) for t in range(spikes.shape[-1])], -1)
 
 
@@ -94,9 +99,7 @@ def train(snn: Any, epochs: int = 6, seed: int = 0) -> nn.Sequential:
 
 def exported(snn: Any, net: nn.Sequential) -> Any:
     """Export a network to NIR by snnTorch itself."""
-    for layer in net:
-        if hasattr(layer, "reset_mem"):
-            layer.reset_mem()
+    reset(net)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return snn.export_nir.export_to_nir(net, torch.zeros(1, 64), ignore_dims=[0])

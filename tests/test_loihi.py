@@ -37,6 +37,15 @@ def made(kind: str, **more: Any) -> Any:
     return module.Neuron(**module.neuron_params(DEVICE[kind]), regime="loihi", **more)
 
 
+def assert_gives(neuron: Any, x: Tensor, expected: np.ndarray) -> None:
+    """A neuron gives what is expected, in torch and in ONNX Runtime, and is verified."""
+    with torch.no_grad():
+        np.testing.assert_array_equal(neuron(x).numpy(), expected)
+    model = so.export(neuron, x)
+    np.testing.assert_array_equal(so.Session(model).run(x.numpy()), expected)
+    assert so.verify(neuron, model, x).ok
+
+
 def drawn(kind: str, size: int) -> tuple[list[np.ndarray], Any]:
     """Currents in 64ths (2, 3, T), one or a pair; and as the neuron takes them."""
     rng = np.random.default_rng(size)
@@ -116,12 +125,7 @@ def test_a_bias_is_added_at_every_step(kind: str, shape: tuple[int, ...]) -> Non
     bias = mantissas.reshape(*shape, *(1,) * (3 - len(shape)))
     spikes, _ = expected(kind, [currents], bias)
     assert 0.01 < spikes.mean() < 0.9
-    given = torch.from_numpy(currents / 64).float()
-    with torch.no_grad():
-        np.testing.assert_array_equal(neuron(given).numpy(), spikes)
-    model = so.export(neuron, given)
-    np.testing.assert_array_equal(so.Session(model).run(given.numpy()), spikes)
-    assert so.verify(neuron, model, given).ok
+    assert_gives(neuron, torch.from_numpy(currents / 64).float(), spikes)
 
 
 def test_the_bias_of_a_checkpoint_has_its_own_shape() -> None:
@@ -197,12 +201,7 @@ def test_sigma_delta_is_the_plain_loop(mode: str, activation: str, threshold: in
         neuron.set_bias(torch.from_numpy(bias / 64).float())
     else:
         getattr(neuron, f"as_{mode}")()
-    x = torch.from_numpy(given / unit).float()
-    with torch.no_grad():
-        np.testing.assert_array_equal(neuron(x).numpy(), reference)
-    model = so.export(neuron, x)
-    np.testing.assert_array_equal(so.Session(model).run(x.numpy()), reference)
-    assert so.verify(neuron, model, x).ok
+    assert_gives(neuron, torch.from_numpy(given / unit).float(), reference)
 
 
 def test_slayer_keeps_a_threshold_of_one_step() -> None:

@@ -427,14 +427,18 @@ class Dual(Fixed):
         return _Pair(value, torch.stack([pair.real for pair in values]), self.scale)
 
 
-class Loihi(Fixed):
-    """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits (:mod:`synapse_onnx.loihi`)."""
+class _OnLoihi:
+    """What whole numbers and those with a gradient have in common on Loihi."""
 
     def through_float(self, state: Any) -> Any:
         return state  # there is no float on Loihi
 
     def biased(self, value: Any, p: Any) -> Any:
         return value + p.bias
+
+
+class Loihi(_OnLoihi, Fixed):
+    """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits (:mod:`synapse_onnx.loihi`)."""
 
     def current(self, state: Any) -> Any:
         return wrap(state)
@@ -443,14 +447,8 @@ class Loihi(Fixed):
         return clip(state)
 
 
-class LoihiDual(Dual):
+class LoihiDual(_OnLoihi, Dual):
     """The same with a gradient, which passes straight through what 24 bits cut off."""
-
-    def through_float(self, state: Any) -> Any:
-        return state
-
-    def biased(self, value: Any, p: Any) -> Any:
-        return value + p.bias
 
     def current(self, state: Any) -> Any:
         return _Pair(wrap(state.value), state.real, self.scale).exact()
