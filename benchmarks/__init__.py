@@ -1,0 +1,1 @@
+"""What the speed figures of this project come from: ``python -m benchmarks --help``."""

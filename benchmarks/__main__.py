@@ -1,0 +1,254 @@
+"""``python -m benchmarks``: time exported networks beside what else runs them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+import synapse_onnx as so
+from benchmarks._contest import UnsupportedError, contestants_found
+from benchmarks._measure import exponent, machine, percentile, turns, write_json
+from benchmarks._modules import build
+from benchmarks._networks import Network, networks
+
+NETWORKS = networks()
+console = Console()
+
+
+def sizes(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """Read "1,8" as numbers."""
+    try:
+        found = [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"expected whole numbers such as 1,8, got {value!r}") from error
+    if min(found) < 1:
+        raise click.BadParameter(f"expected numbers of at least 1, got {value!r}")
+    return found
+
+
+def chosen(letters: str, numbers: str) -> list[Network]:
+    """Return networks by their letters, in q8 and in float."""
+    unknown = sorted(set(letters) - set(NETWORKS))
+    if unknown or not letters:
+        raise click.BadParameter(f"there are networks {', '.join(NETWORKS)}; got {letters!r}")
+    kinds = ("q8", "float") if numbers == "both" else (numbers,)
+    both = {letter: (NETWORKS[letter].in_q8(), NETWORKS[letter]) for letter in letters}
+    return [network for pair in both.values() for network in pair if network.numbers in kinds]
+
+
+common = [
+    click.option("--numbers", type=click.Choice(["q8", "float", "both"]), default="both"),
+    click.option("--seconds", default=2.0, show_default=True, help="Time for a row of the table."),
+    click.option(
+        "--json", "path", type=click.Path(dir_okay=False), help="Write the figures there."
+    ),
+]
+
+
+def with_common(command: Any) -> Any:
+    """Give a command the options that all have."""
+    for option in reversed(common):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure exported networks; every figure is a median of one run on this machine."""
+    torch.set_grad_enabled(False)
+    facts = machine()
+    console.print(
+        f"[dim]{facts['processor']}, {facts['cores']} cores, {' '.join(facts['instructions'])}; "
+        f"{', '.join(f'{name} {number}' for name, number in facts['versions'].items())}[/]"
+    )
+
+
+@main.command("networks")
+@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
+@click.option("--batch", "batches", default="1,4,8,32", show_default=True, callback=sizes)
+@click.option("--steps", type=int, help="Time steps, instead of each network's own.")
+@with_common
+def compare(
+    only: str, batches: list[int], steps: int | None, numbers: str, seconds: float, path: str | None
+) -> None:
+    """Compare with torch, a plain loop and other frameworks; figures are ms, and ratios to onnx."""
+    contestants = contestants_found()
+    rows = []
+    reasons: dict[str, str] = {}
+    for network in chosen(only, numbers):
+        for batch in batches:
+            spikes = network.spikes(batch, steps)
+            runs: dict[str, Any] = {}
+            for name, contestant in contestants.items():
+                try:
+                    runs[name] = contestant.make(network, spikes)
+                except UnsupportedError as error:
+                    reasons.setdefault(name, str(error))
+            rate, flips = check(network, runs)
+            times = turns(runs, seconds)
+            rows.append(
+                {
+                    "network": network.id, "title": network.title, "numbers": network.numbers,
+                    "batch": batch, "steps": spikes.shape[-1], "rate": rate, "flips": flips,
+                    "ms": {name: 1000 * value for name, value in times.items()},
+                }
+            )  # fmt: skip
+            show_row(rows[-1])
+    table(rows, list(contestants))
+    for name, contestant in contestants.items():
+        why = f"; left out at times: {reasons[name]}" if name in reasons else ""
+        console.print(f"[bold]{name}[/]: {contestant.computes}{why}", highlight=False)
+    if path:
+        write_json(path, {"networks": rows, "left_out": reasons})
+
+
+def check(network: Network, runs: dict[str, Any]) -> tuple[float, int]:
+    """Compare the file's spikes with torch's; return the share of ones, and how many differ.
+
+    Raises:
+        click.ClickException: a q8 network gives other spikes.
+    """
+    expected = np.asarray(runs["torch"]())
+    flips = int((np.asarray(runs["onnx"]()) != expected).sum())
+    if network.numbers == "q8" and flips:
+        raise click.ClickException(f"network {network.id} q8: {flips} spikes differ from torch's")
+    return float(expected.mean()), flips
+
+
+def show_row(row: dict[str, Any]) -> None:
+    """Print a row as soon as it is there; the table follows at the end."""
+    times = ", ".join(f"{name} {value:.2f}" for name, value in row["ms"].items())
+    console.print(
+        f"[dim]{row['network']} {row['numbers']} N={row['batch']}, {row['rate']:.1%} of outputs "
+        f"spike, {row['flips']} differ from torch: {times} ms[/]", highlight=False,
+    )  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """Print all rows: milliseconds of onnx, and how many times slower the others are."""
+    shown = Table(
+        title="a sequence in ms, and times as long as onnx", box=SIMPLE_HEAD, padding=(0, 1)
+    )
+    others = [name for name in names if name != "onnx"]
+    shown.add_column("network", no_wrap=True)
+    for heading in ("N", "T", "onnx ms", *others):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        ours = row["ms"]["onnx"]
+        ratios = [f"{row['ms'][name] / ours:.1f}" if name in row["ms"] else "-" for name in others]
+        head = (f"{row['network']} {row['numbers']}", str(row["batch"]), str(row["steps"]))
+        shown.add_row(*head, f"{ours:.2f}", *ratios)
+    console.print(shown)
+
+
+@main.command()
+@click.option("--only", default="a", show_default=True, help="Letters of the networks.")
+@click.option("--time", "lengths", default="10,100,1000,10000", show_default=True, callback=sizes)
+@click.option("--batch", "batches", default="1,8,64,256", show_default=True, callback=sizes)
+@with_common
+def growth(
+    only: str, lengths: list[int], batches: list[int], numbers: str, seconds: float,
+    path: str | None,
+) -> None:  # fmt: skip
+    """Time against T (at N = 1) and N (at T = 100), with the exponent between the largest."""
+    rows = []
+    for network in chosen(only, numbers):
+        model = so.export(build(network), network.spikes(1, 4))
+        session = so.Session(model)
+        for axis, values in (("T", lengths), ("N", batches)):
+            times = []
+            for value in values:
+                shape = (1, value) if axis == "T" else (value, 100)
+                array = network.spikes(*shape).numpy()
+                times.append(
+                    turns({"onnx": functools.partial(session.run, array)}, seconds / 4)["onnx"]
+                )
+            row = {"network": network.id, "numbers": network.numbers, "axis": axis,
+                   "sizes": values, "ms": [1000 * t for t in times],
+                   "exponent": exponent(values, times)}  # fmt: skip
+            rows.append(row)
+            pairs = ", ".join(f"{v}: {1000 * t:.2f}" for v, t in zip(values, times, strict=True))
+            console.print(
+                f"{network.id} {network.numbers} ms at {axis} = {pairs}; "
+                f"exponent {row['exponent']:.2f}", highlight=False,
+            )  # fmt: skip
+    if path:
+        write_json(path, {"growth": rows})
+
+
+@main.command()
+@click.option("--only", default="a", show_default=True, help="Letters of the networks.")
+@click.option("--steps", default=5000, show_default=True, type=click.IntRange(min=10))
+@with_common
+def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None) -> None:
+    """Latency of one streamed step: p50 and p99, and p50 of the first and last tenth."""
+    del seconds  # the number of steps says how long it takes
+    rows = []
+    for network in chosen(only, numbers):
+        model = so.export(build(network), network.spikes(1, 4), streaming=True)
+        running = so.Session(model).stream()
+        spikes = network.spikes(1, 64).numpy()
+        frames = [np.ascontiguousarray(spikes[..., t]) for t in range(spikes.shape[-1])]
+        for frame in frames:
+            running.step(frame)
+        times = []
+        for t in range(steps):
+            start = time.perf_counter()
+            running.step(frames[t % len(frames)])
+            times.append(1e6 * (time.perf_counter() - start))
+        tenth = steps // 10
+        row = {"network": network.id, "numbers": network.numbers, "steps": steps,
+               "p50_us": percentile(times, 0.5), "p99_us": percentile(times, 0.99),
+               "first_tenth_us": percentile(times[:tenth], 0.5),
+               "last_tenth_us": percentile(times[-tenth:], 0.5)}  # fmt: skip
+        rows.append(row)
+        console.print(
+            f"{network.id} {network.numbers}: p50 {row['p50_us']:.0f} us, p99 "
+            f"{row['p99_us']:.0f} us; first tenth {row['first_tenth_us']:.0f}, last "
+            f"{row['last_tenth_us']:.0f}", highlight=False,
+        )  # fmt: skip
+    if path:
+        write_json(path, {"stream": rows})
+
+
+@main.command()
+@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
+@click.option("--time", "lengths", default="10,10000", show_default=True, callback=sizes)
+@with_common
+def export(only: str, lengths: list[int], numbers: str, seconds: float, path: str | None) -> None:
+    """Time of export (for examples of several lengths) and of loading, and size of the file."""
+    del seconds  # each is done once
+    rows = []
+    for network in chosen(only, numbers):
+        module, took = build(network), {}
+        for length in lengths:
+            spikes = network.spikes(1, length)
+            start = time.perf_counter()
+            model = so.export(module, spikes)
+            took[str(length)] = time.perf_counter() - start
+        start = time.perf_counter()
+        so.Session(model)
+        row = {"network": network.id, "numbers": network.numbers, "export_s": took,
+               "load_s": time.perf_counter() - start, "bytes": model.ByteSize()}  # fmt: skip
+        rows.append(row)
+        lines = ", ".join(f"T={length}: {value:.2f} s" for length, value in took.items())
+        console.print(
+            f"{network.id} {network.numbers}: export {lines}; load {row['load_s']:.2f} s; "
+            f"{model.ByteSize() / 1e6:.2f} MB", highlight=False,
+        )  # fmt: skip
+    if path:
+        write_json(path, {"export": rows})
+
+
+if __name__ == "__main__":
+    sys.exit(main(prog_name="python -m benchmarks"))

@@ -1,0 +1,103 @@
+"""Timing: contestants take turns within one run, and what is reported is a ratio of medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["exponent", "machine", "percentile", "turns", "write_json"]
+
+
+def turns(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5
+) -> dict[str, float]:
+    """Return the median time of every run, in seconds.
+
+    They take turns, so that what else the machine does falls on all of them. A turn of a fast one
+    repeats it for a hundredth of the time, so that a clock's tick does not count.
+
+    Args:
+        runs: what is timed, by name.
+        seconds: time to spend on all of them together.
+        least: turns of each at the least.
+    """
+    repeats = {}
+    for name, run in runs.items():
+        run()  # warm up: the first call allocates
+        repeats[name] = max(1, min(100, int(0.01 / max(_timed(run, 1), 1e-6))))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    end = time.perf_counter() + seconds
+    count = 0
+    while count < least or time.perf_counter() < end:
+        for name, run in runs.items():
+            times[name].append(_timed(run, repeats[name]))
+        count += 1
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _timed(run: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value that a share of all lies at or below."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def exponent(sizes: list[int], times: list[float]) -> float:
+    """Return p of times = c * sizes**p between the largest sizes, a factor of ten or so apart."""
+    if len(sizes) < 2:
+        raise ValueError("an exponent needs two sizes")
+    last = len(sizes) - 1
+    first = max((i for i in range(last) if sizes[last] >= 8 * sizes[i]), default=last - 1)
+    ratio = torch.tensor(times[last] / times[first]).log()
+    return float(ratio / torch.tensor(sizes[last] / sizes[first]).log())
+
+
+def machine() -> dict[str, Any]:
+    """Say on what was measured: processor, cores, instruction sets, versions."""
+    model, flags = platform.processor(), set()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            if name.strip() == "flags":
+                flags = set(value.split())
+    sets = ["avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"]
+    versions = {}
+    for package in ("torch", "onnxruntime", "snntorch", "spikingjelly", "norse"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "instructions": [name for name in sets if name in flags],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
+    """Write what was measured, with the machine that it was measured on."""
+    text = json.dumps({"machine": machine(), **results}, indent=1) + "\n"
+    Path(path).write_text(text)
