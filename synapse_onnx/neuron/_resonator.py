@@ -18,7 +18,7 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Parameter, State
 
-__all__ = ["PARAMETERS", "STATES", "Resonator", "resonator_params", "rotate"]
+__all__ = ["PARAMETERS", "STATES", "Resonator", "reach", "resonator_params", "rotate"]
 
 PARAMETERS = (
     Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
@@ -35,6 +35,15 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     real = a.scaled(s.real, p.cos_decay) - a.scaled(s.imag, p.sin_decay) + x.x_real
     imag = a.scaled(s.real, p.sin_decay) + a.scaled(s.imag, p.cos_decay) + x.x_imag
     return a.voltage(real), a.voltage(imag)
+
+
+def reach(r: Any, x: Any, p: Any, s: Any) -> Any:
+    """Bound the length of the state: a turn by kept = hypot(sin, cos) and what comes in.
+
+    Four products are truncated, each by less than one, which moves the state by less than 3.
+    """
+    kept = r.length(p.sin_decay, p.cos_decay)
+    return r.filtered(r.length(s.real, s.imag), r.length(x.x_real, x.x_imag) + 3, kept)
 
 
 def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:

@@ -55,6 +55,11 @@ class Cuba(Equation):
         after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
         return after, {"current": u, "voltage": v}
 
+    def reach(self, r: Any, x: Any, p: Any, s: Any) -> Any:
+        """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
+        u = r.filtered(s.current, x.x, p.current_decay)
+        return r.filtered(s.voltage, u + p.bias if hasattr(p, "bias") else u, p.voltage_decay)
+
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the threshold."""
         return a.spike(v.voltage >= c.threshold, v.voltage, c.threshold)

@@ -18,6 +18,7 @@ the integer (:class:`Dual`), and on names (:class:`Text`), which writes the body
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,13 @@ __all__ = ["REGIMES", "Equation", "Parameter", "State", "register_equation"]
 REGIMES = {"slayer": "", "float": "Float", "loihi": "Loihi"}
 
 #: element types of ONNX
-_FLOAT, _INT64, _BOOL = 1, 7, 9
+_FLOAT, _INT32, _INT64, _BOOL, _DOUBLE = 1, 6, 7, 9, 11
+
+#: literals of ONNX text
+_LITERALS = {_FLOAT: "float", _INT32: "int32", _INT64: "int64", _DOUBLE: "double"}
+
+#: states below this are computed in 32 bits: half of what float32 holds exactly
+_NARROW_LIMIT = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,20 @@ class Equation(ABC):
     @abstractmethod
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
+
+    def reach(self, r: Any, x: Any, p: Any, s: Any) -> Any:
+        """Bound every state and variable of a whole sequence, or None where no bound is known.
+
+        Below 2**23 the ONNX body takes its loop in 32 bits, which gives the same integers.
+
+        Args:
+            r: ``filtered(start, drive, kept)`` bounds y[t] = kept y[t-1] + drive[t],
+                ``length(real, imag)`` a complex number.
+            x: bounds of the currents, by name.
+            p: bounds of the parameters, by name; fractions in 4096ths.
+            s: bounds of the states that the sequence starts from, by name.
+        """
+        return None
 
     def table(self, regime: str) -> tuple[Parameter, ...]:
         """Return the parameters in a regime."""
@@ -504,8 +525,12 @@ class Text:
         self.before: list[str] = []
         self.lines = self.before
         self.inside = False
+        #: what names begin with that are no statement's own
+        self.scope = ""
         self._count = 0
         self._numbers: dict[tuple[int, float], _Name] = {}
+        #: name of "value >= limit" -> (value, limit)
+        self._reached: dict[str, tuple[Any, ...]] = {}
 
     def name(self, name: str, kind: int | None = None) -> _Name:
         return _Name(self, name, self.kind if kind is None else kind)
@@ -527,13 +552,17 @@ class Text:
             (value if isinstance(value, _Name) else self.number(value, like)).name
             for value in values
         ]
-        return self.write(f"{operator}({', '.join(names)})", like if kind is None else kind)
+        result = self.write(f"{operator}({', '.join(names)})", like if kind is None else kind)
+        if operator == "GreaterOrEqual":
+            self._reached[result.name] = values
+        return result
 
     def number(self, value: float, kind: int) -> _Name:
         key = (kind, value)
         if key not in self._numbers:
             name = self.fresh("number")
-            literal = f"int64 {{{int(value)}}}" if kind == _INT64 else f"float {{{float(value)}}}"
+            whole = kind in (_INT32, _INT64)
+            literal = f"{_LITERALS[kind]} {{{int(value) if whole else float(value)}}}"
             self.before.append(f"{name} = Constant<value = {literal}>()")
             self._numbers[key] = self.name(name, kind)
         return self._numbers[key]
@@ -565,7 +594,12 @@ class Text:
         names = [(v if isinstance(v, _Name) else self.number(v, kind)).name for v in (yes, no)]
         return self.write(f"Where({condition.name}, {', '.join(names)})", kind)
 
-    reset = where
+    def reset(self, condition: _Name, value: Any, state: _Name) -> _Name:
+        compared = self._reached.get(condition.name)
+        if self.kind == _FLOAT or compared is None or isinstance(value, _Name) or value != 0:
+            return self.where(condition, value, state)
+        # integers: a product with 0 or 1 takes a quarter of the time of ONNX Runtime's Where
+        return self.cast(self.operation("Less", *compared, kind=_BOOL), state.kind) * state
 
     def biased(self, value: _Name, p: Any) -> _Name:
         return value + p.bias if self.loihi else value
@@ -604,6 +638,91 @@ class Text:
     def phase_spike(self, fired: _Name, real: _Name, imag: _Name, limit: Any) -> _Name:
         del imag
         return self.spike(fired, real, limit)
+
+
+class Narrow(Text):
+    """:class:`Text` on int32 states below 2**23, which no float32 rounds and 24 bits hold.
+
+    A product with a decay is exact in float64, and casting it to an integer truncates it towards
+    zero: ONNX Runtime's integer Div, one division an element, takes several times as long.
+    """
+
+    def __init__(self, before: list[str]) -> None:
+        super().__init__(_INT32)
+        self.before = before
+        self.lines = []
+        self.scope = "narrow_"
+
+    def fresh(self, stem: str) -> str:
+        return super().fresh(f"narrow_{stem}")
+
+    def narrowed(self, value: _Name) -> _Name:
+        """Bring a level from int64 to int32; what no state reaches stays so."""
+        most = self.number((1 << 31) - 1, _INT64)
+        return self.cast(self.write(f"Min({value.name}, {most.name})", _INT64), _INT32)
+
+    def fraction(self, value: _Name) -> _Name:
+        """Bring a fraction from int64 in 4096ths to float64."""
+        return self.cast(value, _DOUBLE) * self.number(1 / DECAY_ONE, _DOUBLE)
+
+    def take(self, x: _Name) -> _Name:
+        if x.kind == _INT32:  # taken before the choice already
+            return x
+        return self.cast(x * self.name("scale_f", _FLOAT), _INT32)
+
+    def scaled(self, state: _Name, factor: _Name) -> _Name:
+        return self.cast(self.cast(state, _DOUBLE) * factor, _INT32)
+
+    def through_float(self, state: _Name) -> _Name:
+        return state
+
+    def biased(self, value: _Name, p: Any) -> _Name:
+        return value + p.bias if hasattr(p, "bias") else value
+
+
+class Reach:
+    """Bounds of values over a whole sequence, as float64 scalars in ONNX text."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self._steps: _Name | None = None
+
+    @property
+    def steps(self) -> _Name:
+        """The number of time steps."""
+        if self._steps is None:
+            scalar = self.text.write("Squeeze(steps_of_time)", _INT64)
+            self._steps = self.text.cast(scalar, _DOUBLE)
+        return self._steps
+
+    def largest(self, value: _Name) -> _Name:
+        """Bound |value|, an integer tensor."""
+        # extremes first: the least integer has no absolute value
+        ends = [
+            self.text.cast(
+                self.text.write(f"{kind}<keepdims = 0>({value.name})", value.kind), _DOUBLE
+            )
+            for kind in ("ReduceMax", "ReduceMin")
+        ]
+        return self.text.operation("Max", ends[0], 0 - ends[1])
+
+    def length(self, real: _Name, imag: _Name) -> _Name:
+        """Bound |real + i imag| from bounds of its parts."""
+        return self.text.write(f"Sqrt({(real * real + imag * imag).name})", _DOUBLE)
+
+    def filtered(self, start: _Name, drive: _Name, kept: _Name) -> _Name:
+        """Bound y[t] = kept y[t-1] + drive[t], kept in 4096ths, from |start| and |drive|.
+
+        It is start + drive * min(T, 1 / (1 - kept)), and no bound where kept is above one.
+        """
+        text = self.text
+        lost = DECAY_ONE - kept
+        decays = text.cast(lost >= text.number(0, _DOUBLE), _DOUBLE)
+        longest = text.operation("Div", self.steps, decays)
+        memory = text.operation(
+            "Div", text.number(DECAY_ONE, _DOUBLE), text.operation("Max", lost, 0.0)
+        )
+        return start + drive * text.operation("Min", longest, memory)
 
 
 # -- running an equation on tensors -------------------------------------------------------------
@@ -831,22 +950,33 @@ class Form:
         p = self._parameters(a)
         recurrent = self.kind == "recurrent"
         inputs = [a.name(name, _FLOAT) for name in e.currents]
-        if recurrent:
-            fed = [self._feedback(a, name) for name in e.currents]
-        else:
+        fed = [self._feedback(a, name) for name in e.currents] if recurrent else []
+        guarded = self._guarded(a, inputs, states, p, c) if self.fixed and not recurrent else None
+        found = guarded or self._over_time(a, inputs, states, p, c, fed)
+        for name, value in zip(self.outputs, found, strict=True):
+            a.lines.append(f"{name} = Identity({value})")
+        return "\n".join(a.before)
+
+    def _over_time(
+        self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
+        p: Mapping[str, _Name], c: SimpleNamespace, fed: Sequence[tuple[str, _Name]] = (),
+    ) -> list[str]:  # fmt: skip
+        """Write the loop over time and what follows it; return the names of the op's outputs."""
+        e, recurrent, outer = self.e, self.kind == "recurrent", a.lines
+        if not recurrent:
             inputs = [a.take(x) for x in inputs]
-        # the loop
         a.lines, a.inside = [], True
         x = {
-            name: a.name(f"{name}_t", value.kind)
+            name: a.name(f"{a.scope}{name}_t", value.kind)
             for name, value in zip(e.currents, inputs, strict=True)
         }
+        taken = [value.name for value in x.values()]
         if recurrent:
             x = {
                 name: a.take(x[name] + a.write(f"MatMul(spikes_before, {matrix})", _FLOAT) * step)
                 for name, (matrix, step) in zip(e.currents, fed, strict=True)
             }
-        before = {name: a.name(f"{name}_before") for name in self.states}
+        before = {name: a.name(f"{a.scope}{name}_before") for name in self.states}
         now = [SimpleNamespace(**values) for values in (x, p, before)]
         after, variables = e.step(a, now[0], now[1], now[2], c)
         if recurrent:
@@ -863,17 +993,17 @@ class Form:
                 results.append(value.name)
             else:
                 results.append(a.write(f"Identity({value.name})", value.kind).name)
-        loop = "\n".join(a.lines)
-        a.lines, a.inside = a.before, False
+        loop = "\n".join(_needed(a.lines, results))
+        a.lines, a.inside = outer, False
         traces = [a.name(a.fresh("trace"), value.kind) for value in wanted]
-        outs = [f"last_{name}" for name in (*self.carried, *self.states)]
-        outs += [trace.name for trace in traces]
-        ins = [f"{name}_before" for name in (*self.carried, *self.states)]
-        ins += [f"{name}_t" for name in e.currents]
+        last = [f"{a.scope}final_{name}" for name in (*self.carried, *self.states)]
+        ins = [f"{name}_before" for name in self.carried]
+        ins += [*(value.name for value in before.values()), *taken]
         feeds = [*self.carried, *(state.name for state in states), *(i.name for i in inputs)]
         a.lines.append(
-            f"{', '.join(outs)} = Scan<num_scan_inputs = {len(e.currents)},\n"
-            f"body = step ({', '.join(ins)}) => ({', '.join(results)}) {{\n{loop}\n}}>"
+            f"{', '.join([*last, *(trace.name for trace in traces)])} = "
+            f"Scan<num_scan_inputs = {len(e.currents)},\n"
+            f"body = {a.scope}step ({', '.join(ins)}) => ({', '.join(results)}) {{\n{loop}\n}}>"
             f"({', '.join(feeds)})"
         )
         if self.kind == "spikes":
@@ -881,9 +1011,59 @@ class Form:
             found = [e.fire(a, SimpleNamespace(**named), c)]
         else:
             found = [a.give(trace) for trace in traces]
-        for name, value in zip(self.sequences, found, strict=True):
-            a.lines.append(f"{name} = Identity({value.name})")
-        return "\n".join(a.before)
+        return [*(value.name for value in found), *last]
+
+    def _guarded(
+        self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
+        p: Mapping[str, _Name], c: SimpleNamespace,
+    ) -> list[str] | None:  # fmt: skip
+        """Write both loops and the choice: in 32 bits where every state is proved to fit.
+
+        The proof is a bound of the states, from the currents of this very call.
+        """
+        e, narrow, r = self.e, Narrow(a.before), Reach(a)
+        a.before.append(f"steps_of_time = Shape<start = 0, end = 1>({inputs[0].name})")
+        small = [narrow.take(x) for x in inputs]
+        a.before.extend(narrow.lines)
+        named = [
+            dict(zip(names, map(r.largest, values), strict=True))
+            for names, values in (
+                (e.currents, small), (self.parameters, p.values()), (self.states, states),
+            )
+        ]  # fmt: skip
+        bound = e.reach(r, *(SimpleNamespace(**values) for values in named))
+        if bound is None:
+            return None
+        fits = (bound < a.number(_NARROW_LIMIT, _DOUBLE)).name
+        branches = []
+        for text in (narrow, a):
+            text.lines = []
+            if text is narrow:
+                start = [narrow.cast(state, _INT32) for state in states]
+                parameters = {
+                    parameter.name: narrow.narrowed(p[parameter.name])
+                    if parameter.level
+                    else narrow.fraction(p[parameter.name])
+                    for parameter in self.table
+                }
+                levels = {n: narrow.narrowed(v) for n, v in vars(c).items()}
+                found = self._over_time(narrow, small, start, parameters, SimpleNamespace(**levels))
+                count = len(self.sequences)
+                last = (narrow.name(name) for name in found[count:])
+                found[count:] = [narrow.cast(value, _INT64).name for value in last]
+            else:
+                a.scope = "wide_"
+                found = self._over_time(a, inputs, states, p, c)
+            branches.append(("\n".join(text.lines), ", ".join(found)))
+        a.lines, a.scope = a.before, ""
+        chosen = [a.fresh("chosen") for _ in self.outputs]
+        (fast, fast_outputs), (wide, wide_outputs) = branches
+        a.lines.append(
+            f"{', '.join(chosen)} = If({fits}) <\n"
+            f"then_branch = in_32_bits () => ({fast_outputs}) {{\n{fast}\n}},\n"
+            f"else_branch = in_64_bits () => ({wide_outputs}) {{\n{wide}\n}}\n>"
+        )
+        return chosen
 
     def _parameters(self, a: Text) -> dict[str, _Name]:
         """Bring the parameters to the shape and the unit of the states, before the loop."""
@@ -981,6 +1161,18 @@ class Form:
         # a multiply-add of floats rounds once where it is fused, else twice
         rtol = 0.0 if self.fixed else 2e-6
         return [Sample(name, args, rtol) for name, args in calls.items()]
+
+
+def _needed(lines: Sequence[str], results: Sequence[str]) -> list[str]:
+    """Drop the statements ``name = ...`` that no later one and no result reads."""
+    kept: list[str] = []
+    read = set(results)
+    for line in reversed(lines):
+        name, _, call = line.partition(" = ")
+        if name in read:
+            read.update(re.findall(r"\w+", call))
+            kept.append(line)
+    return kept[::-1]
 
 
 def _of_neurons(offsets: Tensor, shape: tuple[int, ...], *, one_each: bool) -> Tensor:
