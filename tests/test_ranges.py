@@ -170,6 +170,12 @@ def test_a_loop_reads_all_that_it_computes() -> None:
             assert name != "Cuba" or "Where" not in {node.op_type for node in loop.node}
 
 
+def test_a_neuron_without_a_bound_has_one_loop_and_computes_none() -> None:
+    kinds = {node.op_type for node in ops.get_op("Alif").function(21).node}
+    assert "Scan" in kinds
+    assert not kinds & {"ReduceMax", "ReduceMin"}
+
+
 def loops(nodes: Any) -> list[onnx.GraphProto]:
     found = []
     for node in nodes:
