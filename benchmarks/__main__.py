@@ -65,7 +65,7 @@ def with_common(command: Any) -> Any:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure exported networks; every figure is a median of one run on this machine."""
-    torch.set_grad_enabled(False)
+    click.get_current_context().with_resource(torch.no_grad())
     facts = machine()
     console.print(
         f"[dim]{facts['processor']}, {facts['cores']} cores, {' '.join(facts['instructions'])}; "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as command
@@ -21,6 +22,7 @@ CONTESTANTS = contestants_found()
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(command.main, list(arguments))
     assert result.exit_code == 0, result.output
+    assert torch.is_grad_enabled(), "what is measured without gradients leaves them on behind it"
     return result.output
 
 
