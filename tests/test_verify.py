@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -91,15 +91,21 @@ def _axes(model: onnx.ModelProto) -> None:
     perm.ints[3], perm.ints[4] = perm.ints[4], perm.ints[3]
 
 
-def _scan_graph(function: onnx.FunctionProto) -> onnx.GraphProto:
-    scan = next(node for node in function.node if node.op_type == "Scan")
-    return next(attribute.g for attribute in scan.attribute if attribute.name == "body")
-
-
 def _no_reset(model: onnx.ModelProto) -> None:
     body = next(function for function in model.functions if function.name == "Cuba")
-    where = next(node for node in _scan_graph(body).node if node.op_type == "Where")
-    where.input[1] = where.input[2]
+    inner = [node for top in body.node for a in top.attribute for node in _within(a.g.node)]
+    below = [node for node in inner if node.op_type == "Less"]
+    assert len(below) == 2, "one in either loop, that of 32 bits and that of 64"
+    for node in below:  # v <= v holds always, and the product with it keeps the voltage
+        node.op_type, node.input[1] = "LessOrEqual", node.input[0]
+
+
+def _within(nodes) -> Iterator[onnx.NodeProto]:
+    """Every node, those of subgraphs too."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _within(attribute.g.node)
 
 
 @pytest.mark.parametrize(
