@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +64,6 @@ def with_common(command: Any) -> Any:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure exported networks; every figure is a median of one run on this machine."""
-    click.get_current_context().with_resource(torch.no_grad())
     facts = machine()
     console.print(
         f"[dim]{facts['processor']}, {facts['cores']} cores, {' '.join(facts['instructions'])}; "

@@ -1,10 +1,11 @@
-"""A network as torch modules of ours."""
+"""A network as torch modules of ours, or of lava-dl, whose API ours is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 import synapse_onnx as so
 from benchmarks._networks import (
@@ -28,44 +29,55 @@ RF = {"threshold": RESONATOR_THRESHOLD, "period": PERIOD, "decay": RESONATOR_DEC
 
 def build(network: Network) -> nn.Module:
     """Return the network as blocks of ours, in evaluation mode."""
-    blocks = [block(layer, network.numbers == "q8") for layer in network.layers]
-    return nn.Sequential(*blocks).eval()
+    q8 = network.numbers == "q8"
+    hook = so.quantize.q8 if q8 else None
+    return stack(network, so.block, {"regime": "slayer" if q8 else "float"}, pre_hook_fx=hook)
 
 
-def block(layer: Layer, q8: bool) -> nn.Module:
+def stack(
+    network: Network, blocks: Any, neuron: Mapping[str, Any] | None = None, **synapse: Any
+) -> nn.Module:
+    """Return the network as blocks of slayer's API, in evaluation mode.
+
+    Args:
+        network: what to build.
+        blocks: where to take them from: ``synapse_onnx.block``, or lava-dl's.
+        neuron: further parameters of every neuron.
+        synapse: further arguments of every block with a synapse.
+    """
+    more = {"delay_shift": False, **synapse}
+    made = (_block(layer, blocks, dict(neuron or {}), more) for layer in network.layers)
+    return nn.Sequential(*made).eval()
+
+
+def _block(layer: Layer, blocks: Any, neuron: dict[str, Any], more: dict[str, Any]) -> nn.Module:
     """Return one layer with its neuron."""
     if layer.kind == "flatten":
-        return so.block.cuba.Flatten()
-    params: dict[str, Any] = dict(RF if layer.kind == "resonator" else CUBA)
-    params["regime"] = "slayer" if q8 else "float"
-    hook: Any = so.quantize.q8 if q8 else None
+        flatten: nn.Module = blocks.cuba.Flatten()
+        return flatten
+    params = (RF if layer.kind == "resonator" else CUBA) | neuron
     made: Any
     if layer.kind == "pool":
-        made = so.block.cuba.Pool(params, 2, pre_hook_fx=hook, delay_shift=False)
+        made = blocks.cuba.Pool(params, 2, **more)
         made.synapse.weight.data.fill_(0.5)
-        return made
+        return made  # type: ignore[no-any-return]
     weight = layer.matrix
     outputs, inputs = weight.shape[-2:] if layer.kind == "resonator" else weight.shape[:2]
     if layer.kind == "conv":
-        made = so.block.cuba.Conv(
-            params, inputs, outputs, weight.shape[2:], stride=layer.stride,
-            padding=layer.padding, pre_hook_fx=hook, delay_shift=False,
-        )  # fmt: skip
-        _set(made.synapse.weight, weight)
-    elif layer.kind == "dense":
-        made = so.block.cuba.Dense(params, inputs, outputs, pre_hook_fx=hook, delay_shift=False)
-        _set(made.synapse.weight, weight)
+        size = tuple(weight.shape[2:])
+        geometry = {"stride": layer.stride, "padding": layer.padding}
+        made = blocks.cuba.Conv(params, inputs, outputs, size, **geometry, **more)
+        parts = [(made.synapse, weight)]
+    elif layer.kind == "resonator":
+        made = blocks.rf.Dense(params, inputs, outputs, **more)
+        parts = [(made.synapse.real, weight[0]), (made.synapse.imag, weight[1])]
     elif layer.kind == "recurrent":
-        made = so.block.cuba.Recurrent(params, inputs, outputs, pre_hook_fx=hook, delay_shift=False)
-        _set(made.input_synapse.weight, weight)
         assert layer.feedback is not None
-        _set(made.recurrent_synapse.weight, layer.feedback)
+        made = blocks.cuba.Recurrent(params, inputs, outputs, **more)
+        parts = [(made.input_synapse, weight), (made.recurrent_synapse, layer.feedback)]
     else:
-        made = so.block.rf.Dense(params, inputs, outputs, pre_hook_fx=hook, delay_shift=False)
-        for part, values in zip((made.synapse.real, made.synapse.imag), weight, strict=True):
-            _set(part.weight, values)
-    return made
-
-
-def _set(parameter: Tensor, values: Tensor) -> None:
-    parameter.data.copy_(values.reshape(parameter.shape))
+        made = blocks.cuba.Dense(params, inputs, outputs, **more)
+        parts = [(made.synapse, weight)]
+    for synapse, values in parts:
+        synapse.weight.data.copy_(values.reshape(synapse.weight.shape))
+    return made  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from graphs import all_nodes
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
@@ -122,14 +123,7 @@ def test_torch_equals_onnx_runtime_equals_the_reference(op: ops.OpDef, sample: o
 def test_the_body_is_standard_at_every_opset(op: ops.OpDef, opset: int) -> None:
     function = op.function(opset)
     assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
-    assert {node.domain for node in _all_nodes(function.node)} == {""}
-
-
-def _all_nodes(nodes: Any) -> Any:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _all_nodes(attribute.g.node)
+    assert {node.domain for node in all_nodes(function.node)} == {""}
 
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)

@@ -14,6 +14,7 @@ import onnx.inliner
 import onnxruntime as ort
 import pytest
 import torch
+from graphs import all_nodes
 from torch import Tensor
 
 from synapse_onnx import ops
@@ -177,13 +178,8 @@ def test_a_neuron_without_a_bound_has_one_loop_and_computes_none() -> None:
 
 
 def loops(nodes: Any) -> list[onnx.GraphProto]:
-    found = []
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                inner = loops(attribute.g.node)
-                found += [attribute.g, *inner] if node.op_type == "Scan" else inner
-    return found
+    scans = (node for node in all_nodes(nodes) if node.op_type == "Scan")
+    return [a.g for scan in scans for a in scan.attribute if a.name == "body"]
 
 
 @pytest.mark.parametrize("level", [1.0, 4096.0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from graphs import all_nodes
 from networks import NEURON, Complex, Convolutional, Mixed, cuba, spikes
 from torch import nn
 
@@ -93,19 +94,11 @@ def _axes(model: onnx.ModelProto) -> None:
 
 def _no_reset(model: onnx.ModelProto) -> None:
     body = next(function for function in model.functions if function.name == "Cuba")
-    inner = [node for top in body.node for a in top.attribute for node in _within(a.g.node)]
+    inner = [node for top in body.node for a in top.attribute for node in all_nodes(a.g.node)]
     below = [node for node in inner if node.op_type == "Less"]
     assert len(below) == 2, "one in either loop, that of 32 bits and that of 64"
     for node in below:  # v <= v holds always, and the product with it keeps the voltage
         node.op_type, node.input[1] = "LessOrEqual", node.input[0]
-
-
-def _within(nodes) -> Iterator[onnx.NodeProto]:
-    """Every node, those of subgraphs too."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _within(attribute.g.node)
 
 
 @pytest.mark.parametrize(
