@@ -713,16 +713,15 @@ class Reach:
     def filtered(self, start: _Name, drive: _Name, kept: _Name) -> _Name:
         """Bound y[t] = kept y[t-1] + drive[t], kept in 4096ths, from |start| and |drive|.
 
-        It is start + drive * min(T, 1 / (1 - kept)), and no bound where kept is above one.
+        It is start + drive * min(T, 1 / (1 - kept)), and beyond all limits where kept is above one.
         """
         text = self.text
         lost = DECAY_ONE - kept
-        decays = text.cast(lost >= text.number(0, _DOUBLE), _DOUBLE)
-        longest = text.operation("Div", self.steps, decays)
-        memory = text.operation(
-            "Div", text.number(DECAY_ONE, _DOUBLE), text.operation("Max", lost, 0.0)
-        )
-        return start + drive * text.operation("Min", longest, memory)
+        # nothing is divided by zero: what is lost counts as 2**-30 at the least, for 2**42 steps
+        least = text.operation("Max", lost, 2.0**-30)
+        memory = text.operation("Div", text.number(DECAY_ONE, _DOUBLE), least)
+        grows = text.cast(lost < text.number(0, _DOUBLE), _DOUBLE)
+        return start + drive * text.operation("Min", self.steps, memory) + grows * 2.0**60
 
 
 # -- running an equation on tensors -------------------------------------------------------------
