@@ -19,7 +19,7 @@ class Pool(Images):
 
     name = "Pool"
     operator = "Conv"
-    per_channel = True
+    per_channel = grouped = True
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:
         """The common 2x2, and overlapping windows with padding and dilation."""
