@@ -13,6 +13,7 @@ from synapse_onnx.passes import (
     LOWERING,
     cancel_transposes,
     clean_up,
+    mark_spikes,
     name_after_modules,
     store_int4,
 )
@@ -35,7 +36,8 @@ def evaluated(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 def test_every_pass_of_the_list_is_tested_here() -> None:
     runs = {run for _, run in LOWERING}
     assert runs == {
-        cancel_transposes.run, clean_up.run, name_after_modules.run, store_int4.run,
+        cancel_transposes.run, clean_up.run, mark_spikes.run, name_after_modules.run,
+        store_int4.run,
     }  # fmt: skip
 
 
@@ -126,6 +128,39 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
     x = np.array([[-1, 2], [3, -4]], np.float32)
     for a, b in zip(evaluated(proto, x), evaluated(ir.to_proto(model), x), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# -- mark_spikes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("between", "marked"),
+    [
+        ("Identity(s)", True),
+        ("Transpose<perm = [1, 0, 2]>(s)", True),
+        ("Relu(s)", False),
+        ("Add(s, s)", False),
+        ("Identity(last)", False),
+        ("Identity(x)", False),
+    ],
+)
+@pytest.mark.parametrize("graded", [0, 1])
+def test_what_reads_spikes_is_told_so(between: str, marked: bool, graded: int) -> None:
+    model = ir.from_proto(
+        parsed(f"""
+    g (float[T, N, 2] x, float[1] d, int64[N, 2] u) => (float[T, N, 2] y)
+    <int8[2, 2, 1, 1, 1] w = {{1, 2, 3, 4}}, float[1] step = {{1}}> {{
+      s, last, other = ai.synapse.Cuba<scale = 64, threshold = 64, graded = {graded}>(x, d, d, u, u)
+      z = {between}
+      y = ai.synapse.QuantizedDense<integers = 1, spikes = 0>(z, w, step)
+    }}""")
+    )
+    marked = marked and not graded
+    assert mark_spikes.run(model) == marked
+    assert [n.attributes["spikes"].as_int() for n in model.graph if "spikes" in n.attributes] == [
+        int(marked)
+    ]
+    assert mark_spikes.run(model) == 0
 
 
 # -- store_int4 --------------------------------------------------------------------------------

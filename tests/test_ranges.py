@@ -1,16 +1,16 @@
-"""A neuron's 32-bit loop: it is taken only where every state fits, and gives the same integers.
+"""A neuron's loops in 32 bits: each is taken only where every state fits, and gives the same.
 
-The proof is part of the graph, so it is asked for in the graph: the condition of the ``If`` that
-chooses the loop becomes an output.
+The choice is part of the graph. Which loop gave the spikes shows where its spikes are turned into
+their opposite: they come out changed if, and only if, that loop was taken.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 import onnxruntime as ort
 import pytest
 import torch
@@ -22,50 +22,83 @@ from synapse_onnx.fixed import NO_THRESHOLD
 
 SCALE = 4096
 LIMIT = 1 << 23  # states below this are computed in 32 bits
+SHORT = (
+    1 << 24
+)  # products below this, in units of the last bit of their decay, are exact in float32
 
 
-def model_of(name: str, values: dict[str, Tensor], attributes: dict[str, int]) -> bytes:
-    """One node with its function, inlined; the choice of the loop is the last output."""
+def turned(nodes: Any, loop: str) -> int:
+    """Turn the spikes of a loop, by the name of its body, into their opposite."""
+    count = 0
+    for i, node in reversed(list(enumerate(nodes))):
+        for attribute in node.attribute:
+            if node.op_type == "Scan" and attribute.g.name == loop:
+                made = {name: n for n in attribute.g.node for name in n.output}
+                numbers = made[attribute.g.output[-1].name].op_type == "Cast"
+                spikes, node.output[-1] = node.output[-1], "right"
+                if numbers:
+                    one = onnx.helper.make_node("Constant", [], ["one"], value_float=1.0)
+                    rest = [one, onnx.helper.make_node("Sub", ["one", "right"], [spikes])]
+                else:
+                    rest = [onnx.helper.make_node("Not", ["right"], [spikes])]
+                for new in reversed(rest):
+                    nodes.insert(i + 1, new)
+                count += 1
+            else:
+                count += turned(attribute.g.node, loop)
+    return count
+
+
+@cache
+def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any:
+    """One node with its function, inputs and sizes left open; the spikes of a loop turned."""
     op = ops.get_op(name)
+    kinds = [onnx.TensorProto.FLOAT] * (len(op.inputs) - 2) + [onnx.TensorProto.INT64] * 2
     infos = [
-        onnx.helper.make_tensor_value_info(
-            key, onnx.helper.np_dtype_to_tensor_dtype(value.numpy().dtype), [None] * value.dim()
-        )
-        for key, value in values.items()
+        onnx.helper.make_tensor_value_info(key, kind, [None] * rank)
+        for key, kind, rank in zip(op.inputs, kinds, ranks, strict=True)
     ]
+    attributes = {"scale": SCALE, "threshold": threshold, "graded": 0}
     node = onnx.helper.make_node(name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
     outs = [onnx.helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
+    function = op.function(21)
+    if loop:
+        # one for spikes, one for graded ones, which the node does not ask for
+        branch = next(
+            a.g for n in function.node for a in n.attribute
+            if a.name == "else_branch" and n.input[0] == "is_graded"
+        )  # fmt: skip
+        assert turned(branch.node, loop) == 1
     graph = onnx.helper.make_graph([node], "one", infos, outs)
     opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid(ops.DOMAIN, 1)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[op.function(21)])
+    model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[function])
     model.ir_version = 10
-    flat = onnx.inliner.inline_local_functions(model)
-    (choice,) = (
-        node.input[0]
-        for node in flat.graph.node
-        if any(a.name == "then_branch" and "in_32_bits" in a.g.name for a in node.attribute)
-    )
-    flat.graph.output.append(onnx.helper.make_tensor_value_info(choice, onnx.TensorProto.BOOL, []))
-    return flat.SerializeToString()
+    return ort.InferenceSession(model.SerializeToString())
 
 
 def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tuple[Tensor, ...],
-        threshold: int) -> bool:  # fmt: skip
-    """Run in torch and ONNX Runtime, hold them equal, and return whether 32 bits were taken."""
+        threshold: int) -> str:  # fmt: skip
+    """Run in torch and ONNX Runtime, hold them equal, and return the loop that was taken."""
     op = ops.get_op(name)
     values = dict(zip(op.inputs, (*x, *decays, *states), strict=True))
-    attributes = {"scale": SCALE, "threshold": threshold, "graded": 0}
-    session = ort.InferenceSession(model_of(name, values, attributes))
-    count = len(x)
+    ranks = tuple(value.dim() for value in values.values())
     feeds = {key: value.numpy() for key, value in values.items()}
-    for key in op.inputs[:count]:
+    for key in op.inputs[: len(x)]:
         feeds[key] = np.moveaxis(feeds[key], -1, 0)
-    spikes, *last, narrow = session.run(None, feeds)
+    spikes, *last = session(name, ranks, threshold, "").run(None, feeds)
     expected, *states_after = op.torch_op(*values.values(), SCALE, threshold, 1.0, 1.0, False)
     np.testing.assert_array_equal(np.moveaxis(spikes, 0, -1), expected.numpy())
     for found, state in zip(last, states_after, strict=True):
         np.testing.assert_array_equal(found, state.numpy())
-    return bool(narrow)
+    loops = ["narrow", "wide", *(["short"] if name == "Cuba" else [])]
+    taken = []
+    for loop in loops:
+        other, *_ = session(name, ranks, threshold, f"{loop}_step").run(None, feeds)
+        if not np.array_equal(other, spikes):
+            np.testing.assert_array_equal(other, 1 - spikes)
+            taken.append(loop)
+    (one,) = taken
+    return one
 
 
 def states_of(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...],
@@ -106,7 +139,7 @@ def test_32_bits_are_taken_only_where_states_fit(name: str, level: float) -> Non
     taken = []
     for seed in range(12):
         x, decays, states = case(name, seed, level)
-        narrow = run(name, x, decays, states, int(2 * level * SCALE))
+        narrow = run(name, x, decays, states, int(2 * level * SCALE)) == "narrow"
         taken.append(narrow)
         if narrow:
             assert states_of(name, x, decays, states) < LIMIT
@@ -116,8 +149,8 @@ def test_32_bits_are_taken_only_where_states_fit(name: str, level: float) -> Non
 def cuba(x: float, *, decays: tuple[float, float], steps: int = 4, state: int = 0) -> bool:
     currents = (torch.full((1, 1, steps), x),)
     start = torch.full((1, 1), state)
-    values = (torch.tensor([decays[0]]), torch.tensor([decays[1]]))
-    return run("Cuba", currents, values, (torch.zeros_like(start), start), NO_THRESHOLD)
+    values = (torch.tensor([float(decays[0])]), torch.tensor([float(decays[1])]))
+    return run("Cuba", currents, values, (torch.zeros_like(start), start), NO_THRESHOLD) == "narrow"
 
 
 def test_the_border() -> None:
@@ -149,17 +182,16 @@ def test_a_state_that_grows_has_no_bound() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_what_is_no_state_is_left_to_64_bits(value: float) -> None:
-    op = ops.get_op("Cuba")
-    x = torch.zeros(4, 1, 1)
-    x[2] = value
-    decays = torch.tensor([400.0])
-    state = torch.zeros(1, 1, dtype=torch.int64)
-    values = dict(zip(op.inputs, (x, decays, decays, state, state), strict=True))
-    session = ort.InferenceSession(
-        model_of("Cuba", values, {"scale": SCALE, "threshold": 5000, "graded": 0})
+    x = torch.zeros(1, 1, 4)
+    x[..., 2] = value
+    decays, state = torch.tensor([400.0]), torch.zeros(1, 1, dtype=torch.int64)
+    feeds = {"x": x.movedim(-1, 0).numpy(), "current": state.numpy(), "voltage": state.numpy()}
+    feeds |= {"current_decay": decays.numpy(), "voltage_decay": decays.numpy()}
+    right, turned_wide = (
+        session("Cuba", (3, 1, 1, 2, 2), 5000, loop).run(None, feeds)[0]
+        for loop in ("", "wide_step")
     )
-    *_, narrow = session.run(None, {key: v.numpy() for key, v in values.items()})
-    assert not narrow
+    np.testing.assert_array_equal(turned_wide, 1 - right)
 
 
 def test_a_loop_reads_all_that_it_computes() -> None:
@@ -172,7 +204,7 @@ def test_a_loop_reads_all_that_it_computes() -> None:
 
 
 def test_a_neuron_without_a_bound_has_one_loop_and_computes_none() -> None:
-    kinds = {node.op_type for node in ops.get_op("Alif").function(21).node}
+    kinds = {node.op_type for node in all_nodes(ops.get_op("Alif").function(21).node)}
     assert "Scan" in kinds
     assert not kinds & {"ReduceMax", "ReduceMin"}
 
@@ -187,5 +219,72 @@ def test_a_voltage_at_the_threshold_is_reset(level: float) -> None:
     """1, 2 and 1 again, in the loop of 32 bits and in that of 64."""
     x, state = (torch.full((1, 1, 6), level),), torch.zeros(1, 1, dtype=torch.int64)
     decays = (torch.tensor([4096.0]), torch.tensor([0.0]))
-    narrow = run("Cuba", x, decays, (state, state), int(2 * level * SCALE))
-    assert narrow == (level == 1.0)
+    taken = run("Cuba", x, decays, (state, state), int(2 * level * SCALE))
+    assert taken == ("narrow" if level == 1.0 else "wide")
+
+
+# -- products in float32 -----------------------------------------------------------------------
+
+NEURONS = 3000  # more than from which on it is worth it
+
+
+def many(x: float, *, kept: tuple[int, int], steps: int, threshold: int, spread: float = 0.0,
+         neurons: int = NEURONS) -> str:  # fmt: skip
+    """The loop that many neurons take under currents of about a size, decays given as 1 - decay."""
+    generator = torch.Generator().manual_seed(0)
+    noise = spread * (2 * torch.rand(1, neurons, steps, generator=generator) - 1)
+    decays = tuple(torch.tensor([4096.0 - k]) for k in kept)
+    state = torch.zeros(1, neurons, dtype=torch.int64)
+    return run(
+        "Cuba", (torch.full((1, neurons, steps), x) + noise,), decays, (state, state), threshold
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "loop"),
+    [
+        ((3072, 3840), "short"),  # 3/4 and 15/16
+        ((3072, 3841), "narrow"),  # 3841 / 4096 has twelve bits
+        ((3073, 3840), "narrow"),
+        ((0, 3968), "short"),  # a current that decays at once, 31/32
+        ((0, 4096), "short"),  # and a voltage that stays
+    ],
+)
+def test_decays_of_few_bits_are_multiplied_in_float32(kept: tuple[int, int], loop: str) -> None:
+    assert many(0.5, kept=kept, steps=30, threshold=8 * SCALE, spread=4.0) == loop
+
+
+def test_few_neurons_are_not_worth_the_question() -> None:
+    assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2048) == "narrow"
+    assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2049) == "short"
+
+
+def fallen(units: int, steps: int) -> int:
+    """The voltage after steps of a current of so many units, of which nothing is kept."""
+    voltage = 0
+    for _ in range(steps):
+        voltage = -(-voltage * 3840 // 4096) - units
+    return voltage
+
+
+def test_a_voltage_that_falls_too_low_is_noticed() -> None:
+    """No bound tells, the loop itself does: the largest fall that is exact, and one unit more."""
+    steps = 60
+    units = max(n for n in range(60_000, 80_000) if -fallen(n, steps) * 15 < SHORT)
+    assert -fallen(units + 1, steps) * 15 >= SHORT
+    for fall, loop in ((units, "short"), (units + 1, "narrow")):
+        taken = many(-fall / SCALE, kept=(0, 3840), steps=steps, threshold=SCALE)
+        assert taken == loop
+
+
+@pytest.mark.parametrize("threshold", [SHORT // 15 - SCALE, SHORT // 15 + SCALE, NO_THRESHOLD])
+def test_a_threshold_that_no_float32_reaches_is_not_tried(threshold: int) -> None:
+    taken = many(0.5, kept=(0, 3840), steps=20, threshold=threshold)
+    assert taken == ("short" if threshold < SHORT // 15 else "narrow")
+
+
+def test_a_state_that_starts_high_is_not_tried() -> None:
+    decays, x = (torch.tensor([4096.0]), torch.tensor([256.0])), torch.zeros(1, NEURONS, 3)
+    for start, loop in ((SHORT // 15, "short"), (SHORT // 15 + 1, "narrow")):
+        states = torch.zeros(1, NEURONS, dtype=torch.int64), torch.full((1, NEURONS), -start)
+        assert run("Cuba", (x,), decays, states, SCALE) == loop

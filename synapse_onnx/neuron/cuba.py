@@ -45,6 +45,10 @@ class Cuba(Equation):
     states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
     traces = ("current", "voltage")
     biased = True
+    products: ClassVar[Mapping[str, str]] = {
+        "current": "current_decay",
+        "voltage": "voltage_decay",
+    }
     fires = ("voltage",)
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,10 +59,16 @@ class Cuba(Equation):
         after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
         return after, {"current": u, "voltage": v}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> Any:
+    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
         """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
         u = r.filtered(s.current, x.x, p.current_decay)
-        return r.filtered(s.voltage, u + p.bias if hasattr(p, "bias") else u, p.voltage_decay)
+        drive = u + p.bias if hasattr(p, "bias") else u
+        bounds = {"current": u, "voltage": r.filtered(s.voltage, drive, p.voltage_decay)}
+        return {**bounds, "drive": drive}
+
+    def above(self, r: Any, bounds: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A voltage that stays is below the threshold, and the drive is added to it."""
+        return {"voltage": r.larger(c.threshold, s.voltage) + bounds["drive"]}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the threshold."""

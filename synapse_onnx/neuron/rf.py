@@ -43,9 +43,10 @@ class Rf(Equation):
         after = {"real": real, "imag": imag}
         return after, {**after, "crossed": crossed}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> Any:
+    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
         """The state is never reset."""
-        return _resonator.reach(r, x, p, s)
+        length = _resonator.reach(r, x, p, s)
+        return {"real": length, "imag": length}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the phase passed zero and the real part reaches the threshold."""

@@ -17,12 +17,14 @@ the integer (:class:`Dual`), and on names (:class:`Text`), which writes the body
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +59,11 @@ _LITERALS = {_FLOAT: "float", _INT32: "int32", _INT64: "int64", _DOUBLE: "double
 
 #: states below this are computed in 32 bits: half of what float32 holds exactly
 _NARROW_LIMIT = 1 << 23
+
+#: products below this, in units of the last bit of their decay, are exact in float32; a loop that
+#: takes them so is tried where the bound of its states is this many times as large at the most, and
+#: where there are more neurons than this
+_SHORT_LIMIT, _SHORT_TRY, _SHORT_NEURONS = 1 << 24, 4, 1 << 11
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,8 @@ class Equation(ABC):
         biased: whether its step has a place for Loihi's bias.
         regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.
+        products: state -> the parameter that it alone is multiplied with, of an equation whose
+            fractions often have few bits, as 15/16 has: it may have a loop in :class:`Short`.
     """
 
     name: ClassVar[str]
@@ -127,6 +136,7 @@ class Equation(ABC):
     biased: ClassVar[bool] = False
     regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
+    products: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,10 +159,11 @@ class Equation(ABC):
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> Any:
-        """Bound every state and variable of a whole sequence; overridden where a bound is known.
+    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
+        """Bound every state of a whole sequence, by name; overridden where bounds are known.
 
-        Below 2**23 the ONNX body takes its loop in 32 bits, which gives the same integers.
+        They hold for the variables, too. Below 2**23 the ONNX body takes its loop in 32 bits,
+        which gives the same integers.
 
         Args:
             r: ``filtered(start, drive, kept)`` bounds y[t] = kept y[t-1] + drive[t],
@@ -162,6 +173,17 @@ class Equation(ABC):
             s: bounds of the states that the sequence starts from, by name.
         """
         raise NotImplementedError
+
+    def above(self, r: Any, bounds: Any, s: Any, c: Any) -> dict[str, Any]:
+        """Bound from above, by name, the variables of states that resets keep low.
+
+        Args:
+            r: as in :meth:`reach`.
+            bounds: what :meth:`reach` returns.
+            s: bounds of the states that the sequence starts from, by name.
+            c: constants, by name.
+        """
+        return {}
 
     def table(self, regime: str) -> tuple[Parameter, ...]:
         """Return the parameters in a regime."""
@@ -491,6 +513,8 @@ class _Name:
 
     def __init__(self, text: Text, name: str, kind: int) -> None:
         self.text, self.name, self.kind = text, name, kind
+        #: whether it is written as its opposite
+        self.opposite = False
 
     def __add__(self, other: Any) -> _Name:
         return self.text.operation("Add", self, other)
@@ -525,12 +549,16 @@ class Text:
         self.before: list[str] = []
         self.lines = self.before
         self.inside = False
+        #: whether the loop gives spikes, 0 or 1, instead of the variables that they follow from
+        self.bits = False
         #: what names begin with that are no statement's own
         self.scope = ""
         self._count = 0
         self._numbers: dict[tuple[int, float], _Name] = {}
         #: name of "value >= limit" -> (value, limit)
         self._reached: dict[str, tuple[Any, ...]] = {}
+        #: calls within the loop -> their value: none is written twice there
+        self.calls: dict[str, _Name] = {}
 
     def name(self, name: str, kind: int | None = None) -> _Name:
         return _Name(self, name, self.kind if kind is None else kind)
@@ -541,9 +569,13 @@ class Text:
 
     def write(self, call: str, kind: int, stem: str = "v") -> _Name:
         """Write one statement and return its value."""
-        name = self.fresh(stem)
-        self.lines.append(f"{name} = {call}")
-        return self.name(name, kind)
+        if self.inside and call in self.calls:
+            return self.calls[call]
+        value = self.name(self.fresh(stem), kind)
+        self.lines.append(f"{value.name} = {call}")
+        if self.inside:
+            self.calls[call] = value
+        return value
 
     def operation(self, operator: str, *values: Any, kind: int | None = None) -> _Name:
         """Write an operation; numbers among the values become constants before the loop."""
@@ -567,11 +599,27 @@ class Text:
             self._numbers[key] = self.name(name, kind)
         return self._numbers[key]
 
+    def choice(
+        self, condition: str, count: int, yes: tuple[str, list[str]], no: tuple[str, list[str]]
+    ) -> list[str]:
+        """Write an If with a number of results; a branch is its statements and its results."""
+        chosen = [self.fresh("chosen") for _ in range(count)]
+        branches = ",\n".join(
+            f"{kind}_branch = {self.fresh(kind)} () => ({', '.join(names)}) {{\n{lines}\n}}"
+            for kind, (lines, names) in (("then", yes), ("else", no))
+        )
+        self.lines.append(f"{', '.join(chosen)} = If({condition}) <\n{branches}\n>")
+        return chosen
+
     def cast(self, value: _Name, kind: int) -> _Name:
         return value if value.kind == kind else self.write(f"Cast<to = {kind}>({value.name})", kind)
 
     def take(self, x: _Name) -> _Name:
-        return x if self.kind == _FLOAT else self.cast(x * self.name("scale_f", _FLOAT), _INT64)
+        return x if self.kind == _FLOAT else self.whole(x * self.name("scale_f", _FLOAT))
+
+    def whole(self, x: _Name) -> _Name:
+        """Cut a current in the unit of the states down to what states are: integers, or floats."""
+        return self.cast(x, self.kind)
 
     def give(self, state: _Name) -> _Name:
         if state.kind == _FLOAT:
@@ -599,7 +647,11 @@ class Text:
         if self.kind == _FLOAT or compared is None or isinstance(value, _Name) or value != 0:
             return self.where(condition, value, state)
         # integers: a product with 0 or 1 is much faster than ONNX Runtime's Where
-        return self.cast(self.operation("Less", *compared, kind=_BOOL), state.kind) * state
+        return self.kept(self.operation("Less", *compared, kind=_BOOL), state)
+
+    def kept(self, below: _Name, state: _Name) -> _Name:
+        """Return a state where a condition holds, and zero elsewhere."""
+        return self.cast(below, state.kind) * state
 
     def biased(self, value: _Name, p: Any) -> _Name:
         return value + p.bias if self.loihi else value
@@ -620,6 +672,8 @@ class Text:
 
     def spike(self, fired: _Name, voltage: _Name, limit: Any) -> _Name:
         del limit  # it shapes the gradient alone
+        if self.inside and self.bits:
+            return self._bit(fired)
         zero = self.number(0, _FLOAT)
         if self.inside:  # a choice costs less there than a subgraph
             height = self.where(fired, self.give(voltage), zero)
@@ -635,6 +689,17 @@ class Text:
             _FLOAT,
         )
 
+    def _bit(self, fired: _Name) -> _Name:
+        """Return a condition as 0 or 1, or its opposite where a reset has that already."""
+        compared = self._reached.get(fired.name, ())
+        names = [(v if isinstance(v, _Name) else self.number(v, self.kind)).name for v in compared]
+        below = self.calls.get(f"Less({', '.join(names)})")
+        bit = fired if below is None else below
+        bit = self.calls.get(f"Cast<to = {_FLOAT}>({bit.name})", bit)
+        result = self.name(bit.name, bit.kind)
+        result.opposite = below is not None
+        return result
+
     def phase_spike(self, fired: _Name, real: _Name, imag: _Name, limit: Any) -> _Name:
         del imag
         return self.spike(fired, real, limit)
@@ -647,14 +712,18 @@ class Narrow(Text):
     zero: ONNX Runtime's integer Div, one division an element, takes several times as long.
     """
 
+    #: type of the products with a decay
+    product = _DOUBLE
+    prefix = "narrow_"
+
     def __init__(self, before: list[str]) -> None:
         super().__init__(_INT32)
         self.before = before
         self.lines = []
-        self.scope = "narrow_"
+        self.scope = self.prefix
 
     def fresh(self, stem: str) -> str:
-        return super().fresh(f"narrow_{stem}")
+        return super().fresh(f"{self.prefix}{stem}")
 
     def narrowed(self, value: _Name) -> _Name:
         """Bring a level from int64 to int32; what no state reaches stays so."""
@@ -662,22 +731,31 @@ class Narrow(Text):
         return self.cast(self.write(f"Min({value.name}, {most.name})", _INT64), _INT32)
 
     def fraction(self, value: _Name) -> _Name:
-        """Bring a fraction from int64 in 4096ths to float64."""
-        return self.cast(value, _DOUBLE) * self.number(1 / DECAY_ONE, _DOUBLE)
-
-    def take(self, x: _Name) -> _Name:
-        if x.kind == _INT32:  # taken before the choice already
-            return x
-        return self.cast(x * self.name("scale_f", _FLOAT), _INT32)
+        """Bring a fraction from int64 in 4096ths to the type of the products."""
+        return self.cast(value, self.product) * self.number(1 / DECAY_ONE, self.product)
 
     def scaled(self, state: _Name, factor: _Name) -> _Name:
-        return self.cast(self.cast(state, _DOUBLE) * factor, _INT32)
+        return self.cast(self.cast(state, self.product) * factor, _INT32)
 
     def through_float(self, state: _Name) -> _Name:
         return state
 
     def biased(self, value: _Name, p: Any) -> _Name:
         return value + p.bias if hasattr(p, "bias") else value
+
+
+class Short(Narrow):
+    """:class:`Narrow` for fractions of few bits, whose products are exact in float32.
+
+    ONNX Runtime's casts from integers to float32 take a third of those to float64; a state that is
+    reset stays in float32.
+    """
+
+    product = _FLOAT
+    prefix = "short_"
+
+    def kept(self, below: _Name, state: _Name) -> _Name:
+        return self.cast(below, _FLOAT) * self.cast(state, _FLOAT)
 
 
 class Reach:
@@ -695,8 +773,17 @@ class Reach:
             self._steps = self.text.cast(scalar, _DOUBLE)
         return self._steps
 
+    def finite(self, values: Sequence[_Name]) -> _Name:
+        """Whether float tensors hold neither NaN, which a maximum may overlook, nor infinity."""
+        most = self.text.number(3e38, _FLOAT)
+        sums = [
+            self.text.write(f"ReduceSumSquare<keepdims = 0>({value.name})", _FLOAT) < most
+            for value in values
+        ]
+        return functools.reduce(operator.and_, sums)
+
     def largest(self, value: _Name) -> _Name:
-        """Bound |value|, an integer tensor."""
+        """Bound |value|, a tensor."""
         # extremes first: the least integer has no absolute value
         ends = [
             self.text.cast(
@@ -705,6 +792,10 @@ class Reach:
             for kind in ("ReduceMax", "ReduceMin")
         ]
         return self.text.operation("Max", ends[0], 0 - ends[1])
+
+    def larger(self, *values: _Name) -> _Name:
+        """Return the largest of several bounds, and of zero."""
+        return self.text.operation("Max", *values, 0)
 
     def length(self, real: _Name, imag: _Name) -> _Name:
         """Bound |real + i imag| from bounds of its parts."""
@@ -722,6 +813,14 @@ class Reach:
         memory = text.operation("Div", text.number(DECAY_ONE, _DOUBLE), least)
         grows = text.cast(lost < text.number(0, _DOUBLE), _DOUBLE)
         return start + drive * text.operation("Min", self.steps, memory) + grows * 2.0**60
+
+    def odd_part(self, fraction: _Name) -> _Name:
+        """Bound a fraction in 4096ths, an integer tensor, without the zeros at its bits' end."""
+        text = self.text
+        # the last bit of n that is set is n & -n; of zero there is none
+        last = text.operation("BitwiseAnd", fraction, 0 - fraction)
+        unit = text.operation("Max", last, 1)
+        return text.operation("Max", self.largest(text.operation("Div", fraction, unit)), 1)
 
 
 # -- running an equation on tensors -------------------------------------------------------------
@@ -906,6 +1005,7 @@ class Form:
                 samples=self.samples,
                 doc=self.doc,
                 exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
+                spikes=self.kind != "dynamics",
             )
         )
 
@@ -950,8 +1050,20 @@ class Form:
         recurrent = self.kind == "recurrent"
         inputs = [a.name(name, _FLOAT) for name in e.currents]
         fed = [self._feedback(a, name) for name in e.currents] if recurrent else []
-        guarded = self._guarded(a, inputs, states, p, c) if self.fixed and not recurrent else None
-        found = guarded or self._over_time(a, inputs, states, p, c, fed)
+        if recurrent:
+            found = self._over_time(a, inputs, states, p, c, fed)
+        else:
+            loops = self._loops(a, inputs, states, p, c)
+            if self.kind == "spikes":
+
+                def in_bits() -> list[str]:
+                    a.bits = True
+                    return loops()
+
+                numbers = _branch(a, loops)
+                found = a.choice("is_graded", len(self.outputs), numbers, _branch(a, in_bits))
+            else:
+                found = loops()
         for name, value in zip(self.outputs, found, strict=True):
             a.lines.append(f"{name} = Identity({value})")
         return "\n".join(a.before)
@@ -961,10 +1073,35 @@ class Form:
         p: Mapping[str, _Name], c: SimpleNamespace, fed: Sequence[tuple[str, _Name]] = (),
     ) -> list[str]:  # fmt: skip
         """Write the loop over time and what follows it; return the names of the op's outputs."""
+        traces, last = self._loop(a, inputs, states, p, c, fed)
+        return [*self._behind(a, traces, c), *(state.name for state in last)]
+
+    def _behind(self, a: Text, traces: Sequence[_Name], c: SimpleNamespace) -> list[str]:
+        """Write what follows the loop over time; return the names of the op's sequences."""
+        if a.bits:
+            (bits,) = traces
+            if bits.kind == _FLOAT:
+                return [(1 - bits if bits.opposite else bits).name]
+            fired = a.write(f"Not({bits.name})", _BOOL) if bits.opposite else bits
+            return [a.cast(fired, _FLOAT).name]
+        if self.kind == "spikes":
+            named = dict(zip(self.e.fires, traces, strict=True))
+            return [self.e.fire(a, SimpleNamespace(**named), c).name]
+        return [a.give(trace).name for trace in traces]
+
+    def _loop(
+        self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
+        p: Mapping[str, _Name], c: SimpleNamespace, fed: Sequence[tuple[str, _Name]] = (),
+        watched: Mapping[str, _Name] = MappingProxyType({}),
+    ) -> tuple[list[_Name], list[_Name]]:  # fmt: skip
+        """Write the loop over time; return its traces and the last states.
+
+        Behind the states come the least values of the watched variables, from those given on.
+        """
         e, recurrent, outer = self.e, self.kind == "recurrent", a.lines
         if not recurrent:
-            inputs = [a.take(x) for x in inputs]
-        a.lines, a.inside = [], True
+            inputs = [a.whole(x) for x in inputs]
+        a.lines, a.inside, a.calls = [], True, {}
         x = {
             name: a.name(f"{a.scope}{name}_t", value.kind)
             for name, value in zip(e.currents, inputs, strict=True)
@@ -975,91 +1112,216 @@ class Form:
                 name: a.take(x[name] + a.write(f"MatMul(spikes_before, {matrix})", _FLOAT) * step)
                 for name, (matrix, step) in zip(e.currents, fed, strict=True)
             }
-        before = {name: a.name(f"{a.scope}{name}_before") for name in self.states}
+        before = {
+            name: a.name(f"{a.scope}{name}_before", state.kind)
+            for name, state in zip(self.states, states, strict=True)
+        }
         now = [SimpleNamespace(**values) for values in (x, p, before)]
         after, variables = e.step(a, now[0], now[1], now[2], c)
         if recurrent:
             s = e.fire(a, SimpleNamespace(**variables), c)
             carried, wanted = [s], [s]
+        elif a.bits:
+            carried, wanted = [], [e.fire(a, SimpleNamespace(**variables), c)]
         else:
             carried = []
             wanted = [variables[name] for name in (e.fires if self.kind == "spikes" else e.traces)]
+        lowest = {
+            name: a.operation("Min", a.name(f"least_{name}_before", value.kind), variables[name])
+            for name, value in watched.items()
+        }
         results: list[str] = []
-        for value in (*carried, *(after[name] for name in self.states), *wanted):
+        kept = (*carried, *(after[name] for name in self.states), *lowest.values())
+        for value in (*kept, *wanted):
             # each output of the loop is a value of its own, made within it
             made = any(line.startswith(f"{value.name} = ") for line in a.lines)
             if made and value.name not in results:
                 results.append(value.name)
             else:
-                results.append(a.write(f"Identity({value.name})", value.kind).name)
+                results.append(a.fresh("v"))
+                a.lines.append(f"{results[-1]} = Identity({value.name})")
         loop = "\n".join(_needed(a.lines, results))
         a.lines, a.inside = outer, False
         traces = [a.name(a.fresh("trace"), value.kind) for value in wanted]
-        last = [f"{a.scope}final_{name}" for name in (*self.carried, *self.states)]
+        for trace, value in zip(traces, wanted, strict=True):
+            trace.opposite = value.opposite
+        names = (*self.carried, *self.states, *(f"least_{name}" for name in watched))
+        last = [
+            a.name(f"{a.scope}final_{name}", value.kind)
+            for name, value in zip(names, kept, strict=True)
+        ]
         ins = [f"{name}_before" for name in self.carried]
-        ins += [*(value.name for value in before.values()), *taken]
-        feeds = [*self.carried, *(state.name for state in states), *(i.name for i in inputs)]
+        ins += [value.name for value in before.values()]
+        ins += [*(f"least_{name}_before" for name in watched), *taken]
+        feeds = [*self.carried, *(v.name for v in (*states, *watched.values(), *inputs))]
         a.lines.append(
-            f"{', '.join([*last, *(trace.name for trace in traces)])} = "
+            f"{', '.join(value.name for value in (*last, *traces))} = "
             f"Scan<num_scan_inputs = {len(e.currents)},\n"
             f"body = {a.scope}step ({', '.join(ins)}) => ({', '.join(results)}) {{\n{loop}\n}}>"
             f"({', '.join(feeds)})"
         )
-        if self.kind == "spikes":
-            named = dict(zip(e.fires, traces, strict=True))
-            found = [e.fire(a, SimpleNamespace(**named), c)]
-        else:
-            found = [a.give(trace) for trace in traces]
-        return [*(value.name for value in found), *last]
+        return traces, last
 
-    def _guarded(
+    def _loops(
         self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
         p: Mapping[str, _Name], c: SimpleNamespace,
-    ) -> list[str] | None:  # fmt: skip
-        """Write both loops and the choice: in 32 bits where every state is proved to fit.
+    ) -> Callable[[], list[str]]:  # fmt: skip
+        """Return what writes the loop over time and returns the names of the op's outputs.
 
-        The proof is a bound of the states, from the currents of this very call.
+        Where the equation bounds its states, it writes two loops and the choice: in 32 bits where
+        every state is proved to fit, from the currents of this very call.
         """
-        if type(self.e).reach is Equation.reach:
-            return None
+        if self.fixed:
+            inputs = [x * a.name("scale_f", _FLOAT) for x in inputs]
+        if not self.fixed or type(self.e).reach is Equation.reach:
+            return lambda: self._over_time(a, inputs, states, p, c)
         narrow, r = Narrow(a.before), Reach(a)
         a.before.append(f"steps_of_time = Shape<start = 0, end = 1>({inputs[0].name})")
-        small = [narrow.take(x) for x in inputs]
-        a.before.extend(narrow.lines)
         named = [
             SimpleNamespace(**dict(zip(names, map(r.largest, values), strict=True)))
             for names, values in (
-                (self.e.currents, small), (self.parameters, p.values()), (self.states, states),
+                (self.e.currents, inputs), (self.parameters, p.values()), (self.states, states),
             )
         ]  # fmt: skip
-        bound = self.e.reach(r, named[0], named[1], named[2])
-        fits = (bound < a.number(_NARROW_LIMIT, _DOUBLE)).name
-        # the one branch
-        narrow.lines = []
-        start = [narrow.cast(state, _INT32) for state in states]
+        bounds = self.e.reach(r, named[0], named[1], named[2])
+        below = [
+            bound < a.number(_NARROW_LIMIT, _DOUBLE) for bound in dict.fromkeys(bounds.values())
+        ]
+        finite = r.finite(inputs)
+        fits = functools.reduce(operator.and_, [*below, finite])
+
+        def in_32_bits() -> list[str]:
+            narrow.bits = a.bits
+            traces, last = self._loop(narrow, inputs, *self._narrowed(narrow, states, p, c))
+            levels = self._levels(narrow, c)
+            return [*self._behind(narrow, traces, levels), *self._widened(narrow, last)]
+
+        def in_64_bits() -> list[str]:
+            a.scope = "wide_"
+            found = self._over_time(a, inputs, states, p, c)
+            a.scope = ""
+            return found
+
+        def choose() -> list[str]:
+            branches = _branch(narrow, in_32_bits), _branch(a, in_64_bits)
+            return a.choice(fits.name, len(self.outputs), *branches)
+
+        def choose_short() -> list[str]:
+            if not (a.bits and self.e.products):
+                return choose()
+            short, results, held = self._try_short(
+                a, r, bounds, named, finite, inputs, states, p, c
+            )
+            bits, *last = results
+
+            def in_short() -> list[str]:
+                return [*self._behind(short, [bits], c), *self._widened(short, last)]
+
+            branches = _branch(short, in_short), _branch(a, choose)
+            return a.choice(held, len(self.outputs), *branches)
+
+        return choose_short
+
+    def _try_short(
+        self, a: Text, r: Reach, bounds: Mapping[str, _Name], named: Sequence[SimpleNamespace],
+        finite: _Name, inputs: Sequence[_Name], states: Sequence[_Name],
+        p: Mapping[str, _Name], c: SimpleNamespace,
+    ) -> tuple[Short, list[_Name], str]:  # fmt: skip
+        """Write the loop in :class:`Short`, which is run where it is likely to be exact.
+
+        Bounds prove it for some products. Of a state that resets keep low they know how high it
+        rises, and not well how low it falls: the loop itself tells. Up to the first product that
+        is not exact all states are right, the one that is multiplied there among them.
+
+        Returns:
+            The arithmetic, spikes and last states, and the name of the condition that they hold.
+        """
+        short, limit = Short(a.before), a.number(_SHORT_LIMIT, _DOUBLE)
+        odd = {name: r.odd_part(p[q]) for name, q in self.e.products.items()}
+        levels = {name: a.cast(value, _DOUBLE) for name, value in vars(c).items()}
+        above = self.e.above(r, bounds, named[2], SimpleNamespace(**levels))
+
+        def is_likely() -> list[str]:
+            likely = [finite]
+            for name, unit in odd.items():
+                if name in above:
+                    likely.append(above[name] * unit < limit)
+                    likely.append(getattr(named[2], name) * unit < limit)
+                tried = _SHORT_TRY * _SHORT_LIMIT if name in above else _SHORT_LIMIT
+                likely.append(bounds[name] * unit < a.number(tried, _DOUBLE))
+            return [functools.reduce(operator.and_, likely).name]
+
+        def is_not() -> list[str]:
+            return [a.write(f"Cast<to = {_BOOL}>({a.number(0, _INT64).name})", _BOOL).name]
+
+        # few neurons: nothing to win, and streams of single steps would pay for the question
+        size = a.write(f"Size({states[0].name})", _INT64)
+        many = a.operation("Greater", size, _SHORT_NEURONS, kind=_BOOL)
+        (attempt,) = a.choice(many.name, 1, _branch(a, is_likely), _branch(a, is_not))
+        kinds: list[int] = []
+
+        def try_it() -> list[str]:
+            short.bits = True
+            start, parameters, constants = self._narrowed(short, states, p, c)
+            watched = {name: short.cast(states[self.states.index(name)], _INT32) for name in above}
+            traces, last = self._loop(short, inputs, start, parameters, constants, watched=watched)
+            least = last[len(start) :]
+            kinds.extend(value.kind for value in last[: len(start)])
+            seen = Reach(short)
+            holds = [
+                seen.largest(value) * odd[name] < limit
+                for name, value in zip(above, least, strict=True)
+            ]
+            results.extend([traces[0], *last[: len(start)]])
+            return [*(v.name for v in results), functools.reduce(operator.and_, holds).name]
+
+        def leave_it() -> list[str]:
+            short.before.append("nothing = Constant<value_ints = [0]>()")
+            none = short.write(f"Slice({inputs[0].name}, nothing, nothing)", _FLOAT)
+            same = [
+                short.write(f"Cast<to = {kind}>({state.name})", kind)
+                for state, kind in zip(states, kinds, strict=True)
+            ]
+            no = short.write(f"Cast<to = {_BOOL}>({short.number(0, _INT64).name})", _BOOL)
+            return [v.name for v in (none, *same, no)]
+
+        results: list[_Name] = []
+        tried = _branch(short, try_it)
+        *names, held = a.choice(attempt, len(results) + 1, tried, _branch(short, leave_it))
+        found = [short.name(name, value.kind) for name, value in zip(names, results, strict=True)]
+        found[0].opposite = results[0].opposite
+        return short, found, held
+
+    def _narrowed(
+        self, text: Narrow, states: Sequence[_Name], p: Mapping[str, _Name], c: SimpleNamespace
+    ) -> tuple[list[_Name], dict[str, _Name], SimpleNamespace]:
+        """Bring states, parameters and levels to an arithmetic of 32 bits."""
         parameters = {
-            parameter.name: narrow.narrowed(p[parameter.name])
+            parameter.name: text.narrowed(p[parameter.name])
             if parameter.level
-            else narrow.fraction(p[parameter.name])
+            else text.fraction(p[parameter.name])
             for parameter in self.table
         }
-        levels = SimpleNamespace(**{name: narrow.narrowed(v) for name, v in vars(c).items()})
-        found = self._over_time(narrow, small, start, parameters, levels)
-        count = len(self.sequences)
-        last = [narrow.cast(narrow.name(name), _INT64).name for name in found[count:]]
-        fast, fast_outputs = "\n".join(narrow.lines), ", ".join([*found[:count], *last])
-        # the other
-        a.lines, a.scope = [], "wide_"
-        found = self._over_time(a, inputs, states, p, c)
-        wide, wide_outputs = "\n".join(a.lines), ", ".join(found)
-        a.lines, a.scope = a.before, ""
-        chosen = [a.fresh("chosen") for _ in self.outputs]
-        a.lines.append(
-            f"{', '.join(chosen)} = If({fits}) <\n"
-            f"then_branch = in_32_bits () => ({fast_outputs}) {{\n{fast}\n}},\n"
-            f"else_branch = in_64_bits () => ({wide_outputs}) {{\n{wide}\n}}\n>"
-        )
-        return chosen
+        # a step on paper tells in which types the states come out
+        paper = type(text)([])
+        x = SimpleNamespace(**{name: paper.name(name) for name in self.e.currents})
+        s = SimpleNamespace(**{name: paper.name(name) for name in self.states})
+        q = {name: paper.name(name, value.kind) for name, value in parameters.items()}
+        levels = SimpleNamespace(**{name: paper.name(name) for name in self.e.constants})
+        after, _ = self.e.step(paper, x, SimpleNamespace(**q), s, levels)
+        start = [
+            text.cast(state, after[name].kind)
+            for name, state in zip(self.states, states, strict=True)
+        ]
+        return start, parameters, self._levels(text, c)
+
+    def _levels(self, text: Narrow, c: SimpleNamespace) -> SimpleNamespace:
+        """Bring the constants to 32 bits."""
+        return SimpleNamespace(**{name: text.narrowed(value) for name, value in vars(c).items()})
+
+    def _widened(self, text: Narrow, last: Sequence[_Name]) -> list[str]:
+        """Bring the last states to 64 bits."""
+        return [text.cast(state, _INT64).name for state in last]
 
     def _parameters(self, a: Text) -> dict[str, _Name]:
         """Bring the parameters to the shape and the unit of the states, before the loop."""
@@ -1157,6 +1419,14 @@ class Form:
         # a multiply-add of floats rounds once where it is fused, else twice
         rtol = 0.0 if self.fixed else 2e-6
         return [Sample(name, args, rtol) for name, args in calls.items()]
+
+
+def _branch(text: Text, write: Callable[[], list[str]]) -> tuple[str, list[str]]:
+    """Return the statements that ``write`` writes, and the names that it returns."""
+    outer, text.lines = text.lines, []
+    names = write()
+    lines, text.lines = "\n".join(text.lines), outer
+    return lines, names
 
 
 def _needed(lines: Sequence[str], results: Sequence[str]) -> list[str]:

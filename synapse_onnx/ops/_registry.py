@@ -61,6 +61,7 @@ class OpDef:
         exact: whether equal inputs give equal outputs everywhere, to the last bit: True, False
             (sums of floats), or None where it hangs on the sums of the layer (its integers, its
             step, the size of its input).
+        spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
     """
 
     name: str
@@ -73,6 +74,7 @@ class OpDef:
     doc: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     exact: bool | None = False
+    spikes: bool = False
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.

@@ -72,6 +72,8 @@ class Linear:
     geometry: ClassVar[str] = ""
     #: type of each ONNX attribute
     attribute_types: ClassVar[dict[str, Any]] = {}
+    #: ONNX attributes that quantised forms have besides, and what export sets them to
+    quantized_attributes: ClassVar[dict[str, int]] = {}
     #: shape that brings a step an output channel to torch's layout of an output
     step_shape: ClassVar[tuple[int, ...]] = (-1, 1, 1, 1)
 
@@ -121,6 +123,17 @@ class Linear:
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """Return ONNX statements from ``x`` and float weights to outputs, all in one pass."""
         raise NotImplementedError
+
+    def cast_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
+        """Return ONNX statements from ``x`` and weights of any type to outputs in float."""
+        floats = [f"{weight}_f" for weight in weights]
+        # a cast comes first: ONNX Runtime reshapes no int4
+        casts = [f"{weight}_f = Cast<to = 1>({weight})" for weight in weights]
+        return "\n".join([*casts, self.text(floats, outputs)])
+
+    def integer_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
+        """Return the same for integer weights, by sums of integers where that is faster."""
+        return self.cast_text(weights, outputs)
 
     def scale_text(self, total: str, step: str, out: str) -> str:
         """Return ONNX statements for ``out = total * step``, in no way fused into the sum."""
@@ -201,6 +214,8 @@ class _Form:
         x, weights, steps, geometry = self.split(args)
         rank = len(x.shape)
         attributes = self.linear.attributes(x.shape[1], *geometry)
+        if self.quantized:
+            attributes |= self.linear.quantized_attributes
         result = node(self.name, time_first(x), *weights, *steps, **attributes)
         if self.is_complex:
             return tuple(time_last(y, rank) for y in result)
@@ -209,10 +224,11 @@ class _Form:
     def body(self, opset: int) -> str:
         """Return the function body; its operators are the same from opset 18 on."""
         del opset
-        lines = [f"{weight}_f = Cast<to = 1>({weight})" for weight in self.weights]
-        sums = [f"{out}_sum" for out in self.outputs] if self.quantized else self.outputs
-        lines.append(self.linear.text([f"{weight}_f" for weight in self.weights], sums))
-        for out, total, step in zip(self.outputs, sums, self.steps, strict=self.quantized):
+        if not self.quantized:
+            return self.linear.cast_text(self.weights, self.outputs)
+        sums = [f"{out}_sum" for out in self.outputs]
+        lines = [self.linear.integer_text(self.weights, sums)]
+        for out, total, step in zip(self.outputs, sums, self.steps, strict=True):
             lines.append(self.linear.scale_text(total, step, out))
         return "\n".join(lines)
 
@@ -244,6 +260,7 @@ class _Form:
         arguments = [f"Tensor {tensor}" for tensor in tensors]
         arguments += [self.linear.geometry] if self.linear.geometry else []
         returns = "(Tensor, Tensor)" if self.is_complex else "Tensor"
+        added = self.linear.quantized_attributes if self.quantized else ()
         torch_name = _snake(self.name)
         op = torch.library.custom_op(
             f"{TORCH_NAMESPACE}::{torch_name}",
@@ -259,7 +276,10 @@ class _Form:
                 torch_op=getattr(getattr(torch.ops, TORCH_NAMESPACE), torch_name).default,
                 inputs=tensors,
                 outputs=self.outputs,
-                attributes=self.linear.attribute_types,
+                attributes={
+                    **self.linear.attribute_types,
+                    **dict.fromkeys(added, int),
+                },
                 symbolic=self.symbolic,
                 body=self.body,
                 samples=self.samples,

@@ -6,11 +6,15 @@ y[n, o, t] = sum_c weight[o, c] * x[n, c, t]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from synapse_onnx.ops._synapse import ConvolutionArgs, Linear, register_forms, seeded, spikes
+
+#: outputs from which a product of integers is faster than one of floats: with the casts to them,
+#: and with a look at every input as well (``python -m benchmarks dense``)
+_WORTH_CASTS, _WORTH_A_LOOK = 32, 128
 
 
 class Dense(Linear):
@@ -18,6 +22,7 @@ class Dense(Linear):
 
     name = "Dense"
     step_shape = (-1, 1)
+    quantized_attributes: ClassVar[dict[str, int]] = {"integers": 1, "spikes": 0}
 
     def images(self, x: Tensor) -> Tensor:
         """(N, C, T) -> (N, C, 1, 1, T)."""
@@ -50,15 +55,73 @@ class Dense(Linear):
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """One product over all time steps: (T, N, C) x (C, O) -> (T, N, O)."""
-        lines = [f"{w}_2 = Flatten<axis = 1>({w})" for w in weights]
-        if len(weights) == 1:
-            lines.append(f"matrix = Transpose<perm = [1, 0]>({weights[0]}_2)")
-            lines.append(f"{outputs[0]} = MatMul(x, matrix)")
-        else:
-            lines.append(f"rows = Concat<axis = 0>({', '.join(f'{w}_2' for w in weights)})")
-            lines.append("matrix = Transpose<perm = [1, 0]>(rows)")
-            lines.append("pair = MatMul(x, matrix)")
-            lines.append(f"{', '.join(outputs)} = Split<axis = -1, num_outputs = 2>(pair)")
+        return "\n".join([*_matrix(weights), *_split("MatMul(x, matrix)", outputs)])
+
+    def integer_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
+        """The same product of uint8 and int8 where it is exact and faster.
+
+        Inputs of 0 to 127 with weights of 8 bits are exact on every CPU: without VNNI a pair of
+        products is added in 16 bits, and 2 * 127 * 128 fits. Weights are known when a file is
+        loaded, where ONNX Runtime settles what follows from them. Inputs are spikes by
+        construction (the attribute ``spikes``), or are looked at at every call. Few outputs are
+        not worth the look, or not even the casts; ``integers = 0`` asks for floats.
+        """
+        total = "total" if len(outputs) == 2 else outputs[0]
+        floats = [f"{weight}_f" for weight in weights]
+        lines = [
+            *(f"{weight}_f = Cast<to = 1>({weight})" for weight in weights),
+            *_matrix(floats),
+            "low = Constant<value_float = -128.0>()",
+            "high = Constant<value_float = 127.0>()",
+            "zero = Constant<value_float = 0.0>()",
+            "clipped = Clip(matrix, low, high)",
+            "bytes = Cast<to = 3>(clipped)",
+            "beyond = Sub(matrix, clipped)",
+            "excess = ReduceL1<keepdims = 0>(beyond)",
+            "narrow = LessOrEqual(excess, zero)",
+            "integers_i = Constant<value_int: int = @integers>()",
+            "integers_b = Cast<to = 9>(integers_i)",
+            "spikes_i = Constant<value_int: int = @spikes>()",
+            "spikes_b = Cast<to = 9>(spikes_i)",
+            "width_1 = Shape<start = 1>(matrix)",
+            "width = Squeeze(width_1)",
+            f"some = Constant<value_int = {_WORTH_CASTS}>()",
+            f"many = Constant<value_int = {_WORTH_A_LOOK}>()",
+            "worth_casts = GreaterOrEqual(width, some)",
+            "worth_a_look = GreaterOrEqual(width, many)",
+            "possible = And(narrow, integers_b)",
+            "looked_at = And(possible, worth_a_look)",
+            "of_spikes = And(possible, spikes_b)",
+            "direct = And(of_spikes, worth_casts)",
+            "indirect = Not(direct)",
+            "look = And(looked_at, indirect)",
+            # one If behind the other: ONNX Runtime 1.32 crashes where it settles one in another
+            "exact = If(look) <",
+            "then_branch = at_inputs () => (all_equal) {",
+            "least = CastLike(zero, x)",
+            "most = CastLike(high, x)",
+            "between = Clip(x, least, most)",
+            "levels = Cast<to = 2>(between)",
+            "again = CastLike(levels, x)",
+            "equal = Equal(again, x)",
+            "equal_8 = Cast<to = 2>(equal)",
+            "all_8 = ReduceMin<keepdims = 0>(equal_8)",
+            "all_equal = Cast<to = 9>(all_8)",
+            "},",
+            "else_branch = at_none () => (known) { known = Identity(direct) }>",
+            f"{total} = If(exact) <",
+            "then_branch = of_integers () => (sum_f) {",
+            "x_8 = Cast<to = 2>(x)",
+            "sum_32 = MatMulInteger(x_8, bytes)",
+            "sum_f = Cast<to = 1>(sum_32)",
+            "},",
+            "else_branch = of_floats () => (sum_of_floats) {",
+            "x_f = Cast<to = 1>(x)",
+            "sum_of_floats = MatMul(x_f, matrix)",
+            "}>",
+        ]
+        if len(outputs) == 2:
+            lines += _split(total, outputs)
         return "\n".join(lines)
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:
@@ -71,6 +134,25 @@ class Dense(Linear):
             ("image", spikes(3, 2, 12, 4), draw(3, 2, 3, 2, 1), ()),
             ("one-neuron", spikes(2, 1, 1, 1), draw(1, 1, 1, 1, 1), ()),
         ]
+
+
+def _matrix(weights: Sequence[str]) -> list[str]:
+    """ONNX statements for ``matrix`` (C, O): the float weights of all outputs."""
+    lines = [f"{w}_2 = Flatten<axis = 1>({w})" for w in weights]
+    rows = f"{weights[0]}_2"
+    if len(weights) == 2:
+        rows = "rows"
+        lines.append(f"rows = Concat<axis = 0>({', '.join(f'{w}_2' for w in weights)})")
+    return [*lines, f"matrix = Transpose<perm = [1, 0]>({rows})"]
+
+
+def _split(product: str, outputs: Sequence[str]) -> list[str]:
+    """ONNX statements that give a product to its output, or halves of it to two."""
+    if len(outputs) == 1:
+        return [f"{outputs[0]} = {product}"]
+    pair = ["pair = " + product] if "(" in product else []
+    name = "pair" if pair else product
+    return [*pair, f"{', '.join(outputs)} = Split<axis = -1, num_outputs = 2>({name})"]
 
 
 OPS = register_forms(Dense(), __doc__)

@@ -91,5 +91,6 @@ OP = register(
         samples=_samples,
         doc=" ".join(__doc__.split()),
         exact=True,
+        spikes=True,
     )
 )

@@ -10,13 +10,20 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from synapse_onnx.passes import cancel_transposes, clean_up, name_after_modules, store_int4
+from synapse_onnx.passes import (
+    cancel_transposes,
+    clean_up,
+    mark_spikes,
+    name_after_modules,
+    store_int4,
+)
 
 __all__ = ["LOWERING", "lower"]
 
 LOWERING: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
     ("cancel_transposes", cancel_transposes.run),
     ("clean_up", clean_up.run),
+    ("mark_spikes", mark_spikes.run),
     ("store_int4", store_int4.run),
     ("name_after_modules", name_after_modules.run),
 )
