@@ -40,7 +40,7 @@ import synapse_onnx
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import has_time
+from synapse_onnx.layout import LAYOUTS, axes_of, time_last
 
 if TYPE_CHECKING:
     import onnx
@@ -531,6 +531,11 @@ def _dtype(kind: str) -> Any:
     return onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind.upper()))
 
 
+def _time_last(shape: list[int | str], layout: str) -> list[int | str]:
+    """Bring the shape of an input to torch's layout."""
+    return [*shape[1:], shape[0]] if axes_of(layout, len(shape))[1] == 0 else shape
+
+
 def _concrete(name: str, shape: Sequence[int | str], samples: int, steps: int) -> list[int]:
     """Choose sizes for the open axes: batch first, time last where there are three or more."""
     sizes: list[int] = []
@@ -813,6 +818,20 @@ A network with two inputs, 64 channels and 3 images of 32x32
     is_flag=True,
     help="Make every state an input and an output, so that a sequence may come in chunks.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="NCT",
+    show_default=True,
+    help="Inputs and outputs of the file: time last, as in torch, or first, (T, N, C[, H, W]).",
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(("float32", "uint8")),
+    default="float32",
+    show_default=True,
+    help="Type of the file's inputs; uint8 for spikes and counts up to 255.",
+)
 def export(
     source: str,
     output: str,
@@ -823,6 +842,8 @@ def export(
     steps: int,
     static: bool,
     streaming: bool,
+    layout: str,
+    input_type: str,
 ) -> None:
     """Compile a torch network to one ONNX file.
 
@@ -849,7 +870,14 @@ def export(
     try:
         with _users_forward(source):
             model = synapse_onnx.export(
-                module, tensors, output, streaming=streaming, dynamic=not static, opset=opset
+                module,
+                tensors,
+                output,
+                streaming=streaming,
+                dynamic=not static,
+                layout=layout,
+                opset=opset,
+                input_type=input_type,
             )
     except ExportError as error:  # its advice is for callers from Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
@@ -965,14 +993,21 @@ def verify(
     proto = load_model(model)
     expected = _inputs(proto)
     kinds = [_dtype(kind) for kind, _ in expected.values()]
+    metadata = _read_metadata(proto)
+    if metadata is not None and metadata.input_type == "uint8":
+        kinds = [np.dtype(np.float32)] * len(kinds)  # as the module takes them
+    layout = metadata.layout if metadata else "NCT"
     if inputs:
         arrays = _read_arrays(inputs, list(expected))
         arrays = [
-            np.ascontiguousarray(array, dtype=kind)
+            np.ascontiguousarray(time_last(array, layout), dtype=kind)
             for array, kind in zip(arrays, kinds, strict=True)
         ]
     else:
-        sizes = [_concrete(name, shape, samples, steps) for name, (_, shape) in expected.items()]
+        sizes = [
+            _concrete(name, _time_last(shape, layout), samples, steps)
+            for name, (_, shape) in expected.items()
+        ]
         arrays = _random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
     module = _load(source, weights, settings)
     _match_arguments(module, arrays, source, "it is not the network that the model was made from")
@@ -1017,25 +1052,33 @@ def _streamed(
             "--chunk, --restore and --save"
         )
     first = arrays[0]
-    stream = session.stream(int(first.shape[0]) if first.ndim else 1)
+    batch, _ = axes_of(session.layout, first.ndim)
+    stream = session.stream(int(first.shape[batch]) if first.ndim else 1)
     if restore is not None:
         stream.restore(restore)
-    steps = (
-        max(array.shape[-1] for array in arrays if has_time(array.ndim))
-        if any(has_time(array.ndim) for array in arrays)
-        else 1
+    times = [axes_of(session.layout, array.ndim)[1] for array in arrays]
+    steps = max(
+        (a.shape[t] for a, t in zip(arrays, times, strict=True) if t is not None), default=1
     )
     parts = []
     for begin in range(0, steps, chunk or steps):
-        end = begin + (chunk or steps)
-        parts.append(stream.run(*(a[..., begin:end] if has_time(a.ndim) else a for a in arrays)))
+        taken = slice(begin, begin + (chunk or steps))
+        parts.append(
+            stream.run(
+                *(
+                    a if t is None else a[taken] if t == 0 else a[..., taken]
+                    for a, t in zip(arrays, times, strict=True)
+                )
+            )
+        )
     if save is None:
         parts.append(stream.flush())
     else:
         stream.save(save)
+    axis = 0 if session.layout == "TNC" else -1
     if len(session.outputs) == 1:
-        return np.concatenate(parts, axis=-1)
-    return tuple(np.concatenate(group, axis=-1) for group in zip(*parts, strict=True))
+        return np.concatenate(parts, axis=axis)
+    return tuple(np.concatenate(group, axis=axis) for group in zip(*parts, strict=True))
 
 
 @main.command(
@@ -1161,6 +1204,7 @@ def inspect(model: str, as_json: bool) -> None:
             "exact": list(metadata.exact) if metadata else [],
             "streaming": metadata.streaming if metadata else False,
             "chunk": metadata.chunk if metadata else 1,
+            "layout": metadata.layout if metadata else None,
             "states": [dict(state) for state in states],
             "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
             "notes": notes,
@@ -1178,6 +1222,8 @@ def inspect(model: str, as_json: bool) -> None:
     }
     if metadata:
         facts["regime"] = metadata.regime
+        if metadata.layout == "TNC":
+            facts["layout"] = "TNC, time first"
         if metadata.streaming:
             facts["streaming"] = "yes" + (
                 f", in multiples of {metadata.chunk} time steps" if metadata.chunk > 1 else ""

@@ -19,20 +19,24 @@ from torch import Tensor, nn
 
 from synapse_onnx._version import __version__
 from synapse_onnx.arguments import Arguments
+from synapse_onnx.border import take_bytes, turn_time_first
 from synapse_onnx.errors import ExportError, InputError, SynapseError
 from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
-from synapse_onnx.layout import has_time
+from synapse_onnx.layout import LAYOUTS, has_time
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
 from synapse_onnx.passes import lower
 from synapse_onnx.streaming import Streamed
 
-__all__ = ["OPSETS", "export"]
+__all__ = ["INPUT_TYPES", "OPSETS", "export"]
 
 #: opsets that can be asked for: int4 needs 21; 24 is the newest that torch's exporter writes
 OPSETS = range(21, 25)
+
+#: element types that inputs can have
+INPUT_TYPES = ("float32", "uint8")
 
 
 def export(
@@ -44,6 +48,7 @@ def export(
     dynamic: bool = True,
     layout: str = "NCT",
     opset: int = 21,
+    input_type: str = "float32",
 ) -> onnx.ModelProto:
     """Compile a trained network to an ONNX model of standard operators.
 
@@ -62,8 +67,10 @@ def export(
             keeps them; the metadata name them, with the numbers that they start from.
         dynamic: leave the batch size (first axis) open, and time, the last axis of inputs with
             three or five axes.
-        layout: "NCT": inputs and outputs as the module has them.
+        layout: "NCT": inputs and outputs as the module has them; "TNC": time comes first,
+            (T, N, C[, H, W]), as it does within the graph, which then moves no data about.
         opset: opset of the standard operators, 21 to 24.
+        input_type: "float32", or "uint8" for spikes and counts up to 255, a quarter of the bytes.
 
     Returns:
         The model; an ``onnx.ModelProto``.
@@ -75,8 +82,12 @@ def export(
         ExportError: the module has an operator or a control flow that ONNX cannot express; the
             message names the operator and the path of the module that it stands in.
     """
-    if layout != "NCT":
-        raise InputError(f"export: layout must be 'NCT', got {layout!r}")
+    if layout not in LAYOUTS:
+        raise InputError(f"export: layout must be {' or '.join(LAYOUTS)}, got {layout!r}")
+    if input_type not in INPUT_TYPES:
+        raise InputError(
+            f"export: input_type must be {' or '.join(INPUT_TYPES)}, got {input_type!r}"
+        )
     if opset not in OPSETS:
         raise InputError(f"export: opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     arguments = Arguments.of(module, args, "export")
@@ -86,10 +97,16 @@ def export(
         streamed = _stream(frozen, inputs, dynamic=dynamic) if streaming else None
         graph = _trace(frozen, inputs, streamed, dynamic=dynamic, opset=opset)
     lower(graph)
+    count = 0 if streamed is None else len(streamed.states)
+    data = list(graph.graph.inputs)[: len(inputs)]
+    if layout == "TNC":
+        turn_time_first(graph.graph, data, range(len(graph.graph.outputs) - count))
+    if input_type == "uint8":
+        take_bytes(graph.graph, data)
     # after the passes, which remove copies that only a name needs
     _name_border(graph, streamed)
     model = _bind(ir.to_proto(graph), opset)
-    _describe(model, frozen, streamed, opset)
+    _describe(model, frozen, streamed, opset=opset, layout=layout, input_type=input_type)
     check(model)
     if path is not None:
         data = model.SerializeToString(deterministic=True)
@@ -367,7 +384,13 @@ def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _describe(
-    model: onnx.ModelProto, frozen: nn.Module, streamed: Streamed | None, opset: int
+    model: onnx.ModelProto,
+    frozen: nn.Module,
+    streamed: Streamed | None,
+    *,
+    opset: int,
+    layout: str,
+    input_type: str,
 ) -> None:
     """Write the metadata: layers, regime, states, what is exact, and notes on what is not."""
     layers = [{"path": path, **layer.describe()} for path, layer in deployables(frozen)]
@@ -413,6 +436,8 @@ def _describe(
         regime=regime,
         streaming=streamed is not None,
         chunk=1 if streamed is None else streamed.chunk,
+        layout=layout,
+        input_type=input_type,
         states=tuple(
             {
                 "input": state.name,

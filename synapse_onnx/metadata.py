@@ -29,6 +29,8 @@ class Metadata:
         streaming: whether states are inputs and outputs.
         states: of a streaming model, one entry a state: names of its "input" and "output",
             "dtype", "shape" (None for the batch), and the number that it has at the "start".
+        layout: of inputs and outputs: "NCT", or "TNC" with time first.
+        input_type: "uint8" where bytes stand for the module's floats, else "float32".
         chunk: of a streaming model, the number that the steps of a call must be a multiple of;
             only the last call of a sequence may have fewer.
         layers: one entry a layer of ours, in the order of registration: its path and what
@@ -45,6 +47,8 @@ class Metadata:
     streaming: bool = False
     states: tuple[Mapping[str, Any], ...] = ()
     chunk: int = 1
+    layout: str = "NCT"
+    input_type: str = "float32"
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
@@ -59,6 +63,8 @@ class Metadata:
             "streaming": json.dumps(self.streaming),
             "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
             "chunk": str(self.chunk),
+            "layout": self.layout,
+            "input_type": self.input_type,
             "layers": json.dumps([dict(layer) for layer in self.layers], sort_keys=True),
             "exact": json.dumps(list(self.exact)),
             "notes": json.dumps(list(self.notes)),
@@ -82,6 +88,8 @@ class Metadata:
                 streaming=bool(json.loads(props[_PREFIX + "streaming"])),
                 states=tuple(json.loads(props.get(_PREFIX + "states", "[]"))),
                 chunk=int(props.get(_PREFIX + "chunk", "1")),
+                layout=props.get(_PREFIX + "layout", "NCT"),
+                input_type=props.get(_PREFIX + "input_type", "float32"),
                 layers=tuple(json.loads(props[_PREFIX + "layers"])),
                 exact=tuple(json.loads(props[_PREFIX + "exact"])),
                 notes=tuple(json.loads(props[_PREFIX + "notes"])),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import has_time
+from synapse_onnx.layout import LAYOUTS, axes_of, has_time, time_first, time_last
 
 if TYPE_CHECKING:
     import onnx
@@ -85,6 +85,7 @@ class Session:
     Attributes:
         inputs: names of the inputs, in the order of :meth:`run`.
         outputs: names of the outputs.
+        layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
         session: the ``onnxruntime.InferenceSession`` behind it.
 
     Raises:
@@ -119,6 +120,9 @@ class Session:
         if threads is not None:
             options.intra_op_num_threads = threads
         model, where = model_or_path, "the model"
+        if set(names) & set(_CUDA):
+            model = load_model(model) if isinstance(model, str | os.PathLike) else model
+            model = without_bytes(model)
         if isinstance(model, str | os.PathLike):
             where = os.fspath(model)
             if not os.path.isfile(where):
@@ -147,11 +151,14 @@ class Session:
             found = json.loads(properties.get("synapse_onnx.states", "[]"))
             self.states: list[dict[str, Any]] = [dict(state) for state in found]
             self.chunk = int(properties.get("synapse_onnx.chunk", "1"))
+            self.layout = properties.get("synapse_onnx.layout", "NCT")
+            if self.layout not in LAYOUTS:
+                raise ValueError(self.layout)
             self.streaming = json.loads(properties.get("synapse_onnx.streaming", "false")) is True
             names = {value.name for value in self.session.get_inputs()}
             missing = [state["input"] for state in self.states if state["input"] not in names]
         except (TypeError, ValueError, KeyError) as error:
-            raise ModelError(f"{where}: its metadata on states cannot be read") from error
+            raise ModelError(f"{where}: its metadata on states or layout cannot be read") from error
         if missing:
             raise ModelError(f"{where}: its metadata name a state {missing[0]} that no input has")
 
@@ -160,8 +167,9 @@ class Session:
 
         Args:
             inputs: one array for every input, in the order of :attr:`inputs`, usually spikes
-                (N, C[, H, W], T). Integers and booleans are cast to the input's type where no
-                value is lost; other floats are rounded to it.
+                (N, C[, H, W], T), or (T, N, C[, H, W]) in the layout "TNC". Integers and booleans
+                are cast to the input's type where no value is lost, and floats to integers;
+                other floats are rounded to it.
 
         Returns:
             One array, or a tuple of arrays where there are several outputs (a complex output is
@@ -182,7 +190,8 @@ class Session:
             for info, value in zip(self._input_infos, inputs, strict=True)
         }
         if self.states:
-            feeds |= self.fresh_states(next(iter(feeds.values())).shape[0])
+            first = next(iter(feeds.values()))
+            feeds |= self.fresh_states(first.shape[axes_of(self.layout, first.ndim)[0]])
         try:
             results = self.session.run(list(self.outputs), feeds)
         except Exception as error:
@@ -215,9 +224,10 @@ class Session:
         if not (isinstance(batch, int) and batch > 0):
             raise InputError(f"stream: batch must be a positive integer, got {batch!r}")
         for info in self._input_infos:
-            if isinstance(info.shape[0], int) and info.shape[0] != batch:
+            fixed = info.shape[axes_of(self.layout, len(info.shape))[0]]
+            if isinstance(fixed, int) and fixed != batch:
                 raise InputError(
-                    f"stream: the model was exported with a fixed batch of {info.shape[0]}, got "
+                    f"stream: the model was exported with a fixed batch of {fixed}, got "
                     f"batch={batch}"
                 )
         return Stream(self, batch)
@@ -230,7 +240,8 @@ class Session:
                 raise InputError(f"input {info.name}: expected numbers, got {array.dtype}")
             with np.errstate(over="ignore", invalid="ignore"):
                 cast = array.astype(want)
-            if array.dtype.kind != "f" and not np.array_equal(cast, array):
+            rounds = array.dtype.kind == "f" and cast.dtype.kind == "f"
+            if not rounds and not np.array_equal(cast, array):
                 raise InputError(
                     f"input {info.name}: values of type {array.dtype} do not fit {cast.dtype}"
                 )
@@ -327,10 +338,11 @@ class Stream:
         arrays = [np.asarray(value) for value in inputs]
         for info, array, timed in zip(self._session._input_infos, arrays, self._timed, strict=True):
             if timed and array.ndim != len(info.shape) - 1:
+                _, time = axes_of(self._session.layout, len(info.shape))
+                sizes = [size for axis, size in enumerate(info.shape) if axis != time]
                 raise ShapeError(
-                    f"input {info.name}: a step has {len(info.shape) - 1} axes "
-                    f"{_layout(info.shape[:-1])}, got shape {array.shape}; run() takes a chunk "
-                    f"with time"
+                    f"input {info.name}: a step has {len(sizes)} axes {_layout(sizes)}, got shape "
+                    f"{array.shape}; run() takes a chunk with time"
                 )
         chunk = [a[..., np.newaxis] if t else a for a, t in zip(arrays, self._timed, strict=True)]
         results = self._run(chunk, last=False)
@@ -343,7 +355,8 @@ class Stream:
         """Take in a chunk of the sequence, of any length.
 
         Args:
-            inputs: one array an input, (N, C[, H, W], T).
+            inputs: one array an input, (N, C[, H, W], T), or (T, N, C[, H, W]) in the layout
+                "TNC".
 
         Returns:
             The outputs of these steps, one array or a tuple; fewer steps, or none, where the
@@ -353,8 +366,9 @@ class Stream:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
         """
         self._count(inputs)
-        results = self._run([np.asarray(value) for value in inputs], last=False)
-        return self._given(results)
+        layout = self._session.layout
+        chunk = [time_last(np.asarray(value), layout) for value in inputs]
+        return self._given(self._run(chunk, last=False))
 
     def flush(self) -> Any:
         """End the sequence: fill up the last bin of time with zeros, and start afresh.
@@ -438,9 +452,12 @@ class Stream:
             )
 
     def _accepted(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return a chunk as the graph takes it, or say what does not fit."""
-        infos = self._session._input_infos
-        arrays = [self._session._feed(i, a) for i, a in zip(infos, inputs, strict=True)]
+        """Return a chunk (N, C[, H, W], T) in the graph's types, or say what does not fit."""
+        infos, layout = self._session._input_infos, self._session.layout
+        arrays = [
+            time_last(self._session._feed(info, time_first(array, layout)), layout)
+            for info, array in zip(infos, inputs, strict=True)
+        ]
         for info, array in zip(infos, arrays, strict=True):
             if array.shape[0] != self.batch:
                 raise ShapeError(
@@ -485,11 +502,11 @@ class Stream:
 
     def _call(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the graph once; its new states take the place of the old ones if it succeeds."""
-        session, binding = self._session, self._binding
+        session, binding, layout = self._session, self._binding, self._session.layout
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         for name, array in zip(session.inputs, arrays, strict=True):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_cpu_input(name, np.ascontiguousarray(time_first(array, layout)))
         for name, value in self._states.items():
             binding.bind_ortvalue_input(name, value)
         for name in session.outputs:
@@ -506,17 +523,19 @@ class Stream:
             state["input"]: value
             for state, value in zip(session.states, values[count:], strict=True)
         }
-        return [value.numpy() for value in values[:count]]
+        return [time_last(value.numpy(), layout) for value in values[:count]]
 
     def _given(self, results: list[NDArray[Any]] | None) -> Any:
+        layout = self._session.layout
         if results is None:
-            results = [
-                np.zeros(
-                    [self.batch, *(d if isinstance(d, int) else 1 for d in info.shape[1:-1]), 0],
-                    dtype=_DTYPES[info.type],
-                )
-                for info in self._session._output_infos
-            ]
+            results = []
+            for info in self._session._output_infos:
+                batch, time = axes_of(layout, len(info.shape))
+                known = {batch: self.batch, time: 0}
+                sizes = [size if isinstance(size, int) else 1 for size in info.shape]
+                sizes = [known.get(axis, size) for axis, size in enumerate(sizes)]
+                results.append(time_last(np.zeros(sizes, dtype=_DTYPES[info.type]), layout))
+        results = [time_first(value, layout) for value in results]
         return results[0] if len(results) == 1 else tuple(results)
 
     def __repr__(self) -> str:
@@ -525,6 +544,17 @@ class Stream:
 
 #: execution providers whose memory is that of a GPU of NVIDIA's
 _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+
+def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose dense products are of floats: CUDA has none of uint8."""
+    copied = type(model)()
+    copied.CopyFrom(model)
+    for node in copied.graph.node:
+        for attribute in node.attribute:
+            if node.domain == "ai.synapse" and attribute.name == "integers":
+                attribute.i = 0
+    return copied
 
 
 def _is_timed(shape: Sequence[Any]) -> bool:

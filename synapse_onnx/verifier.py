@@ -34,7 +34,7 @@ from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
-from synapse_onnx.layout import has_time
+from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.module import Deployable, named_states
 from synapse_onnx.ops import DOMAIN, get_op
@@ -215,23 +215,24 @@ def verify(
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
     comparison = _Comparison(module, model, arguments, rtol=rtol, atol=atol, providers=providers)
-    variants = _variants(tensors, model, comparison.session.inputs)
+    variants = _variants(tensors, model, comparison.session)
     for variant in variants:
         comparison.compare(variant)
     return comparison.report(variants)
 
 
 def _variants(
-    tensors: Sequence[Tensor], model: onnx.ModelProto, names: Collection[str]
+    tensors: Sequence[Tensor], model: onnx.ModelProto, session: Session
 ) -> list[tuple[Tensor, ...]]:
     """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
     variants = [tuple(tensors)]
     sequences = [has_time(value.dim()) for value in tensors]
     open_batch, open_time = True, any(sequences)
-    for value in (value for value in model.graph.input if value.name in names):
+    for value in (value for value in model.graph.input if value.name in session.inputs):
         dims = value.type.tensor_type.shape.dim
-        open_batch &= bool(dims) and not dims[0].HasField("dim_value")
-        open_time &= not has_time(len(dims)) or not dims[-1].HasField("dim_value")
+        batch, time = axes_of(session.layout, len(dims))
+        open_batch &= bool(dims) and not dims[batch].HasField("dim_value")
+        open_time &= time is None or not dims[time].HasField("dim_value")
     if open_batch and tensors[0].shape[0] > 1:
         variants.append(tuple(value[:1] for value in tensors))
     if open_time:
@@ -383,7 +384,11 @@ class _Comparison:
         valid: Array | None = None
         inner = self._run(self.inner, tensors) if calls else None
         if inner is not None:
-            values = dict(zip(self.inner.outputs, inner, strict=True))
+            values = {
+                # bytes are what a layer of torch's takes as floats
+                name: array.astype(np.float32) if array.dtype == np.uint8 else array
+                for name, array in zip(self.inner.outputs, inner, strict=True)
+            }
             valid = np.full(calls[0].outputs[0].shape[0], _ALWAYS)
             totals = Counter(call.path for call in calls)
             for call in calls:
@@ -401,13 +406,17 @@ class _Comparison:
                 f"{len(tensors)}"
             )
             return None
-        arrays = [value.detach().cpu().numpy() for value in tensors]
+        layout = session.layout
+        arrays = [time_first(value.detach().cpu().numpy(), layout) for value in tensors]
         try:
             result = session.run(*arrays)
         except ValueError as error:  # shapes that the model refuses, or that ORT fails on
             self.problems.append(str(error))
             return None
-        return list(result) if isinstance(result, tuple) else [result]
+        results = list(result) if isinstance(result, tuple) else [result]
+        # what the layers give is time-major wherever the border is
+        outer = session is self.session
+        return [time_last(y, layout) for y in results] if outer else results
 
     def _outputs(
         self,
@@ -455,14 +464,15 @@ class _Comparison:
         parts = []
         for begin, end in itertools.pairwise(cuts):
             chunk = [a[..., begin:end] if has_time(a.ndim) else a for a in arrays]
-            parts.append(stream.run(*chunk))
+            parts.append(stream.run(*(time_first(a, self.session.layout) for a in chunk)))
         parts.append(stream.flush())
         several = len(self.session.outputs) > 1
         for i, (name, reference) in enumerate(zip(self.session.outputs, whole, strict=True)):
             if name not in exact:
                 self._note(f"{name}: float sums round otherwise in chunks, which are not compared")
                 continue
-            joined = np.concatenate([part[i] if several else part for part in parts], axis=-1)
+            mine = [time_last(p[i] if several else p, self.session.layout) for p in parts]
+            joined = np.concatenate(mine, axis=-1)
             label = f"{name} (in chunks)"
             if joined.shape != reference.shape:
                 self.problems.append(
@@ -868,7 +878,8 @@ def _with_layer_outputs(
         shown = tuple({**state, "output": ""} for state in known.states)
         replace(known, states=shown).write(copied)
     present = {value.name for value in copied.graph.output}
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    known_values = (*model.graph.value_info, *model.graph.input)
+    types = {value.name: value.type.tensor_type.elem_type for value in known_values}
     for name in _watched(nodes):
         if name not in present:
             present.add(name)

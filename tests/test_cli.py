@@ -218,7 +218,7 @@ def test_export_writes_the_model_that_the_api_gives(here: Path) -> None:
     size = os.path.getsize("new.onnx")
     lines = [line.split() for line in text.splitlines()]
     assert ["wrote", "new.onnx"] in lines
-    assert ["size", str(size), "bytes"] in lines
+    assert ["size", f"{size / 1000:.1f}", "kB"] in lines
     assert ["regime", "slayer"] in lines
     assert ["layers", "2"] in lines
     assert ["dense", "Dense", "3x4x1x1x1", "8", "1/32"] in lines
@@ -688,7 +688,7 @@ def test_inspect(here: Path) -> None:
     text = _good("inspect", "net.onnx")
     lines = [line.split() for line in text.splitlines()]
     model = onnx.load("net.onnx")
-    assert ["size", str(os.path.getsize("net.onnx")), "bytes"] in lines
+    assert ["size", f"{os.path.getsize('net.onnx') / 1000:.1f}", "kB"] in lines
     torch_version = torch.__version__
     assert f"written by  synapse-onnx {so.__version__}, torch {torch_version}\n" in text
     assert ["opset", "21", "(IR", "version", str(model.ir_version) + ")"] in lines

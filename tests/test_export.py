@@ -461,7 +461,7 @@ def test_what_cannot_be_exported_is_named(
     ("kwargs", "message"),
     [
         ({"opset": 18}, "opset must be 21 to"),
-        ({"layout": "TNC"}, "layout must be 'NCT'"),
+        ({"layout": "CTN"}, "layout must be NCT or TNC"),
     ],
 )
 def test_arguments_out_of_range(kwargs: dict[str, object], message: str) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import networks
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from graphs import all_nodes
 from onnx import helper, numpy_helper
+from torch import nn
 
+import synapse_onnx as so
 from synapse_onnx import ops
+from synapse_onnx.runtime import without_bytes
 
 RNG = np.random.default_rng(0)
 
@@ -117,7 +121,7 @@ def test_it_is_taken_where_it_pays(outputs: int, spikes: int, taken: bool, store
 def test_it_is_taken_for_counts_of_seven_bits(value: float, taken: bool) -> None:
     """Beyond them a CPU without VNNI adds a pair of products in too few bits."""
     x = spikes_of(8)
-    x[3, 1, 5] = value
+    x[0, 0, 5], x[3, 1, 5] = 1, value
     w = np.zeros((130, 8), np.int8)
     w[:, 5] = 1  # so that sums of floats are exact as well
     assert takes_integers(x, w) == taken
@@ -158,6 +162,18 @@ def test_bytes_come_as_they_are(largest: int, taken: bool) -> None:
     x = RNG.integers(0, 100, (6, 2, 40)).astype(np.uint8)
     x[2, 1, 7] = largest
     assert takes_integers(x, weights_of(130, 40)) == taken
+
+
+def test_a_gpu_gets_products_of_floats() -> None:
+    net = nn.Sequential(so.synapse.Dense(6, 140, pre_hook_fx=so.quantize.q8))
+    model = so.export(net, networks.spikes(2, 6, 9))
+    assert b"integers" in model.SerializeToString()
+
+    def asked(model: onnx.ModelProto) -> list[int]:
+        nodes = (n for n in model.graph.node if n.domain == ops.DOMAIN)
+        return [a.i for n in nodes for a in n.attribute if a.name == "integers"]
+
+    assert (asked(model), asked(without_bytes(model))) == ([1], [0])
 
 
 def test_no_choice_stands_in_another() -> None:
