@@ -16,9 +16,10 @@ from rich.table import Table
 
 import synapse_onnx as so
 from benchmarks._contest import UnsupportedError, contestants_found
-from benchmarks._measure import exponent, machine, percentile, turns, write_json
+from benchmarks._measure import exponent, machine, peak_memory, percentile, turns, write_json
 from benchmarks._modules import build
 from benchmarks._networks import Network, networks
+from benchmarks.contestants.plain_loop import activations
 
 NETWORKS = networks()
 console = Console()
@@ -217,6 +218,38 @@ def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None
         )  # fmt: skip
     if path:
         write_json(path, {"stream": rows})
+
+
+@main.command()
+@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", type=int, help="Time steps, instead of each network's own.")
+@with_common
+def memory(
+    only: str, batch: int, steps: int | None, numbers: str, seconds: float, path: str | None
+) -> None:
+    """Peak memory of a process that runs the file, above one that has ONNX Runtime loaded.
+
+    Beside it stands 1.5 times (input, output, largest activation), and the file.
+    """
+    del seconds  # each is done once
+    rows = []
+    for network in chosen(only, numbers):
+        spikes = network.spikes(batch, steps)
+        model = so.export(build(network), spikes[:1, ..., :4])
+        sizes = activations(network, spikes)
+        needed = 1.5 * 4 * (sizes[0] + sizes[-1] + max(sizes)) + model.ByteSize()
+        row = {"network": network.id, "numbers": network.numbers, "batch": batch,
+               "steps": spikes.shape[-1], "above_idle_mb": peak_memory(model, spikes.numpy()) / 1e6,
+               "allowed_mb": needed / 1e6}  # fmt: skip
+        rows.append(row)
+        console.print(
+            f"{network.id} {network.numbers}: {row['above_idle_mb']:.1f} MB above idle; 1.5 times "
+            f"(input, output, largest activation), and the file: {row['allowed_mb']:.1f} MB",
+            highlight=False,
+        )
+    if path:
+        write_json(path, {"memory": rows})
 
 
 @main.command()

@@ -6,15 +6,22 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx.parser
 import torch
+from numpy.typing import NDArray
 
-__all__ = ["exponent", "machine", "percentile", "turns", "write_json"]
+__all__ = ["exponent", "machine", "peak_memory", "percentile", "turns", "write_json"]
 
 
 def turns(
@@ -52,6 +59,46 @@ def _timed(run: Callable[[], Any], repeats: int) -> float:
     for _ in range(repeats):
         run()
     return (time.perf_counter() - start) / repeats
+
+
+#: reads a file and an array, runs it twice, and prints how far the peak rose, in KiB
+_RUN = """
+import re, sys
+import numpy as np, onnxruntime as ort
+def peak():  # not getrusage: a child inherits its parent's there
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+idle = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+idle.run(None, {"x": np.zeros(1, np.float32)})
+before = peak()
+session = ort.InferenceSession(sys.argv[2], providers=["CPUExecutionProvider"])
+x = np.load(sys.argv[3])
+for _ in range(2):
+    session.run(None, {session.get_inputs()[0].name: x})
+print(peak() - before)
+"""
+
+
+def peak_memory(model: onnx.ModelProto, array: NDArray[Any]) -> float:
+    """Return the bytes by which running a model raises the peak of a process of its own.
+
+    The process has run another model before, so that ONNX Runtime itself does not count.
+
+    Raises:
+        OSError: the system has no /proc to ask.
+    """
+    if not Path("/proc/self/status").exists():
+        raise OSError("peak memory is read from /proc/self/status, which this system lacks")
+    nothing = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, name) for name in ("idle.onnx", "model.onnx", "x.npy")]
+        for file, proto in zip(files, (nothing, model), strict=False):
+            Path(file).write_bytes(proto.SerializeToString())
+        np.save(files[2], array)
+        command = [sys.executable, "-c", _RUN, *files]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return 1024.0 * int(found.stdout)
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -27,9 +27,8 @@ def run(*arguments: str) -> str:
 
 
 def test_contestants_are_found() -> None:
-    assert {"onnx", "torch", "loop", "snnTorch", "SpikingJelly", "Norse", "lava-dl"} <= set(
-        CONTESTANTS
-    )
+    known = {"onnx", "torch", "loop", "snnTorch", "SpikingJelly", "Norse", "lava-dl"}
+    assert known | {"floor", "unrolled"} <= set(CONTESTANTS)
 
 
 @pytest.mark.parametrize("numbers", ["q8", "float"])
@@ -41,8 +40,11 @@ def test_contestants_compute_the_same_network(letter: str, numbers: str) -> None
     outputs = {}
     for name, contestant in CONTESTANTS.items():
         with contextlib.suppress(UnsupportedError):
-            outputs[name] = np.asarray(contestant.make(network, spikes)())
+            found = contestant.make(network, spikes)()
+            if found is not None:
+                outputs[name] = np.asarray(found)
     assert {"onnx", "torch", "loop"} <= set(outputs)
+    assert "floor" not in outputs, "no neuron runs there"
     expected = outputs["torch"]
     assert 0 < expected.mean() < 1, "a network that is silent, or never is, shows nothing"
     for name, found in outputs.items():
@@ -52,6 +54,7 @@ def test_contestants_compute_the_same_network(letter: str, numbers: str) -> None
     if numbers == "float" and letter != "d":  # a phase near zero flips with a rounding
         # the same equation in floats: what flips is a rounding at the threshold
         assert (outputs["loop"] != expected).mean() < 0.02
+        assert (outputs["unrolled"] != expected).mean() < 0.02
 
 
 def test_a_wrong_file_stops_the_comparison() -> None:
@@ -78,6 +81,10 @@ def test_figures_are_printed_and_written(tmp_path: Path) -> None:
     assert {row["axis"] for row in json.loads(path.read_text())["growth"]} == {"T", "N"}
     run("stream", "--only", "e", "--steps", "20", "--numbers", "q8", *short)
     assert json.loads(path.read_text())["stream"][0]["p99_us"] > 0
+    run("memory", "--only", "e", "--steps", "4", "--numbers", "q8", *short)
+    (row,) = json.loads(path.read_text())["memory"]
+    assert row["allowed_mb"] > 0
+    assert row["above_idle_mb"] > 0
     run("export", "--only", "e", "--time", "4", "--numbers", "q8", *short)
     assert json.loads(path.read_text())["export"][0]["bytes"] > 0
 

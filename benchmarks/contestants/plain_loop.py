@@ -38,6 +38,16 @@ def make(network: Network, spikes: Tensor) -> Run:
     return run
 
 
+def activations(network: Network, spikes: Tensor) -> list[int]:
+    """Return the number of elements of the input and of what every layer gives."""
+    x = spikes.movedim(-1, 0)
+    sizes = [x.numel()]
+    for layer in network.layers:
+        x = step(layer, x)
+        sizes.append(x.numel())
+    return sizes
+
+
 def step(layer: Layer, x: Tensor) -> Tensor:
     """Run one layer over (T, N, C[, H, W])."""
     if layer.kind == "flatten":

@@ -72,8 +72,8 @@ class Linear:
     geometry: ClassVar[str] = ""
     #: type of each ONNX attribute
     attribute_types: ClassVar[dict[str, Any]] = {}
-    #: ONNX attributes that quantised forms have besides, and what export sets them to
-    quantized_attributes: ClassVar[dict[str, int]] = {}
+    #: names of ONNX attributes that quantised forms have besides, all integers
+    quantized_attributes: ClassVar[tuple[str, ...]] = ()
     #: shape that brings a step an output channel to torch's layout of an output
     step_shape: ClassVar[tuple[int, ...]] = (-1, 1, 1, 1)
 
@@ -118,6 +118,10 @@ class Linear:
 
     def attributes(self, channels: Any, *geometry: Any) -> dict[str, Any]:
         """Return the node's attributes for input channels and the torch op's geometry arguments."""
+        return {}
+
+    def facts(self, weights: Sequence[Any]) -> dict[str, int]:
+        """Return the values of ``quantized_attributes`` for integer weights."""
         return {}
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
@@ -215,7 +219,7 @@ class _Form:
         rank = len(x.shape)
         attributes = self.linear.attributes(x.shape[1], *geometry)
         if self.quantized:
-            attributes |= self.linear.quantized_attributes
+            attributes |= self.linear.facts(weights)
         result = node(self.name, time_first(x), *weights, *steps, **attributes)
         if self.is_complex:
             return tuple(time_last(y, rank) for y in result)

@@ -6,8 +6,9 @@ y[n, o, t] = sum_c weight[o, c] * x[n, c, t]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+import onnx_ir as ir
 from torch import Tensor
 
 from synapse_onnx.ops._synapse import ConvolutionArgs, Linear, register_forms, seeded, spikes
@@ -22,7 +23,7 @@ class Dense(Linear):
 
     name = "Dense"
     step_shape = (-1, 1)
-    quantized_attributes: ClassVar[dict[str, int]] = {"integers": 1, "spikes": 0}
+    quantized_attributes = ("integers", "spikes")
 
     def images(self, x: Tensor) -> Tensor:
         """(N, C, T) -> (N, C, 1, 1, T)."""
@@ -53,45 +54,43 @@ class Dense(Linear):
         {out} = Squeeze({out}_scaled, {out}_axis)
         """
 
+    def facts(self, weights: Sequence[Any]) -> dict[str, int]:
+        """Return whether weights are bytes, and that nothing is known of inputs."""
+        return {"integers": int(all(w.dtype == ir.DataType.INT8 for w in weights)), "spikes": 0}
+
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """One product over all time steps: (T, N, C) x (C, O) -> (T, N, O)."""
-        return "\n".join([*_matrix(weights), *_split("MatMul(x, matrix)", outputs)])
+        return "\n".join([*_matrix(weights, "matrix"), *_split("MatMul(x, matrix)", outputs)])
 
     def integer_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """The same product of uint8 and int8 where it is exact and faster.
 
         Inputs of 0 to 127 with weights of 8 bits are exact on every CPU: without VNNI a pair of
-        products is added in 16 bits, and 2 * 127 * 128 fits. Weights are known when a file is
-        loaded, where ONNX Runtime settles what follows from them. Inputs are spikes by
-        construction (the attribute ``spikes``), or are looked at at every call. Few outputs are
-        not worth the look, or not even the casts; ``integers = 0`` asks for floats.
+        products is added in 16 bits, and 2 * 127 * 128 fits. The attribute ``integers`` says that
+        weights have 8 bits and that this product may be taken. Inputs are spikes by construction
+        (the attribute ``spikes``), or are looked at at every call. Few outputs are not worth the
+        look, or not even the casts.
         """
         total = "total" if len(outputs) == 2 else outputs[0]
-        floats = [f"{weight}_f" for weight in weights]
         lines = [
+            *(f"{weight}_8 = Cast<to = 3>({weight})" for weight in weights),
+            *_matrix([f"{weight}_8" for weight in weights], "bytes"),
             *(f"{weight}_f = Cast<to = 1>({weight})" for weight in weights),
-            *_matrix(floats),
-            "low = Constant<value_float = -128.0>()",
+            *_matrix([f"{weight}_f" for weight in weights], "matrix"),
             "high = Constant<value_float = 127.0>()",
             "zero = Constant<value_float = 0.0>()",
-            "clipped = Clip(matrix, low, high)",
-            "bytes = Cast<to = 3>(clipped)",
-            "beyond = Sub(matrix, clipped)",
-            "excess = ReduceL1<keepdims = 0>(beyond)",
-            "narrow = LessOrEqual(excess, zero)",
             "integers_i = Constant<value_int: int = @integers>()",
             "integers_b = Cast<to = 9>(integers_i)",
             "spikes_i = Constant<value_int: int = @spikes>()",
             "spikes_b = Cast<to = 9>(spikes_i)",
-            "width_1 = Shape<start = 1>(matrix)",
+            "width_1 = Shape<start = 1>(bytes)",
             "width = Squeeze(width_1)",
             f"some = Constant<value_int = {_WORTH_CASTS}>()",
             f"many = Constant<value_int = {_WORTH_A_LOOK}>()",
             "worth_casts = GreaterOrEqual(width, some)",
             "worth_a_look = GreaterOrEqual(width, many)",
-            "possible = And(narrow, integers_b)",
-            "looked_at = And(possible, worth_a_look)",
-            "of_spikes = And(possible, spikes_b)",
+            "looked_at = And(integers_b, worth_a_look)",
+            "of_spikes = And(integers_b, spikes_b)",
             "direct = And(of_spikes, worth_casts)",
             "indirect = Not(direct)",
             "look = And(looked_at, indirect)",
@@ -136,14 +135,14 @@ class Dense(Linear):
         ]
 
 
-def _matrix(weights: Sequence[str]) -> list[str]:
-    """ONNX statements for ``matrix`` (C, O): the float weights of all outputs."""
+def _matrix(weights: Sequence[str], name: str) -> list[str]:
+    """ONNX statements for a matrix (C, O) of the weights of all outputs, none of them int4."""
     lines = [f"{w}_2 = Flatten<axis = 1>({w})" for w in weights]
     rows = f"{weights[0]}_2"
     if len(weights) == 2:
-        rows = "rows"
-        lines.append(f"rows = Concat<axis = 0>({', '.join(f'{w}_2' for w in weights)})")
-    return [*lines, f"matrix = Transpose<perm = [1, 0]>({rows})"]
+        rows = f"{name}_rows"
+        lines.append(f"{rows} = Concat<axis = 0>({', '.join(f'{w}_2' for w in weights)})")
+    return [*lines, f"{name} = Transpose<perm = [1, 0]>({rows})"]
 
 
 def _split(product: str, outputs: Sequence[str]) -> list[str]:
