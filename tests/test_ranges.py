@@ -254,6 +254,12 @@ def test_decays_of_few_bits_are_multiplied_in_float32(kept: tuple[int, int], loo
     assert many(0.5, kept=kept, steps=30, threshold=8 * SCALE, spread=4.0) == loop
 
 
+def test_what_24_bits_do_not_hold_is_not_tried() -> None:
+    """Nothing is left of either state, so no product is too large; on Loihi a current wraps."""
+    for units, loop in ((LIMIT - 1, "short"), (LIMIT, "wide")):
+        assert many(-units / SCALE, kept=(0, 0), steps=3, threshold=0) == loop
+
+
 def test_few_neurons_are_not_worth_the_question() -> None:
     assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2048) == "narrow"
     assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2049) == "short"

@@ -820,7 +820,7 @@ class Reach:
         # the last bit of n that is set is n & -n; of zero there is none
         last = text.operation("BitwiseAnd", fraction, 0 - fraction)
         unit = text.operation("Max", last, 1)
-        return text.operation("Max", self.largest(text.operation("Div", fraction, unit)), 1)
+        return self.largest(text.operation("Div", fraction, unit))
 
 
 # -- running an equation on tensors -------------------------------------------------------------
@@ -1237,7 +1237,8 @@ class Form:
             The arithmetic, spikes and last states, and the name of the condition that they hold.
         """
         short, limit = Short(a.before), a.number(_SHORT_LIMIT, _DOUBLE)
-        odd = {name: r.odd_part(p[q]) for name, q in self.e.products.items()}
+        # 2 at the least: what is smaller than half the limit is not cut off at 24 bits either
+        odd = {name: a.operation("Max", r.odd_part(p[q]), 2) for name, q in self.e.products.items()}
         levels = {name: a.cast(value, _DOUBLE) for name, value in vars(c).items()}
         above = self.e.above(r, bounds, named[2], SimpleNamespace(**levels))
 
