@@ -63,12 +63,11 @@ class Cuba(Equation):
         """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
         u = r.filtered(s.current, x.x, p.current_decay)
         drive = u + p.bias if hasattr(p, "bias") else u
-        bounds = {"current": u, "voltage": r.filtered(s.voltage, drive, p.voltage_decay)}
-        return {**bounds, "drive": drive}
+        return {"current": u, "voltage": r.filtered(s.voltage, drive, p.voltage_decay)}
 
-    def above(self, r: Any, bounds: Any, s: Any, c: Any) -> dict[str, Any]:
-        """A voltage that stays is below the threshold, and the drive is added to it."""
-        return {"voltage": r.larger(c.threshold, s.voltage) + bounds["drive"]}
+    def above(self, r: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A voltage that is not reset is below the threshold, but for the first."""
+        return {"voltage": r.larger(c.threshold, s.voltage)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the threshold."""

@@ -174,12 +174,11 @@ class Equation(ABC):
         """
         raise NotImplementedError
 
-    def above(self, r: Any, bounds: Any, s: Any, c: Any) -> dict[str, Any]:
-        """Bound from above, by name, the variables of states that resets keep low.
+    def above(self, r: Any, s: Any, c: Any) -> dict[str, Any]:
+        """Bound from above, by name, the states that resets keep low.
 
         Args:
             r: as in :meth:`reach`.
-            bounds: what :meth:`reach` returns.
             s: bounds of the states that the sequence starts from, by name.
             c: constants, by name.
         """
@@ -1240,14 +1239,13 @@ class Form:
         # 2 at the least: what is smaller than half the limit is not cut off at 24 bits either
         odd = {name: a.operation("Max", r.odd_part(p[q]), 2) for name, q in self.e.products.items()}
         levels = {name: a.cast(value, _DOUBLE) for name, value in vars(c).items()}
-        above = self.e.above(r, bounds, named[2], SimpleNamespace(**levels))
+        above = self.e.above(r, named[2], SimpleNamespace(**levels))
 
         def is_likely() -> list[str]:
             likely = [finite]
             for name, unit in odd.items():
                 if name in above:
                     likely.append(above[name] * unit < limit)
-                    likely.append(getattr(named[2], name) * unit < limit)
                 tried = _SHORT_TRY * _SHORT_LIMIT if name in above else _SHORT_LIMIT
                 likely.append(bounds[name] * unit < a.number(tried, _DOUBLE))
             return [functools.reduce(operator.and_, likely).name]
