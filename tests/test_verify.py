@@ -95,10 +95,15 @@ def _axes(model: onnx.ModelProto) -> None:
 def _no_reset(model: onnx.ModelProto) -> None:
     body = next(function for function in model.functions if function.name == "Cuba")
     inner = [node for top in body.node for a in top.attribute for node in all_nodes(a.g.node)]
-    below = [node for node in inner if node.op_type == "Less"]
-    assert len(below) == 2, "one in either loop, that of 32 bits and that of 64"
-    for node in below:  # v <= v holds always, and the product with it keeps the voltage
-        node.op_type, node.input[1] = "LessOrEqual", node.input[0]
+    below = {node.output[0] for node in inner if node.op_type == "Less"}
+    kept = {n.output[0] for n in inner if n.op_type == "Cast" and n.input[0] in below}
+    resets = [node for node in inner if node.op_type == "Mul" and kept & set(node.input)]
+    assert len(resets) == 5, "two loops of graded spikes, three of others"
+    for node in resets:
+        (voltage,) = set(node.input) - kept
+        node.op_type = "Identity"
+        del node.input[:]
+        node.input.append(voltage)
 
 
 @pytest.mark.parametrize(
