@@ -17,6 +17,7 @@ from rich.table import Table
 import synapse_onnx as so
 from benchmarks._contest import UnsupportedError, contestants_found
 from benchmarks._measure import exponent, machine, peak_memory, percentile, turns, write_json
+from benchmarks._micro import dense_costs, node_costs
 from benchmarks._modules import build
 from benchmarks._networks import Network, networks
 from benchmarks.contestants.plain_loop import activations
@@ -279,6 +280,43 @@ def export(only: str, lengths: list[int], numbers: str, seconds: float, path: st
         )  # fmt: skip
     if path:
         write_json(path, {"export": rows})
+
+
+def print_costs(title: str, heads: Sequence[str], found: Sequence[dict[str, float]]) -> None:
+    """Print microseconds, a column a measurement."""
+    shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    shown.add_column("")
+    for head in heads:
+        shown.add_column(head, justify="right")
+    for name in found[0]:
+        shown.add_row(name, *(f"{column[name]:.2f}" for column in found))
+    console.print(shown)
+
+
+@main.command()
+@click.option("--neurons", default="512,16384", show_default=True, callback=sizes)
+@click.option("--seconds", default=2.0, show_default=True, help="Time for a column.")
+@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+def nodes(neurons: list[int], seconds: float, path: str | None) -> None:
+    """Microseconds of single nodes in a loop over time, which neurons are made of."""
+    found = [node_costs(count, seconds) for count in neurons]
+    print_costs("us a step, by number of neurons", [f"{n:,}" for n in neurons], found)
+    if path:
+        write_json(path, {"nodes": dict(zip(map(str, neurons), found, strict=True))})
+
+
+@main.command()
+@click.option("--inputs", default=512, show_default=True, type=click.IntRange(min=1))
+@click.option("--outputs", default="10,32,128,512", show_default=True, callback=sizes)
+@click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1))
+@click.option("--seconds", default=1.0, show_default=True, help="Time for a column.")
+@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+def dense(inputs: int, outputs: list[int], steps: int, seconds: float, path: str | None) -> None:
+    """Microseconds of a dense product: of floats, of bytes with and without a look at the input."""
+    found = [dense_costs(inputs, count, steps, seconds) for count in outputs]
+    print_costs(f"us, {inputs} inputs, T = {steps}, by outputs", [f"{n:,}" for n in outputs], found)
+    if path:
+        write_json(path, {"dense": dict(zip(map(str, outputs), found, strict=True))})
 
 
 if __name__ == "__main__":

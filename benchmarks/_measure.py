@@ -29,10 +29,10 @@ def turns(
 ) -> dict[str, float]:
     """Return the median time of every run, in seconds.
 
-    They take turns, so that what else the machine does falls on all of them. A turn begins with a
-    run that is not timed: it finds its data in no cache, and threads of the one before, which wait
-    awake for more to do, on its cores. A turn of a fast one repeats it for a hundredth of a second,
-    so that a clock's tick does not count.
+    They take turns, so that what else the machine does falls on all of them. Before a turn threads
+    of the one before, which wait awake for more to do, are given time to fall asleep, and a run
+    that is not timed brings the data into the caches. A turn of a fast one repeats it for a
+    hundredth of a second, so that a clock's tick does not count.
 
     Args:
         runs: what is timed, by name.
@@ -48,6 +48,7 @@ def turns(
     count = 0
     while count < least or time.perf_counter() < end:
         for name, run in runs.items():
+            time.sleep(0.02)
             run()
             times[name].append(_timed(run, repeats[name]))
         count += 1

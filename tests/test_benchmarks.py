@@ -89,6 +89,17 @@ def test_figures_are_printed_and_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["export"][0]["bytes"] > 0
 
 
+def test_costs_of_single_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    short = ("--seconds", "0.01", "--json", str(path))
+    assert "Cast double to int32" in run("nodes", "--neurons", "300,4000", *short)
+    costs = json.loads(path.read_text())["nodes"]
+    assert set(costs) == {"300", "4000"}
+    assert costs["4000"]["Div int32"] > costs["300"]["Div int32"]
+    assert "bytes, spikes" in run("dense", "--inputs", "16", "--outputs", "8", *short)
+    assert min(json.loads(path.read_text())["dense"]["8"].values()) > 0
+
+
 def test_wrong_options_get_a_sentence() -> None:
     for arguments, said in (
         (["networks", "--only", "x"], "there are networks a, b"),

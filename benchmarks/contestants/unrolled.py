@@ -71,7 +71,7 @@ class _Graph:
     def constant(self, name: str, value: object) -> str:
         array = np.asarray(value)
         array = array.astype(np.float32) if array.dtype == np.float64 else array
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.constants[name] = numpy_helper.from_array(array.copy(order="C"), name)
         return name
 
     def weights(self, i: int, layer: Layer) -> None:
