@@ -40,7 +40,7 @@ import synapse_onnx
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import LAYOUTS, axes_of, time_last
+from synapse_onnx.layout import INPUT_TYPES, LAYOUTS, axes_of, has_time, time_first, time_last
 
 if TYPE_CHECKING:
     import onnx
@@ -827,7 +827,7 @@ A network with two inputs, 64 channels and 3 images of 32x32
 )
 @click.option(
     "--input-type",
-    type=click.Choice(("float32", "uint8")),
+    type=click.Choice(INPUT_TYPES),
     default="float32",
     show_default=True,
     help="Type of the file's inputs; uint8 for spikes and counts up to 255.",
@@ -1051,26 +1051,16 @@ def _streamed(
             "the model was not exported for streaming; export it with --streaming, or leave out "
             "--chunk, --restore and --save"
         )
-    first = arrays[0]
-    batch, _ = axes_of(session.layout, first.ndim)
-    stream = session.stream(int(first.shape[batch]) if first.ndim else 1)
+    views = [time_last(array, session.layout) for array in arrays]
+    stream = session.stream(int(views[0].shape[0]) if views[0].ndim else 1)
     if restore is not None:
         stream.restore(restore)
-    times = [axes_of(session.layout, array.ndim)[1] for array in arrays]
-    steps = max(
-        (a.shape[t] for a, t in zip(arrays, times, strict=True) if t is not None), default=1
-    )
+    steps = max((view.shape[-1] for view in views if has_time(view.ndim)), default=1)
     parts = []
     for begin in range(0, steps, chunk or steps):
-        taken = slice(begin, begin + (chunk or steps))
-        parts.append(
-            stream.run(
-                *(
-                    a if t is None else a[taken] if t == 0 else a[..., taken]
-                    for a, t in zip(arrays, times, strict=True)
-                )
-            )
-        )
+        end = begin + (chunk or steps)
+        cut = (view[..., begin:end] if has_time(view.ndim) else view for view in views)
+        parts.append(stream.run(*(time_first(view, session.layout) for view in cut)))
     if save is None:
         parts.append(stream.flush())
     else:

@@ -24,19 +24,16 @@ from synapse_onnx.errors import ExportError, InputError, SynapseError
 from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
-from synapse_onnx.layout import LAYOUTS, has_time
+from synapse_onnx.layout import INPUT_TYPES, LAYOUTS, has_time
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
 from synapse_onnx.passes import lower
 from synapse_onnx.streaming import Streamed
 
-__all__ = ["INPUT_TYPES", "OPSETS", "export"]
+__all__ = ["OPSETS", "export"]
 
 #: opsets that can be asked for: int4 needs 21; 24 is the newest that torch's exporter writes
 OPSETS = range(21, 25)
-
-#: element types that inputs can have
-INPUT_TYPES = ("float32", "uint8")
 
 
 def export(

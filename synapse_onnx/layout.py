@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYOUTS", "axes_of", "has_time", "time_first", "time_last"]
+__all__ = ["INPUT_TYPES", "LAYOUTS", "axes_of", "has_time", "time_first", "time_last"]
 
 #: layouts of a model's inputs and outputs
 LAYOUTS = ("NCT", "TNC")
+
+#: element types that inputs can have
+INPUT_TYPES = ("float32", "uint8")
 
 
 def has_time(rank: int) -> bool:

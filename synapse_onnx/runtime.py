@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -531,10 +532,12 @@ class Stream:
             results = []
             for info in self._session._output_infos:
                 batch, time = axes_of(layout, len(info.shape))
-                known = {batch: self.batch, time: 0}
-                sizes = [size if isinstance(size, int) else 1 for size in info.shape]
-                sizes = [known.get(axis, size) for axis, size in enumerate(sizes)]
-                results.append(time_last(np.zeros(sizes, dtype=_DTYPES[info.type]), layout))
+                sizes = [
+                    size if isinstance(size, int) else 1
+                    for axis, size in enumerate(info.shape)
+                    if axis not in (batch, time)
+                ]
+                results.append(np.zeros([self.batch, *sizes, 0], dtype=_DTYPES[info.type]))
         results = [time_first(value, layout) for value in results]
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -548,8 +551,7 @@ _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose dense products are of floats: CUDA has none of uint8."""
-    copied = type(model)()
-    copied.CopyFrom(model)
+    copied = copy.deepcopy(model)
     for node in copied.graph.node:
         for attribute in node.attribute:
             if node.domain == "ai.synapse" and attribute.name == "integers":

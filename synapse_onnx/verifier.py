@@ -395,6 +395,7 @@ class _Comparison:
                 self._layer(call, totals[call.path], values, exact, valid)
         found = self._run(self.session, tensors)
         if found is not None:
+            found = [time_last(y, self.session.layout) for y in found]
             self._outputs(expected, found, exact, valid)
             if self.session.streaming:
                 self._streamed(tensors, found, exact)
@@ -406,17 +407,13 @@ class _Comparison:
                 f"{len(tensors)}"
             )
             return None
-        layout = session.layout
-        arrays = [time_first(value.detach().cpu().numpy(), layout) for value in tensors]
+        arrays = [time_first(value.detach().cpu().numpy(), session.layout) for value in tensors]
         try:
             result = session.run(*arrays)
         except ValueError as error:  # shapes that the model refuses, or that ORT fails on
             self.problems.append(str(error))
             return None
-        results = list(result) if isinstance(result, tuple) else [result]
-        # what the layers give is time-major wherever the border is
-        outer = session is self.session
-        return [time_last(y, layout) for y in results] if outer else results
+        return list(result) if isinstance(result, tuple) else [result]
 
     def _outputs(
         self,

@@ -22,9 +22,8 @@ from synapse_onnx.fixed import NO_THRESHOLD
 
 SCALE = 4096
 LIMIT = 1 << 23  # states below this are computed in 32 bits
-SHORT = (
-    1 << 24
-)  # products below this, in units of the last bit of their decay, are exact in float32
+#: products below this, in units of the last bit of their decay, are exact in float32
+SHORT = 1 << 24
 
 
 def turned(nodes: Any, loop: str) -> int:

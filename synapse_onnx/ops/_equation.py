@@ -1191,8 +1191,8 @@ class Form:
 
         def in_32_bits() -> list[str]:
             narrow.bits = a.bits
-            traces, last = self._loop(narrow, inputs, *self._narrowed(narrow, states, p, c))
-            levels = self._levels(narrow, c)
+            start, parameters, levels = self._narrowed(narrow, states, p, c)
+            traces, last = self._loop(narrow, inputs, start, parameters, levels)
             return [*self._behind(narrow, traces, levels), *self._widened(narrow, last)]
 
         def in_64_bits() -> list[str]:
@@ -1257,7 +1257,6 @@ class Form:
         size = a.write(f"Size({states[0].name})", _INT64)
         many = a.operation("Greater", size, _SHORT_NEURONS, kind=_BOOL)
         (attempt,) = a.choice(many.name, 1, _branch(a, is_likely), _branch(a, is_not))
-        kinds: list[int] = []
 
         def try_it() -> list[str]:
             short.bits = True
@@ -1265,7 +1264,6 @@ class Form:
             watched = {name: short.cast(states[self.states.index(name)], _INT32) for name in above}
             traces, last = self._loop(short, inputs, start, parameters, constants, watched=watched)
             least = last[len(start) :]
-            kinds.extend(value.kind for value in last[: len(start)])
             seen = Reach(short)
             holds = [
                 seen.largest(value) * odd[name] < limit
@@ -1278,8 +1276,8 @@ class Form:
             short.before.append("nothing = Constant<value_ints = [0]>()")
             none = short.write(f"Slice({inputs[0].name}, nothing, nothing)", _FLOAT)
             same = [
-                short.write(f"Cast<to = {kind}>({state.name})", kind)
-                for state, kind in zip(states, kinds, strict=True)
+                short.write(f"Cast<to = {value.kind}>({state.name})", value.kind)
+                for state, value in zip(states, results[1:], strict=True)
             ]
             no = short.write(f"Cast<to = {_BOOL}>({short.number(0, _INT64).name})", _BOOL)
             return [v.name for v in (none, *same, no)]
@@ -1312,11 +1310,8 @@ class Form:
             text.cast(state, after[name].kind)
             for name, state in zip(self.states, states, strict=True)
         ]
-        return start, parameters, self._levels(text, c)
-
-    def _levels(self, text: Narrow, c: SimpleNamespace) -> SimpleNamespace:
-        """Bring the constants to 32 bits."""
-        return SimpleNamespace(**{name: text.narrowed(value) for name, value in vars(c).items()})
+        constants = {name: text.narrowed(value) for name, value in vars(c).items()}
+        return start, parameters, SimpleNamespace(**constants)
 
     def _widened(self, text: Narrow, last: Sequence[_Name]) -> list[str]:
         """Bring the last states to 64 bits."""

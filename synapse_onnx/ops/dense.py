@@ -60,7 +60,8 @@ class Dense(Linear):
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """One product over all time steps: (T, N, C) x (C, O) -> (T, N, O)."""
-        return "\n".join([*_matrix(weights, "matrix"), *_split("MatMul(x, matrix)", outputs)])
+        total, split = _total(outputs)
+        return "\n".join([*_matrix(weights, "matrix"), f"{total} = MatMul(x, matrix)", *split])
 
     def integer_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """The same product of uint8 and int8 where it is exact and faster.
@@ -71,7 +72,7 @@ class Dense(Linear):
         (the attribute ``spikes``), or are looked at at every call. Few outputs are not worth the
         look, or not even the casts.
         """
-        total = "total" if len(outputs) == 2 else outputs[0]
+        total, split = _total(outputs)
         lines = [
             *(f"{weight}_8 = Cast<to = 3>({weight})" for weight in weights),
             *_matrix([f"{weight}_8" for weight in weights], "bytes"),
@@ -118,9 +119,8 @@ class Dense(Linear):
             "x_f = Cast<to = 1>(x)",
             "sum_of_floats = MatMul(x_f, matrix)",
             "}>",
+            *split,
         ]
-        if len(outputs) == 2:
-            lines += _split(total, outputs)
         return "\n".join(lines)
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:
@@ -145,13 +145,11 @@ def _matrix(weights: Sequence[str], name: str) -> list[str]:
     return [*lines, f"{name} = Transpose<perm = [1, 0]>({rows})"]
 
 
-def _split(product: str, outputs: Sequence[str]) -> list[str]:
-    """ONNX statements that give a product to its output, or halves of it to two."""
+def _total(outputs: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the product, and ONNX statements that give its halves to two outputs."""
     if len(outputs) == 1:
-        return [f"{outputs[0]} = {product}"]
-    pair = ["pair = " + product] if "(" in product else []
-    name = "pair" if pair else product
-    return [*pair, f"{', '.join(outputs)} = Split<axis = -1, num_outputs = 2>({name})"]
+        return outputs[0], []
+    return "total", [f"{', '.join(outputs)} = Split<axis = -1, num_outputs = 2>(total)"]
 
 
 OPS = register_forms(Dense(), __doc__)
