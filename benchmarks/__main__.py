@@ -17,7 +17,7 @@ from rich.table import Table
 import synapse_onnx as so
 from benchmarks._contest import UnsupportedError, contestants_found
 from benchmarks._measure import exponent, machine, peak_memory, percentile, turns, write_json
-from benchmarks._micro import dense_costs, node_costs
+from benchmarks._micro import dense_costs, node_costs, option_runs
 from benchmarks._modules import build
 from benchmarks._networks import Network, networks
 from benchmarks.contestants.plain_loop import activations
@@ -280,6 +280,26 @@ def export(only: str, lengths: list[int], numbers: str, seconds: float, path: st
         )  # fmt: skip
     if path:
         write_json(path, {"export": rows})
+
+
+@main.command()
+@click.option("--only", default="abcd", show_default=True, help="Letters of the networks.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
+@with_common
+def options(only: str, batch: int, numbers: str, seconds: float, path: str | None) -> None:
+    """Time of a run under ONNX Runtime's options, its memory pattern among them."""
+    rows = []
+    for network in chosen(only, numbers):
+        spikes = network.spikes(batch)
+        data = so.export(build(network), spikes[:1, ..., :4]).SerializeToString()
+        times = turns(option_runs(data, spikes.numpy()), seconds)
+        row = {"network": network.id, "numbers": network.numbers, "batch": batch,
+               "ms": {name: 1000 * value for name, value in times.items()}}  # fmt: skip
+        rows.append(row)
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in row["ms"].items())
+        console.print(f"{network.id} {network.numbers} N={batch}, ms: {shown}", highlight=False)
+    if path:
+        write_json(path, {"options": rows})
 
 
 def print_costs(title: str, heads: Sequence[str], found: Sequence[dict[str, float]]) -> None:

@@ -66,15 +66,16 @@ def _timed(run: Callable[[], Any], repeats: int) -> float:
 _RUN = """
 import re, sys
 import numpy as np, onnxruntime as ort
+from synapse_onnx.runtime import Session
 def peak():  # not getrusage: a child inherits its parent's there
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 idle = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 idle.run(None, {"x": np.zeros(1, np.float32)})
 before = peak()
-session = ort.InferenceSession(sys.argv[2], providers=["CPUExecutionProvider"])
+session = Session(sys.argv[2])
 x = np.load(sys.argv[3])
 for _ in range(2):
-    session.run(None, {session.get_inputs()[0].name: x})
+    session.run(x)
 print(peak() - before)
 """
 

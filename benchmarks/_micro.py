@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks._measure import turns
 
-__all__ = ["NODES", "dense_costs", "node_costs"]
+__all__ = ["NODES", "OPTIONS", "dense_costs", "node_costs", "option_runs"]
+
+_LEVELS = ort.GraphOptimizationLevel
 
 #: name -> type of the operands a and b, type of the result, call
 NODES = {
@@ -32,6 +35,15 @@ NODES = {
     "Less int32": ("int32", "bool", "Less(a, b)"),
     "Where int32": ("int32", "int32", "Where(c, a, b)"),
     "Where float": ("float", "float", "Where(c, a, b)"),
+}
+#: name -> attributes of ONNX Runtime's session options
+OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no memory pattern": {"enable_mem_pattern": False},
+    "no arena": {"enable_cpu_mem_arena": False},
+    "one thread": {"intra_op_num_threads": 1},
+    "fewer optimisations": {"graph_optimization_level": _LEVELS.ORT_ENABLE_BASIC},
+    "no spinning": {"session.intra_op.allow_spinning": "0"},
 }
 _DTYPES = {"int32": np.int32, "float": np.float32, "double": np.float64, "bool": np.bool_}
 _STEPS, _COPIES = 200, 5
@@ -61,6 +73,22 @@ def _loop(kind: str, result: str, call: str, copies: int) -> ort.InferenceSessio
             }}"""
         )
     )
+
+
+def option_runs(data: bytes, array: NDArray[Any]) -> dict[str, Callable[[], Any]]:
+    """Return what runs a file with each of :data:`OPTIONS`, by its name."""
+    runs: dict[str, Callable[[], Any]] = {}
+    for name, values in OPTIONS.items():
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        for key, value in values.items():
+            if "." in key:
+                options.add_session_config_entry(key, value)
+            else:
+                setattr(options, key, value)
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        runs[name] = functools.partial(session.run, None, {session.get_inputs()[0].name: array})
+    return runs
 
 
 def node_costs(neurons: int, seconds: float) -> dict[str, float]:

@@ -1231,6 +1231,15 @@ def inspect(model: str, as_json: bool) -> None:
     if metadata and metadata.layers:
         console.print()
         _print_layers(metadata.layers)
+        console.print()
+        _table(
+            {"layer": "left", "its numbers in ONNX Runtime": "left"},
+            [
+                [str(layer["path"]) or "(the model)", str(layer["arithmetic"])]
+                for layer in metadata.layers
+                if "arithmetic" in layer
+            ],
+        )
     if states:
         console.print()
         _table(

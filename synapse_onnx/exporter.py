@@ -26,9 +26,10 @@ from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import INPUT_TYPES, LAYOUTS, has_time
 from synapse_onnx.metadata import Metadata
-from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, iter_used
+from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, get_op, iter_used
 from synapse_onnx.passes import lower
-from synapse_onnx.streaming import Streamed
+from synapse_onnx.passes.name_after_modules import LAYER
+from synapse_onnx.streaming import Streamed, bin_of
 
 __all__ = ["OPSETS", "export"]
 
@@ -113,6 +114,16 @@ def export(
 
 def _stream(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> Streamed:
     """Find the states of a frozen network, and see that it can run in chunks."""
+    steps = max(_EXCERPT, 2 * bin_of(frozen))
+    if dynamic and any(has_time(x.dim()) and x.shape[-1] > steps for x in inputs):
+        excerpt = [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
+        with contextlib.suppress(SynapseError):
+            return _streamed(frozen, excerpt, dynamic=dynamic)
+        # a forward() that holds on to its number of steps is told so with the whole
+    return _streamed(frozen, inputs, dynamic=dynamic)
+
+
+def _streamed(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> Streamed:
     with _inside(frozen) as running:
         try:
             # float sums may round otherwise in another chunk: only integers are held to equality
@@ -125,6 +136,11 @@ def _stream(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> St
             raise type(error)(f"{_where(running)}{error}") from error
         except Exception as error:
             raise ExportError(_trace_error(error, running)) from error
+
+
+#: steps of a long example that are run to find the states of a network and to see that it can come
+#: in chunks, so that export takes no longer for a longer example
+_EXCERPT = 64
 
 
 def _is_exact(frozen: nn.Module) -> bool:
@@ -170,7 +186,8 @@ def _at_least_twos(inputs: Sequence[Tensor]) -> list[Tensor]:
         for axis in _open_axes(value):
             if value.shape[axis] == 1:
                 repeats[axis] = 2
-        results.append(value.repeat(repeats))
+        # a copy of a long sequence would cost more than the trace, which reads no values
+        results.append(value if set(repeats) <= {1} else value.repeat(repeats))
     return results
 
 
@@ -391,6 +408,10 @@ def _describe(
 ) -> None:
     """Write the metadata: layers, regime, states, what is exact, and notes on what is not."""
     layers = [{"path": path, **layer.describe()} for path, layer in deployables(frozen)]
+    numbers = _arithmetic(model)
+    for layer in layers:
+        if layer["path"] in numbers:
+            layer["arithmetic"] = numbers[layer["path"]]
     # a wide sum is exact here and rounded in the module that was not frozen
     sound = {str(layer["path"]): has_exact_sums(layer) for layer in layers}
     exact = exact_values(model, sound)
@@ -463,3 +484,22 @@ def check(model: onnx.ModelProto) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = str(error).strip().splitlines()[0]
         raise ExportError(f"the exported model does not pass onnx.checker: {first}") from error
+
+
+def _arithmetic(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the path of each layer with a node of ours -> the numbers that it computes in."""
+    constants = {value.name: value for value in model.graph.initializer}
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        path = next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
+        if node.domain != DOMAIN or path is None:
+            continue
+        op = get_op(node.op_type)
+        if op.arithmetic is not None:
+            known = zip(op.inputs, node.input, strict=False)
+            said = op.arithmetic(
+                {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute},
+                {name: constants[value] for name, value in known if value in constants},
+            )
+            found.setdefault(path, []).append(said)
+    return {path: ", ".join(dict.fromkeys(said)) for path, said in found.items()}

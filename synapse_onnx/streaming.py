@@ -7,6 +7,7 @@ what is traced keeps nothing to itself.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from synapse_onnx.errors import ExportError
 from synapse_onnx.layout import has_time
 from synapse_onnx.module import Stateful, argument_names, named_states, replaced_forward
 
-__all__ = ["State", "Streamed"]
+__all__ = ["State", "Streamed", "bin_of"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class State:
         return f"{self.name}.next"
 
 
+def bin_of(network: nn.Module) -> int:
+    """Return the number of steps that a chunk's steps must be a multiple of, except the last's."""
+    layers = [layer for layer in network.modules() if hasattr(layer, "describe")]
+    return math.prod(getattr(layer, "factor", 1) for layer in layers)
+
+
 class Streamed:
     """The states of a frozen network, and its forward pass with them as arguments.
 
@@ -65,9 +72,7 @@ class Streamed:
         self.network = network
         self.count = len(inputs)
         self.states = self._find(inputs)
-        self.chunk = 1
-        for layer in network.modules():
-            self.chunk *= getattr(layer, "factor", 1) if hasattr(layer, "describe") else 1
+        self.chunk = bin_of(network)
 
     def _find(self, inputs: Sequence[Tensor]) -> list[State]:
         """Run once, to see which states there are and of what shape."""

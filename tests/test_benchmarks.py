@@ -81,6 +81,9 @@ def test_figures_are_printed_and_written(tmp_path: Path) -> None:
     assert {row["axis"] for row in json.loads(path.read_text())["growth"]} == {"T", "N"}
     run("stream", "--only", "e", "--steps", "20", "--numbers", "q8", *short)
     assert json.loads(path.read_text())["stream"][0]["p99_us"] > 0
+    run("options", "--only", "e", "--numbers", "q8", *short)
+    (row,) = json.loads(path.read_text())["options"]
+    assert {"default", "no memory pattern", "one thread"} <= set(row["ms"])
     run("memory", "--only", "e", "--steps", "4", "--numbers", "q8", *short)
     (row,) = json.loads(path.read_text())["memory"]
     assert row["allowed_mb"] > 0

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from networks import Complex, Convolutional, Mixed, spikes
-from torch import nn
+from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.exporter import OPSETS
@@ -41,6 +42,53 @@ def test_every_layer_is_one_node_with_its_body_in_the_file() -> None:
     }
     named = {node.name for node in model.graph.node}
     assert {"conv", "conv_neuron", "pool", "pool_neuron", "dense", "dense_neuron"} <= named
+
+
+class Numbers(nn.Module):
+    """A layer of every kind of arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        q8: dict[str, Any] = {"pre_hook_fx": so.quantize.q8}
+        cuba = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.05}
+        alif = cuba | {"threshold_step": 0.5, "threshold_decay": 0.1, "refractory_decay": 0.1}
+        self.plain = so.synapse.Dense(8, 130)
+        self.looked_at = so.synapse.Dense(130, 130, **q8)
+        self.few = so.synapse.Dense(130, 31, **q8)
+        self.some = so.synapse.Dense(31, 127, **q8)
+        self.cuba = so.neuron.cuba.Neuron(**cuba)
+        self.spikes = so.synapse.Dense(127, 32, **q8)
+        self.alif = so.neuron.alif.Neuron(**alif)
+        self.fine = so.synapse.Dense(
+            32, 130, pre_hook_fx=so.quantize.Quantizer(scale=8192, bits=16)
+        )
+        self.conv = so.synapse.Conv(1, 2, 1, **q8)
+        self.fed = so.block.cuba.Recurrent(cuba, 260, 4, pre_hook_fx=so.quantize.q8)
+        self.real = so.neuron.lif.Neuron(beta=0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.some(self.few(self.looked_at(self.plain(x))))
+        y = self.fine(self.alif(self.spikes(self.cuba(y))))
+        y = self.conv(y[:, None, :, None]).reshape(x.shape[0], 260, x.shape[-1])
+        return self.real(self.fed(y))
+
+
+def test_the_file_says_in_which_numbers_a_layer_is_computed() -> None:
+    found = Metadata.read(so.export(Numbers(), spikes(2, 8, 5))).layers
+    assert {layer["path"]: layer["arithmetic"] for layer in found if "arithmetic" in layer} == {
+        "plain": "floats",
+        "looked_at": "bytes if inputs are 0 to 127, else floats",
+        "few": "floats; faster under 32 outputs",
+        "some": "floats; faster under 128 outputs where inputs may not be spikes",
+        "cuba": "32 bits if states fit, else 64",
+        "spikes": "bytes",
+        "alif": "64 bits; nothing bounds its states",
+        "fine": "floats; the weights are no bytes",
+        "conv": "floats; there is no fast integer operator",
+        "fed.input_synapse": "floats; faster under 32 outputs",
+        "fed.neuron": "64 bits; nothing bounds the spikes that are fed back",
+        "real": "floats",
+    }
 
 
 def test_node_count_does_not_grow_with_time_and_batch_and_time_stay_open() -> None:

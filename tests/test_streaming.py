@@ -302,6 +302,45 @@ def test_verify_finds_a_state_that_is_lost() -> None:
     assert [row.ok for row in report.outputs] == [True, False]
 
 
+class Watching(nn.Module):
+    """Code that keeps the longest sequence that it was run on."""
+
+    longest = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = so.neuron.cuba.Neuron(**CUBA)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            Watching.longest = max(Watching.longest, x.shape[-1])
+        return self.neuron(x)
+
+
+def test_a_long_example_costs_no_more_than_a_short_one() -> None:
+    Watching.longest = 0
+    long = so.export(Watching(), spikes(1, 3, 2000), streaming=True)
+    assert Watching.longest == 64
+    assert long == so.export(Watching(), spikes(1, 3, 20), streaming=True)
+
+
+class Hundred(nn.Module):
+    """Code that is for a hundred steps alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = so.neuron.cuba.Neuron(**CUBA)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(x.reshape(-1, 12, 100))
+
+
+def test_a_network_of_one_length_is_looked_at_as_a_whole() -> None:
+    x = spikes(2, 12, 100)
+    with pytest.raises(so.ExportError, match="two chunks is not that of the whole"):
+        so.export(Hundred(), x, streaming=True)
+
+
 # -- errors ------------------------------------------------------------------------------------
 
 
@@ -340,8 +379,9 @@ class Summed(Backwards):
         (Summed(), r"output 0 of shape \(2, 12\) has no time axis"),
     ],
 )
-def test_networks_that_cannot_stream(module: nn.Module, message: str) -> None:
-    x = spikes(2, 12, 20, rate=0.6)
+@pytest.mark.parametrize("steps", [20, 200])
+def test_networks_that_cannot_stream(module: nn.Module, message: str, steps: int) -> None:
+    x = spikes(2, 12, steps, rate=0.6)
     so.export(module, x)
     with pytest.raises(so.ExportError, match=message):
         so.export(module, x, streaming=True)

@@ -1005,6 +1005,7 @@ class Form:
                 doc=self.doc,
                 exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
                 spikes=self.kind != "dynamics",
+                arithmetic=lambda *_: self.arithmetic,
             )
         )
 
@@ -1021,6 +1022,17 @@ class Form:
             if self.e.biased:
                 bits += " bias is added where a norm stands in training."
         return f"{self.e.doc}{notes[self.kind]}{bits}"
+
+    @property
+    def arithmetic(self) -> str:
+        """In which numbers the states are computed; see :meth:`_loops`."""
+        if not self.fixed:
+            return "floats"
+        if self.kind == "recurrent":
+            return "64 bits; nothing bounds the spikes that are fed back"
+        if type(self.e).reach is Equation.reach:
+            return "64 bits; nothing bounds its states"
+        return "32 bits if states fit, else 64"
 
     # -- ONNX ------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class OpDef:
             (sums of floats), or None where it hangs on the sums of the layer (its integers, its
             step, the size of its input).
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
+        arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
+            numbers in which its body computes, and why in no shorter ones.
     """
 
     name: str
@@ -75,6 +77,7 @@ class OpDef:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     exact: bool | None = False
     spikes: bool = False
+    arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
 
     def function(self, opset: int) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.

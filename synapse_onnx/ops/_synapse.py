@@ -17,10 +17,11 @@ the sum, so that torch and ONNX Runtime agree to the last bit whatever order the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import onnx
 import torch
 from torch import Tensor
 
@@ -143,6 +144,10 @@ class Linear:
         """Return ONNX statements for ``out = total * step``, in no way fused into the sum."""
         raise NotImplementedError
 
+    def arithmetic(self, values: Mapping[str, Any], weights: Sequence[onnx.TensorProto]) -> str:
+        """Say in which numbers a quantised node is computed; see :class:`OpDef`."""
+        return "floats; there is no fast integer operator"
+
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:
         """Return (id, x, float weight, geometry) of some calls."""
         raise NotImplementedError
@@ -236,6 +241,13 @@ class _Form:
             lines.append(self.linear.scale_text(total, step, out))
         return "\n".join(lines)
 
+    def arithmetic(
+        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+    ) -> str:
+        """Say in which numbers a node is computed."""
+        weights = [constants[name] for name in self.weights if name in constants]
+        return self.linear.arithmetic(attributes, weights) if self.quantized else "floats"
+
     # -- registration ----------------------------------------------------------------------
 
     def samples(self) -> list[Sample]:
@@ -289,6 +301,7 @@ class _Form:
                 samples=self.samples,
                 doc=self.doc,
                 exact=None if self.quantized else False,
+                arithmetic=self.arithmetic,
             )
         )
 

@@ -5,9 +5,10 @@ y[n, o, t] = sum_c weight[o, c] * x[n, c, t]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 from torch import Tensor
 
@@ -57,6 +58,19 @@ class Dense(Linear):
     def facts(self, weights: Sequence[Any]) -> dict[str, int]:
         """Return whether weights are bytes, and that nothing is known of inputs."""
         return {"integers": int(all(w.dtype == ir.DataType.INT8 for w in weights)), "spikes": 0}
+
+    def arithmetic(self, values: Mapping[str, Any], weights: Sequence[onnx.TensorProto]) -> str:
+        """Say when the product is one of bytes; see :meth:`integer_text`."""
+        width = sum(weight.dims[0] for weight in weights)
+        if not values["integers"]:
+            return "floats; the weights are no bytes"
+        if width < _WORTH_CASTS:
+            return f"floats; faster under {_WORTH_CASTS} outputs"
+        if values["spikes"]:
+            return "bytes"
+        if width < _WORTH_A_LOOK:
+            return f"floats; faster under {_WORTH_A_LOOK} outputs where inputs may not be spikes"
+        return "bytes if inputs are 0 to 127, else floats"
 
     def text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
         """One product over all time steps: (T, N, C) x (C, O) -> (T, N, O)."""
