@@ -16,7 +16,15 @@ from rich.table import Table
 
 import synapse_onnx as so
 from benchmarks._contest import UnsupportedError, contestants_found
-from benchmarks._measure import exponent, machine, peak_memory, percentile, turns, write_json
+from benchmarks._measure import (
+    exponent,
+    machine,
+    memory_now,
+    peak_memory,
+    percentile,
+    turns,
+    write_json,
+)
 from benchmarks._micro import dense_costs, node_costs, option_runs
 from benchmarks._modules import build
 from benchmarks._networks import Network, networks
@@ -191,7 +199,7 @@ def growth(
 @click.option("--steps", default=5000, show_default=True, type=click.IntRange(min=10))
 @with_common
 def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None) -> None:
-    """Latency of one streamed step: p50 and p99, and p50 of the first and last tenth."""
+    """Latency of one streamed step: p50 and p99; first and last tenth; how memory grew between."""
     del seconds  # the number of steps says how long it takes
     rows = []
     for network in chosen(only, numbers):
@@ -201,21 +209,25 @@ def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None
         frames = [np.ascontiguousarray(spikes[..., t]) for t in range(spikes.shape[-1])]
         for frame in frames:
             running.step(frame)
-        times = []
+        tenth = steps // 10
+        times = np.ones(steps)  # in memory now, so that it is not seen to grow
         for t in range(steps):
+            if t == tenth:
+                before = memory_now()
             start = time.perf_counter()
             running.step(frames[t % len(frames)])
-            times.append(1e6 * (time.perf_counter() - start))
-        tenth = steps // 10
+            times[t] = 1e6 * (time.perf_counter() - start)
+        grown = memory_now() - before
         row = {"network": network.id, "numbers": network.numbers, "steps": steps,
                "p50_us": percentile(times, 0.5), "p99_us": percentile(times, 0.99),
                "first_tenth_us": percentile(times[:tenth], 0.5),
-               "last_tenth_us": percentile(times[-tenth:], 0.5)}  # fmt: skip
+               "last_tenth_us": percentile(times[-tenth:], 0.5),
+               "grown_kb": grown / 1000}  # fmt: skip
         rows.append(row)
         console.print(
             f"{network.id} {network.numbers}: p50 {row['p50_us']:.0f} us, p99 "
             f"{row['p99_us']:.0f} us; first tenth {row['first_tenth_us']:.0f}, last "
-            f"{row['last_tenth_us']:.0f}", highlight=False,
+            f"{row['last_tenth_us']:.0f}; memory {row['grown_kb']:+.0f} kB", highlight=False,
         )  # fmt: skip
     if path:
         write_json(path, {"stream": rows})

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import onnx.parser
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["exponent", "machine", "peak_memory", "percentile", "turns", "write_json"]
+__all__ = ["exponent", "machine", "memory_now", "peak_memory", "percentile", "turns", "write_json"]
 
 
 def turns(
@@ -103,10 +103,16 @@ def peak_memory(model: onnx.ModelProto, array: NDArray[Any]) -> float:
     return 1024.0 * int(found.stdout)
 
 
-def percentile(values: list[float], share: float) -> float:
+def memory_now() -> int:
+    """Return the bytes that this process has in memory; 0 where the system has no /proc to ask."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else 0
+
+
+def percentile(values: Sequence[float] | NDArray[Any], share: float) -> float:
     """Return the value that a share of all lies at or below."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
 
 
 def exponent(sizes: list[int], times: list[float]) -> float:
