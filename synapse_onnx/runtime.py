@@ -123,7 +123,7 @@ class Session:
         model, where = model_or_path, "the model"
         if set(names) & set(_CUDA):
             model = load_model(model) if isinstance(model, str | os.PathLike) else model
-            model = without_bytes(model)
+            model = for_cuda(model)
         if isinstance(model, str | os.PathLike):
             where = os.fspath(model)
             if not os.path.isfile(where):
@@ -134,7 +134,7 @@ class Session:
             source = model.SerializeToString()
         try:
             self.session: onnxruntime.InferenceSession = ort.InferenceSession(
-                source, options, providers=names
+                source, options, providers=[_with_options(name) for name in names]
             )
         except Exception as error:  # its classes differ from version to version
             raise ModelError(f"{where} is refused by ONNX Runtime: {_first_line(error)}") from error
@@ -549,14 +549,27 @@ class Stream:
 _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
-def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose dense products are of floats: CUDA has none of uint8."""
+def for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy for CUDA: one flat graph, whose dense products are of floats.
+
+    CUDA has no product of uint8. Within functions its Scan takes too little memory for states
+    whose sizes are symbols (ONNX Runtime's issue 27887), so there are none.
+    """
+    import onnx.inliner
+
     copied = copy.deepcopy(model)
     for node in copied.graph.node:
         for attribute in node.attribute:
             if node.domain == "ai.synapse" and attribute.name == "integers":
                 attribute.i = 0
-    return copied
+    return onnx.inliner.inline_local_functions(copied)
+
+
+def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
+    """Name an execution provider, with the options that sums of integers in floats need."""
+    if provider == "CUDAExecutionProvider":
+        return provider, {"use_tf32": "0"}  # its products keep 10 bits, too few for exact sums
+    return provider
 
 
 def _is_timed(shape: Sequence[Any]) -> bool:

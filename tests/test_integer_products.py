@@ -6,6 +6,8 @@ if, and only if, it was taken.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import networks
@@ -19,7 +21,7 @@ from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx import ops
-from synapse_onnx.runtime import without_bytes
+from synapse_onnx.runtime import for_cuda
 
 RNG = np.random.default_rng(0)
 
@@ -164,10 +166,44 @@ def test_bytes_come_as_they_are(largest: int, taken: bool) -> None:
     assert takes_integers(x, weights_of(130, 40)) == taken
 
 
-def test_a_gpu_gets_products_of_floats() -> None:
+def test_a_gpu_gets_products_of_floats(tmp_path: Path) -> None:
     net = nn.Sequential(so.synapse.Dense(6, 140, pre_hook_fx=so.quantize.q8))
     model = so.export(net, networks.spikes(2, 6, 9))
-    assert (asked(model), asked(without_bytes(model))) == ([1], [0])
+    x = np.full((9, 2, 6), 3, np.float32)
+    asked_of: list[str] = []
+    for graph in (model, for_cuda(model)):
+        options = ort.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(tmp_path / "profile")
+        session = ort.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        session.run(None, {session.get_inputs()[0].name: x.transpose(1, 2, 0)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+        kinds = {event.get("args", {}).get("op_name", "") for event in events}
+        asked_of.append("bytes" if kinds & {"MatMulInteger", "DynamicQuantizeMatMul"} else "floats")
+    assert asked_of == ["bytes", "floats"]
+
+
+def test_a_gpu_gets_a_flat_graph_with_the_same_spikes() -> None:
+    folder = Path(so.__file__).parents[1] / "models"
+    if not folder.exists():
+        pytest.skip("models/ is beside the checkout's package alone")
+    files = sorted(folder.glob("*.onnx"))
+    assert len(files) > 10
+    for file in files:
+        model = onnx.load(file)
+        flat = for_cuda(model)
+        assert not flat.functions
+        assert {node.domain for node in flat.graph.node} == {""}
+        sessions = [so.Session(graph) for graph in (model, flat)]
+        shapes = [info.shape for info in sessions[0]._input_infos]
+        x = [
+            (RNG.random([{"N": 2, "T": 20}.get(size, size) for size in shape]) < 0.3)
+            for shape in shapes
+        ]
+        outputs = [session.run(*(a.astype(np.float32) for a in x)) for session in sessions]
+        np.testing.assert_array_equal(outputs[0], outputs[1], err_msg=file.name)
 
 
 def test_no_choice_stands_in_another() -> None:
