@@ -69,7 +69,7 @@ def _loaders(folders: Iterable[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-__all__ += list(_loaders([os.path.join(__path__[0], "readers")]))
+__all__ += list(_loaders([os.path.join(os.path.dirname(__file__), "readers")]))
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {

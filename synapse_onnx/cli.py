@@ -37,6 +37,7 @@ from rich.table import Table
 from rich.text import Text
 
 import synapse_onnx
+from synapse_onnx import native as native_kernels
 from synapse_onnx._version import __version__
 from synapse_onnx.errors import ExportError, InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
@@ -745,8 +746,30 @@ def _inputs_option(help: str, *, required: bool) -> Callable[[Decorated], Decora
     )
 
 
+#: --native -> the argument of Session
+_NATIVE: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
+
+
+def _native_option(*more: str, help: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--native",
+        type=click.Choice([*_NATIVE, *more]),
+        default="auto",
+        show_default=True,
+        help=f"Native kernels: auto takes them where there are any; yes demands them; no runs the "
+        f"functions that the file holds{help}.",
+    )
+
+
 def _full_names(providers: Sequence[str]) -> list[str] | None:
     return [_PROVIDERS.get(name.lower(), name) for name in providers] or None
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print the version, and which native kernels there are."""
+    if value and not context.resilient_parsing:
+        click.echo(f"synapse-onnx {__version__}\n{native_kernels.status()}")
+        context.exit()
 
 
 @click.group(
@@ -764,7 +787,14 @@ Example:
 Exit codes: 0 done and equal, 1 the numbers differ, 2 the input or the call is
 at fault.""",
 )
-@click.version_option(__version__, prog_name="synapse-onnx", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and which native kernels there are, and exit.",
+)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Compile trained spiking neural networks from torch to ONNX, and prove them equal."""
@@ -966,6 +996,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     help="Absolute tolerance, added to it.",
 )
 @_providers
+@_native_option("both", help="; both compares once with each")
 def verify(
     source: str,
     model: str,
@@ -979,6 +1010,7 @@ def verify(
     rtol: float,
     atol: float,
     providers: tuple[str, ...],
+    native: str,
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
 
@@ -1013,17 +1045,23 @@ def verify(
     _match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 
-    with _users_forward(source):
-        report = synapse_onnx.verify(
-            module,
-            proto,
-            [torch.from_numpy(array) for array in arrays],
-            rtol=rtol,
-            atol=atol,
-            providers=_full_names(providers),
-        )
-    _print_report(_console(), str(report), ok=report.ok)
-    if not report.ok:
+    console, ok = _console(), True
+    for choice in ("yes", "no") if native == "both" else (native,):
+        with _users_forward(source):
+            report = synapse_onnx.verify(
+                module,
+                proto,
+                [torch.from_numpy(array) for array in arrays],
+                rtol=rtol,
+                atol=atol,
+                providers=_full_names(providers),
+                native=_NATIVE[choice],
+            )
+        if native == "both":
+            _say(console, "with native kernels" if choice == "yes" else "\nwithout native kernels")
+        _print_report(console, str(report), ok=report.ok)
+        ok &= report.ok
+    if not ok:
         raise click.exceptions.Exit(DIFFERENT)
 
 
@@ -1107,6 +1145,7 @@ Example:
     help="Save the states behind the input, for --restore; streams.",
 )
 @_providers
+@_native_option(help="")
 def run(
     model: str,
     inputs: tuple[str, ...],
@@ -1115,12 +1154,13 @@ def run(
     restore: str | None,
     save: str | None,
     providers: tuple[str, ...],
+    native: str,
 ) -> None:
     """Run a model on arrays; needs ONNX Runtime, not torch."""
     from synapse_onnx.runtime import Session
 
     _check_target(output, ".npz", ".npy")
-    session = Session(model, _full_names(providers))
+    session = Session(model, _full_names(providers), _NATIVE[native])
     if output.endswith(".npy") and len(session.outputs) != 1:
         raise InputError(
             f"{output} can hold one array and the model has {len(session.outputs)} outputs "
@@ -1172,6 +1212,7 @@ def inspect(model: str, as_json: bool) -> None:
     foreign = "the model was not written by synapse-onnx; its layers are not known"
     notes = list(metadata.notes) if metadata else [foreign]
     size = os.path.getsize(model)
+    native = native_kernels.used_by(proto)
     if as_json:
         document = {
             "file": model,
@@ -1197,6 +1238,7 @@ def inspect(model: str, as_json: bool) -> None:
             "layout": metadata.layout if metadata else None,
             "states": [dict(state) for state in states],
             "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
+            "native": list(native),
             "notes": notes,
         }
         click.echo(json.dumps(document, indent=2))
@@ -1211,6 +1253,13 @@ def inspect(model: str, as_json: bool) -> None:
         "nodes": f"{len(proto.graph.node)} ({len(proto.functions)} functions)",
     }
     if metadata:
+        if native:
+            kernels = f"{', '.join(native)} ({native_kernels.instructions()})"
+        elif native_kernels.problem() is None:
+            kernels = "none for its ops"
+        else:
+            kernels = "none here; synapse-onnx --version says why"
+        facts["native kernels"] = kernels
         facts["regime"] = metadata.regime
         if metadata.layout == "TNC":
             facts["layout"] = "TNC, time first"

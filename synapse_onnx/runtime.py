@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.layout import LAYOUTS, axes_of, has_time, time_first, time_last
@@ -73,26 +75,50 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+def _library(native: bool | None, providers: Sequence[str]) -> Path | None:
+    """Return the library of native kernels to register; None to run the bodies."""
+    others = [name for name in providers if name != "CPUExecutionProvider"]
+    if native and others:
+        raise InputError(
+            f"native=True: the native kernels run on the CPU, and would take the model off "
+            f"{others[0]}; use native=None, or the CPU alone"
+        )
+    if native is False or others:
+        return None
+    path, problem = native_kernels.library(), native_kernels.problem()
+    if problem is None:
+        return path
+    if native:
+        raise SynapseError(f"native=True: there are no native kernels: {problem}")
+    if path is not None:  # that there is none is nothing to warn of
+        warnings.warn(f"no native kernels: {problem}", stacklevel=3)
+    return None
+
+
 class Session:
     """An exported network in ONNX Runtime: NumPy arrays in, NumPy arrays out.
 
     Args:
         model_or_path: an ``onnx.ModelProto`` or the path of an .onnx file.
         providers: execution providers, by ONNX Runtime's names, best first; the CPU by default.
-        native: True demands native kernels, False forbids them, None takes them where there are
-            any. This version has none.
+        native: None takes the native kernels where the library is there, fits and the CPU alone
+            runs the model; a library that does not fit is a warning. True demands them, False
+            runs the bodies that the file holds.
         threads: threads inside an operator; ONNX Runtime's own choice by default.
 
     Attributes:
         inputs: names of the inputs, in the order of :meth:`run`.
         outputs: names of the outputs.
         layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
+        native: whether the native kernels are registered.
         session: the ``onnxruntime.InferenceSession`` behind it.
 
     Raises:
-        InputError: no such file, or an execution provider that this machine does not have.
+        InputError: no such file, or an execution provider that this machine does not have, or
+            native kernels demanded beside another provider than the CPU.
         ModelError: not an ONNX model, or one that ONNX Runtime refuses.
-        SynapseError: ONNX Runtime is not installed, or native kernels were demanded.
+        SynapseError: ONNX Runtime is not installed, or native kernels were demanded and there
+            are none.
     """
 
     def __init__(
@@ -104,11 +130,6 @@ class Session:
         threads: int | None = None,
     ) -> None:
         ort = _onnxruntime()
-        if native:
-            raise SynapseError(
-                "native=True: this version of synapse-onnx has no native kernels; "
-                "use native=None or native=False"
-            )
         names = list(providers) if providers is not None else ["CPUExecutionProvider"]
         missing = [name for name in names if name not in ort.get_available_providers()]
         if missing:
@@ -116,10 +137,7 @@ class Session:
                 f"execution provider {missing[0]} is not available; this ONNX Runtime has: "
                 f"{', '.join(ort.get_available_providers())}"
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        library = _library(native, names)
         model, where = model_or_path, "the model"
         if set(names) & set(_CUDA):
             model = load_model(model) if isinstance(model, str | os.PathLike) else model
@@ -132,18 +150,52 @@ class Session:
             source: Any = where  # by path: side files with weights are found beside it
         else:
             source = model.SerializeToString()
-        try:
-            self.session: onnxruntime.InferenceSession = ort.InferenceSession(
+
+        def opened(library: Path | None) -> onnxruntime.InferenceSession:
+            options = ort.SessionOptions()
+            options.log_severity_level = 4  # errors come as exceptions
+            if threads is not None:
+                options.intra_op_num_threads = threads
+            if library is not None:
+                options.register_custom_ops_library(str(library))
+            return ort.InferenceSession(
                 source, options, providers=[_with_options(name) for name in names]
             )
+
+        refusal = None
+        try:
+            try:
+                self.session: onnxruntime.InferenceSession = opened(library)
+            except Exception as error:
+                if native or library is None:
+                    raise
+                refusal = _first_line(error)
+                self.session = opened(None)  # which fails again where the model is at fault
         except Exception as error:  # its classes differ from version to version
-            raise ModelError(f"{where} is refused by ONNX Runtime: {_first_line(error)}") from error
+            refused = "refused by ONNX Runtime" + (" with native kernels" if native else "")
+            raise ModelError(f"{where} is {refused}: {_first_line(error)}") from error
+        if refusal is not None:
+            warnings.warn(
+                f"no native kernels: with {library}, ONNX Runtime refuses {where}: {refusal}",
+                stacklevel=2,
+            )
+        self.native = library is not None and refusal is None
+        by_path = isinstance(model, str | os.PathLike)
+        self._kernels = None if by_path else native_kernels.used_by(model)
+        self._where = where
         self._read_metadata(where)
         carried = {name for state in self.states for name in (state["input"], state["output"])}
         self._input_infos = [v for v in self.session.get_inputs() if v.name not in carried]
         self._output_infos = [v for v in self.session.get_outputs() if v.name not in carried]
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._input_infos)
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._output_infos)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the model's ops that run as native kernels, sorted."""
+        if self._kernels is None:  # a file is read again when this is asked, not at every start
+            self._kernels = native_kernels.used_by(load_model(self._where))
+        return self._kernels if self.native else ()
 
     def _read_metadata(self, where: str) -> None:
         """Take the states of a streaming model from its metadata."""

@@ -182,6 +182,7 @@ def verify(
     rtol: float = RTOL,
     atol: float = 0.0,
     providers: Sequence[str] | None = None,
+    native: bool | None = None,
 ) -> Report:
     """Compare a torch network with its exported model in ONNX Runtime.
 
@@ -196,6 +197,7 @@ def verify(
         rtol: tolerance where equality cannot be demanded, relative to max|torch|.
         atol: absolute tolerance, added to it.
         providers: execution providers of ONNX Runtime; the CPU by default.
+        native: whether native kernels run the model, as in :class:`Session`.
 
     Raises:
         InputError: the inputs are no tensors, or hold NaN or infinite values, or a tolerance is
@@ -214,7 +216,9 @@ def verify(
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
-    comparison = _Comparison(module, model, arguments, rtol=rtol, atol=atol, providers=providers)
+    comparison = _Comparison(
+        module, model, arguments, rtol=rtol, atol=atol, providers=providers, native=native
+    )
     variants = _variants(tensors, model, comparison.session)
     for variant in variants:
         comparison.compare(variant)
@@ -260,6 +264,7 @@ class _Comparison:
         rtol: float,
         atol: float,
         providers: Sequence[str] | None,
+        native: bool | None,
     ) -> None:
         self.module = copy.deepcopy(module).eval().cpu()
         self.arguments = arguments
@@ -269,8 +274,8 @@ class _Comparison:
         self.model = model
         self.rtol, self.atol = rtol, atol
         self.nodes = _layer_nodes(model, self.paths)
-        self.session = Session(model, providers)
-        self.inner = Session(_with_layer_outputs(model, self.nodes), providers)
+        self.session = Session(model, providers, native)
+        self.inner = Session(_with_layer_outputs(model, self.nodes), providers, native)
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.rows: dict[str, Row] = {}  # of outputs

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 import synapse_onnx as so
+from synapse_onnx import native
 from synapse_onnx.cli import main
 
 COMMANDS = ("export", "verify", "run", "inspect")
@@ -203,7 +204,9 @@ def test_help_has_an_example_and_explains_every_option(command: str) -> None:
 
 
 def test_version() -> None:
-    assert _good("--version") == f"synapse-onnx {so.__version__}\n"
+    text = _good("--version")
+    assert text.splitlines()[0] == f"synapse-onnx {so.__version__}"
+    assert text.splitlines()[1:] == [native.status()]
 
 
 # -- export ----------------------------------------------------------------------------------
@@ -471,7 +474,8 @@ def test_verify_prints_the_report(here: Path, monkeypatch: pytest.MonkeyPatch) -
     assert text == f"{report}\n"
     expected = np.random.default_rng(3).random((2, 4, 9), dtype=np.float32) < 0.5
     assert np.array_equal(tensor.numpy(), expected)
-    assert kwargs == {"rtol": 0.25, "atol": 0.5, "providers": ["CPUExecutionProvider"]}
+    providers = ["CPUExecutionProvider"]
+    assert kwargs == {"rtol": 0.25, "atol": 0.5, "providers": providers, "native": None}
 
 
 def test_verify_different_is_exit_1(here: Path) -> None:
@@ -690,7 +694,7 @@ def test_inspect(here: Path) -> None:
     model = onnx.load("net.onnx")
     assert ["size", f"{os.path.getsize('net.onnx') / 1000:.1f}", "kB"] in lines
     torch_version = torch.__version__
-    assert f"written by  synapse-onnx {so.__version__}, torch {torch_version}\n" in text
+    assert f"written by      synapse-onnx {so.__version__}, torch {torch_version}\n" in text
     assert ["opset", "21", "(IR", "version", str(model.ir_version) + ")"] in lines
     assert ["nodes", str(len(model.graph.node)), f"({len(model.functions)}", "functions)"] in lines
     assert ["regime", "slayer"] in lines
@@ -855,7 +859,7 @@ def stream(here: Path) -> Path:
 
 def test_a_streaming_model_is_shown_with_its_states(stream: Path) -> None:
     text = _good("inspect", "s.onnx")
-    assert "streaming   yes, in multiples of 4 time steps" in text
+    assert "streaming       yes, in multiples of 4 time steps" in text
     assert "first.neuron.spikes   float32  (N, 6)         0" in text
     ends = text[text.index("name") : text.index("layer ")]
     assert "neuron" not in ends  # states are no inputs of the caller's

@@ -1,0 +1,138 @@
+// The numbers in which a neuron's step is computed; the equations are written once for all of them.
+//
+// A state of the fixed-point regimes is an integer in units of 1 / scale, and a fraction an integer
+// in 4096ths: state * fraction / 4096 is truncated towards zero. `Wide` computes that in 64 bits as
+// torch does, wrapping where torch wraps. `Narrow` gives the same integers in 32 bits while every
+// state stays below 2**23, which it watches: the product of a state and a fraction is exact in a
+// double, and a state below 2**24 in a float.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "common.h"
+
+namespace synapse {
+
+enum class Regime { slayer, floating, loihi };
+
+constexpr int64_t kOne = 4096;               // a fraction of one
+constexpr int32_t kNarrowLimit = 1 << 23;    // states of Narrow are below
+constexpr int64_t kStateLimit = 1 << 23;     // one more than Loihi's largest state of 24 bits
+
+// What x86 makes of a float that no int64 holds, and torch with it.
+SYNAPSE_INLINE int64_t to_int64(float value) {
+  const bool fits = value >= -9223372036854775808.0f && value < 9223372036854775808.0f;
+  return fits ? static_cast<int64_t>(value) : std::numeric_limits<int64_t>::min();
+}
+
+// Bring a current back into 24 bits, from the other end (Loihi).
+template <class V>
+SYNAPSE_INLINE V wrap(V value) {
+  const V span = static_cast<V>(2 * kStateLimit), limit = static_cast<V>(kStateLimit);
+  const V over = value > limit ? value - span : value;
+  return over <= -limit ? over + span : over;
+}
+
+// Keep a voltage within 24 bits (Loihi).
+template <class V>
+SYNAPSE_INLINE V clip(V value) {
+  const V limit = static_cast<V>(kStateLimit - 1);
+  const V low = value < -limit ? -limit : value;
+  return low > limit ? limit : low;
+}
+
+// float32, each operation rounded on its own.
+struct Floating {
+  using V = float;           // states, currents, levels
+  using F = float;           // fractions
+  using Carried = float;     // states between calls
+  using Attribute = float;   // constants
+  static constexpr bool kWatches = false;
+  float scale = 1;
+
+  SYNAPSE_INLINE V take(float x, int32_t&) const { return x; }
+  SYNAPSE_INLINE float give(V state) const { return state; }
+  SYNAPSE_INLINE V scaled(V state, F fraction) const { return state * fraction; }
+  SYNAPSE_INLINE V through_float(V state) const { return state; }
+  SYNAPSE_INLINE V current(V state) const { return state; }
+  SYNAPSE_INLINE V voltage(V state) const { return state; }
+  SYNAPSE_INLINE void watch(V, int32_t&) const {}
+  SYNAPSE_INLINE V start(Carried state, int32_t&) const { return state; }
+  SYNAPSE_INLINE V constant(Attribute value) const { return value; }
+  SYNAPSE_INLINE F fraction(float value, bool kept, bool&) const {
+    return kept ? 1.0f - value : value;
+  }
+  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
+};
+
+// int64, wrapping as torch's does.
+template <bool loihi>
+struct Wide {
+  using V = int64_t;
+  using F = int64_t;
+  using Carried = int64_t;
+  using Attribute = int64_t;
+  static constexpr bool kWatches = false;
+  float scale = 1;
+
+  SYNAPSE_INLINE V take(float x, int32_t&) const { return to_int64(scale * x); }
+  SYNAPSE_INLINE float give(V state) const { return static_cast<float>(state) / scale; }
+  SYNAPSE_INLINE V scaled(V state, F fraction) const { return state * fraction / kOne; }
+  SYNAPSE_INLINE V through_float(V state) const {
+    return loihi ? state : to_int64(static_cast<float>(state));
+  }
+  SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
+  SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }
+  SYNAPSE_INLINE void watch(V, int32_t&) const {}
+  SYNAPSE_INLINE V start(Carried state, int32_t&) const { return state; }
+  SYNAPSE_INLINE V constant(Attribute value) const { return value; }
+  SYNAPSE_INLINE F fraction(float value, bool kept, bool&) const {
+    return kept ? kOne - to_int64(value) : to_int64(value);
+  }
+  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
+};
+
+// int32, right while `seen` stays below the limit: the bits of all magnitudes that came by.
+template <bool loihi>
+struct Narrow {
+  using V = int32_t;
+  using F = double;
+  using Carried = int64_t;
+  using Attribute = int64_t;
+  static constexpr bool kWatches = true;
+  float scale = 1;
+
+  SYNAPSE_INLINE V take(float x, int32_t& seen) const {
+    const float scaled_x = scale * x;
+    const bool fits = std::fabs(scaled_x) < static_cast<float>(kNarrowLimit);  // a NaN does not
+    seen |= fits ? 0 : kNarrowLimit;
+    return static_cast<V>(fits ? scaled_x : 0.0f);
+  }
+  SYNAPSE_INLINE float give(V state) const { return static_cast<float>(state) / scale; }
+  SYNAPSE_INLINE V scaled(V state, F fraction) const { return static_cast<V>(state * fraction); }
+  SYNAPSE_INLINE V through_float(V state) const { return state; }
+  SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
+  SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }
+  SYNAPSE_INLINE void watch(V state, int32_t& seen) const { seen |= state ^ (state >> 31); }
+  SYNAPSE_INLINE V start(Carried state, int32_t& seen) const {
+    const bool fits = state > -kNarrowLimit && state < kNarrowLimit;
+    seen |= fits ? 0 : kNarrowLimit;
+    return static_cast<V>(fits ? state : 0);
+  }
+  // a limit that is out of reach stays out of reach
+  SYNAPSE_INLINE V constant(Attribute value) const {
+    const int64_t most = int64_t{1} << 30;
+    return static_cast<V>(value > most ? most : value < -most ? -most : value);
+  }
+  SYNAPSE_INLINE F fraction(float value, bool kept, bool& fits) const {
+    const int64_t whole = to_int64(value);
+    const int64_t n = kept ? kOne - whole : whole;
+    fits = fits && whole >= -2 * kOne && whole <= 2 * kOne && n >= -kOne && n <= kOne;
+    return static_cast<F>(n) / kOne;
+  }
+  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
+};
+
+}  // namespace synapse

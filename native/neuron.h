@@ -1,0 +1,530 @@
+// From an equation to kernels: spikes, traces of the variables, spikes with feedback, each in every
+// numeric regime that the equation is for.
+//
+// An equation states one step for one neuron:
+//
+//   struct Cuba {
+//     static constexpr const char* name = "Cuba";
+//     static constexpr int currents = 1, states = 2, constants = 1, traces = 2;
+//     static constexpr int graded = 1;         // the trace that a graded spike carries
+//     static constexpr Parameter parameters[] = {{kept}, {kept}};
+//     static constexpr const char* constant_names[] = {"threshold"};
+//     static constexpr bool biased = true;     // Loihi adds a bias, an input behind the parameters
+//     static constexpr bool compared = true;   // its constants are compared with states and no more
+//     template <class A> static bool step(const A& a, const typename A::V* x,
+//         const typename A::F* p, typename A::V bias, typename A::V* s, const typename A::V* c,
+//         typename A::V* trace);               // whether it spikes
+//   };
+//
+// A kernel takes a block of neurons through all of time, so that their states stay in the first
+// level cache, and the compiler turns the loop over the neurons of a block into vectors. In fixed
+// point a block is computed in 32 bits, and once more in 64 where a state did not fit.
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include "arithmetic.h"
+
+namespace synapse {
+
+struct Parameter {
+  bool kept = true;    // the step gets 1 - value instead of the value
+  bool level = false;  // may have a value of its own for every neuron of a sample
+};
+
+enum class Kind { spikes, dynamics, recurrent };
+
+constexpr int kLanes = 512;  // neurons of a block, at the most
+
+// What a call has to compute, the same for all blocks.
+template <class E>
+struct Job {
+  int64_t steps, neurons, sample, channels;  // neurons = batch * sample
+  float scale;
+  bool graded;
+  const float* x[E::currents];
+  const float* parameter[std::size(E::parameters)];
+  int64_t parameter_size[std::size(E::parameters)];
+  const float* bias;
+  int64_t bias_size;
+  const void* start[E::states];
+  void* last[E::states];
+  float* out[E::traces > 1 ? E::traces : 1];
+  int64_t integer_constant[E::constants + 1];
+  float float_constant[E::constants + 1];
+};
+
+// The states and parameters of a block of neurons.
+template <class E, class A>
+struct Block {
+  alignas(64) typename A::V state[E::states][kLanes];
+  alignas(64) typename A::F parameter[std::size(E::parameters)][kLanes];
+  alignas(64) typename A::V bias[kLanes];
+  alignas(64) int32_t seen[kLanes];
+  typename A::V constant[E::constants + 1];
+  A a;
+  bool fits;
+};
+
+// Value of a parameter for a neuron: one for all, one a channel, or one for each of a sample.
+inline float value_for(const float* values, int64_t size, int64_t sample, int64_t channels,
+                       int64_t neuron) {
+  if (size == 1) return values[0];
+  const int64_t within = neuron % sample;
+  return size == sample ? values[within] : values[within / (sample / channels)];
+}
+
+template <class E, class A>
+void load(const Job<E>& job, Block<E, A>& block, int64_t first, int count) {
+  block.a.scale = job.scale;
+  block.fits = true;
+  for (int i = 0; i < count; i++) block.seen[i] = 0;
+  for (size_t k = 0; k < std::size(E::parameters); k++) {
+    const float* values = job.parameter[k];
+    const int64_t size = job.parameter_size[k];
+    if (size == 1) {
+      const auto shared = block.a.fraction(values[0], E::parameters[k].kept, block.fits);
+      std::fill_n(block.parameter[k], count, shared);
+      continue;
+    }
+    for (int i = 0; i < count; i++) {
+      const float value = value_for(values, size, job.sample, job.channels, first + i);
+      block.parameter[k][i] = block.a.fraction(value, E::parameters[k].kept, block.fits);
+    }
+  }
+  for (int i = 0; i < count; i++) {
+    const float value =
+        job.bias ? value_for(job.bias, job.bias_size, job.sample, job.channels, first + i) : 0.0f;
+    block.bias[i] = job.bias ? block.a.level(value, block.seen[i]) : typename A::V(0);
+  }
+  for (int k = 0; k < E::states; k++) {
+    const auto* start = static_cast<const typename A::Carried*>(job.start[k]) + first;
+    for (int i = 0; i < count; i++) block.state[k][i] = block.a.start(start[i], block.seen[i]);
+  }
+  for (int k = 0; k < E::constants; k++) {
+    if constexpr (std::is_same_v<A, Floating>) {
+      block.constant[k] = block.a.constant(job.float_constant[k]);
+    } else {
+      block.constant[k] = block.a.constant(job.integer_constant[k]);
+      const int64_t value = job.integer_constant[k];
+      if (!E::compared && (value <= -kNarrowLimit || value >= kNarrowLimit)) block.fits = false;
+    }
+  }
+}
+
+template <class E, class A>
+void store(const Job<E>& job, const Block<E, A>& block, int64_t first, int count) {
+  for (int k = 0; k < E::states; k++) {
+    auto* last = static_cast<typename A::Carried*>(job.last[k]) + first;
+    for (int i = 0; i < count; i++) last[i] = static_cast<typename A::Carried>(block.state[k][i]);
+  }
+}
+
+// Call f(0), f(1), ... f(n - 1): written out, for a loop within a loop is not made a vector.
+template <class F, size_t... k>
+SYNAPSE_INLINE void each(const F& f, std::index_sequence<k...>) {
+  (f(std::integral_constant<size_t, k>{}), ...);
+}
+template <size_t n, class F>
+SYNAPSE_INLINE void each(const F& f) {
+  each(f, std::make_index_sequence<n>{});
+}
+
+// One time step of a block: currents in x, and spikes or traces to out.
+template <class E, class A, Kind kind, bool graded>
+SYNAPSE_INLINE void row(Block<E, A>& block, const float* const* x, float* const* out, int count) {
+  using V = typename A::V;
+  const A a = block.a;
+  SYNAPSE_INDEPENDENT
+  for (int i = 0; i < count; i++) {
+    V current[E::currents], state[E::states], trace[E::traces > 1 ? E::traces : 1];
+    typename A::F parameter[std::size(E::parameters)];
+    int32_t seen = 0;
+    each<E::currents>([&](auto k) SYNAPSE_LAMBDA { current[k] = a.take(x[k][i], seen); });
+    each<E::states>([&](auto k) SYNAPSE_LAMBDA { state[k] = block.state[k][i]; });
+    each<std::size(E::parameters)>([&](auto k) SYNAPSE_LAMBDA { parameter[k] = block.parameter[k][i]; });
+    const bool spike = E::template step<A>(a, current, parameter, block.bias[i], state,
+                                           block.constant, trace);
+    each<E::states>([&](auto k) SYNAPSE_LAMBDA {
+      a.watch(state[k], seen);
+      block.state[k][i] = state[k];
+    });
+    if constexpr (A::kWatches) block.seen[i] |= seen;
+    if constexpr (kind == Kind::dynamics) {
+      each<E::traces>([&](auto k) SYNAPSE_LAMBDA { out[k][i] = a.give(trace[k]); });
+    } else {
+      out[0][i] = spike ? (graded ? a.give(trace[E::graded]) : 1.0f) : 0.0f;
+    }
+  }
+}
+
+// Whether all that came by fitted the arithmetic.
+template <class E, class A>
+bool fitted(const Block<E, A>& block, int count) {
+  if constexpr (!A::kWatches) return true;
+  int32_t seen = 0;
+  for (int i = 0; i < count; i++) seen |= block.seen[i];
+  return block.fits && seen >= 0 && seen < kNarrowLimit;
+}
+
+// Take a block through all of time; whether it is right.
+template <class E, class A, Kind kind, bool graded>
+struct OverTime {
+  SYNAPSE_CLONES static bool run(const Job<E>& job, int64_t first, int count) {
+    static constexpr int kOuts = kind == Kind::dynamics ? E::traces : 1;
+    Block<E, A> block;
+    load(job, block, first, count);
+    if (A::kWatches && !fitted(block, count)) return false;
+    for (int64_t t = 0; t < job.steps; t++) {
+      const int64_t at = t * job.neurons + first;
+      const float* x[E::currents];
+      float* out[kOuts];
+      for (int k = 0; k < E::currents; k++) x[k] = job.x[k] + at;
+      for (int k = 0; k < kOuts; k++) out[k] = job.out[k] + at;
+      row<E, A, kind, graded>(block, x, out, count);
+    }
+    if (!fitted(block, count)) return false;
+    store(job, block, first, count);
+    return true;
+  }
+};
+
+// Feedback: current[t] = x[t] + gain * (matrix s[t-1]), of one sample, whose neurons are channels.
+template <class E>
+struct Feedback {
+  std::vector<float> matrix[E::currents];  // (C, C), a row for every neuron that spikes
+  std::vector<float> gain[E::currents];
+  const float* spikes;
+  float* last_spikes;
+};
+
+// sums[o] = sum over c of spikes[c] * matrix[c][o]; what is silent costs nothing.
+struct Sums {
+  SYNAPSE_CLONES static void run(const float* spikes, const float* matrix, float* sums,
+                                 int64_t channels) {
+    std::fill_n(sums, channels, 0.0f);
+    for (int64_t c = 0; c < channels; c++) {
+      const float spike = spikes[c];
+      if (spike == 0.0f) continue;
+      const float* weights = matrix + c * channels;
+      SYNAPSE_INDEPENDENT
+      for (int64_t o = 0; o < channels; o++) sums[o] += spike * weights[o];
+    }
+  }
+};
+
+// One row of a block that feeds back; apart, so that it has its instruction sets.
+template <class E, class A, bool graded>
+struct Row {
+  SYNAPSE_CLONES static void run(Block<E, A>& block, const float* const* x, float* const* out,
+                                 int count) {
+    row<E, A, Kind::recurrent, graded>(block, x, out, count);
+  }
+};
+
+struct Gained {
+  SYNAPSE_CLONES static void run(const float* x, const float* gain, float* sums, int64_t count) {
+    SYNAPSE_INDEPENDENT
+    for (int64_t o = 0; o < count; o++) sums[o] = x[o] + sums[o] * gain[o];
+  }
+};
+
+template <class E, class A, bool graded>
+bool fed_back(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
+  const int64_t channels = job.sample, offset = item * channels;
+  const int64_t count = (channels + kLanes - 1) / kLanes;
+  std::vector<Block<E, A>> blocks(static_cast<size_t>(count));
+  std::vector<float> currents(static_cast<size_t>(E::currents * channels));
+  const auto lanes = [&](int64_t b) {
+    return static_cast<int>(std::min<int64_t>(kLanes, channels - b * kLanes));
+  };
+  for (int64_t b = 0; b < count; b++) {
+    load(job, blocks[b], offset + b * kLanes, lanes(b));
+    if (!fitted(blocks[b], lanes(b))) return false;
+  }
+  const float* spikes = feedback.spikes + offset;
+  for (int64_t t = 0; t < job.steps; t++) {
+    const int64_t at = t * job.neurons + offset;
+    for (int k = 0; k < E::currents; k++) {
+      float* sums = currents.data() + k * channels;
+      Sums::run(spikes, feedback.matrix[k].data(), sums, channels);
+      Gained::run(job.x[k] + at, feedback.gain[k].data(), sums, channels);
+    }
+    for (int64_t b = 0; b < count; b++) {
+      const float* x[E::currents];
+      for (int k = 0; k < E::currents; k++) x[k] = currents.data() + k * channels + b * kLanes;
+      float* out[1] = {job.out[0] + at + b * kLanes};
+      Row<E, A, graded>::run(blocks[b], x, out, lanes(b));
+    }
+    spikes = job.out[0] + at;
+  }
+  for (int64_t b = 0; b < count; b++) {
+    if (!fitted(blocks[b], lanes(b))) return false;
+  }
+  for (int64_t b = 0; b < count; b++) store(job, blocks[b], offset + b * kLanes, lanes(b));
+  std::copy_n(spikes, channels, feedback.last_spikes + offset);
+  return true;
+}
+
+template <Regime regime>
+using Fast = std::conditional_t<regime == Regime::floating, Floating,
+                                Narrow<regime == Regime::loihi>>;
+template <Regime regime>
+using Sure =
+    std::conditional_t<regime == Regime::floating, Floating, Wide<regime == Regime::loihi>>;
+
+template <class E, Regime regime, Kind kind>
+const std::string& name_of() {
+  static const std::string name = std::string(kind == Kind::recurrent ? "Recurrent" : "") + E::name +
+                                  (kind == Kind::dynamics ? "Dynamics" : "") +
+                                  (regime == Regime::floating ? "Float"
+                                   : regime == Regime::loihi  ? "Loihi"
+                                                              : "");
+  return name;
+}
+
+template <class E, Regime regime, Kind kind>
+class NeuronKernel {
+ public:
+  explicit NeuronKernel(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
+    if constexpr (regime != Regime::floating)
+      scale_ = static_cast<float>(info.GetAttribute<int64_t>("scale"));
+    for (int k = 0; k < E::constants; k++) {
+      if constexpr (regime == Regime::floating)
+        float_constant_[k] = info.GetAttribute<float>(E::constant_names[k]);
+      else
+        integer_constant_[k] = info.GetAttribute<int64_t>(E::constant_names[k]);
+    }
+    if constexpr (kind != Kind::dynamics) graded_ = info.GetAttribute<int64_t>("graded") != 0;
+  }
+
+  static constexpr bool kBiased = E::biased && regime == Regime::loihi;
+  static constexpr bool kFed = kind == Kind::recurrent;
+  static constexpr int kParameters = static_cast<int>(std::size(E::parameters));
+  static constexpr int kWeightsAt = E::currents;
+  static constexpr int kSpikesAt = kWeightsAt + (kFed ? 2 * E::currents : 0);
+  static constexpr int kParametersAt = kSpikesAt + (kFed ? 1 : 0);
+  static constexpr int kStatesAt = kParametersAt + kParameters + (kBiased ? 1 : 0);
+  static constexpr int kInputs = kStatesAt + E::states;
+  static constexpr int kSequences = kind == Kind::dynamics ? E::traces : 1;
+  static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
+    return guarded(name_of<E, regime, kind>().c_str(), [&] { compute(Ort::KernelContext(context)); });
+  }
+
+ private:
+  void compute(const Ort::KernelContext& context) const {
+    const Input x(context, 0);
+    if (x.shape.size() < 3)
+      throw CallError("currents need the axes (T, N, C, ...), got " + text(x.shape));
+    const std::vector<int64_t> plane(x.shape.begin() + 1, x.shape.end());
+    Job<E> job{};
+    job.steps = x.shape[0];
+    job.neurons = product(plane);
+    job.sample = product(x.shape, 2);
+    job.channels = x.shape[2];
+    job.scale = scale_;
+    job.graded = graded_;
+    std::copy(std::begin(integer_constant_), std::end(integer_constant_), job.integer_constant);
+    std::copy(std::begin(float_constant_), std::end(float_constant_), job.float_constant);
+    for (int k = 0; k < E::currents; k++) {
+      const Input current(context, k);
+      if (current.shape != x.shape)
+        throw CallError("currents differ in shape: " + text(x.shape) + " and " +
+                        text(current.shape));
+      job.x[k] = current.as<float>();
+    }
+    for (int k = 0; k < kParameters + (kBiased ? 1 : 0); k++) {
+      const Input values(context, kParametersAt + k);
+      const bool bias = k == kParameters;
+      const bool level = bias || E::parameters[k < kParameters ? k : 0].level;
+      if (values.size != 1 && values.size != job.channels && !(level && values.size == job.sample))
+        throw CallError("a parameter of shape " + text(values.shape) +
+                        " is neither one value nor one for each of " +
+                        std::to_string(job.channels) + " channels");
+      if (bias) {
+        job.bias = values.as<float>();
+        job.bias_size = values.size;
+      } else {
+        job.parameter[k] = values.as<float>();
+        job.parameter_size[k] = values.size;
+      }
+    }
+    for (int k = 0; k < E::states; k++) {
+      const Input state(context, kStatesAt + k);
+      if (state.shape != plane)
+        throw CallError("a state of shape " + text(state.shape) + " does not fit currents of " +
+                        text(x.shape));
+      job.start[k] = state.data;
+      auto last = context.GetOutput(kOutputs - E::states + k, plane);
+      job.last[k] = last.GetTensorMutableRawData();
+    }
+    for (int k = 0; k < kSequences; k++) {
+      auto out = context.GetOutput(k, x.shape);
+      job.out[k] = out.template GetTensorMutableData<float>();
+    }
+    if constexpr (kFed) {
+      with_feedback(context, job, plane);
+    } else {
+      over_time(context, job);
+    }
+  }
+
+  template <class A>
+  static bool block(const Job<E>& job, int64_t first, int count) {
+    if (job.graded) return OverTime<E, A, kind, true>::run(job, first, count);
+    return OverTime<E, A, kind, false>::run(job, first, count);
+  }
+
+  void over_time(const Ort::KernelContext& context, const Job<E>& job) const {
+    // blocks of equal size, four at the least where there is enough to share
+    int64_t lanes = std::min<int64_t>(kLanes, (job.neurons / 4 + 63) / 64 * 64);
+    lanes = std::max<int64_t>(lanes, 64);
+    const int64_t blocks = (job.neurons + lanes - 1) / lanes;
+    // a thread is worth waking for some microseconds of work
+    const int64_t least = (1 << 14) / (lanes * std::max<int64_t>(job.steps, 1)) + 1;
+    parallel(context, blocks, least, [&](int64_t from, int64_t to) {
+      for (int64_t b = from; b < to; b++) {
+        const int64_t first = b * lanes;
+        const int count = static_cast<int>(std::min(lanes, job.neurons - first));
+        if (!block<Fast<regime>>(job, first, count)) block<Sure<regime>>(job, first, count);
+      }
+    });
+  }
+
+  void with_feedback(const Ort::KernelContext& context, const Job<E>& job,
+                     const std::vector<int64_t>& plane) const {
+    Feedback<E> feedback;
+    const int64_t channels = job.channels;
+    if (job.sample != channels)
+      throw CallError("feedback needs currents (T, N, C), got " + std::to_string(job.sample) +
+                      " neurons of " + std::to_string(channels) + " channels");
+    for (int k = 0; k < E::currents; k++) {
+      const Input weight(context, kWeightsAt + k);
+      const Input step(context, kWeightsAt + E::currents + k);
+      if (weight.size != channels * channels)
+        throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
+                        std::to_string(channels) + " neurons");
+      if (step.size != 1 && step.size != channels)
+        throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
+                        std::to_string(channels) + " channels");
+      feedback.matrix[k].resize(static_cast<size_t>(channels * channels));
+      feedback.gain[k].resize(static_cast<size_t>(channels));
+      for (int64_t o = 0; o < channels; o++) {
+        feedback.gain[k][o] = step.as<float>()[step.size == 1 ? 0 : o];
+        for (int64_t c = 0; c < channels; c++)
+          feedback.matrix[k][c * channels + o] = element(weight, o * channels + c);
+      }
+    }
+    const Input spikes(context, kSpikesAt);
+    if (spikes.shape != plane)
+      throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
+    feedback.spikes = spikes.as<float>();
+    feedback.last_spikes =
+        context.GetOutput(kSequences, plane).template GetTensorMutableData<float>();
+    parallel(context, job.neurons / std::max<int64_t>(channels, 1), 1,
+             [&](int64_t from, int64_t to) {
+               for (int64_t item = from; item < to; item++) {
+                 if (!fed<Fast<regime>>(job, feedback, item)) fed<Sure<regime>>(job, feedback, item);
+               }
+             });
+  }
+
+  template <class A>
+  static bool fed(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
+    if (job.graded) return fed_back<E, A, true>(job, feedback, item);
+    return fed_back<E, A, false>(job, feedback, item);
+  }
+
+  float scale_ = 1;
+  bool graded_ = false;
+  int64_t integer_constant_[E::constants + 1] = {};
+  float float_constant_[E::constants + 1] = {};
+
+  // Weights come as floats, or as integers of 4, 8 or 16 bits.
+  static float element(const Input& weight, int64_t index) {
+    switch (weight.type) {
+      case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+        return weight.as<float>()[index];
+      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+        return weight.as<int8_t>()[index];
+      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
+        return weight.as<int16_t>()[index];
+      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4: {
+        const uint8_t pair = weight.as<uint8_t>()[index / 2];  // the first is the low half
+        const int half = index % 2 ? pair >> 4 : pair & 15;
+        return static_cast<float>(half < 8 ? half : half - 16);
+      }
+      default:
+        throw CallError("weights must be float, int4, int8 or int16");
+    }
+  }
+};
+
+template <class E, Regime regime, Kind kind>
+struct NeuronOp : Ort::CustomOpBase<NeuronOp<E, regime, kind>, NeuronKernel<E, regime, kind>, true> {
+  using Kernel = NeuronKernel<E, regime, kind>;
+
+  static const std::string& name() { return name_of<E, regime, kind>(); }
+
+  const char* GetName() const { return name().c_str(); }
+  size_t GetInputTypeCount() const { return Kernel::kInputs; }
+  size_t GetOutputTypeCount() const { return Kernel::kOutputs; }
+
+  static constexpr ONNXTensorElementDataType kState =
+      element_type<typename Sure<regime>::Carried>();
+
+  ONNXTensorElementDataType GetInputType(size_t i) const {
+    const int index = static_cast<int>(i);
+    if (Kernel::kFed && index >= Kernel::kWeightsAt && index < Kernel::kWeightsAt + E::currents)
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // any; the kernel looks
+    return index >= Kernel::kStatesAt ? kState : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  ONNXTensorElementDataType GetOutputType(size_t i) const {
+    const int index = static_cast<int>(i);
+    return index >= Kernel::kOutputs - E::states ? kState : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return guarded(GetName(), [&] { *kernel = std::make_unique<Kernel>(info).release(); });
+  }
+
+  NeuronOp() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded(name().c_str(), [&] {
+        const Shapes shapes(context);
+        for (int k = 0; k < Kernel::kSequences; k++) shapes.copy(0, k);
+        if (Kernel::kFed) shapes.copy(Kernel::kSpikesAt, Kernel::kSequences);
+        for (int k = 0; k < E::states; k++)
+          shapes.copy(Kernel::kStatesAt + k, Kernel::kOutputs - E::states + k);
+      });
+    };
+  }
+};
+
+// Registers all kernels of an equation, in the regimes that it is for.
+template <class E, Regime... regimes>
+struct RegisterNeuron {
+  RegisterNeuron() { (add<regimes>(), ...); }
+
+ private:
+  template <Regime regime>
+  static void add() {
+    add<NeuronOp<E, regime, Kind::spikes>>();
+    add<NeuronOp<E, regime, Kind::dynamics>>();
+    add<NeuronOp<E, regime, Kind::recurrent>>();
+  }
+  template <class Op>
+  static void add() {
+    static const Op op;
+    Register(op, Op::name().c_str());
+  }
+};
+
+}  // namespace synapse

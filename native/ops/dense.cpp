@@ -1,0 +1,230 @@
+// Dense synapse with integer weights: y[n, o, t] = step[o] * sum_c weight[o, c] * x[n, c, t].
+//
+// Spikes and other integers are summed as integers, whatever their number; other inputs go through
+// ONNX Runtime's own product of floats, as in the portable body. The weights are laid out when the
+// session is made.
+#include "../synapse.h"
+
+namespace synapse {
+namespace {
+
+// Weights (O, C) of all outputs as rows of their inputs, in bytes where they fit, else in 16 bits.
+struct Packed {
+  int64_t inputs = 0, outputs = 0;
+  Matrix<int8_t> bytes;
+  Matrix<int16_t> shorts;
+  bool wide = false;
+
+  explicit Packed(const Input& weight) {
+    if (weight.shape.size() < 2) throw CallError("a weight needs the axes (O, C, ...)");
+    outputs = weight.shape[0];
+    inputs = product(weight.shape, 1);
+    wide = weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
+    if (wide) {
+      shorts = Matrix<int16_t>(inputs, outputs);
+    } else {
+      bytes = Matrix<int8_t>(inputs, outputs);
+    }
+    for (int64_t o = 0; o < outputs; o++) {
+      for (int64_t c = 0; c < inputs; c++) {
+        const int32_t value = integer_weight(weight, o * inputs + c);
+        wide ? shorts.set(c, o, value) : bytes.set(c, o, value);
+      }
+    }
+  }
+
+  int32_t at(int64_t c, int64_t o) const {
+    return wide ? shorts.rows[static_cast<size_t>(c * shorts.stride + o)]
+                : bytes.rows[static_cast<size_t>(c * bytes.stride + o)];
+  }
+
+  // out[o] = gain[o] * sum for a tile of outputs; the gain is one, or one an output.
+  void tile(const Events& events, int64_t first, const float* gain, int64_t gains,
+            float* out) const {
+    if (wide) {
+      tile_of(shorts, events, first, gain, gains, out);
+    } else {
+      tile_of(bytes, events, first, gain, gains, out);
+    }
+  }
+
+ private:
+  template <class W>
+  static void tile_of(const Matrix<W>& matrix, const Events& events, int64_t first,
+                      const float* gain, int64_t gains, float* out) {
+    const W* rows = matrix.rows.data() + first;
+    if (matrix.fits(events)) {
+      alignas(64) int32_t sums[kTile];
+      tile_sums(events, rows, matrix.stride, sums);
+      give(sums, matrix.outputs, first, gain, gains, out);
+    } else {
+      alignas(64) int64_t sums[kTile];
+      wide_tile_sums(events, rows, matrix.stride, sums);
+      give(sums, matrix.outputs, first, gain, gains, out);
+    }
+  }
+
+  template <class S>
+  static void give(const S* sums, int64_t outputs, int64_t first, const float* gain, int64_t gains,
+                   float* out) {
+    const int64_t count = std::min<int64_t>(kTile, outputs - first);
+    for (int64_t o = 0; o < count; o++)
+      out[first + o] = static_cast<float>(sums[o]) * gain[gains == 1 ? 0 : first + o];
+  }
+};
+
+// `parts` is 2 where the weight is complex: one output for its real part, one for the imaginary.
+template <int parts>
+class DenseKernel {
+ public:
+  explicit DenseKernel(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
+    const char* names[] = {"T"};
+    const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
+    matmul_ = Ort::Op::Create(raw, "MatMul", "", 13, names, types, 1, nullptr, 0, 2, 1);
+    for (int k = 0; k < parts; k++) {
+      int constant = 0;
+      const auto value = info.GetTensorConstantInput(static_cast<size_t>(1 + k), &constant);
+      if (constant) packed_[k] = std::make_shared<const Packed>(Input(value));
+    }
+  }
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
+    return guarded(parts == 1 ? "QuantizedDense" : "QuantizedComplexDense",
+                   [&] { compute(Ort::KernelContext(context), context); });
+  }
+
+ private:
+  using Weights = std::shared_ptr<const Packed>;
+
+  void compute(const Ort::KernelContext& context, OrtKernelContext* raw) const {
+    const Input x(context, 0);
+    if (x.shape.size() != 3)
+      throw CallError("the input needs the axes (T, N, C), got " + text(x.shape));
+    const bool bytes = x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    if (!bytes && x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+      throw CallError("the input must be float32 or uint8");
+    const int64_t rows = x.shape[0] * x.shape[1], inputs = x.shape[2];
+    Weights weight[parts];
+    const float* step[parts];
+    int64_t steps[parts];
+    float* y[parts];
+    int64_t largest_layer = 0;
+    for (int k = 0; k < parts; k++) {
+      weight[k] = packed_[k];
+      if (!weight[k]) weight[k] = std::make_shared<const Packed>(Input(context, 1 + k));
+      const Input scale(context, 1 + parts + k);
+      if (weight[k]->inputs != inputs)
+        throw CallError("a weight for " + std::to_string(weight[k]->inputs) +
+                        " inputs does not fit an input of " + text(x.shape));
+      if (scale.size != 1 && scale.size != weight[k]->outputs)
+        throw CallError("a step of shape " + text(scale.shape) + " is neither one nor one for " +
+                        std::to_string(weight[k]->outputs) + " outputs");
+      step[k] = scale.as<float>();
+      steps[k] = scale.size;
+      const std::vector<int64_t> shape = {x.shape[0], x.shape[1], weight[k]->outputs};
+      y[k] = context.GetOutput(k, shape).template GetTensorMutableData<float>();
+      largest_layer = std::max(largest_layer, weight[k]->outputs);
+    }
+    std::vector<uint8_t> left(static_cast<size_t>(rows), 0);  // rows that are no integers
+    const int64_t work = 1 + inputs / 4 + inputs * largest_layer / 256;
+    parallel(context, rows, (1 << 15) / work + 1, [&](int64_t from, int64_t to) {
+      Events events(inputs);
+      for (int64_t r = from; r < to; r++) {
+        if (bytes) {
+          events.read(x.as<uint8_t>() + r * inputs, inputs);
+        } else {
+          events.read(x.as<float>() + r * inputs, inputs);
+        }
+        for (int k = 0; k < parts; k++) {
+          const Packed& packed = *weight[k];
+          if (!events.integers) {
+            left[static_cast<size_t>(r)] = 1;
+            continue;
+          }
+          float* out = y[k] + r * packed.outputs;
+          for (int64_t first = 0; first < packed.outputs; first += kTile)
+            packed.tile(events, first, step[k], steps[k], out);
+        }
+      }
+    });
+    if (std::find(left.begin(), left.end(), 1) == left.end()) return;
+    for (int k = 0; k < parts; k++)
+      of_floats(raw, x, *weight[k], step[k], steps[k], rows, left, y[k]);
+  }
+
+  // The rows that are left, by ONNX Runtime's product of floats.
+  void of_floats(OrtKernelContext* raw, const Input& x, const Packed& packed, const float* step,
+                 int64_t steps, int64_t rows, const std::vector<uint8_t>& left, float* y) const {
+    const int64_t inputs = packed.inputs, outputs = packed.outputs;
+    std::vector<float> weights(static_cast<size_t>(inputs * outputs)), some, products;
+    for (int64_t c = 0; c < inputs; c++)
+      for (int64_t o = 0; o < outputs; o++)
+        weights[static_cast<size_t>(c * outputs + o)] = static_cast<float>(packed.at(c, o));
+    std::vector<int64_t> chosen;
+    for (int64_t r = 0; r < rows; r++)
+      if (left[static_cast<size_t>(r)]) chosen.push_back(r);
+    for (const int64_t r : chosen) {
+      for (int64_t c = 0; c < inputs; c++) {
+        const int64_t at = r * inputs + c;
+        some.push_back(x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 ? x.as<uint8_t>()[at]
+                                                                     : x.as<float>()[at]);
+      }
+    }
+    products.resize(chosen.size() * static_cast<size_t>(outputs));
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    const auto tensor = [&](std::vector<float>& data, int64_t height, int64_t width) {
+      const int64_t shape[] = {height, width};
+      return Ort::Value::CreateTensor<float>(memory, data.data(), data.size(), shape, 2);
+    };
+    const int64_t height = static_cast<int64_t>(chosen.size());
+    const Ort::Value a = tensor(some, height, inputs), b = tensor(weights, inputs, outputs);
+    Ort::Value product_of = tensor(products, height, outputs);
+    const OrtValue* in[] = {a, b};
+    OrtValue* out[] = {product_of};
+    Ort::Op& matmul = const_cast<Ort::Op&>(matmul_);  // the wrapper's Invoke is not const
+    matmul.Invoke(raw, in, 2, out, 1);
+    for (size_t i = 0; i < chosen.size(); i++)
+      for (int64_t o = 0; o < outputs; o++)
+        y[chosen[i] * outputs + o] =
+            products[i * static_cast<size_t>(outputs) + static_cast<size_t>(o)] *
+            step[steps == 1 ? 0 : o];
+  }
+
+  Ort::Op matmul_{nullptr};
+  Weights packed_[parts];
+};
+
+template <int parts>
+struct DenseOp : Ort::CustomOpBase<DenseOp<parts>, DenseKernel<parts>, true> {
+  const char* GetName() const { return parts == 1 ? "QuantizedDense" : "QuantizedComplexDense"; }
+  size_t GetInputTypeCount() const { return 1 + 2 * parts; }
+  size_t GetOutputTypeCount() const { return parts; }
+  ONNXTensorElementDataType GetInputType(size_t i) const {
+    // input and weights have several types; the kernel looks
+    return i <= parts ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  ONNXTensorElementDataType GetOutputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return guarded(GetName(),
+                   [&] { *kernel = std::make_unique<DenseKernel<parts>>(info).release(); });
+  }
+
+  DenseOp() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded("QuantizedDense", [&] {
+        for (int k = 0; k < parts; k++) Shapes(context).copy_but_last(0, 1 + k, k);
+      });
+    };
+  }
+};
+
+const DenseOp<1> dense;
+const DenseOp<2> complex_dense;
+const Register real(dense, "QuantizedDense");
+const Register both(complex_dense, "QuantizedComplexDense");
+
+}  // namespace
+}  // namespace synapse

@@ -1,0 +1,143 @@
+// Pooling with integer weights: y[n, c, t] = step * sum over a window of weight * x[n, c, t], every
+// channel by itself. Sums of integers below 2**24 are exact in floats.
+#include <algorithm>
+#include <memory>
+
+#include "../synapse.h"
+
+namespace synapse {
+namespace {
+
+struct Window {
+  int64_t height, width, out_height, out_width, rows, columns;
+  int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
+  std::vector<float> weight;
+  float step;
+};
+
+struct Plane {
+  // Windows of two by two side by side, by far the most common.
+  SYNAPSE_CLONES static void halves(const Window& w, const float* x, float* y) {
+    const float a = w.weight[0], b = w.weight[1], c = w.weight[2], d = w.weight[3], step = w.step;
+    for (int64_t i = 0; i < w.out_height; i++) {
+      const float *up = x + 2 * i * w.width, *down = up + w.width;
+      float* out = y + i * w.out_width;
+      SYNAPSE_INDEPENDENT
+      for (int64_t j = 0; j < w.out_width; j++)
+        out[j] = (a * up[2 * j] + b * up[2 * j + 1] + c * down[2 * j] + d * down[2 * j + 1]) * step;
+    }
+  }
+
+  SYNAPSE_CLONES static void any(const Window& w, const float* x, float* y) {
+    for (int64_t i = 0; i < w.out_height; i++) {
+      for (int64_t j = 0; j < w.out_width; j++) {
+        float sum = 0.0f;
+        for (int64_t k = 0; k < w.rows; k++) {
+          const int64_t at_y = i * w.stride_y + k * w.dilation_y - w.pad_y;
+          if (at_y < 0 || at_y >= w.height) continue;
+          for (int64_t l = 0; l < w.columns; l++) {
+            const int64_t at_x = j * w.stride_x + l * w.dilation_x - w.pad_x;
+            if (at_x < 0 || at_x >= w.width) continue;
+            sum += w.weight[static_cast<size_t>(k * w.columns + l)] * x[at_y * w.width + at_x];
+          }
+        }
+        y[i * w.out_width + j] = sum * w.step;
+      }
+    }
+  }
+};
+
+class PoolKernel {
+ public:
+  explicit PoolKernel(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
+    strides_ = info.GetAttributes<int64_t>("strides");
+    pads_ = info.GetAttributes<int64_t>("pads");
+    dilations_ = info.GetAttributes<int64_t>("dilations");
+    if (strides_.size() != 2 || pads_.size() != 4 || dilations_.size() != 2)
+      throw CallError("needs two strides, four pads and two dilations");
+  }
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
+    return guarded("QuantizedPool", [&] { compute(Ort::KernelContext(context)); });
+  }
+
+ private:
+  void compute(const Ort::KernelContext& context) const {
+    const Input x(context, 0), weight(context, 1), step(context, 2);
+    if (x.shape.size() != 5)
+      throw CallError("the input needs the axes (T, N, C, H, W), got " + text(x.shape));
+    if (weight.shape.size() != 5 || weight.shape[0] != 1 || weight.shape[1] != 1 ||
+        weight.shape[4] != 1)
+      throw CallError("a weight needs the shape (1, 1, h, w, 1), got " + text(weight.shape));
+    const int64_t channels = x.shape[2];
+    if (step.size != 1 && step.size != channels)
+      throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
+                      std::to_string(channels) + " channels");
+    Window w{};
+    w.height = x.shape[3];
+    w.width = x.shape[4];
+    w.rows = weight.shape[2];
+    w.columns = weight.shape[3];
+    w.stride_y = strides_[0];
+    w.stride_x = strides_[1];
+    w.pad_y = pads_[0];
+    w.pad_x = pads_[1];
+    w.dilation_y = dilations_[0];
+    w.dilation_x = dilations_[1];
+    for (int64_t i = 0; i < weight.size; i++)
+      w.weight.push_back(static_cast<float>(integer_weight(weight, i)));
+    const int64_t high = w.height + pads_[0] + pads_[2] - w.dilation_y * (w.rows - 1) - 1;
+    const int64_t wide = w.width + pads_[1] + pads_[3] - w.dilation_x * (w.columns - 1) - 1;
+    if (high < 0 || wide < 0)
+      throw CallError("an image of " + text(x.shape) + " is smaller than the window");
+    w.out_height = high / w.stride_y + 1;
+    w.out_width = wide / w.stride_x + 1;
+    auto output =
+        context.GetOutput(0, {x.shape[0], x.shape[1], channels, w.out_height, w.out_width});
+    float* y = output.GetTensorMutableData<float>();
+    const int64_t plane = w.height * w.width, places = w.out_height * w.out_width;
+    const bool halves = w.rows == 2 && w.columns == 2 && w.stride_y == 2 && w.stride_x == 2 &&
+                        pads_ == std::vector<int64_t>(4, 0) &&
+                        dilations_ == std::vector<int64_t>(2, 1);
+    const int64_t planes = x.shape[0] * x.shape[1] * channels;
+    parallel(context, planes, (1 << 16) / (plane + 1) + 1, [&](int64_t from, int64_t to) {
+      Window own = w;
+      for (int64_t p = from; p < to; p++) {
+        own.step = step.as<float>()[step.size == 1 ? 0 : p % channels];
+        const float* in = x.as<float>() + p * plane;
+        halves ? Plane::halves(own, in, y + p * places) : Plane::any(own, in, y + p * places);
+      }
+    });
+  }
+
+  std::vector<int64_t> strides_, pads_, dilations_;
+};
+
+struct PoolOp : Ort::CustomOpBase<PoolOp, PoolKernel, true> {
+  const char* GetName() const { return "QuantizedPool"; }
+  size_t GetInputTypeCount() const { return 3; }
+  size_t GetOutputTypeCount() const { return 1; }
+  ONNXTensorElementDataType GetInputType(size_t i) const {
+    // the weight has several types; the kernel looks
+    return i == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  ONNXTensorElementDataType GetOutputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return guarded(GetName(), [&] { *kernel = std::make_unique<PoolKernel>(info).release(); });
+  }
+
+  PoolOp() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded("QuantizedPool", [&] { Shapes(context).image(0, 1, 0); });
+    };
+  }
+};
+
+const PoolOp pool;
+const Register entry(pool, "QuantizedPool");
+
+}  // namespace
+}  // namespace synapse

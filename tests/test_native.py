@@ -1,0 +1,516 @@
+"""Native kernels: equal to torch and to the bodies, whatever sizes and values, and no crash.
+
+A model that has lost its functions shows that a kernel ran: there is nothing else that could.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import networks
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+import synapse_onnx as so
+from synapse_onnx import native, ops
+
+pytestmark = pytest.mark.skipif(
+    native.problem() is not None, reason=f"there are no native kernels: {native.problem()}"
+)
+
+OPS = ops.all_ops()
+KERNELS = native.kernels()
+CALLS = [
+    pytest.param(OPS[name], sample, id=f"{name}-{sample.id}")
+    for name in KERNELS
+    for sample in OPS[name].samples()
+]
+EQUATIONS = sorted(
+    op.name
+    for op in OPS.values()
+    if "graded" in op.attributes and any(name.startswith("last_") for name in op.outputs)
+)
+
+
+def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.ModelProto:
+    """One node, without a body; all tensors are inputs but weights, which are constants."""
+    tensors, rest = split(args)
+    inputs, constants = [], []
+    for name, tensor in zip(op.inputs, tensors, strict=True):
+        array = time_first(tensor, name, sequences)
+        if name.startswith("weight"):
+            constants.append(numpy_helper.from_array(array, name))
+        else:
+            shape = list(array.shape) if name not in sequences else ["T", *array.shape[1:]]
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            inputs.append(helper.make_tensor_value_info(name, kind, shape))
+    attributes = attributes_of(op, rest)
+    node = helper.make_node(op.name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
+    integer = {
+        name: tensor.dtype == torch.int64 for name, tensor in zip(op.inputs, tensors, strict=True)
+    }
+    outputs = [
+        helper.make_tensor_value_info(
+            name,
+            onnx.TensorProto.INT64
+            if integer.get(name.removeprefix("last_"))
+            else onnx.TensorProto.FLOAT,
+            None,
+        )
+        for name in op.outputs
+    ]
+    graph = helper.make_graph([node], "one", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def split(args: tuple[Any, ...]) -> tuple[list[Tensor], list[Any]]:
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    return tensors, [a for a in args if not isinstance(a, Tensor)]
+
+
+def attributes_of(op: ops.OpDef, rest: list[Any]) -> dict[str, Any]:
+    """Numbers behind the tensors: constants, then what only the gradient needs, then graded.
+
+    Those of a convolution are stride, padding, dilation, groups.
+    """
+    if "strides" in op.attributes:
+        stride, padding, dilation, groups = rest
+        return {
+            "strides": stride, "pads": [*padding, *padding], "dilations": dilation, "group": groups,
+        }  # fmt: skip
+    names = [name for name in op.attributes if name != "graded"]
+    found = dict(zip(names, rest, strict=False)) if "graded" in op.attributes or rest else {}
+    if "graded" in op.attributes:
+        found["graded"] = int(rest[-1])
+    for name, kind in op.attributes.items():
+        found[name] = kind(found[name]) if name in found else 0
+    return found
+
+
+def time_first(tensor: Tensor, name: str, sequences: set[str]) -> np.ndarray:
+    tensor = tensor.movedim(-1, 0) if name in sequences else tensor
+    return tensor.contiguous().numpy()
+
+
+def sequences_of(op: ops.OpDef) -> set[str]:
+    return {name for name in op.inputs if name == "x" or name in ("x_real", "x_imag")}
+
+
+def session_of(model: onnx.ModelProto, threads: int = 2) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.register_custom_ops_library(str(native.library()))
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run(op: ops.OpDef, args: tuple[Any, ...], threads: int = 2) -> list[np.ndarray]:
+    sequences = sequences_of(op)
+    session = session_of(model_of(op, args, sequences), threads)
+    tensors, _ = split(args)
+    arrays = dict(zip(op.inputs, tensors, strict=True))
+    feeds = {
+        info.name: time_first(arrays[info.name], info.name, sequences)
+        for info in session.get_inputs()
+    }
+    return session.run(None, feeds)
+
+
+def expected(op: ops.OpDef, args: tuple[Any, ...]) -> list[np.ndarray]:
+    result = op.torch_op(*args)
+    found = result if isinstance(result, tuple) else (result,)
+    return [
+        (y if name.startswith("last_") else y.movedim(-1, 0)).numpy()
+        for name, y in zip(op.outputs, found, strict=True)
+    ]
+
+
+def assert_equal(found: list[np.ndarray], wanted: list[np.ndarray], rtol: float = 0.0) -> None:
+    assert len(found) == len(wanted)
+    for value, reference in zip(found, wanted, strict=True):
+        assert (value.shape, value.dtype) == (reference.shape, reference.dtype)
+        if rtol == 0:
+            np.testing.assert_array_equal(value, reference)
+        elif reference.size:
+            assert np.abs(value - reference).max() <= rtol * np.abs(reference).max()
+
+
+def test_every_neuron_has_a_kernel() -> None:
+    assert set(KERNELS) <= set(OPS)
+    assert set(EQUATIONS) <= set(KERNELS)
+    synapses = {"QuantizedConv", "QuantizedDense", "QuantizedComplexDense", "QuantizedPool"}
+    assert synapses <= set(KERNELS)
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_a_kernel_computes_what_torch_does(op: ops.OpDef, sample: ops.Sample) -> None:
+    # sums of floats with feedback, in another order than torch's
+    summed = op.name.startswith("Recurrent") and "Float" in op.name
+    rtol = 2e-6 if summed else 0.0
+    assert_equal(run(op, sample.args), expected(op, sample.args), rtol)
+
+
+# -- neurons -----------------------------------------------------------------------------------
+
+
+def cuba(x: Tensor, *, graded: bool = False, level: float = 3000, state: int = 0) -> Any:
+    u = torch.full(x.shape[:-1], state)
+    return (x, torch.tensor([1024.0]), torch.tensor([128.0]), u, u.clone(), 4096, level, 1.0, 1.0,
+            graded)  # fmt: skip
+
+
+def currents(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-24, 40, shape, generator=generator) / 32
+
+
+@pytest.mark.parametrize("neurons", [1, 7, 63, 64, 65, 255, 513, 2049, 5003])
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_any_size(neurons: int, steps: int) -> None:
+    for name in ("Cuba", "CubaFloat", "CubaLoihi"):
+        x = currents(2, neurons, steps)
+        args = cuba(x)
+        if name == "CubaFloat":
+            zero = torch.zeros(2, neurons)
+            args = (x, torch.tensor([0.25]), torch.tensor([0.05]), zero, zero, 0.7, 1.0, 1.0, False)
+        if name == "CubaLoihi":
+            args = (*args[:3], torch.tensor([0.125]), *args[3:])
+        if steps:
+            assert_equal(run(OPS[name], args), expected(OPS[name], args))
+        else:  # torch has nothing to stack
+            y, *last = run(OPS[name], args)
+            assert y.shape == (0, 2, neurons)
+            for now, before in zip(last, split(args)[0][-2:], strict=True):
+                np.testing.assert_array_equal(now, before.numpy())
+
+
+@pytest.mark.parametrize(
+    "value", [2047.0, 2048.0, 5000.0, -3e8, 3e12, -1e30, float("inf"), float("-inf"), float("nan")]
+)
+def test_what_32_bits_do_not_hold_is_computed_in_64(value: float) -> None:
+    x = currents(1, 70, 12)
+    x[0, 5, 3], x[0, 66, 0] = value, -value
+    for graded in (False, True):
+        assert_equal(
+            run(OPS["Cuba"], cuba(x, graded=graded)), expected(OPS["Cuba"], cuba(x, graded=graded))
+        )
+    dynamics = (*cuba(x)[:7],)
+    assert_equal(run(OPS["CubaDynamics"], dynamics), expected(OPS["CubaDynamics"], dynamics))
+
+
+@pytest.mark.parametrize("state", [(1 << 23) - 1, 1 << 23, 1 << 24, 1 << 40, -(1 << 62)])
+def test_states_of_any_size(state: int) -> None:
+    args = cuba(currents(1, 70, 12), state=state)
+    assert_equal(run(OPS["Cuba"], args), expected(OPS["Cuba"], args))
+
+
+@pytest.mark.parametrize("decay", [0.0, 4096.0, 4097.0, -1.0, 9000.0])
+def test_fractions_of_any_size(decay: float) -> None:
+    args = list(cuba(currents(1, 70, 12)))
+    args[1] = torch.tensor([decay])
+    assert_equal(run(OPS["Cuba"], tuple(args)), expected(OPS["Cuba"], tuple(args)))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e38])
+@pytest.mark.parametrize("name", [name for name in EQUATIONS if name.endswith("Float")])
+def test_floats_that_are_no_numbers(name: str, value: float) -> None:
+    if name.startswith("Recurrent"):
+        pytest.skip("a sum with infinity has no order that would be right")
+    sample = OPS[name].samples()[0]
+    x = sample.args[0].clone()
+    x[0, 1, 4] = value
+    args = (x, *sample.args[1:])
+    assert_equal(run(OPS[name], args), expected(OPS[name], args))
+
+
+def test_threads_share_a_session() -> None:
+    args = cuba(currents(2, 3000, 20))
+    op = OPS["Cuba"]
+    session = session_of(model_of(op, args, {"x"}))
+    tensors = dict(zip(op.inputs, split(args)[0], strict=True))
+    feeds = {name: time_first(tensor, name, {"x"}) for name, tensor in tensors.items()}
+    wanted = expected(op, args)
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(20):
+            try:
+                assert_equal(session.run(None, feeds), wanted)
+            except AssertionError as error:
+                wrong.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("x", (12, 70), "currents need the axes"),
+        ("x", (12, 1, 71), "does not fit currents"),
+        ("current", (1, 69), "a state of shape"),
+        ("current_decay", (3,), "neither one value nor one for each of 70 channels"),
+        ("voltage_decay", (0,), "neither one value"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    args = cuba(currents(1, 70, 12))
+    op = OPS["Cuba"]
+    model = model_of(op, args, {"x"})
+    for value in model.graph.input:
+        del value.type.tensor_type.shape.dim[:]
+        rank = len(shape) if value.name == name else {"x": 3}.get(value.name, 1)
+        rank = 2 if value.name in ("current", "voltage") else rank
+        for _ in range(rank):
+            value.type.tensor_type.shape.dim.add()
+    tensors = dict(zip(op.inputs, split(args)[0], strict=True))
+    feeds = {key: time_first(tensor, key, {"x"}) for key, tensor in tensors.items()}
+    feeds[name] = np.zeros(shape, feeds[name].dtype)
+    with pytest.raises(Exception, match=message):
+        session_of(model).run(None, feeds)
+
+
+def test_a_wrong_type_is_refused() -> None:
+    args = cuba(currents(1, 70, 12))
+    model = model_of(OPS["Cuba"], args, {"x"})
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    with pytest.raises(Exception, match="Type"):
+        session_of(model)
+
+
+# -- dense products ----------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+
+
+def dense(
+    x: np.ndarray, weight: onnx.TensorProto, step: np.ndarray, *, constant: bool = True
+) -> np.ndarray:
+    node = helper.make_node(
+        "QuantizedDense", ["x", "weight", "step"], ["y"], domain=ops.DOMAIN, integers=1, spikes=0
+    )
+    values = [("x", x), ("step", step)]
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape)
+        )
+        for name, array in values
+    ]
+    feeds = dict(values)
+    if not constant:
+        inputs.append(helper.make_tensor_value_info("weight", weight.data_type, list(weight.dims)))
+        feeds["weight"] = numpy_helper.to_array(weight)
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "one", inputs, [output], [weight] * constant)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return session_of(model).run(None, feeds)[0]
+
+
+def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.ndarray]:
+    half = 1 << (bits - 1)
+    array = RNG.integers(-half, half, (outputs, inputs, 1, 1, 1))
+    kind = {4: onnx.TensorProto.INT4, 8: onnx.TensorProto.INT8, 16: onnx.TensorProto.INT16}[bits]
+    return helper.make_tensor("weight", kind, array.shape, array.flatten()), array[..., 0, 0, 0]
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (13, 10), (700, 129), (1031, 512)])
+@pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "large", "uint8"])
+def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: str) -> None:
+    shape = (5, 3, inputs)
+    x = {
+        "spikes": RNG.random(shape) < 0.3,
+        "all": np.ones(shape),
+        "none": np.zeros(shape),
+        "counts": RNG.integers(0, 128, shape),
+        "signed": RNG.integers(-60, 60, shape),
+        "large": RNG.integers(-32767, 32768, shape),
+        "uint8": RNG.integers(0, 256, shape).astype(np.uint8),
+    }[kind]
+    x = x if kind == "uint8" else x.astype(np.float32)
+    tensor, array = weights(outputs, inputs, bits)
+    step = (RNG.integers(1, 9, outputs) / 64).astype(np.float32)
+    sums = x.astype(np.int64) @ array.T.astype(np.int64)
+    wanted = sums.astype(np.float32) * step
+    np.testing.assert_array_equal(dense(x, tensor, step), wanted)
+
+
+def convolve(
+    name: str, x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any
+) -> np.ndarray:
+    """Run a kernel on images (T, N, C, H, W)."""
+    attributes = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
+    node = helper.make_node(
+        name, ["x", "weight", "step"], ["y"], domain=ops.DOMAIN, **(attributes | geometry)
+    )
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    graph = helper.make_graph(
+        [node], "one", [helper.make_tensor_value_info("x", kind, x.shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight[..., None], "weight"),
+         numpy_helper.from_array(step, "step")],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return session_of(model).run(None, {"x": x})[0]
+
+
+def convolved(x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any) -> np.ndarray:
+    """The same in torch, in float64, where sums of integers are exact."""
+    top, left, bottom, right = geometry.get("pads", [0, 0, 0, 0])
+    images = torch.from_numpy(x.astype(np.float64)).flatten(0, 1)
+    images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    maps = torch.nn.functional.conv2d(
+        images,
+        torch.from_numpy(weight.astype(np.float64)),
+        stride=geometry.get("strides", [1, 1]),
+        dilation=geometry.get("dilations", [1, 1]),
+        groups=geometry.get("group", 1),
+    )
+    sums = maps.to(torch.float32).numpy().reshape(*x.shape[:2], *maps.shape[1:])
+    return sums * step.reshape(-1, 1, 1)
+
+
+GEOMETRIES: dict[str, Any] = {
+    "plain": {},
+    "padded": {"pads": [2, 2, 2, 2]},
+    "uneven pads": {"pads": [0, 1, 2, 0]},
+    "strides": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
+    "dilated": {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
+    "wide steps": {"strides": [1, 2], "dilations": [2, 1]},
+    "groups": {"group": 3, "pads": [1, 1, 1, 1]},
+}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "uint8"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_convolutions_of_integers_are_exact(geometry: dict[str, Any], kind: str, bits: int) -> None:
+    shape = (3, 2, 6, 9, 11)
+    x = {
+        "spikes": RNG.random(shape) < 0.3,
+        "all": np.ones(shape),
+        "none": np.zeros(shape),
+        "counts": RNG.integers(0, 100, shape),
+        "signed": RNG.integers(-60, 60, shape),
+        "uint8": RNG.integers(0, 256, shape).astype(np.uint8),
+    }[kind]
+    x = x if kind == "uint8" else x.astype(np.float32)
+    half = 1 << (bits - 1)
+    outputs = 33
+    weight = RNG.integers(-half, half, (outputs, 6 // geometry.get("group", 1), 3, 3))
+    weight = weight.astype({8: np.int8, 16: np.int16}[bits])
+    step = (RNG.integers(1, 9, outputs) / 64).astype(np.float32)
+    found = convolve("QuantizedConv", x, weight, step, **geometry)
+    np.testing.assert_array_equal(found, convolved(x, weight, step, **geometry))
+
+
+def test_a_convolution_of_other_inputs_goes_through_floats() -> None:
+    x = RNG.normal(size=(3, 2, 2, 8, 9)).astype(np.float32)
+    weight = RNG.integers(-128, 128, (5, 2, 3, 3)).astype(np.int8)
+    step = np.full(5, 1 / 32, np.float32)
+    found = convolve("QuantizedConv", x, weight, step, pads=[1, 1, 1, 1])
+    wanted = convolved(x, weight, step, pads=[1, 1, 1, 1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 6), (7, 9), (33, 34)])
+@pytest.mark.parametrize(
+    "geometry",
+    [{"strides": [2, 2]}, {"strides": [1, 2], "pads": [1, 0, 0, 1]}, {"dilations": [1, 1]}],
+)
+def test_pools_of_integers_are_exact(size: tuple[int, int], geometry: dict[str, Any]) -> None:
+    x = RNG.integers(-3, 4, (3, 2, 5, *size)).astype(np.float32)
+    weight = RNG.integers(-8, 8, (1, 1, 2, 2)).astype(np.int8)
+    for step in (np.array([0.5], np.float32), np.arange(1, 6, dtype=np.float32) / 4):
+        found = convolve("QuantizedPool", x, weight, step, **geometry, group=5)
+        each = np.repeat(weight, 5, axis=0)
+        np.testing.assert_array_equal(found, convolved(x, each, step, **geometry, group=5))
+
+
+@pytest.mark.parametrize("name", ["QuantizedConv", "QuantizedPool"])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 2, 3, 9), "axes .T, N, C, H, W."),
+        ((4, 2, 3, 1, 9), "smaller than the"),
+        ((4, 2, 4, 9, 9), "does not fit an input of|neither one nor one for"),
+    ],
+)
+def test_images_that_do_not_fit(name: str, shape: tuple[int, ...], message: str) -> None:
+    weight = np.ones((5, 3, 2, 2) if name == "QuantizedConv" else (1, 1, 2, 2), np.int8)
+    step = np.ones(5 if name == "QuantizedConv" else 3, np.float32)
+    with pytest.raises(Exception, match=message):
+        convolve(name, np.zeros(shape, np.float32), weight, step)
+
+
+def test_other_inputs_go_through_floats() -> None:
+    x = RNG.normal(size=(6, 2, 300)).astype(np.float32)
+    x[2] = x[2] > 0  # a row of spikes among them
+    x[4, 0, 7], x[5, 1, 0] = np.inf, np.nan
+    tensor, array = weights(40, 300, 8)
+    step = np.array([1 / 32], np.float32)
+    found = dense(x, tensor, step)
+    with np.errstate(invalid="ignore"):
+        wanted = (x @ array.T.astype(np.float32)) * step
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(found[2], wanted[2])
+
+
+def test_weights_may_come_as_an_input() -> None:
+    x = (RNG.random((4, 2, 9)) < 0.4).astype(np.float32)
+    tensor, array = weights(7, 9, 8)
+    step = np.array([0.5], np.float32)
+    np.testing.assert_array_equal(
+        dense(x, tensor, step, constant=False), x @ array.T.astype(np.float32) * step
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((4, 9), "axes .T, N, C."), ((4, 2, 10), "does not fit an input of .4, 2, 10.")],
+)
+def test_a_dense_input_that_does_not_fit(shape: tuple[int, ...], message: str) -> None:
+    tensor, _ = weights(7, 9, 8)
+    with pytest.raises(Exception, match=message):
+        dense(np.zeros(shape, np.float32), tensor, np.array([0.5], np.float32))
+
+
+# -- networks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_network_gives_the_same_with_kernels_and_without(streaming: bool) -> None:
+    torch.manual_seed(0)
+    params = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.05}
+    q8 = {"pre_hook_fx": so.quantize.q8}
+    network = torch.nn.Sequential(
+        so.block.cuba.Dense(params, 40, 64, weight_scale=3, delay=True, **q8),
+        so.block.cuba.Recurrent(params, 64, 32, weight_scale=3, **q8),
+        so.block.cuba.Affine(params, 32, 10, **q8),
+    )
+    x = networks.spikes(2, 40, 30)
+    network(x)
+    model = so.export(network, x, streaming=streaming)
+    with_kernels, without = (so.Session(model, native=choice) for choice in (True, False))
+    assert {"Cuba", "RecurrentCuba", "QuantizedDense"} <= set(with_kernels.kernels)
+    np.testing.assert_array_equal(with_kernels.run(x.numpy()), without.run(x.numpy()))
+    assert so.verify(network, model, x, native=True).ok
+    if streaming:
+        stream = with_kernels.stream(batch=2)
+        steps = [stream.step(x[..., t].numpy()) for t in range(x.shape[-1])]
+        np.testing.assert_array_equal(np.stack(steps, -1), without.run(x.numpy()))
