@@ -64,6 +64,12 @@ common = [
 ]
 
 
+native = click.option(
+    "--native/--portable", "kernels", default=None, is_flag=True,
+    help="With native kernels, or without; with them where there are any.",
+)  # fmt: skip
+
+
 def with_common(command: Any) -> Any:
     """Give a command the options that all have."""
     for option in reversed(common):
@@ -150,7 +156,7 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     others = [name for name in names if name != "onnx"]
     shown.add_column("network", no_wrap=True)
     for heading in ("N", "T", "onnx ms", *others):
-        shown.add_column(heading, justify="right", no_wrap=True)
+        shown.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         ours = row["ms"]["onnx"]
         ratios = [f"{row['ms'][name] / ours:.1f}" if name in row["ms"] else "-" for name in others]
@@ -163,16 +169,17 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
 @click.option("--only", default="a", show_default=True, help="Letters of the networks.")
 @click.option("--time", "lengths", default="10,100,1000,10000", show_default=True, callback=sizes)
 @click.option("--batch", "batches", default="1,8,64,256", show_default=True, callback=sizes)
+@native
 @with_common
 def growth(
-    only: str, lengths: list[int], batches: list[int], numbers: str, seconds: float,
-    path: str | None,
+    only: str, lengths: list[int], batches: list[int], kernels: bool | None, numbers: str,
+    seconds: float, path: str | None,
 ) -> None:  # fmt: skip
     """Time against T (at N = 1) and N (at T = 100), with the exponent between the largest."""
     rows = []
     for network in chosen(only, numbers):
         model = so.export(build(network), network.spikes(1, 4))
-        session = so.Session(model)
+        session = so.Session(model, native=kernels)
         for axis, values in (("T", lengths), ("N", batches)):
             times = []
             for value in values:
@@ -182,6 +189,7 @@ def growth(
                     turns({"onnx": functools.partial(session.run, array)}, seconds / 4)["onnx"]
                 )
             row = {"network": network.id, "numbers": network.numbers, "axis": axis,
+                   "native": session.native,
                    "sizes": values, "ms": [1000 * t for t in times],
                    "exponent": exponent(values, times)}  # fmt: skip
             rows.append(row)
@@ -197,14 +205,18 @@ def growth(
 @main.command()
 @click.option("--only", default="a", show_default=True, help="Letters of the networks.")
 @click.option("--steps", default=5000, show_default=True, type=click.IntRange(min=10))
+@native
 @with_common
-def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None) -> None:
+def stream(
+    only: str, steps: int, kernels: bool | None, numbers: str, seconds: float, path: str | None
+) -> None:
     """Latency of one streamed step: p50 and p99; first and last tenth; how memory grew between."""
     del seconds  # the number of steps says how long it takes
     rows = []
     for network in chosen(only, numbers):
         model = so.export(build(network), network.spikes(1, 4), streaming=True)
-        running = so.Session(model).stream()
+        session = so.Session(model, native=kernels)
+        running = session.stream()
         spikes = network.spikes(1, 64).numpy()
         frames = [np.ascontiguousarray(spikes[..., t]) for t in range(spikes.shape[-1])]
         for frame in frames:
@@ -219,6 +231,7 @@ def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None
             times[t] = 1e6 * (time.perf_counter() - start)
         grown = memory_now() - before
         row = {"network": network.id, "numbers": network.numbers, "steps": steps,
+               "native": session.native,
                "p50_us": percentile(times, 0.5), "p99_us": percentile(times, 0.99),
                "first_tenth_us": percentile(times[:tenth], 0.5),
                "last_tenth_us": percentile(times[-tenth:], 0.5),
@@ -237,9 +250,16 @@ def stream(only: str, steps: int, numbers: str, seconds: float, path: str | None
 @click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--steps", type=int, help="Time steps, instead of each network's own.")
+@native
 @with_common
 def memory(
-    only: str, batch: int, steps: int | None, numbers: str, seconds: float, path: str | None
+    only: str,
+    batch: int,
+    steps: int | None,
+    kernels: bool | None,
+    numbers: str,
+    seconds: float,
+    path: str | None,
 ) -> None:
     """Peak memory of a process that runs the file, above one that has ONNX Runtime loaded.
 
@@ -253,7 +273,8 @@ def memory(
         sizes = activations(network, spikes)
         needed = 1.5 * 4 * (sizes[0] + sizes[-1] + max(sizes)) + model.ByteSize()
         row = {"network": network.id, "numbers": network.numbers, "batch": batch,
-               "steps": spikes.shape[-1], "above_idle_mb": peak_memory(model, spikes.numpy()) / 1e6,
+               "steps": spikes.shape[-1],
+               "above_idle_mb": peak_memory(model, spikes.numpy(), kernels) / 1e6,
                "allowed_mb": needed / 1e6}  # fmt: skip
         rows.append(row)
         console.print(

@@ -72,7 +72,7 @@ def peak():  # not getrusage: a child inherits its parent's there
 idle = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 idle.run(None, {"x": np.zeros(1, np.float32)})
 before = peak()
-session = Session(sys.argv[2])
+session = Session(sys.argv[2], native={"None": None, "True": True, "False": False}[sys.argv[4]])
 x = np.load(sys.argv[3])
 for _ in range(2):
     session.run(x)
@@ -80,7 +80,7 @@ print(peak() - before)
 """
 
 
-def peak_memory(model: onnx.ModelProto, array: NDArray[Any]) -> float:
+def peak_memory(model: onnx.ModelProto, array: NDArray[Any], native: bool | None = None) -> float:
     """Return the bytes by which running a model raises the peak of a process of its own.
 
     The process has run another model before, so that ONNX Runtime itself does not count.
@@ -98,7 +98,7 @@ def peak_memory(model: onnx.ModelProto, array: NDArray[Any]) -> float:
         for file, proto in zip(files, (nothing, model), strict=False):
             Path(file).write_bytes(proto.SerializeToString())
         np.save(files[2], array)
-        command = [sys.executable, "-c", _RUN, *files]
+        command = [sys.executable, "-c", _RUN, *files, str(native)]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
     return 1024.0 * int(found.stdout)
 

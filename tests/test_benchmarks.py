@@ -28,7 +28,7 @@ def run(*arguments: str) -> str:
 
 def test_contestants_are_found() -> None:
     known = {"onnx", "torch", "loop", "snnTorch", "SpikingJelly", "Norse", "lava-dl"}
-    assert known | {"floor", "unrolled"} <= set(CONTESTANTS)
+    assert known | {"floor", "unrolled", "native"} <= set(CONTESTANTS)
 
 
 @pytest.mark.parametrize("numbers", ["q8", "float"])

@@ -77,41 +77,71 @@ SYNAPSE_INLINE void add(S* sums, const int16_t* weights, int64_t groups, S value
   }
 }
 
+// Which outputs an input reaches along one axis, and through which weight: for every place of the
+// input a row of pairs, found once a call, for a division an event would cost more than its sums.
+struct Reach {
+  struct Pair {
+    int32_t output, weight;
+  };
+  std::vector<Pair> pairs;
+  std::vector<int32_t> count;
+  int64_t most;  // pairs of a row
+
+  Reach(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
+      : pairs(static_cast<size_t>(size * kernel)), count(static_cast<size_t>(size)), most(kernel) {
+    for (int64_t i = 0; i < size; i++) {
+      for (int64_t k = 0; k < kernel; k++) {
+        const int64_t at = i + pad - k * dilation;
+        if (at < 0 || at % stride != 0 || at / stride >= out) continue;
+        pairs[static_cast<size_t>(i * kernel + count[static_cast<size_t>(i)]++)] = {
+            static_cast<int32_t>(at / stride), static_cast<int32_t>(k)};
+      }
+    }
+  }
+};
+
+struct Reaches {
+  Reach down, across;
+  std::vector<int32_t> row_of, column_of;
+
+  explicit Reaches(const Geometry& g)
+      : down(g.height, g.out_height, g.kernel_height, g.stride_y, g.pad_y, g.dilation_y),
+        across(g.width, g.out_width, g.kernel_width, g.stride_x, g.pad_x, g.dilation_x),
+        row_of(static_cast<size_t>(g.height * g.width)), column_of(row_of.size()) {
+    for (int64_t i = 0; i < g.height * g.width; i++) {
+      row_of[static_cast<size_t>(i)] = static_cast<int32_t>(i / g.width);
+      column_of[static_cast<size_t>(i)] = static_cast<int32_t>(i % g.width);
+    }
+  }
+};
+
 // All events of one channel of an image.
 template <class S, bool ones>
 struct Plane {
   SYNAPSE_CLONES static void run(const Geometry& g, const Kernels& k, const Events& events,
-                                 const int32_t* row_of, const int32_t* column_of,
-                                 const int16_t* weights, S* sums) {
-    const int64_t groups = k.padded / kGroup;
+                                 const Reaches& reaches, const int16_t* weights, S* sums) {
+    const int64_t groups = k.padded / kGroup, last = g.kernel_width - 1;
+    const bool side_by_side = g.stride_x == 1 && g.dilation_x == 1;
     for (int64_t e = 0; e < events.count; e++) {
-      const int32_t index = events.index[static_cast<size_t>(e)];
+      const size_t index = static_cast<size_t>(events.index[static_cast<size_t>(e)]);
       const S value = ones ? S(1) : static_cast<S>(events.value[static_cast<size_t>(e)]);
-      const int64_t y = row_of[index] + g.pad_y, x = column_of[index] + g.pad_x;
-      for (int64_t ky = 0; ky < g.kernel_height; ky++) {
-        const int64_t down = y - ky * g.dilation_y;
-        if (down < 0) break;
-        const int64_t oy = down / g.stride_y;
-        if (oy * g.stride_y != down || oy >= g.out_height) continue;
-        S* line = sums + oy * g.out_width * k.padded;
-        const int16_t* row = weights + ky * k.row;
-        if (g.stride_x == 1 && g.dilation_x == 1) {
-          // from the last column of the kernel to the first, sums stand side by side
-          const int64_t left = x - (g.kernel_width - 1);
-          const int64_t from = std::max<int64_t>(left, 0);
-          const int64_t to = std::min(x + 1, g.out_width);
-          if (from < to)
-            add<S, ones>(line + from * k.padded, row + (from - left) * k.padded,
-                         (to - from) * groups, value);
-          continue;
-        }
-        for (int64_t kx = 0; kx < g.kernel_width; kx++) {
-          const int64_t right = x - kx * g.dilation_x;
-          if (right < 0) break;
-          const int64_t ox = right / g.stride_x;
-          if (ox * g.stride_x != right || ox >= g.out_width) continue;
-          add<S, ones>(line + ox * k.padded, row + (g.kernel_width - 1 - kx) * k.padded, groups,
-                       value);
+      const size_t y = static_cast<size_t>(reaches.row_of[index]);
+      const size_t x = static_cast<size_t>(reaches.column_of[index]);
+      const Reach::Pair* down = reaches.down.pairs.data() + y * g.kernel_height;
+      const Reach::Pair* across = reaches.across.pairs.data() + x * g.kernel_width;
+      const int32_t rows = reaches.down.count[y], columns = reaches.across.count[x];
+      if (columns == 0) continue;
+      for (int32_t i = 0; i < rows; i++) {
+        S* line = sums + down[i].output * g.out_width * k.padded;
+        const int16_t* row = weights + down[i].weight * k.row;
+        if (side_by_side) {  // from the last column of the kernel to the first
+          const Reach::Pair& left = across[columns - 1];
+          add<S, ones>(line + left.output * k.padded, row + (last - left.weight) * k.padded,
+                       columns * groups, value);
+        } else {
+          for (int32_t j = 0; j < columns; j++)
+            add<S, ones>(line + across[j].output * k.padded,
+                         row + (last - across[j].weight) * k.padded, groups, value);
         }
       }
     }
@@ -195,21 +225,17 @@ class ConvKernel {
     float* y = output.GetTensorMutableData<float>();
     if (g.batch == 0) return;
 
-    const int64_t plane = g.height * g.width, image = g.channels * plane;
-    std::vector<int32_t> row_of(static_cast<size_t>(plane)), column_of(row_of.size());
-    for (int64_t i = 0; i < plane; i++) {
-      row_of[static_cast<size_t>(i)] = static_cast<int32_t>(i / g.width);
-      column_of[static_cast<size_t>(i)] = static_cast<int32_t>(i % g.width);
-    }
+    const int64_t image = g.channels * g.height * g.width;
+    const Reaches reaches(g);
     std::atomic<bool> integers{true};
     const int64_t work = 1 + image / 4 + g.outputs * g.places();
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
       Scratch scratch(g, *kernels);
       for (int64_t b = from; b < to && integers; b++) {
-        const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, row_of,
-                                            column_of, step, scratch, y + b * g.outputs * g.places())
-                                : one_image(g, *kernels, x.as<float>() + b * image, row_of,
-                                            column_of, step, scratch, y + b * g.outputs * g.places());
+        const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, reaches,
+                                            step, scratch, y + b * g.outputs * g.places())
+                                : one_image(g, *kernels, x.as<float>() + b * image, reaches,
+                                            step, scratch, y + b * g.outputs * g.places());
         if (!done) integers = false;
       }
     });
@@ -229,8 +255,7 @@ class ConvKernel {
   // Whether the image holds integers whose sums fit; else nothing is written.
   template <class X>
   bool one_image(const Geometry& g, const Kernels& k, const X* x,
-                 const std::vector<int32_t>& row_of, const std::vector<int32_t>& column_of,
-                 const Input& step, Scratch& scratch, float* y) const {
+                 const Reaches& reaches, const Input& step, Scratch& scratch, float* y) const {
     int64_t most = 1;
     bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
@@ -245,18 +270,17 @@ class ConvKernel {
     if (static_cast<double>(k.largest_sum) * static_cast<double>(most) >= 2147483648.0)
       return false;
     if (k.largest_sum * most <= 32767) {
-      sums<int16_t>(g, k, scratch.events, row_of, column_of, step, scratch.shorts, y);
+      sums<int16_t>(g, k, scratch.events, reaches, step, scratch.shorts, y);
     } else {
       scratch.longs.resize(static_cast<size_t>(g.places() * k.padded));
-      sums<int32_t>(g, k, scratch.events, row_of, column_of, step, scratch.longs, y);
+      sums<int32_t>(g, k, scratch.events, reaches, step, scratch.longs, y);
     }
     return true;
   }
 
   template <class S>
   static void sums(const Geometry& g, const Kernels& k, const std::vector<Events>& planes,
-                   const std::vector<int32_t>& row_of, const std::vector<int32_t>& column_of,
-                   const Input& step, std::vector<S>& total, float* y) {
+                   const Reaches& reaches, const Input& step, std::vector<S>& total, float* y) {
     const int64_t fan = g.channels / g.groups;
     for (int64_t group = 0; group < g.groups; group++) {
       std::fill(total.begin(), total.end(), S(0));
@@ -264,10 +288,9 @@ class ConvKernel {
         const Events& events = planes[static_cast<size_t>(c)];
         const int16_t* weights = k.rows.data() + c * k.channel;
         if (events.ones) {
-          Plane<S, true>::run(g, k, events, row_of.data(), column_of.data(), weights, total.data());
+          Plane<S, true>::run(g, k, events, reaches, weights, total.data());
         } else {
-          Plane<S, false>::run(g, k, events, row_of.data(), column_of.data(), weights,
-                               total.data());
+          Plane<S, false>::run(g, k, events, reaches, weights, total.data());
         }
       }
       const int64_t first = group * k.group_outputs;
