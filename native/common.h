@@ -15,7 +15,7 @@
 // Functions with this are compiled for several instruction sets; the loader takes the best that
 // the processor has. Where the compiler cannot, the baseline is all there is.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    !defined(__clang__) && !defined(SYNAPSE_ONE_INSTRUCTION_SET)
+    !defined(__clang__) && !defined(SYNAPSE_NO_CLONES) && !defined(SYNAPSE_ONE_INSTRUCTION_SET)
 #if __GNUC__ >= 12
 #define SYNAPSE_CLONES \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -186,8 +186,9 @@ def _at_least_twos(inputs: Sequence[Tensor]) -> list[Tensor]:
         for axis in _open_axes(value):
             if value.shape[axis] == 1:
                 repeats[axis] = 2
-        # a copy of a long sequence would cost more than the trace, which reads no values
-        results.append(value if set(repeats) <= {1} else value.repeat(repeats))
+        # a copy of a long sequence would cost more than the trace, which reads no values; but a
+        # view's strides would become conditions on its sizes
+        results.append(value.contiguous() if set(repeats) <= {1} else value.repeat(repeats))
     return results
 
 

@@ -341,6 +341,9 @@ class Stream:
         self._binding = session.session.io_binding()
         self._timed = [_is_timed(info.shape) for info in session._input_infos]
         self._states: dict[str, Any] = {}
+        #: shapes of the last call's inputs, and what the next needs that has the same
+        self._shapes: list[tuple[int, ...]] = []
+        self._prepared: _Prepared | None = None
         #: steps that wait for the rest of their bin, an array an input
         self._held: list[NDArray[Any]] | None = None
         self.reset()
@@ -369,10 +372,10 @@ class Stream:
                 f"reset: the batch is within a bin of {self._session.chunk} time steps; reset all "
                 f"of it, or wait for the bin's end"
             )
+        states = self.states
         for name, start in fresh.items():
-            array = self._states[name].numpy().copy()
-            array[chosen] = start[chosen]
-            self._states[name] = self._value(array)
+            states[name][chosen] = start[chosen]
+        self._states = {name: self._value(array) for name, array in states.items()}
 
     def step(self, *inputs: ArrayLike) -> Any:
         """Take in one time step.
@@ -555,11 +558,20 @@ class Stream:
 
     def _call(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the graph once; its new states take the place of the old ones if it succeeds."""
-        session, binding, layout = self._session, self._binding, self._session.layout
+        session, layout = self._session, self._session.layout
+        inputs = [time_first(array, layout) for array in arrays]
+        shapes = [array.shape for array in inputs]
+        if self._prepared is not None and self._prepared.shapes == shapes:
+            try:
+                self._states, results = self._prepared.run(inputs, self._states)
+            except Exception as error:
+                raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            return [time_last(value, layout) for value in results]
+        binding = self._binding
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
-        for name, array in zip(session.inputs, arrays, strict=True):
-            binding.bind_cpu_input(name, np.ascontiguousarray(time_first(array, layout)))
+        for name, array in zip(session.inputs, inputs, strict=True):
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name, value in self._states.items():
             binding.bind_ortvalue_input(name, value)
         for name in session.outputs:
@@ -576,7 +588,12 @@ class Stream:
             state["input"]: value
             for state, value in zip(session.states, values[count:], strict=True)
         }
-        return [time_last(value.numpy(), layout) for value in values[:count]]
+        results = [value.numpy() for value in values[:count]]
+        size = sum(array.nbytes for array in (*inputs, *results))
+        if self._device == "cpu" and shapes == self._shapes and size < _SMALL:
+            self._prepared = _Prepared(session, inputs, self._states, results)
+        self._shapes = shapes
+        return [time_last(value, layout) for value in results]
 
     def _given(self, results: list[NDArray[Any]] | None) -> Any:
         layout = self._session.layout
@@ -595,6 +612,66 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"Stream(batch={self.batch}, steps={self.steps}, {len(self._states)} states)"
+
+
+#: bytes of inputs and outputs up to which a call is prepared: a larger one takes long anyhow
+_SMALL = 1 << 22
+
+
+class _Prepared:
+    """Bindings for calls of the same shapes: what a step costs outside the graph, paid once.
+
+    There are two sets of states: one call reads the first and writes the second, the next the other
+    way round, so that a call that fails leaves what it started from.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inputs: Sequence[NDArray[Any]],
+        states: dict[str, Any],
+        outputs: Sequence[NDArray[Any]],
+    ) -> None:
+        ort = _onnxruntime()
+
+        def held(arrays: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[Any]]:
+            """Return buffers like the arrays, and ONNX Runtime's values in the same memory."""
+            buffers = [np.empty(array.shape, array.dtype) for array in arrays]
+            return buffers, [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
+
+        self.shapes = [array.shape for array in inputs]
+        self._session = session.session
+        self._inputs, given = held(inputs)
+        self._outputs, taken = held(outputs)
+        arrays = [value.numpy() for value in states.values()]
+        pairs = [held(arrays) for _ in range(2)]
+        self._buffers = [buffers for buffers, _ in pairs]
+        self._sets = [dict(zip(states, values, strict=True)) for _, values in pairs]
+        self._bindings = []
+        for now, after in (self._sets, self._sets[::-1]):
+            binding = session.session.io_binding()
+            for name, value in zip(session.inputs, given, strict=True):
+                binding.bind_ortvalue_input(name, value)
+            for name, value in now.items():
+                binding.bind_ortvalue_input(name, value)
+            for name, value in zip(session.outputs, taken, strict=True):
+                binding.bind_ortvalue_output(name, value)
+            for state in session.states:
+                binding.bind_ortvalue_output(state["output"], after[state["input"]])
+            self._bindings.append(binding)
+
+    def run(
+        self, inputs: Sequence[NDArray[Any]], states: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Return the states after a call, and its outputs."""
+        turn = 1 if states is self._sets[1] else 0
+        if states is not self._sets[turn]:  # fresh ones, or those of another length
+            for buffer, value in zip(self._buffers[0], states.values(), strict=True):
+                np.copyto(buffer, value.numpy())
+        for buffer, array in zip(self._inputs, inputs, strict=True):
+            np.copyto(buffer, array)
+        self._session.run_with_iobinding(self._bindings[turn])
+        return self._sets[1 - turn], [buffer.copy() for buffer in self._outputs]
 
 
 #: execution providers whose memory is that of a GPU of NVIDIA's

@@ -101,6 +101,11 @@ def test_node_count_does_not_grow_with_time_and_batch_and_time_stay_open() -> No
     assert [d.dim_param or d.dim_value for d in out] == ["N", 5, "T"]
 
 
+def test_an_example_may_be_a_view_of_another() -> None:
+    whole = spikes(2, 2, 8, 8, 10)
+    assert so.export(built(), whole[..., 2:7]) == so.export(built(), whole[..., 2:7].contiguous())
+
+
 def test_no_transposes_between_layers() -> None:
     model = so.export(built(), spikes(2, 2, 8, 8, 5))
     transposes = [node for node in model.graph.node if node.op_type == "Transpose"]

@@ -107,6 +107,7 @@ def session_of(model: onnx.ModelProto, threads: int = 2) -> ort.InferenceSession
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # so that sanitizers see every tensor's end
     options.register_custom_ops_library(str(native.library()))
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

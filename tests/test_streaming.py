@@ -302,6 +302,37 @@ def test_verify_finds_a_state_that_is_lost() -> None:
     assert [row.ok for row in report.outputs] == [True, False]
 
 
+@pytest.mark.parametrize("how", ["whole", "item", "restore", "another length", "copy"])
+def test_steps_go_on_whatever_comes_between(how: str, tmp_path: Path) -> None:
+    """Steps of one shape run in buffers of their own, which follow what else changes states."""
+    x = spikes(2, 12, 16, rate=0.5)
+    stream = so.Session(so.export(network("cuba"), x, streaming=True)).stream(batch=2)
+    other = so.Session(so.export(network("cuba"), x, streaming=True)).stream(batch=2)
+    frames = [np.ascontiguousarray(x[..., t].numpy()) for t in range(x.shape[-1])]
+    kept = [stream.step(frame) for frame in frames[:7]]
+    before = [y.copy() for y in kept]
+    if how == "whole":
+        stream.reset()
+    elif how == "item":
+        stream.reset(items=1)
+        other.run(x[..., :7].numpy())
+        other.reset(items=1)
+    elif how == "restore":
+        stream.save(tmp_path / "state.npz")
+        stream.step(frames[3])
+        stream.restore(tmp_path / "state.npz")
+        other.run(x[..., :7].numpy())
+    elif how == "another length":
+        stream.run(x[..., 2:5].numpy())
+        other.run(torch.cat([x[..., :7], x[..., 2:5]], -1).numpy())
+    else:
+        other.run(x[..., :7].numpy())
+    found = np.stack([stream.step(frame) for frame in frames[7:]], -1)
+    np.testing.assert_array_equal(found, other.run(x[..., 7:].numpy()))
+    assert found.any()
+    np.testing.assert_array_equal(kept, before)  # what was given stays as it was
+
+
 class Watching(nn.Module):
     """Code that keeps the longest sequence that it was run on."""
 
