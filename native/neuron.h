@@ -79,7 +79,7 @@ inline float value_for(const float* values, int64_t size, int64_t sample, int64_
 }
 
 template <class E, class A>
-void load(const Job<E>& job, Block<E, A>& block, int64_t first, int count) {
+SYNAPSE_INLINE void load(const Job<E>& job, Block<E, A>& block, int64_t first, int count) {
   block.a.scale = job.scale;
   block.fits = true;
   for (int i = 0; i < count; i++) block.seen[i] = 0;
@@ -96,13 +96,18 @@ void load(const Job<E>& job, Block<E, A>& block, int64_t first, int count) {
       block.parameter[k][i] = block.a.fraction(value, E::parameters[k].kept, block.fits);
     }
   }
-  for (int i = 0; i < count; i++) {
-    const float value =
-        job.bias ? value_for(job.bias, job.bias_size, job.sample, job.channels, first + i) : 0.0f;
-    block.bias[i] = job.bias ? block.a.level(value, block.seen[i]) : typename A::V(0);
+  if (job.bias == nullptr) {
+    std::fill_n(block.bias, count, typename A::V(0));
+  } else {
+    for (int i = 0; i < count; i++) {
+      const float value =
+          value_for(job.bias, job.bias_size, job.sample, job.channels, first + i);
+      block.bias[i] = block.a.level(value, block.seen[i]);
+    }
   }
   for (int k = 0; k < E::states; k++) {
     const auto* start = static_cast<const typename A::Carried*>(job.start[k]) + first;
+    SYNAPSE_INDEPENDENT
     for (int i = 0; i < count; i++) block.state[k][i] = block.a.start(start[i], block.seen[i]);
   }
   for (int k = 0; k < E::constants; k++) {
@@ -117,7 +122,7 @@ void load(const Job<E>& job, Block<E, A>& block, int64_t first, int count) {
 }
 
 template <class E, class A>
-void store(const Job<E>& job, const Block<E, A>& block, int64_t first, int count) {
+SYNAPSE_INLINE void store(const Job<E>& job, const Block<E, A>& block, int64_t first, int count) {
   for (int k = 0; k < E::states; k++) {
     auto* last = static_cast<typename A::Carried*>(job.last[k]) + first;
     for (int i = 0; i < count; i++) last[i] = static_cast<typename A::Carried>(block.state[k][i]);
@@ -164,7 +169,7 @@ SYNAPSE_INLINE void row(Block<E, A>& block, const float* const* x, float* const*
 
 // Whether all that came by fitted the arithmetic.
 template <class E, class A>
-bool fitted(const Block<E, A>& block, int count) {
+SYNAPSE_INLINE bool fitted(const Block<E, A>& block, int count) {
   if constexpr (!A::kWatches) return true;
   int32_t seen = 0;
   for (int i = 0; i < count; i++) seen |= block.seen[i];

@@ -20,6 +20,9 @@ __all__ = ["instructions", "kernels", "library", "problem", "status", "used_by"]
 #: the file's name without the suffix, which is the platform's
 _NAME = "synapse_onnx_kernels"
 
+#: value of SYNAPSE_ONNX_LIBRARY that leaves the kernels out
+_NONE = "none"
+
 _ABSENT = (
     "synapse-onnx was installed without them; install a C++ compiler and ONNX Runtime's headers "
     "(libonnxruntime-dev), then synapse-onnx once more with SYNAPSE_ONNX_NATIVE=1, which says "
@@ -39,9 +42,12 @@ class _Library(NamedTuple):
 def library() -> Path | None:
     """Return the library's path, whether or not it can be used; None where there is none.
 
-    The environment variable SYNAPSE_ONNX_LIBRARY names another one than the install's.
+    The environment variable SYNAPSE_ONNX_LIBRARY names another one than the install's, or is
+    "none", so that models run without.
     """
     named = os.environ.get("SYNAPSE_ONNX_LIBRARY")
+    if named == _NONE:
+        return None
     if named:
         return Path(named).absolute()
     # an editable install has two folders: the checkout's, and site-packages with what was built
@@ -84,7 +90,10 @@ def used_by(model: Any) -> tuple[str, ...]:
 
 def _found() -> _Library:
     path = library()
-    return _Library(problem=_ABSENT) if path is None else _load(path)
+    if path is not None:
+        return _load(path)
+    left_out = os.environ.get("SYNAPSE_ONNX_LIBRARY") == _NONE
+    return _Library(problem=f"SYNAPSE_ONNX_LIBRARY is {_NONE}" if left_out else _ABSENT)
 
 
 @functools.cache

@@ -1,4 +1,8 @@
-"""Fixtures for every test: the same random numbers whichever tests run, and one session a model."""
+"""Fixtures for every test: the same random numbers whichever tests run, and one session a model.
+
+Models run by the functions in their files. ``--kernels`` runs them with native kernels, where there
+are any; the tests of the kernels themselves always do.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,18 @@ import synapse_onnx as so
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other
     torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kernels", action="store_true", help="run models with native kernels")
+
+
+@pytest.fixture(autouse=True)
+def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave native kernels out, but where they are asked for."""
+    of_kernels = request.node.nodeid.startswith("tests/test_native")
+    if not (of_kernels or request.config.getoption("--kernels")):
+        monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
 
 
 @pytest.fixture(autouse=True)
