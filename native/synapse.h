@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "common.h"
@@ -17,6 +18,29 @@ namespace synapse {
 
 constexpr int kTile = 128;  // sums that are kept in registers
 constexpr int32_t kLargestInput = 1 << 15;
+
+// Numbers that begin with a cache line: vectors of them that lie across two lines take twice the time.
+template <class T>
+class Lines {
+ public:
+  Lines() = default;
+  explicit Lines(int64_t count, T value = T(0))
+      : lines_(static_cast<size_t>((count + kEach - 1) / kEach)), count_(count) {
+    fill(value);
+  }
+  T* data() { return lines_.empty() ? nullptr : lines_.data()->values; }
+  const T* data() const { return lines_.empty() ? nullptr : lines_.data()->values; }
+  int64_t size() const { return count_; }
+  void fill(T value) { std::fill_n(data(), count_, value); }
+
+ private:
+  static constexpr int64_t kEach = 64 / static_cast<int64_t>(sizeof(T));
+  struct alignas(64) Line {
+    T values[kEach];
+  };
+  std::vector<Line> lines_;
+  int64_t count_ = 0;
+};
 
 // The inputs of a row that are not zero.
 struct Events {
@@ -152,21 +176,47 @@ inline int32_t integer_weight(const Input& weight, int64_t index) {
   }
 }
 
-// A matrix of integer weights, a row of outputs for every input; rows are padded to whole tiles.
+// A matrix of integer weights, tile by tile: all that is read for a tile of outputs lies together, a
+// row for every input. (Rows of all outputs would leave most of a cache's sets unused.)
+//
+// Bytes are stored with 128 added, in pairs: within 64 outputs the low byte of word i is output i and
+// the high byte output 32 + i. Added up as words, and their high bytes once more by themselves, they
+// give both sums with one shift and two additions, for up to 255 of them: 255 * 255 < 2**16.
 template <class W>
 struct Matrix {
-  int64_t inputs = 0, outputs = 0, stride = 0;
-  int32_t largest = 0;  // magnitude
-  std::vector<W> rows;
+  static constexpr bool kPaired = sizeof(W) == 1;
+  static constexpr int32_t kAdded = kPaired ? 128 : 0;
+  using Stored = std::conditional_t<kPaired, uint8_t, W>;
+
+  int64_t inputs = 0, outputs = 0;
+  int32_t largest = kPaired ? 255 : 0;  // magnitude of what is stored
+  Lines<Stored> rows;
 
   Matrix() = default;
   Matrix(int64_t in, int64_t out)
-      : inputs(in), outputs(out), stride((out + kTile - 1) / kTile * kTile),
-        rows(static_cast<size_t>(in * stride)) {}
+      : inputs(in), outputs(out),
+        rows(in * ((out + kTile - 1) / kTile * kTile), static_cast<Stored>(kAdded)) {}
+
+  // Where an output of a tile stands in a row.
+  static constexpr int64_t place(int64_t output) {
+    if (!kPaired) return output;
+    const int64_t within = output % 64;
+    return output - within + (within < 32 ? 2 * within : 2 * (within - 32) + 1);
+  }
+
+  // The rows of the tile that begins with an output.
+  const Stored* tile(int64_t first) const { return rows.data() + first * inputs; }
 
   void set(int64_t input, int64_t output, int32_t weight) {
-    rows[static_cast<size_t>(input * stride + output)] = static_cast<W>(weight);
-    largest = std::max(largest, weight < 0 ? -weight : weight);
+    const int64_t within = output % kTile;
+    rows.data()[(output - within) * inputs + input * kTile + place(within)] =
+        static_cast<Stored>(weight + kAdded);
+    if (!kPaired) largest = std::max(largest, weight < 0 ? -weight : weight);
+  }
+
+  int32_t at(int64_t input, int64_t output) const {
+    const int64_t within = output % kTile;
+    return tile(output - within)[input * kTile + place(within)] - kAdded;
   }
 
   // Whether the sums over some events fit an int32.
@@ -175,144 +225,112 @@ struct Matrix {
   }
 };
 
-// sums[o] = sum over events of value * rows[index][o], for a tile of outputs. Written out for
-// each instruction set, so that the sums stay in registers from one event to the next.
-template <class W>
-void tile_sums_anywhere(const Events& events, const W* rows, int64_t stride, int32_t* sums) {
-  std::fill_n(sums, kTile, 0);
+// sums[o] = sum over events of value * weight[index][first + o], for a tile of outputs.
+template <class W, class S>
+void tile_sums_anywhere(const Events& events, const Matrix<W>& matrix, int64_t first, S* sums) {
+  std::fill_n(sums, kTile, S(0));
   for (int64_t e = 0; e < events.count; e++) {
-    const W* row = rows + events.index[static_cast<size_t>(e)] * stride;
-    const int32_t value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
-    for (int o = 0; o < kTile; o++) sums[o] += value * row[o];
-  }
-}
-
-// The same in 64 bits, for what 32 do not hold.
-template <class W>
-void wide_tile_sums(const Events& events, const W* rows, int64_t stride, int64_t* sums) {
-  std::fill_n(sums, kTile, int64_t{0});
-  for (int64_t e = 0; e < events.count; e++) {
-    const W* row = rows + events.index[static_cast<size_t>(e)] * stride;
-    const int64_t value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
-    for (int o = 0; o < kTile; o++) sums[o] += value * row[o];
+    const auto* row = matrix.tile(first) + events.index[static_cast<size_t>(e)] * kTile;
+    const S value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
+    for (int o = 0; o < kTile; o++)
+      sums[o] += value * (row[Matrix<W>::place(o)] - Matrix<W>::kAdded);
   }
 }
 
 #if defined(SYNAPSE_X86)
-constexpr int64_t kShortEvents = 255;  // as many bytes of -128 add up to no less than -2**15
+constexpr int64_t kShortEvents = 255;  // bytes whose sum fits 16 bits
 
-// Bytes of spikes are added in 16 bits, 255 at a time.
-__attribute__((target("avx512f,avx512bw"))) inline void tile_sums_512(const Events& events,
-                                                                      const int8_t* rows,
-                                                                      int64_t stride,
-                                                                      int32_t* sums) {
+// Written out for each instruction set, so that the sums stay in registers from event to event.
+__attribute__((target("avx512f,avx512bw"))) inline void spike_sums_512(
+    const Events& events, const Matrix<int8_t>& matrix, int64_t first, int32_t* sums) {
   const int32_t* index = events.index.data();
-  const int32_t* value = events.value.data();
-  __m512i total[8];
-  for (auto& part : total) part = _mm512_setzero_si512();
-  if (events.ones) {
-    for (int64_t from = 0; from < events.count; from += kShortEvents) {
-      const int64_t to = std::min(events.count, from + kShortEvents);
-      __m512i some[4];
-      for (auto& part : some) part = _mm512_setzero_si512();
-      for (int64_t e = from; e < to; e++) {
-        const int8_t* row = rows + index[e] * stride;
-        for (int v = 0; v < 4; v++) {
-          const __m256i bytes =
-              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 32 * v));
-          some[v] = _mm512_add_epi16(some[v], _mm512_cvtepi8_epi16(bytes));
-        }
+  const uint8_t* rows = matrix.tile(first);
+  const __m512i added = _mm512_set1_epi32(-128 * static_cast<int32_t>(events.count));
+  for (int v = 0; v < 8; v++) _mm512_storeu_si512(sums + 16 * v, added);
+  for (int64_t from = 0; from < events.count; from += kShortEvents) {
+    const int64_t to = std::min(events.count, from + kShortEvents);
+    __m512i both[2], high[2];
+    for (int v = 0; v < 2; v++) both[v] = high[v] = _mm512_setzero_si512();
+    for (int64_t e = from; e < to; e++) {
+      const uint8_t* row = rows + index[e] * kTile;
+      for (int v = 0; v < 2; v++) {
+        const __m512i words = _mm512_loadu_si512(row + 64 * v);
+        both[v] = _mm512_add_epi16(both[v], words);
+        high[v] = _mm512_add_epi16(high[v], _mm512_srli_epi16(words, 8));
       }
+    }
+    for (int v = 0; v < 2; v++) {
+      const __m512i low = _mm512_sub_epi16(both[v], _mm512_slli_epi16(high[v], 8));
+      for (int half = 0; half < 2; half++) {
+        const __m512i part = half ? high[v] : low;
+        int32_t* out = sums + 64 * v + 32 * half;
+        const __m512i a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(part));
+        const __m512i b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(part, 1));
+        _mm512_storeu_si512(out, _mm512_add_epi32(_mm512_loadu_si512(out), a));
+        _mm512_storeu_si512(out + 16, _mm512_add_epi32(_mm512_loadu_si512(out + 16), b));
+      }
+    }
+  }
+}
+
+__attribute__((target("avx2"))) inline void spike_sums_256(const Events& events,
+                                                           const Matrix<int8_t>& matrix,
+                                                           int64_t first, int32_t* sums) {
+  const int32_t* index = events.index.data();
+  const uint8_t* rows = matrix.tile(first);
+  std::fill_n(sums, kTile, -128 * static_cast<int32_t>(events.count));
+  for (int64_t from = 0; from < events.count; from += kShortEvents) {
+    const int64_t to = std::min(events.count, from + kShortEvents);
+    __m256i both[4], high[4];
+    for (int v = 0; v < 4; v++) both[v] = high[v] = _mm256_setzero_si256();
+    for (int64_t e = from; e < to; e++) {
+      const uint8_t* row = rows + index[e] * kTile;
       for (int v = 0; v < 4; v++) {
-        const __m256i low = _mm512_castsi512_si256(some[v]);
-        const __m256i high = _mm512_extracti64x4_epi64(some[v], 1);
-        total[2 * v] = _mm512_add_epi32(total[2 * v], _mm512_cvtepi16_epi32(low));
-        total[2 * v + 1] = _mm512_add_epi32(total[2 * v + 1], _mm512_cvtepi16_epi32(high));
+        const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 32 * v));
+        both[v] = _mm256_add_epi16(both[v], words);
+        high[v] = _mm256_add_epi16(high[v], _mm256_srli_epi16(words, 8));
       }
     }
-  } else {
-    for (int64_t e = 0; e < events.count; e++) {
-      const int8_t* row = rows + index[e] * stride;
-      const __m512i factor = _mm512_set1_epi32(value[e]);
-      for (int v = 0; v < 8; v++) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 16 * v));
-        const __m512i wide = _mm512_cvtepi8_epi32(bytes);
-        total[v] = _mm512_add_epi32(total[v], _mm512_mullo_epi32(wide, factor));
+    for (int v = 0; v < 4; v++) {
+      const __m256i low = _mm256_sub_epi16(both[v], _mm256_slli_epi16(high[v], 8));
+      for (int half = 0; half < 2; half++) {
+        // words 16 to 31 of 64 outputs are in the odd registers
+        int32_t* out = sums + 64 * (v / 2) + 32 * half + 16 * (v % 2);
+        alignas(32) uint16_t words[16];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(words), half ? high[v] : low);
+        for (int o = 0; o < 16; o++) out[o] += words[o];
       }
-    }
-  }
-  for (int v = 0; v < 8; v++) _mm512_storeu_si512(sums + 16 * v, total[v]);
-}
-
-__attribute__((target("avx2"))) inline void tile_sums_256(const Events& events, const int8_t* rows,
-                                                          int64_t stride, int32_t* sums) {
-  const int32_t* index = events.index.data();
-  const int32_t* value = events.value.data();
-  std::fill_n(sums, kTile, 0);
-  for (int half = 0; half < 2; half++) {  // eight registers of 16 bits or 32 hold half a tile
-    const int first = half * kTile / 2;
-    int32_t* out = sums + first;
-    if (events.ones) {
-      for (int64_t from = 0; from < events.count; from += kShortEvents) {
-        const int64_t to = std::min(events.count, from + kShortEvents);
-        __m256i some[4];
-        for (auto& part : some) part = _mm256_setzero_si256();
-        for (int64_t e = from; e < to; e++) {
-          const int8_t* row = rows + index[e] * stride + first;
-          for (int v = 0; v < 4; v++) {
-            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 16 * v));
-            some[v] = _mm256_add_epi16(some[v], _mm256_cvtepi8_epi16(bytes));
-          }
-        }
-        for (int v = 0; v < 4; v++) {
-          alignas(32) int16_t shorts[16];
-          _mm256_store_si256(reinterpret_cast<__m256i*>(shorts), some[v]);
-          for (int o = 0; o < 16; o++) out[16 * v + o] += shorts[o];
-        }
-      }
-    } else {
-      __m256i total[8];
-      for (auto& part : total) part = _mm256_setzero_si256();
-      for (int64_t e = 0; e < events.count; e++) {
-        const int8_t* row = rows + index[e] * stride + first;
-        const __m256i factor = _mm256_set1_epi32(value[e]);
-        for (int v = 0; v < 8; v++) {
-          const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + 8 * v));
-          const __m256i wide = _mm256_cvtepi8_epi32(bytes);
-          total[v] = _mm256_add_epi32(total[v], _mm256_mullo_epi32(wide, factor));
-        }
-      }
-      for (int v = 0; v < 8; v++)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * v), total[v]);
     }
   }
 }
 #endif
 
-inline void tile_sums(const Events& events, const int8_t* rows, int64_t stride, int32_t* sums) {
-#if defined(SYNAPSE_X86)
-  static const int level = instruction_level();
-  if (level >= 4) return tile_sums_512(events, rows, stride, sums);
-  if (level >= 3) return tile_sums_256(events, rows, stride, sums);
-#endif
-  tile_sums_anywhere(events, rows, stride, sums);
-}
-
-struct TileSum16 {
-  SYNAPSE_CLONES static void run(const Events& events, const int16_t* rows, int64_t stride,
+template <class W>
+struct TileSums {
+  SYNAPSE_CLONES static void run(const Events& events, const Matrix<W>& matrix, int64_t first,
                                  int32_t* sums) {
-    std::fill_n(sums, kTile, 0);
+    using M = Matrix<W>;
+    alignas(64) int32_t stored[kTile] = {};
     for (int64_t e = 0; e < events.count; e++) {
-      const int16_t* row = rows + events.index[static_cast<size_t>(e)] * stride;
+      const auto* row = matrix.tile(first) + events.index[static_cast<size_t>(e)] * kTile;
       const int32_t value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
       SYNAPSE_INDEPENDENT
-      for (int o = 0; o < kTile; o++) sums[o] += value * row[o];
+      for (int o = 0; o < kTile; o++) stored[o] += value * (row[o] - M::kAdded);
     }
+    for (int o = 0; o < kTile; o++) sums[o] = stored[M::place(o)];
   }
 };
 
-inline void tile_sums(const Events& events, const int16_t* rows, int64_t stride, int32_t* sums) {
-  TileSum16::run(events, rows, stride, sums);
+template <class W>
+void tile_sums(const Events& events, const Matrix<W>& matrix, int64_t first, int32_t* sums) {
+#if defined(SYNAPSE_X86)
+  if constexpr (Matrix<W>::kPaired) {
+    static const int level = instruction_level();
+    if (events.ones && level >= 4) return spike_sums_512(events, matrix, first, sums);
+    if (events.ones && level >= 3) return spike_sums_256(events, matrix, first, sums);
+  }
+#endif
+  TileSums<W>::run(events, matrix, first, sums);
 }
 
 }  // namespace synapse

@@ -332,7 +332,7 @@ def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (13, 10), (700, 129), (1031, 512)])
 @pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "large", "uint8"])
 def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: str) -> None:
-    shape = (5, 3, inputs)
+    shape = (7, 3, inputs)
     x = {
         "spikes": RNG.random(shape) < 0.3,
         "all": np.ones(shape),

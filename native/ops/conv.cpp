@@ -23,7 +23,7 @@ struct Geometry {
 // Weights (O, C / groups, h, w) as [channel][ky][kw - 1 - kx][output of the group, padded].
 struct Kernels {
   std::vector<int64_t> shape;
-  std::vector<int16_t> rows;
+  Lines<int16_t> rows;
   std::vector<float> floats;  // as they came, for inputs that are no integers
   int64_t group_outputs = 0, padded = 0, row = 0, channel = 0;
   int64_t largest_sum = 0;  // of magnitudes, over all that an output may see
@@ -40,7 +40,7 @@ struct Kernels {
     padded = (group_outputs + kGroup - 1) / kGroup * kGroup;
     row = width * padded;
     channel = height * row;
-    rows.resize(static_cast<size_t>(groups * fan * channel));
+    rows = Lines<int16_t>(groups * fan * channel);
     floats.resize(static_cast<size_t>(weight.size));
     for (int64_t o = 0; o < outputs; o++) {
       const int64_t group = o / group_outputs;
@@ -52,7 +52,7 @@ struct Kernels {
             const int32_t value = integer_weight(weight, at);
             const int64_t to = (group * fan + c) * channel + y * row + (width - 1 - x) * padded +
                                o % group_outputs;
-            rows[static_cast<size_t>(to)] = static_cast<int16_t>(value);
+            rows.data()[to] = static_cast<int16_t>(value);
             floats[static_cast<size_t>(at)] = static_cast<float>(value);
             const int32_t magnitude = value < 0 ? -value : value;
             sum += magnitude;
@@ -244,12 +244,12 @@ class ConvKernel {
 
   struct Scratch {
     std::vector<Events> events;
-    std::vector<int16_t> shorts;
-    std::vector<int32_t> longs;
+    Lines<int16_t> shorts;
+    Lines<int32_t> longs;
 
     Scratch(const Geometry& g, const Kernels& k)
         : events(static_cast<size_t>(g.channels), Events(g.height * g.width)),
-          shorts(static_cast<size_t>(g.places() * k.padded)) {}
+          shorts(g.places() * k.padded) {}
   };
 
   // Whether the image holds integers whose sums fit; else nothing is written.
@@ -272,7 +272,7 @@ class ConvKernel {
     if (k.largest_sum * most <= 32767) {
       sums<int16_t>(g, k, scratch.events, reaches, step, scratch.shorts, y);
     } else {
-      scratch.longs.resize(static_cast<size_t>(g.places() * k.padded));
+      if (scratch.longs.size() == 0) scratch.longs = Lines<int32_t>(g.places() * k.padded);
       sums<int32_t>(g, k, scratch.events, reaches, step, scratch.longs, y);
     }
     return true;
@@ -280,10 +280,10 @@ class ConvKernel {
 
   template <class S>
   static void sums(const Geometry& g, const Kernels& k, const std::vector<Events>& planes,
-                   const Reaches& reaches, const Input& step, std::vector<S>& total, float* y) {
+                   const Reaches& reaches, const Input& step, Lines<S>& total, float* y) {
     const int64_t fan = g.channels / g.groups;
     for (int64_t group = 0; group < g.groups; group++) {
-      std::fill(total.begin(), total.end(), S(0));
+      total.fill(S(0));
       for (int64_t c = group * fan; c < (group + 1) * fan; c++) {
         const Events& events = planes[static_cast<size_t>(c)];
         const int16_t* weights = k.rows.data() + c * k.channel;

@@ -33,18 +33,16 @@ struct Packed {
     }
   }
 
-  int32_t at(int64_t c, int64_t o) const {
-    return wide ? shorts.rows[static_cast<size_t>(c * shorts.stride + o)]
-                : bytes.rows[static_cast<size_t>(c * bytes.stride + o)];
-  }
+  int32_t at(int64_t c, int64_t o) const { return wide ? shorts.at(c, o) : bytes.at(c, o); }
 
-  // out[o] = gain[o] * sum for a tile of outputs; the gain is one, or one an output.
-  void tile(const Events& events, int64_t first, const float* gain, int64_t gains,
-            float* out) const {
-    if (wide) {
-      tile_of(shorts, events, first, gain, gains, out);
-    } else {
-      tile_of(bytes, events, first, gain, gains, out);
+  // out[o] = gain[o] * sum of a row of events; the gain is one, or one an output.
+  void one(const Events& events, const float* gain, int64_t gains, float* out) const {
+    for (int64_t first = 0; first < outputs; first += kTile) {
+      if (wide) {
+        tile_of(shorts, events, first, gain, gains, out);
+      } else {
+        tile_of(bytes, events, first, gain, gains, out);
+      }
     }
   }
 
@@ -52,14 +50,13 @@ struct Packed {
   template <class W>
   static void tile_of(const Matrix<W>& matrix, const Events& events, int64_t first,
                       const float* gain, int64_t gains, float* out) {
-    const W* rows = matrix.rows.data() + first;
     if (matrix.fits(events)) {
       alignas(64) int32_t sums[kTile];
-      tile_sums(events, rows, matrix.stride, sums);
+      tile_sums(events, matrix, first, sums);
       give(sums, matrix.outputs, first, gain, gains, out);
     } else {
-      alignas(64) int64_t sums[kTile];
-      wide_tile_sums(events, rows, matrix.stride, sums);
+      int64_t sums[kTile];
+      tile_sums_anywhere(events, matrix, first, sums);
       give(sums, matrix.outputs, first, gain, gains, out);
     }
   }
@@ -136,16 +133,12 @@ class DenseKernel {
         } else {
           events.read(x.as<float>() + r * inputs, inputs);
         }
-        for (int k = 0; k < parts; k++) {
-          const Packed& packed = *weight[k];
-          if (!events.integers) {
-            left[static_cast<size_t>(r)] = 1;
-            continue;
-          }
-          float* out = y[k] + r * packed.outputs;
-          for (int64_t first = 0; first < packed.outputs; first += kTile)
-            packed.tile(events, first, step[k], steps[k], out);
+        if (!events.integers) {
+          left[static_cast<size_t>(r)] = 1;
+          continue;
         }
+        for (int k = 0; k < parts; k++)
+          weight[k]->one(events, step[k], steps[k], y[k] + r * weight[k]->outputs);
       }
     });
     if (std::find(left.begin(), left.end(), 1) == left.end()) return;
