@@ -149,20 +149,32 @@ def show_row(row: dict[str, Any]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """Print all rows: milliseconds of onnx, and how many times slower the others are."""
-    shown = Table(
-        title="a sequence in ms, and times as long as onnx", box=SIMPLE_HEAD, padding=(0, 1)
-    )
-    others = [name for name in names if name != "onnx"]
-    shown.add_column("network", no_wrap=True)
-    for heading in ("N", "T", "onnx ms", *others):
-        shown.add_column(heading, justify="right", overflow="fold")
-    for row in rows:
-        ours = row["ms"]["onnx"]
-        ratios = [f"{row['ms'][name] / ours:.1f}" if name in row["ms"] else "-" for name in others]
-        head = (f"{row['network']} {row['numbers']}", str(row["batch"]), str(row["steps"]))
-        shown.add_row(*head, f"{ours:.2f}", *ratios)
-    console.print(shown)
+    """Print a table a network: milliseconds, and how many times as long as our two ways to run."""
+    ours = ("onnx", "native")
+    for network, numbers in dict.fromkeys((row["network"], row["numbers"]) for row in rows):
+        chosen = [r for r in rows if (r["network"], r["numbers"]) == (network, numbers)]
+        shown = Table(
+            title=f"{network} {numbers}: {chosen[0]['title']}, T = {chosen[0]['steps']}",
+            box=SIMPLE_HEAD, padding=(0, 1), title_justify="left",
+        )  # fmt: skip
+        shown.add_column("", no_wrap=True)
+        for row in chosen:
+            shown.add_column(f"N={row['batch']} ms", justify="right")
+            for name in ours:
+                if name in row["ms"]:
+                    shown.add_column(f"/ {name}", justify="right")
+        for name in names:
+            cells = []
+            for row in chosen:
+                took = row["ms"].get(name)
+                cells.append("-" if took is None else f"{took:.2f}")
+                cells += [
+                    "-" if took is None else f"{took / row['ms'][own]:.1f}"
+                    for own in ours
+                    if own in row["ms"]
+                ]
+            shown.add_row(name, *cells)
+        console.print(shown)
 
 
 @main.command()
