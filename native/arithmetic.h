@@ -17,9 +17,9 @@ namespace synapse {
 
 enum class Regime { slayer, floating, loihi };
 
-constexpr int64_t kOne = 4096;               // a fraction of one
-constexpr int32_t kNarrowLimit = 1 << 23;    // states of Narrow are below
-constexpr int64_t kStateLimit = 1 << 23;     // one more than Loihi's largest state of 24 bits
+constexpr int64_t kOne = 4096;             // a fraction of one
+constexpr int32_t kNarrowLimit = 1 << 23;  // states of Narrow are below
+constexpr int64_t kStateLimit = 1 << 23;   // one more than Loihi's largest state of 24 bits
 
 // What x86 makes of a float that no int64 holds, and torch with it.
 SYNAPSE_INLINE int64_t to_int64(float value) {
@@ -45,10 +45,10 @@ SYNAPSE_INLINE V clip(V value) {
 
 // float32, each operation rounded on its own.
 struct Floating {
-  using V = float;           // states, currents, levels
-  using F = float;           // fractions
-  using Carried = float;     // states between calls
-  using Attribute = float;   // constants
+  using V = float;          // states, currents, levels
+  using F = float;          // fractions
+  using Carried = float;    // states between calls
+  using Attribute = float;  // constants
   static constexpr bool kWatches = false;
   float scale = 1;
 

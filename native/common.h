@@ -17,8 +17,7 @@
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
     !defined(__clang__) && !defined(SYNAPSE_NO_CLONES) && !defined(SYNAPSE_ONE_INSTRUCTION_SET)
 #if __GNUC__ >= 12
-#define SYNAPSE_CLONES \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define SYNAPSE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 #endif
 #ifndef SYNAPSE_CLONES
@@ -103,6 +102,26 @@ constexpr ONNXTensorElementDataType element_type<int64_t>() {
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 }
 
+// Strides, pads and dilations of images, as a node has them; none divides by zero.
+struct Placing {
+  std::vector<int64_t> strides, pads, dilations;
+
+  explicit Placing(const Ort::ConstKernelInfo& info)
+      : strides(info.GetAttributes<int64_t>("strides")),
+        pads(info.GetAttributes<int64_t>("pads")),
+        dilations(info.GetAttributes<int64_t>("dilations")) {
+    const auto least = [](const std::vector<int64_t>& values, int64_t bound) {
+      for (const int64_t value : values)
+        if (value < bound || value > INT32_MAX) return false;
+      return true;
+    };
+    if (strides.size() != 2 || pads.size() != 4 || dilations.size() != 2)
+      throw CallError("needs two strides, four pads and two dilations");
+    if (!least(strides, 1) || !least(pads, 0) || !least(dilations, 1))
+      throw CallError("strides and dilations must be at least 1, and pads at least 0");
+  }
+};
+
 // An input: shape and data.
 struct Input {
   std::vector<int64_t> shape;
@@ -157,7 +176,8 @@ class Shapes {
         size = -1;
         continue;
       }
-      const int64_t left = size + pads[i] + pads[2 + i] - dilations[i] * (kernel.value[2 + i] - 1) - 1;
+      const int64_t left =
+          size + pads[i] + pads[2 + i] - dilations[i] * (kernel.value[2 + i] - 1) - 1;
       size = left < 0 || strides[i] < 1 ? -1 : left / strides[i] + 1;
     }
     sizes.type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;

@@ -24,9 +24,9 @@ SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* opti
                                                          const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
-    const std::string message =
-        std::string("the kernels of synapse-onnx need ONNX Runtime 1.") +
-        std::to_string(ORT_API_VERSION) + " or newer, and this is " + base->GetVersionString();
+    const std::string message = std::string("the kernels of synapse-onnx need ONNX Runtime 1.") +
+                                std::to_string(ORT_API_VERSION) + " or newer, and this is " +
+                                base->GetVersionString();
     return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
   }
   Ort::InitApi(api);

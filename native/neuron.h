@@ -7,13 +7,14 @@
 //     static constexpr const char* name = "Cuba";
 //     static constexpr int currents = 1, states = 2, constants = 1, traces = 2;
 //     static constexpr int graded = 1;         // the trace that a graded spike carries
-//     static constexpr Parameter parameters[] = {{kept}, {kept}};
+//     static constexpr Parameter parameters[] = {{}, {}};  // both kept
 //     static constexpr const char* constant_names[] = {"threshold"};
 //     static constexpr bool biased = true;     // Loihi adds a bias, an input behind the parameters
-//     static constexpr bool compared = true;   // its constants are compared with states and no more
-//     template <class A> static bool step(const A& a, const typename A::V* x,
-//         const typename A::F* p, typename A::V bias, typename A::V* s, const typename A::V* c,
-//         typename A::V* trace);               // whether it spikes
+//     static constexpr bool compared = true;   // its constants are but compared with states
+//     template <class A>                       // returns whether it spikes
+//     static bool step(const A& a, const typename A::V* x, const typename A::F* p,
+//                      typename A::V bias, typename A::V* s, const typename A::V* c,
+//                      typename A::V* trace);
 //   };
 //
 // A kernel takes a block of neurons through all of time, so that their states stay in the first
@@ -100,8 +101,7 @@ SYNAPSE_INLINE void load(const Job<E>& job, Block<E, A>& block, int64_t first, i
     std::fill_n(block.bias, count, typename A::V(0));
   } else {
     for (int i = 0; i < count; i++) {
-      const float value =
-          value_for(job.bias, job.bias_size, job.sample, job.channels, first + i);
+      const float value = value_for(job.bias, job.bias_size, job.sample, job.channels, first + i);
       block.bias[i] = block.a.level(value, block.seen[i]);
     }
   }
@@ -151,9 +151,10 @@ SYNAPSE_INLINE void row(Block<E, A>& block, const float* const* x, float* const*
     int32_t seen = 0;
     each<E::currents>([&](auto k) SYNAPSE_LAMBDA { current[k] = a.take(x[k][i], seen); });
     each<E::states>([&](auto k) SYNAPSE_LAMBDA { state[k] = block.state[k][i]; });
-    each<std::size(E::parameters)>([&](auto k) SYNAPSE_LAMBDA { parameter[k] = block.parameter[k][i]; });
-    const bool spike = E::template step<A>(a, current, parameter, block.bias[i], state,
-                                           block.constant, trace);
+    each<std::size(E::parameters)>([&](auto k)
+                                       SYNAPSE_LAMBDA { parameter[k] = block.parameter[k][i]; });
+    const bool spike =
+        E::template step<A>(a, current, parameter, block.bias[i], state, block.constant, trace);
     each<E::states>([&](auto k) SYNAPSE_LAMBDA {
       a.watch(state[k], seen);
       block.state[k][i] = state[k];
@@ -201,7 +202,7 @@ struct OverTime {
 // Feedback: current[t] = x[t] + gain * (matrix s[t-1]), of one sample, whose neurons are channels.
 template <class E>
 struct Feedback {
-  std::vector<float> matrix[E::currents];  // (C, C), a row for every neuron that spikes
+  std::shared_ptr<const std::vector<float>> matrix[E::currents];  // (C, C), a row a spiking neuron
   std::vector<float> gain[E::currents];
   const float* spikes;
   float* last_spikes;
@@ -256,7 +257,7 @@ bool fed_back(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
     const int64_t at = t * job.neurons + offset;
     for (int k = 0; k < E::currents; k++) {
       float* sums = currents.data() + k * channels;
-      Sums::run(spikes, feedback.matrix[k].data(), sums, channels);
+      Sums::run(spikes, feedback.matrix[k]->data(), sums, channels);
       Gained::run(job.x[k] + at, feedback.gain[k].data(), sums, channels);
     }
     for (int64_t b = 0; b < count; b++) {
@@ -276,16 +277,16 @@ bool fed_back(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
 }
 
 template <Regime regime>
-using Fast = std::conditional_t<regime == Regime::floating, Floating,
-                                Narrow<regime == Regime::loihi>>;
+using Fast =
+    std::conditional_t<regime == Regime::floating, Floating, Narrow<regime == Regime::loihi>>;
 template <Regime regime>
 using Sure =
     std::conditional_t<regime == Regime::floating, Floating, Wide<regime == Regime::loihi>>;
 
 template <class E, Regime regime, Kind kind>
 const std::string& name_of() {
-  static const std::string name = std::string(kind == Kind::recurrent ? "Recurrent" : "") + E::name +
-                                  (kind == Kind::dynamics ? "Dynamics" : "") +
+  static const std::string name = std::string(kind == Kind::recurrent ? "Recurrent" : "") +
+                                  E::name + (kind == Kind::dynamics ? "Dynamics" : "") +
                                   (regime == Regime::floating ? "Float"
                                    : regime == Regime::loihi  ? "Loihi"
                                                               : "");
@@ -306,6 +307,15 @@ class NeuronKernel {
         integer_constant_[k] = info.GetAttribute<int64_t>(E::constant_names[k]);
     }
     if constexpr (kind != Kind::dynamics) graded_ = info.GetAttribute<int64_t>("graded") != 0;
+    if constexpr (kFed) {  // weights of the file are laid out once, not at every call
+      for (int k = 0; k < E::currents; k++) {
+        int constant = 0;
+        const auto weight =
+            info.GetTensorConstantInput(static_cast<size_t>(kWeightsAt + k), &constant);
+        if (constant)
+          matrix_[k] = std::make_shared<const std::vector<float>>(matrix_of(Input(weight)));
+      }
+    }
   }
 
   static constexpr bool kBiased = E::biased && regime == Regime::loihi;
@@ -320,7 +330,8 @@ class NeuronKernel {
   static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(name_of<E, regime, kind>().c_str(), [&] { compute(Ort::KernelContext(context)); });
+    return guarded(name_of<E, regime, kind>().c_str(),
+                   [&] { compute(Ort::KernelContext(context)); });
   }
 
  private:
@@ -419,13 +430,12 @@ class NeuronKernel {
       if (step.size != 1 && step.size != channels)
         throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
                         std::to_string(channels) + " channels");
-      feedback.matrix[k].resize(static_cast<size_t>(channels * channels));
+      feedback.matrix[k] = matrix_[k];
+      if (!feedback.matrix[k])
+        feedback.matrix[k] = std::make_shared<const std::vector<float>>(matrix_of(weight));
       feedback.gain[k].resize(static_cast<size_t>(channels));
-      for (int64_t o = 0; o < channels; o++) {
-        feedback.gain[k][o] = step.as<float>()[step.size == 1 ? 0 : o];
-        for (int64_t c = 0; c < channels; c++)
-          feedback.matrix[k][c * channels + o] = element(weight, o * channels + c);
-      }
+      for (int64_t o = 0; o < channels; o++)
+        feedback.gain[k][static_cast<size_t>(o)] = step.as<float>()[step.size == 1 ? 0 : o];
     }
     const Input spikes(context, kSpikesAt);
     if (spikes.shape != plane)
@@ -436,7 +446,8 @@ class NeuronKernel {
     parallel(context, job.neurons / std::max<int64_t>(channels, 1), 1,
              [&](int64_t from, int64_t to) {
                for (int64_t item = from; item < to; item++) {
-                 if (!fed<Fast<regime>>(job, feedback, item)) fed<Sure<regime>>(job, feedback, item);
+                 if (!fed<Fast<regime>>(job, feedback, item))
+                   fed<Sure<regime>>(job, feedback, item);
                }
              });
   }
@@ -451,6 +462,20 @@ class NeuronKernel {
   bool graded_ = false;
   int64_t integer_constant_[E::constants + 1] = {};
   float float_constant_[E::constants + 1] = {};
+
+  std::shared_ptr<const std::vector<float>> matrix_[E::currents];
+
+  // A weight (C, C, ...) as a row of the weights that every neuron feeds.
+  static std::vector<float> matrix_of(const Input& weight) {
+    const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
+    if (weight.size != channels * channels)
+      throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
+    std::vector<float> matrix(static_cast<size_t>(weight.size));
+    for (int64_t o = 0; o < channels; o++)
+      for (int64_t c = 0; c < channels; c++)
+        matrix[static_cast<size_t>(c * channels + o)] = element(weight, o * channels + c);
+    return matrix;
+  }
 
   // Weights come as floats, or as integers of 4, 8 or 16 bits.
   static float element(const Input& weight, int64_t index) {
@@ -473,7 +498,8 @@ class NeuronKernel {
 };
 
 template <class E, Regime regime, Kind kind>
-struct NeuronOp : Ort::CustomOpBase<NeuronOp<E, regime, kind>, NeuronKernel<E, regime, kind>, true> {
+struct NeuronOp
+    : Ort::CustomOpBase<NeuronOp<E, regime, kind>, NeuronKernel<E, regime, kind>, true> {
   using Kernel = NeuronKernel<E, regime, kind>;
 
   static const std::string& name() { return name_of<E, regime, kind>(); }

@@ -19,7 +19,8 @@ namespace synapse {
 constexpr int kTile = 128;  // sums that are kept in registers
 constexpr int32_t kLargestInput = 1 << 15;
 
-// Numbers that begin with a cache line: vectors of them that lie across two lines take twice the time.
+// Numbers that begin with a cache line: vectors of them that lie across two lines take twice the
+// time.
 template <class T>
 class Lines {
  public:
@@ -46,9 +47,9 @@ class Lines {
 struct Events {
   std::vector<int32_t> index, value;  // values are not kept where all are 1
   int64_t count = 0;
-  int64_t total = 0;      // sum of their magnitudes
-  bool ones = true;       // all values are 1
-  bool integers = true;   // all values are integers below kLargestInput
+  int64_t total = 0;     // sum of their magnitudes
+  bool ones = true;      // all values are 1
+  bool integers = true;  // all values are integers below kLargestInput
 
   static constexpr int64_t room = 16;  // places behind the last, which vectors are written to
 
@@ -176,12 +177,12 @@ inline int32_t integer_weight(const Input& weight, int64_t index) {
   }
 }
 
-// A matrix of integer weights, tile by tile: all that is read for a tile of outputs lies together, a
-// row for every input. (Rows of all outputs would leave most of a cache's sets unused.)
+// A matrix of integer weights, tile by tile: all that is read for a tile of outputs lies together,
+// a row for every input. (Rows of all outputs would leave most of a cache's sets unused.)
 //
-// Bytes are stored with 128 added, in pairs: within 64 outputs the low byte of word i is output i and
-// the high byte output 32 + i. Added up as words, and their high bytes once more by themselves, they
-// give both sums with one shift and two additions, for up to 255 of them: 255 * 255 < 2**16.
+// Bytes are stored with 128 added, in pairs: within 64 outputs the low byte of word i is output i
+// and the high byte output 32 + i. Added up as words, and their high bytes once more by themselves,
+// they give both sums with one shift and two additions, for up to 255 of them: 255 * 255 < 2**16.
 template <class W>
 struct Matrix {
   static constexpr bool kPaired = sizeof(W) == 1;
@@ -194,7 +195,8 @@ struct Matrix {
 
   Matrix() = default;
   Matrix(int64_t in, int64_t out)
-      : inputs(in), outputs(out),
+      : inputs(in),
+        outputs(out),
         rows(in * ((out + kTile - 1) / kTile * kTile), static_cast<Stored>(kAdded)) {}
 
   // Where an output of a tile stands in a row.
@@ -241,8 +243,10 @@ void tile_sums_anywhere(const Events& events, const Matrix<W>& matrix, int64_t f
 constexpr int64_t kShortEvents = 255;  // bytes whose sum fits 16 bits
 
 // Written out for each instruction set, so that the sums stay in registers from event to event.
-__attribute__((target("avx512f,avx512bw"))) inline void spike_sums_512(
-    const Events& events, const Matrix<int8_t>& matrix, int64_t first, int32_t* sums) {
+__attribute__((target("avx512f,avx512bw"))) inline void spike_sums_512(const Events& events,
+                                                                       const Matrix<int8_t>& matrix,
+                                                                       int64_t first,
+                                                                       int32_t* sums) {
   const int32_t* index = events.index.data();
   const uint8_t* rows = matrix.tile(first);
   const __m512i added = _mm512_set1_epi32(-128 * static_cast<int32_t>(events.count));

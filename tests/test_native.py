@@ -515,3 +515,30 @@ def test_a_network_gives_the_same_with_kernels_and_without(streaming: bool) -> N
         stream = with_kernels.stream(batch=2)
         steps = [stream.step(x[..., t].numpy()) for t in range(x.shape[-1])]
         np.testing.assert_array_equal(np.stack(steps, -1), without.run(x.numpy()))
+
+
+@pytest.mark.parametrize("name", ["QuantizedConv", "QuantizedPool"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"strides": [0, 1]},
+        {"strides": [1, -1]},
+        {"dilations": [0, 0]},
+        {"pads": [-1, 0, 0, 0]},
+        {"strides": [1]},
+        {"strides": [1 << 40, 1]},
+    ],
+)
+def test_geometries_that_make_no_sense(name: str, geometry: dict[str, Any]) -> None:
+    weight = np.ones((1, 1, 2, 2), np.int8)
+    x = np.zeros((4, 2, 1, 9, 9), np.float32)
+    with pytest.raises(Exception, match="strides"):
+        convolve(name, x, weight, np.ones(1, np.float32), **geometry)
+
+
+@pytest.mark.parametrize("group", [0, 2, -3])
+def test_groups_that_do_not_part_the_outputs(group: int) -> None:
+    weight = np.ones((5, 3, 2, 2), np.int8)
+    x = np.zeros((4, 2, 3, 9, 9), np.float32)
+    with pytest.raises(Exception, match=r"outputs do not part into|attribute group"):
+        convolve("QuantizedConv", x, weight, np.ones(5, np.float32), group=group)

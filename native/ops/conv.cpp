@@ -2,8 +2,9 @@
 // place of an image, with stride, padding, dilation and groups.
 //
 // Every event, an input that is not zero, adds the weights of its neighbourhood to the sums around
-// it, which lie outputs last: for a stride of one the weights of a row of the kernel lie as its sums
-// do, and one loop adds them. Inputs that are no integers go through ONNX Runtime's own convolution.
+// it, which lie outputs last: for a stride of one the weights of a row of the kernel lie as its
+// sums do, and one loop adds them. Inputs that are no integers go through ONNX Runtime's own
+// convolution.
 #include "../synapse.h"
 
 namespace synapse {
@@ -107,7 +108,8 @@ struct Reaches {
   explicit Reaches(const Geometry& g)
       : down(g.height, g.out_height, g.kernel_height, g.stride_y, g.pad_y, g.dilation_y),
         across(g.width, g.out_width, g.kernel_width, g.stride_x, g.pad_x, g.dilation_x),
-        row_of(static_cast<size_t>(g.height * g.width)), column_of(row_of.size()) {
+        row_of(static_cast<size_t>(g.height * g.width)),
+        column_of(row_of.size()) {
     for (int64_t i = 0; i < g.height * g.width; i++) {
       row_of[static_cast<size_t>(i)] = static_cast<int32_t>(i / g.width);
       column_of[static_cast<size_t>(i)] = static_cast<int32_t>(i % g.width);
@@ -180,14 +182,9 @@ struct Give {
 
 class ConvKernel {
  public:
-  explicit ConvKernel(const OrtKernelInfo* raw) {
+  explicit ConvKernel(const OrtKernelInfo* raw) : placing_(Ort::ConstKernelInfo(raw)) {
     const Ort::ConstKernelInfo info(raw);
-    strides_ = info.GetAttributes<int64_t>("strides");
-    pads_ = info.GetAttributes<int64_t>("pads");
-    dilations_ = info.GetAttributes<int64_t>("dilations");
     group_ = info.GetAttribute<int64_t>("group");
-    if (strides_.size() != 2 || pads_.size() != 4 || dilations_.size() != 2)
-      throw CallError("needs two strides, four pads and two dilations");
     int constant = 0;
     const auto value = info.GetTensorConstantInput(1, &constant);
     if (constant) packed_ = std::make_shared<const Kernels>(Input(value), group_);
@@ -195,8 +192,8 @@ class ConvKernel {
       return Ort::OpAttr(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
     };
     const Ort::OpAttr attributes[] = {
-        ints("strides", strides_), ints("pads", pads_), ints("dilations", dilations_),
-        Ort::OpAttr("group", &group_, 1, ORT_OP_ATTR_INT)};
+        ints("strides", placing_.strides), ints("pads", placing_.pads),
+        ints("dilations", placing_.dilations), Ort::OpAttr("group", &group_, 1, ORT_OP_ATTR_INT)};
     const char* names[] = {"T"};
     const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
     conv_ = Ort::Op::Create(raw, "Conv", "", 11, names, types, 1, attributes, 4, 2, 1);
@@ -220,8 +217,8 @@ class ConvKernel {
     if (step.size != 1 && step.size != g.outputs)
       throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
                       std::to_string(g.outputs) + " outputs");
-    auto output = context.GetOutput(
-        0, {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width});
+    auto output =
+        context.GetOutput(0, {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width});
     float* y = output.GetTensorMutableData<float>();
     if (g.batch == 0) return;
 
@@ -232,10 +229,10 @@ class ConvKernel {
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
       Scratch scratch(g, *kernels);
       for (int64_t b = from; b < to && integers; b++) {
-        const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, reaches,
-                                            step, scratch, y + b * g.outputs * g.places())
-                                : one_image(g, *kernels, x.as<float>() + b * image, reaches,
-                                            step, scratch, y + b * g.outputs * g.places());
+        const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, reaches, step,
+                                            scratch, y + b * g.outputs * g.places())
+                                : one_image(g, *kernels, x.as<float>() + b * image, reaches, step,
+                                            scratch, y + b * g.outputs * g.places());
         if (!done) integers = false;
       }
     });
@@ -254,8 +251,8 @@ class ConvKernel {
 
   // Whether the image holds integers whose sums fit; else nothing is written.
   template <class X>
-  bool one_image(const Geometry& g, const Kernels& k, const X* x,
-                 const Reaches& reaches, const Input& step, Scratch& scratch, float* y) const {
+  bool one_image(const Geometry& g, const Kernels& k, const X* x, const Reaches& reaches,
+                 const Input& step, Scratch& scratch, float* y) const {
     int64_t most = 1;
     bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
@@ -310,17 +307,19 @@ class ConvKernel {
     g.groups = group_;
     g.kernel_height = k.shape[2];
     g.kernel_width = k.shape[3];
-    g.stride_y = strides_[0];
-    g.stride_x = strides_[1];
-    g.pad_y = pads_[0];
-    g.pad_x = pads_[1];
-    g.dilation_y = dilations_[0];
-    g.dilation_x = dilations_[1];
+    g.stride_y = placing_.strides[0];
+    g.stride_x = placing_.strides[1];
+    g.pad_y = placing_.pads[0];
+    g.pad_x = placing_.pads[1];
+    g.dilation_y = placing_.dilations[0];
+    g.dilation_x = placing_.dilations[1];
     if (g.channels != k.shape[1] * g.groups)
       throw CallError("a weight for " + std::to_string(k.shape[1] * g.groups) +
                       " channels does not fit an input of " + text(x.shape));
-    const int64_t high = g.height + pads_[0] + pads_[2] - g.dilation_y * (g.kernel_height - 1) - 1;
-    const int64_t wide = g.width + pads_[1] + pads_[3] - g.dilation_x * (g.kernel_width - 1) - 1;
+    const int64_t high =
+        g.height + placing_.pads[0] + placing_.pads[2] - g.dilation_y * (g.kernel_height - 1) - 1;
+    const int64_t wide =
+        g.width + placing_.pads[1] + placing_.pads[3] - g.dilation_x * (g.kernel_width - 1) - 1;
     if (high < 0 || wide < 0)
       throw CallError("an image of " + text(x.shape) + " is smaller than the kernel");
     g.out_height = high / g.stride_y + 1;
@@ -357,7 +356,7 @@ class ConvKernel {
     }
   }
 
-  std::vector<int64_t> strides_, pads_, dilations_;
+  Placing placing_;
   int64_t group_ = 1;
   Ort::Op conv_{nullptr};
   std::shared_ptr<const Kernels> packed_;

@@ -195,7 +195,8 @@ struct DenseOp : Ort::CustomOpBase<DenseOp<parts>, DenseKernel<parts>, true> {
   size_t GetOutputTypeCount() const { return parts; }
   ONNXTensorElementDataType GetInputType(size_t i) const {
     // input and weights have several types; the kernel looks
-    return i <= parts ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    return i <= parts ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
+                      : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
   ONNXTensorElementDataType GetOutputType(size_t) const {
     return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;

@@ -49,14 +49,7 @@ struct Plane {
 
 class PoolKernel {
  public:
-  explicit PoolKernel(const OrtKernelInfo* raw) {
-    const Ort::ConstKernelInfo info(raw);
-    strides_ = info.GetAttributes<int64_t>("strides");
-    pads_ = info.GetAttributes<int64_t>("pads");
-    dilations_ = info.GetAttributes<int64_t>("dilations");
-    if (strides_.size() != 2 || pads_.size() != 4 || dilations_.size() != 2)
-      throw CallError("needs two strides, four pads and two dilations");
-  }
+  explicit PoolKernel(const OrtKernelInfo* raw) : placing_(Ort::ConstKernelInfo(raw)) {}
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
     return guarded("QuantizedPool", [&] { compute(Ort::KernelContext(context)); });
@@ -79,16 +72,18 @@ class PoolKernel {
     w.width = x.shape[4];
     w.rows = weight.shape[2];
     w.columns = weight.shape[3];
-    w.stride_y = strides_[0];
-    w.stride_x = strides_[1];
-    w.pad_y = pads_[0];
-    w.pad_x = pads_[1];
-    w.dilation_y = dilations_[0];
-    w.dilation_x = dilations_[1];
+    w.stride_y = placing_.strides[0];
+    w.stride_x = placing_.strides[1];
+    w.pad_y = placing_.pads[0];
+    w.pad_x = placing_.pads[1];
+    w.dilation_y = placing_.dilations[0];
+    w.dilation_x = placing_.dilations[1];
     for (int64_t i = 0; i < weight.size; i++)
       w.weight.push_back(static_cast<float>(integer_weight(weight, i)));
-    const int64_t high = w.height + pads_[0] + pads_[2] - w.dilation_y * (w.rows - 1) - 1;
-    const int64_t wide = w.width + pads_[1] + pads_[3] - w.dilation_x * (w.columns - 1) - 1;
+    const int64_t high =
+        w.height + placing_.pads[0] + placing_.pads[2] - w.dilation_y * (w.rows - 1) - 1;
+    const int64_t wide =
+        w.width + placing_.pads[1] + placing_.pads[3] - w.dilation_x * (w.columns - 1) - 1;
     if (high < 0 || wide < 0)
       throw CallError("an image of " + text(x.shape) + " is smaller than the window");
     w.out_height = high / w.stride_y + 1;
@@ -98,8 +93,8 @@ class PoolKernel {
     float* y = output.GetTensorMutableData<float>();
     const int64_t plane = w.height * w.width, places = w.out_height * w.out_width;
     const bool halves = w.rows == 2 && w.columns == 2 && w.stride_y == 2 && w.stride_x == 2 &&
-                        pads_ == std::vector<int64_t>(4, 0) &&
-                        dilations_ == std::vector<int64_t>(2, 1);
+                        placing_.pads == std::vector<int64_t>(4, 0) &&
+                        placing_.dilations == std::vector<int64_t>(2, 1);
     const int64_t planes = x.shape[0] * x.shape[1] * channels;
     parallel(context, planes, (1 << 16) / (plane + 1) + 1, [&](int64_t from, int64_t to) {
       Window own = w;
@@ -111,7 +106,7 @@ class PoolKernel {
     });
   }
 
-  std::vector<int64_t> strides_, pads_, dilations_;
+  Placing placing_;
 };
 
 struct PoolOp : Ort::CustomOpBase<PoolOp, PoolKernel, true> {
