@@ -214,6 +214,21 @@ def test_states_of_any_size(state: int) -> None:
     assert_equal(run(OPS["Cuba"], args), expected(OPS["Cuba"], args))
 
 
+@pytest.mark.parametrize("name", ["Cuba", "CubaDynamics", "CubaLoihi"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_states_that_grow_beyond_32_bits(name: str, sign: int) -> None:
+    """No current is large, and their sums are: beyond 2**24, then beyond 2**31."""
+    x = torch.full((1, 70, 400), sign * 2040.0)
+    x[0, :5] /= 64
+    args = list(cuba(x))
+    args[1], args[2] = torch.tensor([0.0]), torch.tensor([3.0])
+    if name == "CubaLoihi":
+        args.insert(3, torch.tensor([0.125]))
+    if name == "CubaDynamics":
+        args = args[:7]
+    assert_equal(run(OPS[name], tuple(args)), expected(OPS[name], tuple(args)))
+
+
 @pytest.mark.parametrize("decay", [0.0, 4096.0, 4097.0, -1.0, 9000.0])
 def test_fractions_of_any_size(decay: float) -> None:
     args = list(cuba(currents(1, 70, 12)))
@@ -329,7 +344,9 @@ def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (13, 10), (700, 129), (1031, 512)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(1, 1), (13, 10), (64, 40), (700, 129), (1031, 512)]
+)
 @pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "large", "uint8"])
 def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: str) -> None:
     shape = (7, 3, inputs)
@@ -348,6 +365,16 @@ def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: 
     sums = x.astype(np.int64) @ array.T.astype(np.int64)
     wanted = sums.astype(np.float32) * step
     np.testing.assert_array_equal(dense(x, tensor, step), wanted)
+
+
+@pytest.mark.parametrize("weight", [127, -128])
+def test_no_number_of_spikes_is_too_large(weight: int) -> None:
+    """Bytes are summed in 16 bits for as long as they fit."""
+    array = np.full((70, 1600, 1, 1, 1), weight, np.int8)
+    x = np.ones((2, 1, 1600), np.float32)
+    step = np.ones(1, np.float32)
+    found = dense(x, numpy_helper.from_array(array, "weight"), step)
+    np.testing.assert_array_equal(found, np.full((2, 1, 70), 1600.0 * weight, np.float32))
 
 
 def convolve(
@@ -432,7 +459,12 @@ def test_a_convolution_of_other_inputs_goes_through_floats() -> None:
 @pytest.mark.parametrize("size", [(2, 2), (8, 6), (7, 9), (33, 34)])
 @pytest.mark.parametrize(
     "geometry",
-    [{"strides": [2, 2]}, {"strides": [1, 2], "pads": [1, 0, 0, 1]}, {"dilations": [1, 1]}],
+    [
+        {"strides": [2, 2]},
+        {"strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"strides": [1, 2], "pads": [1, 0, 0, 1]},
+        {"dilations": [1, 1]},
+    ],
 )
 def test_pools_of_integers_are_exact(size: tuple[int, int], geometry: dict[str, Any]) -> None:
     x = RNG.integers(-3, 4, (3, 2, 5, *size)).astype(np.float32)
