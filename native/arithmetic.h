@@ -64,7 +64,6 @@ struct Floating {
   SYNAPSE_INLINE F fraction(float value, bool kept, bool&) const {
     return kept ? 1.0f - value : value;
   }
-  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
 };
 
 // int64, wrapping as torch's does.
@@ -91,7 +90,6 @@ struct Wide {
   SYNAPSE_INLINE F fraction(float value, bool kept, bool&) const {
     return kept ? kOne - to_int64(value) : to_int64(value);
   }
-  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
 };
 
 // int32, right while `seen` stays below the limit: the bits of all magnitudes that came by.
@@ -132,7 +130,6 @@ struct Narrow {
     fits = fits && whole >= -2 * kOne && whole <= 2 * kOne && n >= -kOne && n <= kOne;
     return static_cast<F>(n) / kOne;
   }
-  SYNAPSE_INLINE V level(float value, int32_t& seen) const { return take(value, seen); }
 };
 
 }  // namespace synapse

@@ -145,6 +145,38 @@ struct Input {
   }
 };
 
+// An integer weight as it is in the file, of 4, 8 or 16 bits.
+inline int32_t integer_weight(const Input& weight, int64_t index,
+                              const char* allowed = "int4, int8 or int16") {
+  switch (weight.type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+      return weight.as<int8_t>()[index];
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
+      return weight.as<int16_t>()[index];
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4: {
+      const uint8_t pair = weight.as<uint8_t>()[index / 2];  // the first is the low half
+      const int half = index % 2 ? pair >> 4 : pair & 15;
+      return half < 8 ? half : half - 16;
+    }
+    default:
+      throw CallError(std::string("weights must be ") + allowed);
+  }
+}
+
+// Refuse a step that is neither one number nor one for each of `count`.
+inline void check_step(const Input& step, int64_t count, const char* of) {
+  if (step.size != 1 && step.size != count)
+    throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
+                    std::to_string(count) + " " + of);
+}
+
+// How often a kernel fits along an axis; negative where the axis is too short.
+inline int64_t places_along(int64_t size, int64_t pads, int64_t kernel, int64_t stride,
+                            int64_t dilation) {
+  const int64_t left = size + pads - dilation * (kernel - 1) - 1;
+  return left < 0 ? -1 : left / stride + 1;
+}
+
 // Shapes that are known when a session is made. Nodes behind a kernel need them: a loop is refused
 // where the shapes of its states are not known. (The wrapper of the C++ headers is not used: it
 // writes -2 for a symbolic size, which newer versions of ONNX Runtime refuse.)
@@ -176,9 +208,9 @@ class Shapes {
         size = -1;
         continue;
       }
-      const int64_t left =
-          size + pads[i] + pads[2 + i] - dilations[i] * (kernel.value[2 + i] - 1) - 1;
-      size = left < 0 || strides[i] < 1 ? -1 : left / strides[i] + 1;
+      size = strides[i] < 1 ? -1
+                            : places_along(size, pads[i] + pads[2 + i], kernel.value[2 + i],
+                                           strides[i], dilations[i]);
     }
     sizes.type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     set(output, sizes);

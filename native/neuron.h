@@ -102,7 +102,7 @@ SYNAPSE_INLINE void load(const Job<E>& job, Block<E, A>& block, int64_t first, i
   } else {
     for (int i = 0; i < count; i++) {
       const float value = value_for(job.bias, job.bias_size, job.sample, job.channels, first + i);
-      block.bias[i] = block.a.level(value, block.seen[i]);
+      block.bias[i] = block.a.take(value, block.seen[i]);
     }
   }
   for (int k = 0; k < E::states; k++) {
@@ -184,7 +184,7 @@ struct OverTime {
     static constexpr int kOuts = kind == Kind::dynamics ? E::traces : 1;
     Block<E, A> block;
     load(job, block, first, count);
-    if (A::kWatches && !fitted(block, count)) return false;
+    if (!fitted(block, count)) return false;
     for (int64_t t = 0; t < job.steps; t++) {
       const int64_t at = t * job.neurons + first;
       const float* x[E::currents];
@@ -394,7 +394,8 @@ class NeuronKernel {
 
   template <class A>
   static bool block(const Job<E>& job, int64_t first, int count) {
-    if (job.graded) return OverTime<E, A, kind, true>::run(job, first, count);
+    if constexpr (kind != Kind::dynamics)  // traces are the same whatever spikes carry
+      if (job.graded) return OverTime<E, A, kind, true>::run(job, first, count);
     return OverTime<E, A, kind, false>::run(job, first, count);
   }
 
@@ -427,9 +428,7 @@ class NeuronKernel {
       if (weight.size != channels * channels)
         throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
                         std::to_string(channels) + " neurons");
-      if (step.size != 1 && step.size != channels)
-        throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
-                        std::to_string(channels) + " channels");
+      check_step(step, channels, "channels");
       feedback.matrix[k] = matrix_[k];
       if (!feedback.matrix[k])
         feedback.matrix[k] = std::make_shared<const std::vector<float>>(matrix_of(weight));
@@ -479,21 +478,8 @@ class NeuronKernel {
 
   // Weights come as floats, or as integers of 4, 8 or 16 bits.
   static float element(const Input& weight, int64_t index) {
-    switch (weight.type) {
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
-        return weight.as<float>()[index];
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
-        return weight.as<int8_t>()[index];
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
-        return weight.as<int16_t>()[index];
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4: {
-        const uint8_t pair = weight.as<uint8_t>()[index / 2];  // the first is the low half
-        const int half = index % 2 ? pair >> 4 : pair & 15;
-        return static_cast<float>(half < 8 ? half : half - 16);
-      }
-      default:
-        throw CallError("weights must be float, int4, int8 or int16");
-    }
+    if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return weight.as<float>()[index];
+    return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
   }
 };
 

@@ -67,32 +67,31 @@ struct Events {
     }
     begin();
 #endif
-    int64_t c = 0;
-    for (; c + 8 <= inputs; c += 8) {  // eight silent inputs are skipped at once
-      uint64_t bits[4];
-      std::memcpy(bits, x + c, sizeof bits);
-      if ((bits[0] | bits[1] | bits[2] | bits[3]) == 0) continue;
-      for (int64_t i = c; i < c + 8; i++) one(x[i], i);
-    }
-    for (; c < inputs; c++) one(x[c], c);
+    scan(x, inputs);
   }
 
   void read(const uint8_t* x, int64_t inputs) {
     begin();
-    int64_t c = 0;
-    for (; c + 8 <= inputs; c += 8) {
-      uint64_t bits;
-      std::memcpy(&bits, x + c, sizeof bits);
-      if (bits == 0) continue;
-      for (int64_t i = c; i < c + 8; i++) one(x[i], i);
-    }
-    for (; c < inputs; c++) one(x[c], c);
+    scan(x, inputs);
   }
 
  private:
   void begin() {
     count = total = 0;
     ones = integers = true;
+  }
+
+  template <class X>
+  void scan(const X* x, int64_t inputs) {
+    int64_t c = 0;
+    for (; c + 8 <= inputs; c += 8) {  // eight silent inputs are skipped at once
+      uint64_t bits[sizeof(X)], any = 0;
+      std::memcpy(bits, x + c, sizeof bits);
+      for (const uint64_t part : bits) any |= part;
+      if (any == 0) continue;
+      for (int64_t i = c; i < c + 8; i++) one(x[i], i);
+    }
+    for (; c < inputs; c++) one(x[c], c);
   }
 
 #if defined(SYNAPSE_X86)
@@ -160,23 +159,6 @@ struct Events {
   }
 };
 
-// An integer weight as it is in the file, of 4, 8 or 16 bits.
-inline int32_t integer_weight(const Input& weight, int64_t index) {
-  switch (weight.type) {
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
-      return weight.as<int8_t>()[index];
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16:
-      return weight.as<int16_t>()[index];
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4: {
-      const uint8_t pair = weight.as<uint8_t>()[index / 2];  // the first is the low half
-      const int half = index % 2 ? pair >> 4 : pair & 15;
-      return half < 8 ? half : half - 16;
-    }
-    default:
-      throw CallError("weights must be int4, int8 or int16");
-  }
-}
-
 // A matrix of integer weights, tile by tile: all that is read for a tile of outputs lies together,
 // a row for every input. (Rows of all outputs would leave most of a cache's sets unused.)
 //
@@ -229,15 +211,20 @@ struct Matrix {
 
 // sums[o] = sum over events of value * weight[index][first + o], for a tile of outputs.
 template <class W, class S>
-void tile_sums_anywhere(const Events& events, const Matrix<W>& matrix, int64_t first, S* sums) {
-  std::fill_n(sums, kTile, S(0));
-  for (int64_t e = 0; e < events.count; e++) {
-    const auto* row = matrix.tile(first) + events.index[static_cast<size_t>(e)] * kTile;
-    const S value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
-    for (int o = 0; o < kTile; o++)
-      sums[o] += value * (row[Matrix<W>::place(o)] - Matrix<W>::kAdded);
+struct TileSums {
+  SYNAPSE_CLONES static void run(const Events& events, const Matrix<W>& matrix, int64_t first,
+                                 S* sums) {
+    using M = Matrix<W>;
+    alignas(64) S stored[kTile] = {};
+    for (int64_t e = 0; e < events.count; e++) {
+      const auto* row = matrix.tile(first) + events.index[static_cast<size_t>(e)] * kTile;
+      const S value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
+      SYNAPSE_INDEPENDENT
+      for (int o = 0; o < kTile; o++) stored[o] += value * (row[o] - M::kAdded);
+    }
+    for (int o = 0; o < kTile; o++) sums[o] = stored[M::place(o)];
   }
-}
+};
 
 #if defined(SYNAPSE_X86)
 constexpr int64_t kShortEvents = 255;  // bytes whose sum fits 16 bits
@@ -309,32 +296,51 @@ __attribute__((target("avx2"))) inline void spike_sums_256(const Events& events,
 }
 #endif
 
-template <class W>
-struct TileSums {
-  SYNAPSE_CLONES static void run(const Events& events, const Matrix<W>& matrix, int64_t first,
-                                 int32_t* sums) {
-    using M = Matrix<W>;
-    alignas(64) int32_t stored[kTile] = {};
-    for (int64_t e = 0; e < events.count; e++) {
-      const auto* row = matrix.tile(first) + events.index[static_cast<size_t>(e)] * kTile;
-      const int32_t value = events.ones ? 1 : events.value[static_cast<size_t>(e)];
-      SYNAPSE_INDEPENDENT
-      for (int o = 0; o < kTile; o++) stored[o] += value * (row[o] - M::kAdded);
-    }
-    for (int o = 0; o < kTile; o++) sums[o] = stored[M::place(o)];
-  }
-};
-
-template <class W>
-void tile_sums(const Events& events, const Matrix<W>& matrix, int64_t first, int32_t* sums) {
+template <class W, class S>
+void tile_sums(const Events& events, const Matrix<W>& matrix, int64_t first, S* sums) {
 #if defined(SYNAPSE_X86)
-  if constexpr (Matrix<W>::kPaired) {
+  if constexpr (Matrix<W>::kPaired && sizeof(S) == 4) {
     static const int level = instruction_level();
     if (events.ones && level >= 4) return spike_sums_512(events, matrix, first, sums);
     if (events.ones && level >= 3) return spike_sums_256(events, matrix, first, sums);
   }
 #endif
-  TileSums<W>::run(events, matrix, first, sums);
+  TileSums<W, S>::run(events, matrix, first, sums);
 }
+
+// The op of a synapse: an input, a weight and a step for each of its parts, an output each. Its
+// kernel says its name, its parts, whether the input may be of several types, and its shapes.
+template <class Kernel>
+struct SynapseOp : Ort::CustomOpBase<SynapseOp<Kernel>, Kernel, true> {
+  const char* GetName() const { return Kernel::kName; }
+  size_t GetInputTypeCount() const { return 1 + 2 * Kernel::kParts; }
+  size_t GetOutputTypeCount() const { return Kernel::kParts; }
+  ONNXTensorElementDataType GetInputType(size_t i) const {
+    // weights have several types; the kernel looks
+    const bool any = i == 0 ? Kernel::kAnyInput : i <= Kernel::kParts;
+    return any ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  ONNXTensorElementDataType GetOutputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return guarded(Kernel::kName, [&] { *kernel = std::make_unique<Kernel>(info).release(); });
+  }
+
+  SynapseOp() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded(Kernel::kName, [&] { Kernel::infer(Shapes(context)); });
+    };
+  }
+};
+
+// Registers the kernel of a synapse.
+template <class Kernel>
+struct RegisterSynapse {
+  RegisterSynapse() {
+    static const SynapseOp<Kernel> op;
+    Register(op, Kernel::kName);
+  }
+};
 
 }  // namespace synapse

@@ -180,8 +180,9 @@ class Session:
                 stacklevel=2,
             )
         self.native = library is not None and refusal is None
-        by_path = isinstance(model, str | os.PathLike)
-        self._kernels = None if by_path else native_kernels.used_by(model)
+        self._kernels: tuple[str, ...] | None = () if not self.native else None
+        if self.native and not isinstance(model, str | os.PathLike):
+            self._kernels = native_kernels.used_by(model)
         self._where = where
         self._read_metadata(where)
         carried = {name for state in self.states for name in (state["input"], state["output"])}
@@ -195,7 +196,7 @@ class Session:
         """Names of the model's ops that run as native kernels, sorted."""
         if self._kernels is None:  # a file is read again when this is asked, not at every start
             self._kernels = native_kernels.used_by(load_model(self._where))
-        return self._kernels if self.native else ()
+        return self._kernels
 
     def _read_metadata(self, where: str) -> None:
         """Take the states of a streaming model from its metadata."""

@@ -66,6 +66,11 @@ def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.
         for name in op.outputs
     ]
     graph = helper.make_graph([node], "one", inputs, outputs, constants)
+    return whole(graph)
+
+
+def whole(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A model of standard operators and ours, without functions."""
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
@@ -331,9 +336,7 @@ def dense(
         feeds["weight"] = numpy_helper.to_array(weight)
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     graph = helper.make_graph([node], "one", inputs, [output], [weight] * constant)
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return session_of(model).run(None, feeds)[0]
+    return session_of(whole(graph)).run(None, feeds)[0]
 
 
 def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.ndarray]:
@@ -392,9 +395,7 @@ def convolve(
         [numpy_helper.from_array(weight[..., None], "weight"),
          numpy_helper.from_array(step, "step")],
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return session_of(model).run(None, {"x": x})[0]
+    return session_of(whole(graph)).run(None, {"x": x})[0]
 
 
 def convolved(x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any) -> np.ndarray:

@@ -28,7 +28,6 @@ struct Kernels {
   std::vector<float> floats;  // as they came, for inputs that are no integers
   int64_t group_outputs = 0, padded = 0, row = 0, channel = 0;
   int64_t largest_sum = 0;  // of magnitudes, over all that an output may see
-  int32_t largest = 0;
 
   Kernels(const Input& weight, int64_t groups) : shape(weight.shape) {
     if (shape.size() != 5 || shape[4] != 1)
@@ -55,9 +54,7 @@ struct Kernels {
                                o % group_outputs;
             rows.data()[to] = static_cast<int16_t>(value);
             floats[static_cast<size_t>(at)] = static_cast<float>(value);
-            const int32_t magnitude = value < 0 ? -value : value;
-            sum += magnitude;
-            largest = std::max(largest, magnitude);
+            sum += value < 0 ? -value : value;
           }
         }
       }
@@ -86,10 +83,9 @@ struct Reach {
   };
   std::vector<Pair> pairs;
   std::vector<int32_t> count;
-  int64_t most;  // pairs of a row
 
   Reach(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
-      : pairs(static_cast<size_t>(size * kernel)), count(static_cast<size_t>(size)), most(kernel) {
+      : pairs(static_cast<size_t>(size * kernel)), count(static_cast<size_t>(size)) {
     for (int64_t i = 0; i < size; i++) {
       for (int64_t k = 0; k < kernel; k++) {
         const int64_t at = i + pad - k * dilation;
@@ -182,6 +178,12 @@ struct Give {
 
 class ConvKernel {
  public:
+  static constexpr const char* kName = "QuantizedConv";
+  static constexpr int kParts = 1;
+  static constexpr bool kAnyInput = true;
+
+  static void infer(const Shapes& shapes) { shapes.image(0, 1, 0); }
+
   explicit ConvKernel(const OrtKernelInfo* raw) : placing_(Ort::ConstKernelInfo(raw)) {
     const Ort::ConstKernelInfo info(raw);
     group_ = info.GetAttribute<int64_t>("group");
@@ -200,7 +202,7 @@ class ConvKernel {
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded("QuantizedConv", [&] { compute(Ort::KernelContext(context), context); });
+    return guarded(kName, [&] { compute(Ort::KernelContext(context), context); });
   }
 
  private:
@@ -214,9 +216,7 @@ class ConvKernel {
     std::shared_ptr<const Kernels> kernels = packed_;
     if (!kernels) kernels = std::make_shared<const Kernels>(Input(context, 1), group_);
     const Geometry g = geometry(x, *kernels);
-    if (step.size != 1 && step.size != g.outputs)
-      throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
-                      std::to_string(g.outputs) + " outputs");
+    check_step(step, g.outputs, "outputs");
     auto output =
         context.GetOutput(0, {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width});
     float* y = output.GetTensorMutableData<float>();
@@ -254,12 +254,10 @@ class ConvKernel {
   bool one_image(const Geometry& g, const Kernels& k, const X* x, const Reaches& reaches,
                  const Input& step, Scratch& scratch, float* y) const {
     int64_t most = 1;
-    bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
       Events& events = scratch.events[static_cast<size_t>(c)];
       events.read(x + c * g.height * g.width, g.height * g.width);
       if (!events.integers) return false;
-      ones &= events.ones;
       if (!events.ones)
         for (int64_t e = 0; e < events.count; e++)
           most = std::max<int64_t>(most, std::abs(events.value[static_cast<size_t>(e)]));
@@ -316,14 +314,12 @@ class ConvKernel {
     if (g.channels != k.shape[1] * g.groups)
       throw CallError("a weight for " + std::to_string(k.shape[1] * g.groups) +
                       " channels does not fit an input of " + text(x.shape));
-    const int64_t high =
-        g.height + placing_.pads[0] + placing_.pads[2] - g.dilation_y * (g.kernel_height - 1) - 1;
-    const int64_t wide =
-        g.width + placing_.pads[1] + placing_.pads[3] - g.dilation_x * (g.kernel_width - 1) - 1;
-    if (high < 0 || wide < 0)
+    g.out_height = places_along(g.height, placing_.pads[0] + placing_.pads[2], g.kernel_height,
+                                g.stride_y, g.dilation_y);
+    g.out_width = places_along(g.width, placing_.pads[1] + placing_.pads[3], g.kernel_width,
+                               g.stride_x, g.dilation_x);
+    if (g.out_height < 0 || g.out_width < 0)
       throw CallError("an image of " + text(x.shape) + " is smaller than the kernel");
-    g.out_height = high / g.stride_y + 1;
-    g.out_width = wide / g.stride_x + 1;
     return g;
   }
 
@@ -362,30 +358,7 @@ class ConvKernel {
   std::shared_ptr<const Kernels> packed_;
 };
 
-struct ConvOp : Ort::CustomOpBase<ConvOp, ConvKernel, true> {
-  const char* GetName() const { return "QuantizedConv"; }
-  size_t GetInputTypeCount() const { return 3; }
-  size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    // input and weight have several types; the kernel looks
-    return i < 2 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(), [&] { *kernel = std::make_unique<ConvKernel>(info).release(); });
-  }
-
-  ConvOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("QuantizedConv", [&] { Shapes(context).image(0, 1, 0); });
-    };
-  }
-};
-
-const ConvOp conv;
-const Register entry(conv, "QuantizedConv");
+const RegisterSynapse<ConvKernel> kernel;
 
 }  // namespace
 }  // namespace synapse

@@ -51,20 +51,18 @@ struct Packed {
   static void tile_of(const Matrix<W>& matrix, const Events& events, int64_t first,
                       const float* gain, int64_t gains, float* out) {
     if (matrix.fits(events)) {
-      alignas(64) int32_t sums[kTile];
-      tile_sums(events, matrix, first, sums);
-      give(sums, matrix.outputs, first, gain, gains, out);
+      sums_of<int32_t>(matrix, events, first, gain, gains, out);
     } else {
-      int64_t sums[kTile];
-      tile_sums_anywhere(events, matrix, first, sums);
-      give(sums, matrix.outputs, first, gain, gains, out);
+      sums_of<int64_t>(matrix, events, first, gain, gains, out);
     }
   }
 
-  template <class S>
-  static void give(const S* sums, int64_t outputs, int64_t first, const float* gain, int64_t gains,
-                   float* out) {
-    const int64_t count = std::min<int64_t>(kTile, outputs - first);
+  template <class S, class W>
+  static void sums_of(const Matrix<W>& matrix, const Events& events, int64_t first,
+                      const float* gain, int64_t gains, float* out) {
+    alignas(64) S sums[kTile];
+    tile_sums(events, matrix, first, sums);
+    const int64_t count = std::min<int64_t>(kTile, matrix.outputs - first);
     for (int64_t o = 0; o < count; o++)
       out[first + o] = static_cast<float>(sums[o]) * gain[gains == 1 ? 0 : first + o];
   }
@@ -74,6 +72,14 @@ struct Packed {
 template <int parts>
 class DenseKernel {
  public:
+  static constexpr const char* kName = parts == 1 ? "QuantizedDense" : "QuantizedComplexDense";
+  static constexpr int kParts = parts;
+  static constexpr bool kAnyInput = true;
+
+  static void infer(const Shapes& shapes) {
+    for (int k = 0; k < parts; k++) shapes.copy_but_last(0, 1 + k, k);
+  }
+
   explicit DenseKernel(const OrtKernelInfo* raw) {
     const Ort::ConstKernelInfo info(raw);
     const char* names[] = {"T"};
@@ -87,8 +93,7 @@ class DenseKernel {
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(parts == 1 ? "QuantizedDense" : "QuantizedComplexDense",
-                   [&] { compute(Ort::KernelContext(context), context); });
+    return guarded(kName, [&] { compute(Ort::KernelContext(context), context); });
   }
 
  private:
@@ -114,9 +119,7 @@ class DenseKernel {
       if (weight[k]->inputs != inputs)
         throw CallError("a weight for " + std::to_string(weight[k]->inputs) +
                         " inputs does not fit an input of " + text(x.shape));
-      if (scale.size != 1 && scale.size != weight[k]->outputs)
-        throw CallError("a step of shape " + text(scale.shape) + " is neither one nor one for " +
-                        std::to_string(weight[k]->outputs) + " outputs");
+      check_step(scale, weight[k]->outputs, "outputs");
       step[k] = scale.as<float>();
       steps[k] = scale.size;
       const std::vector<int64_t> shape = {x.shape[0], x.shape[1], weight[k]->outputs};
@@ -188,37 +191,8 @@ class DenseKernel {
   Weights packed_[parts];
 };
 
-template <int parts>
-struct DenseOp : Ort::CustomOpBase<DenseOp<parts>, DenseKernel<parts>, true> {
-  const char* GetName() const { return parts == 1 ? "QuantizedDense" : "QuantizedComplexDense"; }
-  size_t GetInputTypeCount() const { return 1 + 2 * parts; }
-  size_t GetOutputTypeCount() const { return parts; }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    // input and weights have several types; the kernel looks
-    return i <= parts ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
-                      : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(),
-                   [&] { *kernel = std::make_unique<DenseKernel<parts>>(info).release(); });
-  }
-
-  DenseOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("QuantizedDense", [&] {
-        for (int k = 0; k < parts; k++) Shapes(context).copy_but_last(0, 1 + k, k);
-      });
-    };
-  }
-};
-
-const DenseOp<1> dense;
-const DenseOp<2> complex_dense;
-const Register real(dense, "QuantizedDense");
-const Register both(complex_dense, "QuantizedComplexDense");
+const RegisterSynapse<DenseKernel<1>> real;
+const RegisterSynapse<DenseKernel<2>> both;
 
 }  // namespace
 }  // namespace synapse

@@ -12,13 +12,12 @@ struct Window {
   int64_t height, width, out_height, out_width, rows, columns;
   int64_t stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x;
   std::vector<float> weight;
-  float step;
 };
 
 struct Plane {
   // Windows of two by two side by side, by far the most common.
-  SYNAPSE_CLONES static void halves(const Window& w, const float* x, float* y) {
-    const float a = w.weight[0], b = w.weight[1], c = w.weight[2], d = w.weight[3], step = w.step;
+  SYNAPSE_CLONES static void halves(const Window& w, float step, const float* x, float* y) {
+    const float a = w.weight[0], b = w.weight[1], c = w.weight[2], d = w.weight[3];
     for (int64_t i = 0; i < w.out_height; i++) {
       const float *up = x + 2 * i * w.width, *down = up + w.width;
       float* out = y + i * w.out_width;
@@ -28,7 +27,7 @@ struct Plane {
     }
   }
 
-  SYNAPSE_CLONES static void any(const Window& w, const float* x, float* y) {
+  SYNAPSE_CLONES static void any(const Window& w, float step, const float* x, float* y) {
     for (int64_t i = 0; i < w.out_height; i++) {
       for (int64_t j = 0; j < w.out_width; j++) {
         float sum = 0.0f;
@@ -41,7 +40,7 @@ struct Plane {
             sum += w.weight[static_cast<size_t>(k * w.columns + l)] * x[at_y * w.width + at_x];
           }
         }
-        y[i * w.out_width + j] = sum * w.step;
+        y[i * w.out_width + j] = sum * step;
       }
     }
   }
@@ -49,10 +48,16 @@ struct Plane {
 
 class PoolKernel {
  public:
+  static constexpr const char* kName = "QuantizedPool";
+  static constexpr int kParts = 1;
+  static constexpr bool kAnyInput = false;
+
+  static void infer(const Shapes& shapes) { shapes.image(0, 1, 0); }
+
   explicit PoolKernel(const OrtKernelInfo* raw) : placing_(Ort::ConstKernelInfo(raw)) {}
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded("QuantizedPool", [&] { compute(Ort::KernelContext(context)); });
+    return guarded(kName, [&] { compute(Ort::KernelContext(context)); });
   }
 
  private:
@@ -64,9 +69,7 @@ class PoolKernel {
         weight.shape[4] != 1)
       throw CallError("a weight needs the shape (1, 1, h, w, 1), got " + text(weight.shape));
     const int64_t channels = x.shape[2];
-    if (step.size != 1 && step.size != channels)
-      throw CallError("a step of shape " + text(step.shape) + " is neither one nor one for " +
-                      std::to_string(channels) + " channels");
+    check_step(step, channels, "channels");
     Window w{};
     w.height = x.shape[3];
     w.width = x.shape[4];
@@ -80,14 +83,12 @@ class PoolKernel {
     w.dilation_x = placing_.dilations[1];
     for (int64_t i = 0; i < weight.size; i++)
       w.weight.push_back(static_cast<float>(integer_weight(weight, i)));
-    const int64_t high =
-        w.height + placing_.pads[0] + placing_.pads[2] - w.dilation_y * (w.rows - 1) - 1;
-    const int64_t wide =
-        w.width + placing_.pads[1] + placing_.pads[3] - w.dilation_x * (w.columns - 1) - 1;
-    if (high < 0 || wide < 0)
+    w.out_height = places_along(w.height, placing_.pads[0] + placing_.pads[2], w.rows, w.stride_y,
+                                w.dilation_y);
+    w.out_width = places_along(w.width, placing_.pads[1] + placing_.pads[3], w.columns, w.stride_x,
+                               w.dilation_x);
+    if (w.out_height < 0 || w.out_width < 0)
       throw CallError("an image of " + text(x.shape) + " is smaller than the window");
-    w.out_height = high / w.stride_y + 1;
-    w.out_width = wide / w.stride_x + 1;
     auto output =
         context.GetOutput(0, {x.shape[0], x.shape[1], channels, w.out_height, w.out_width});
     float* y = output.GetTensorMutableData<float>();
@@ -97,11 +98,11 @@ class PoolKernel {
                         placing_.dilations == std::vector<int64_t>(2, 1);
     const int64_t planes = x.shape[0] * x.shape[1] * channels;
     parallel(context, planes, (1 << 16) / (plane + 1) + 1, [&](int64_t from, int64_t to) {
-      Window own = w;
       for (int64_t p = from; p < to; p++) {
-        own.step = step.as<float>()[step.size == 1 ? 0 : p % channels];
+        const float gain = step.as<float>()[step.size == 1 ? 0 : p % channels];
         const float* in = x.as<float>() + p * plane;
-        halves ? Plane::halves(own, in, y + p * places) : Plane::any(own, in, y + p * places);
+        float* out = y + p * places;
+        halves ? Plane::halves(w, gain, in, out) : Plane::any(w, gain, in, out);
       }
     });
   }
@@ -109,30 +110,7 @@ class PoolKernel {
   Placing placing_;
 };
 
-struct PoolOp : Ort::CustomOpBase<PoolOp, PoolKernel, true> {
-  const char* GetName() const { return "QuantizedPool"; }
-  size_t GetInputTypeCount() const { return 3; }
-  size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    // the weight has several types; the kernel looks
-    return i == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(), [&] { *kernel = std::make_unique<PoolKernel>(info).release(); });
-  }
-
-  PoolOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("QuantizedPool", [&] { Shapes(context).image(0, 1, 0); });
-    };
-  }
-};
-
-const PoolOp pool;
-const Register entry(pool, "QuantizedPool");
+const RegisterSynapse<PoolKernel> kernel;
 
 }  // namespace
 }  // namespace synapse
