@@ -21,7 +21,7 @@ import synapse_onnx as so
 from synapse_onnx import native
 from synapse_onnx.cli import main
 
-COMMANDS = ("export", "verify", "run", "inspect")
+COMMANDS = tuple(main.list_commands(click.Context(main)))
 
 SOURCE = textwrap.dedent(
     '''
@@ -197,7 +197,9 @@ def test_help_has_an_example_and_explains_every_option(command: str) -> None:
     assert text == _good(command, "--help")
     assert "Example" in text
     assert f"  synapse-onnx {command} net" in text
-    for parameter in main.commands[command].params:
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    for parameter in found.params:
         if isinstance(parameter, click.Option):
             assert parameter.help
             assert parameter.opts[-1] in text

@@ -1,0 +1,53 @@
+"""The command line; a command is a file of this folder, which the group finds by itself.
+
+Exit codes: 0 done and equal, 1 the numbers differ, 2 the input or the call is at fault. Every
+expected failure is one sentence on stderr that begins with "error: ". Commands that only read or
+run a model need no torch: whatever needs it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import click
+
+from synapse_onnx import native as native_kernels
+from synapse_onnx._version import __version__
+from synapse_onnx.cli._group import Group
+
+__all__ = ["main"]
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print the version, and which native kernels there are."""
+    if value and not context.resilient_parsing:
+        click.echo(f"synapse-onnx {__version__}\n{native_kernels.status()}")
+        context.exit()
+
+
+@click.group(
+    "synapse-onnx",
+    cls=Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Example:
+  synapse-onnx export net.py:build --weights net.pt --shape 1,8,8 -o net.onnx
+  synapse-onnx verify net.py:build net.onnx --weights net.pt
+  synapse-onnx run net.onnx --input spikes.npy -o out.npz
+
+\b
+Exit codes: 0 done and equal, 1 the numbers differ, 2 the input or the call is
+at fault.""",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and which native kernels there are, and exit.",
+)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Compile trained spiking neural networks from torch to ONNX, and prove them equal."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

@@ -1,0 +1,113 @@
+"""Arrays: read from files, drawn at random, and packed for a file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_onnx.cli._group import reason
+from synapse_onnx.errors import InputError
+
+__all__ = ["check_target", "npy_bytes", "npz_bytes", "random_spikes", "read_arrays"]
+
+Array = NDArray[Any]
+
+
+def random_spikes(
+    shapes: Sequence[Sequence[int]], *, rate: float, seed: int, dtypes: Sequence[Any] = ()
+) -> list[Array]:
+    """Return seeded random 0/1 arrays."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for i, shape in enumerate(shapes):
+        try:
+            spikes = rng.random(tuple(shape), dtype=np.float32) < rate
+            arrays.append(spikes.astype(dtypes[i] if dtypes else np.float32))
+        except (MemoryError, ValueError) as error:
+            text = ", ".join(map(str, shape))
+            raise InputError(f"an input of shape ({text}) does not fit into memory") from error
+    return arrays
+
+
+def read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
+    """Read .npy and .npz files, in the order of the model's inputs.
+
+    A single .npz whose keys are the names of the inputs is taken by name; else every array
+    counts, in the order of the files.
+    """
+    arrays: list[Array] = []
+    for path in paths:
+        found = _read_file(path)
+        if len(paths) == 1 and len(names) > 1 and set(found) == set(names):
+            found = {name: found[name] for name in names}
+        for key, array in found.items():
+            if array.dtype.kind not in "biuf":
+                what = f"{path} ({key})" if key else path
+                raise InputError(f"{what} holds {array.dtype} values; real numbers are needed")
+        arrays += found.values()
+    if len(arrays) != len(names):
+        raise InputError(
+            f"the model takes {', '.join(names)} and --input gives {len(arrays)} arrays; give one "
+            f"for each, in this order"
+        )
+    return arrays
+
+
+def _read_file(path: str) -> dict[str, Array]:
+    """Read the arrays of one file, never running code from it."""
+    try:
+        # numpy leaves a damaged file open when it opens it itself
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            with loaded:
+                return {key: loaded[key] for key in loaded.files}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file raises depends on its bytes
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{path} holds Python objects; save an array of numbers by numpy.save"
+            ) from error
+        raise InputError(
+            f"{path} is no .npy or .npz file, or a damaged one; write one by numpy.save"
+        ) from error
+
+
+def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
+    """Pack arrays; the same arrays give the same bytes, and any name may be a key."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED  # spikes are mostly zeros
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def npy_bytes(array: Array) -> bytes:
+    """Pack one array."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def check_target(path: str, *suffixes: str) -> None:
+    """Refuse an output path before the work is done, not after it."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder")
+    if target.suffix not in suffixes:
+        raise InputError(f"{path} cannot be written: its name must end in {' or '.join(suffixes)}")
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {target.parent}")

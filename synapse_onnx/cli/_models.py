@@ -1,0 +1,99 @@
+"""What a model says of its inputs, outputs and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from synapse_onnx.cli._output import shape_text
+from synapse_onnx.errors import InputError, ModelError
+from synapse_onnx.layout import axes_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from synapse_onnx.metadata import Metadata
+
+__all__ = [
+    "concrete_shape",
+    "dtype_of",
+    "inputs_of",
+    "outputs_of",
+    "read_metadata",
+    "shape_time_last",
+]
+
+
+def read_metadata(model: onnx.ModelProto) -> Metadata | None:
+    """Read what a model says of itself; None for somebody else's model."""
+    from synapse_onnx.metadata import Metadata
+
+    try:
+        return Metadata.read(model)
+    except ModelError:  # somebody else's model
+        return None
+
+
+def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[int | str]]]:
+    """Name -> (element type, shape) of inputs or outputs; open axes are names."""
+    import onnx
+
+    found: dict[str, tuple[str, list[int | str]]] = {}
+    for value in values:
+        kind = value.type.tensor_type
+        shape: list[int | str] = [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
+            for dim in kind.shape.dim
+        ]
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        found[value.name] = (name, shape)
+    return found
+
+
+def inputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
+    """Inputs that a caller gives: initialisers can be listed as inputs, too."""
+    hidden = {tensor.name for tensor in model.graph.initializer} | _carried(model)
+    return _values([value for value in model.graph.input if value.name not in hidden])
+
+
+def outputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
+    """Outputs that a caller gets: not the states of a streaming model."""
+    hidden = _carried(model)
+    return _values([value for value in model.graph.output if value.name not in hidden])
+
+
+def _carried(model: onnx.ModelProto) -> set[str]:
+    """Names of the states of a streaming model, inputs and outputs."""
+    metadata = read_metadata(model)
+    states = metadata.states if metadata else ()
+    return {str(state[side]) for state in states for side in ("input", "output")}
+
+
+def dtype_of(kind: str) -> Any:
+    """Return NumPy's type of an ONNX element type."""
+    import onnx
+
+    return onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind.upper()))
+
+
+def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:
+    """Bring the shape of an input to torch's layout."""
+    return [*shape[1:], shape[0]] if axes_of(layout, len(shape))[1] == 0 else shape
+
+
+def concrete_shape(name: str, shape: Sequence[int | str], samples: int, steps: int) -> list[int]:
+    """Choose sizes for the open axes: batch first, time last where there are three or more."""
+    sizes: list[int] = []
+    for axis, size in enumerate(shape):
+        if isinstance(size, int):
+            sizes.append(size)
+        elif axis == 0:
+            sizes.append(samples)
+        elif axis == len(shape) - 1 >= 2:
+            sizes.append(steps)
+        else:
+            raise InputError(
+                f"input {name}: axis {axis} of {shape_text(shape)} is open, so spikes cannot be "
+                f"generated; give them by --input"
+            )
+    return sizes

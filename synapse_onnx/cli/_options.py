@@ -1,0 +1,138 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+__all__ = [
+    "NATIVE",
+    "Number",
+    "full_names",
+    "inputs_option",
+    "native_option",
+    "parse_shapes",
+    "provider_option",
+    "settings_option",
+    "source_argument",
+    "weights_option",
+]
+
+#: short names of execution providers
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+def parse_shapes(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Parse each C or C,H,W."""
+    shapes = []
+    for value in values:
+        parts = [part.strip() for part in value.split(",")]
+        if len(parts) not in (1, 3) or not all(re.fullmatch(r"0*[1-9]\d*", p) for p in parts):
+            raise click.BadParameter(
+                f"{value!r} must be C or C,H,W of one sample, positive whole numbers without "
+                f"batch and time, as in 1,8,8",
+                context,
+                parameter,
+            )
+        shapes.append(tuple(int(part) for part in parts))
+    return shapes
+
+
+class Number(click.FloatRange):
+    """A float in a range; NaN and infinity, which compare as no bound expects, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+Decorated = Callable[..., Any]
+
+source_argument = click.argument("source")
+
+
+def _settings_of(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    """Parse each KEY=VALUE."""
+    settings = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(
+                f"{value!r} must be KEY=VALUE, as in delay_shift=true", context, parameter
+            )
+        settings[key.strip().replace("-", "_")] = text.strip()
+    return settings
+
+
+settings_option = click.option(
+    "--set",
+    "settings",
+    callback=_settings_of,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="How a .net or .nir file is read: an argument of load_net or load_nir (repeatable).",
+)
+weights_option = click.option(
+    "--weights",
+    metavar="CKPT.pt",
+    help="Checkpoint to load first: a state_dict, or a dict with one under 'state_dict'.",
+)
+provider_option = click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="Execution provider of ONNX Runtime, best first: cpu, cuda, or its full name "
+    "(repeatable; default: cpu).",
+)
+
+
+def inputs_option(help: str, *, required: bool) -> Callable[[Decorated], Decorated]:
+    """Make the option ``--input``."""
+    return click.option(
+        "-i",
+        "--input",
+        "inputs",
+        multiple=True,
+        required=required,
+        metavar="FILE",
+        help=help,
+    )
+
+
+#: --native -> the argument of Session
+NATIVE: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
+
+
+def native_option(*more: str, help: str) -> Callable[[Decorated], Decorated]:
+    """Make the option ``--native``, with choices that one command alone has."""
+    return click.option(
+        "--native",
+        type=click.Choice([*NATIVE, *more]),
+        default="auto",
+        show_default=True,
+        help=f"Native kernels: auto takes them where there are any; yes demands them; no runs the "
+        f"functions that the file holds{help}.",
+    )
+
+
+def full_names(providers: Sequence[str]) -> list[str] | None:
+    """Full names of execution providers; None where none was named."""
+    return [_PROVIDERS.get(name.lower(), name) for name in providers] or None

@@ -1,0 +1,129 @@
+"""What commands print: facts, tables, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "make_console",
+    "print_facts",
+    "print_layers",
+    "print_notes",
+    "print_table",
+    "say",
+    "shape_text",
+    "size_text",
+]
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the group; rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise again what rich has caught."""
+        raise  # noqa: PLE0704
+
+
+def make_console(width: int | None = None) -> Console:
+    """Make a console that prints names as they are."""
+    # names are printed as they are: no [markup], no :emoji:, no guessed highlights
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def say(console: Console, text: str | Text) -> None:
+    """Print a paragraph: wrapped between words in a terminal, one line in a pipe."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Print names and values, aligned."""
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        console.print(Text.assemble((f"{name:<{width}}", "bold"), "  ", value), soft_wrap=True)
+
+
+def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table at its natural width: names are never cut, in a pipe least of all.
+
+    Args:
+        head: title of each column -> "left" or "right"; a column without content is left out.
+        rows: the cells.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    for i, (name, side) in enumerate(head.items()):
+        if i in kept:
+            table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[i] for i in kept))
+    make_console(width=10_000).print(table)
+
+
+def print_notes(console: Console, notes: Sequence[str]) -> None:
+    """Print each note as a paragraph."""
+    for note in notes:
+        say(console, Text.assemble(("note: ", "yellow"), note))
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for people."""
+    if size < 10_000:
+        return f"{size} bytes"
+    return f"{size / 1000:.1f} kB" if size < 10_000_000 else f"{size / 1e6:.1f} MB"
+
+
+def shape_text(shape: Sequence[int | str]) -> str:
+    """Write a shape as Python does, without quotes around open axes."""
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
+def _step(steps: Sequence[Sequence[float]]) -> str:
+    """One step as a number, several as a range."""
+    values = sorted({float(value) for part in steps for value in part})
+    if len(values) > 1:
+        return f"{values[0]:.3g}..{values[-1]:.3g}"
+    exact = Fraction(values[0])
+    return str(exact) if exact.denominator <= 1 << 15 else f"{values[0]:.4g}"
+
+
+def _layer_row(layer: Mapping[str, Any]) -> list[str]:
+    weight = "x".join(map(str, layer.get("weight_shape", [])))
+    bits = str(layer.get("bits", "float")) if "quantized" in layer else ""
+    return [
+        str(layer.get("path") or "(the model)"),
+        ("complex " if layer.get("complex") else "") + str(layer.get("kind", "")),
+        weight,
+        bits,
+        _step(layer["steps"]) if layer.get("steps") else "",
+        str(layer.get("regime", "")),
+        _threshold(layer.get("threshold")),
+    ]
+
+
+def _threshold(value: Any) -> str:
+    """One threshold as a number, several as a range; a readout has none."""
+    if value is None:
+        return ""
+    values = sorted(value) if isinstance(value, list) else [value]
+    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:.3g}..{values[-1]:.3g}"
+
+
+def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Print one row a layer."""
+    head = {
+        "layer": "left",
+        "kind": "left",
+        "weights": "left",
+        "bits": "right",
+        "step": "right",
+        "regime": "left",
+        "threshold": "right",
+    }
+    print_table(head, [_layer_row(layer) for layer in layers])

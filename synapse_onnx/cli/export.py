@@ -1,0 +1,167 @@
+"""``synapse-onnx export``: from torch to one file."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import shlex
+
+import click
+from rich.text import Text
+
+import synapse_onnx
+from synapse_onnx.cli._arrays import check_target, random_spikes
+from synapse_onnx.cli._models import read_metadata
+from synapse_onnx.cli._options import (
+    parse_shapes,
+    settings_option,
+    source_argument,
+    weights_option,
+)
+from synapse_onnx.cli._output import (
+    make_console,
+    print_facts,
+    print_layers,
+    print_notes,
+    size_text,
+)
+from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
+from synapse_onnx.errors import ExportError, SynapseError
+from synapse_onnx.layout import INPUT_TYPES, LAYOUTS
+
+__all__ = ["command"]
+
+
+@click.command(
+    "export",
+    epilog="""\b
+Example: the function build in net.py returns the network
+  synapse-onnx export net.py:build --weights net.pt --shape 1,8,8 -o net.onnx
+
+\b
+A network with two inputs, 64 channels and 3 images of 32x32
+  synapse-onnx export mynets.fusion:Net --shape 64 --shape 3,32,32 -o fusion.onnx""",
+)
+@source_argument
+@click.option("-o", "--output", required=True, metavar="MODEL.onnx", help="Model to write.")
+@weights_option
+@settings_option
+@click.option(
+    "--shape",
+    "shapes",
+    callback=parse_shapes,
+    metavar="C[,H,W]",
+    multiple=True,
+    help="Shape of ONE sample without batch and time, as in 1,8,8 (repeat it for several inputs); "
+    "a file of a network mostly says it.",
+)
+@click.option(
+    "--opset",
+    type=click.IntRange(21, 24),
+    default=21,
+    show_default=True,
+    help="Version of the standard ONNX operators.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Time steps of the example input that the network is traced with.",
+)
+@click.option(
+    "--static",
+    is_flag=True,
+    help="Fix the batch size to 1 and time to --steps; both are open by default.",
+)
+@click.option(
+    "--streaming",
+    is_flag=True,
+    help="Make every state an input and an output, so that a sequence may come in chunks.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="NCT",
+    show_default=True,
+    help="Inputs and outputs of the file: time last, as in torch, or first, (T, N, C[, H, W]).",
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(INPUT_TYPES),
+    default="float32",
+    show_default=True,
+    help="Type of the file's inputs; uint8 for spikes and counts up to 255.",
+)
+def command(
+    source: str,
+    output: str,
+    weights: str | None,
+    settings: dict[str, str],
+    shapes: list[tuple[int, ...]],
+    opset: int,
+    steps: int,
+    static: bool,
+    streaming: bool,
+    layout: str,
+    input_type: str,
+) -> None:
+    """Compile a torch network to one ONNX file.
+
+    SOURCE is package.module:name or path/to/file.py:name, where name is a torch.nn.Module or a
+    function (or class) without arguments that returns one. SOURCE's code is run. Or SOURCE is a
+    file of a network that was trained elsewhere: network.net (lava-dl), graph.nir (NIR).
+
+    The file holds standard operators only and runs in any ONNX Runtime. Nothing is compared
+    here: that is what "synapse-onnx verify" does.
+    """
+    check_target(output, ".onnx")
+    module = load_network(source, weights, settings)
+    example = random_spikes(
+        [(1, *shape, steps) for shape in shapes or known_shapes(module, source)], rate=0.3, seed=0
+    )
+    match_arguments(module, example, source, "give --shape once for every argument")
+    import torch
+
+    tensors = [torch.from_numpy(array) for array in example]
+    # a fault of forward() is plainer on numbers than in the tracer, which sees symbols; what
+    # layers of ours refuse, the export says with their paths
+    with users_forward(source), contextlib.suppress(SynapseError), torch.no_grad():
+        copy.deepcopy(module).eval()(*tensors)
+    try:
+        with users_forward(source):
+            model = synapse_onnx.export(
+                module,
+                tensors,
+                output,
+                streaming=streaming,
+                dynamic=not static,
+                layout=layout,
+                opset=opset,
+                input_type=input_type,
+            )
+    except ExportError as error:  # its advice is for callers from Python
+        raise ExportError(str(error).replace("dynamic=False", "--static")) from error
+    console = make_console()
+    metadata = read_metadata(model)
+    assert metadata is not None  # export has just written it
+    print_facts(
+        console,
+        {
+            "wrote": output,
+            "size": size_text(os.path.getsize(output)),
+            "regime": metadata.regime,
+            "layers": str(len(metadata.layers)),
+            **({"states": str(len(metadata.states))} if metadata.streaming else {}),
+        },
+    )
+    if metadata.layers:
+        console.print()
+        print_layers(metadata.layers)
+        console.print()
+    print_notes(console, metadata.notes)
+    again = ["synapse-onnx", "verify", source, output, *(["--weights", weights] if weights else [])]
+    for key, value in settings.items():
+        again += ["--set", f"{key}={value}"]
+    console.print(Text.assemble("to compare it with torch: ", shlex.join(again)), soft_wrap=True)

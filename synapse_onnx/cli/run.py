@@ -1,0 +1,143 @@
+"""``synapse-onnx run``: a model on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+
+from synapse_onnx.cli._arrays import check_target, npy_bytes, npz_bytes, read_arrays
+from synapse_onnx.cli._options import (
+    NATIVE,
+    full_names,
+    inputs_option,
+    native_option,
+    provider_option,
+)
+from synapse_onnx.cli._output import make_console, print_table, shape_text
+from synapse_onnx.errors import InputError, ModelError
+from synapse_onnx.files import write_atomically
+from synapse_onnx.layout import has_time, time_first, time_last
+
+__all__ = ["command"]
+
+Array = NDArray[Any]
+
+
+def _streamed(
+    session: Any, arrays: Sequence[Array], chunk: int | None, restore: str | None, save: str | None
+) -> Any:
+    """Run a streaming model chunk by chunk, from saved states and to saved states."""
+    if not session.streaming:
+        raise InputError(
+            "the model was not exported for streaming; export it with --streaming, or leave out "
+            "--chunk, --restore and --save"
+        )
+    views = [time_last(array, session.layout) for array in arrays]
+    stream = session.stream(int(views[0].shape[0]) if views[0].ndim else 1)
+    if restore is not None:
+        stream.restore(restore)
+    steps = max((view.shape[-1] for view in views if has_time(view.ndim)), default=1)
+    parts = []
+    for begin in range(0, steps, chunk or steps):
+        end = begin + (chunk or steps)
+        cut = (view[..., begin:end] if has_time(view.ndim) else view for view in views)
+        parts.append(stream.run(*(time_first(view, session.layout) for view in cut)))
+    if save is None:
+        parts.append(stream.flush())
+    else:
+        stream.save(save)
+    axis = 0 if session.layout == "TNC" else -1
+    if len(session.outputs) == 1:
+        return np.concatenate(parts, axis=axis)
+    return tuple(np.concatenate(group, axis=axis) for group in zip(*parts, strict=True))
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Example:
+  synapse-onnx run net.onnx --input spikes.npy -o out.npz
+  python -c "import numpy; print(numpy.load('out.npz')['output'].shape)" """,
+)
+@click.argument("model", metavar="MODEL.onnx")
+@inputs_option(
+    "Input (N, C[, H, W], T) as .npy or .npz, one for every input of the model, in its order "
+    "(repeatable; a single .npz with the inputs' names as keys is taken by name).",
+    required=True,
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    help="File to write: .npz with the outputs' names as keys, or .npy for a single output.",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="Stream the input in chunks of so many time steps (a model exported with --streaming).",
+)
+@click.option(
+    "--restore",
+    metavar="STATE.npz",
+    help="Go on where --save left the sequence; streams.",
+)
+@click.option(
+    "--save",
+    metavar="STATE.npz",
+    help="Save the states behind the input, for --restore; streams.",
+)
+@provider_option
+@native_option(help="")
+def command(
+    model: str,
+    inputs: tuple[str, ...],
+    output: str,
+    chunk: int | None,
+    restore: str | None,
+    save: str | None,
+    providers: tuple[str, ...],
+    native: str,
+) -> None:
+    """Run a model on arrays; needs ONNX Runtime, not torch."""
+    from synapse_onnx.runtime import Session
+
+    check_target(output, ".npz", ".npy")
+    session = Session(model, full_names(providers), NATIVE[native])
+    if output.endswith(".npy") and len(session.outputs) != 1:
+        raise InputError(
+            f"{output} can hold one array and the model has {len(session.outputs)} outputs "
+            f"({', '.join(session.outputs)}); give a name that ends in .npz"
+        )
+    given = read_arrays(inputs, session.inputs)
+    if chunk is None and restore is None and save is None:
+        results = session.run(*given)
+    else:
+        if save is not None:
+            check_target(save, ".npz")
+        results = _streamed(session, given, chunk, restore, save)
+    arrays = results if isinstance(results, tuple) else (results,)
+    for name, array in zip(session.outputs, arrays, strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise ModelError(f"output {name} of {model} is no array of numbers")
+    named = dict(zip(session.outputs, arrays, strict=True))
+    write_atomically(output, npy_bytes(arrays[0]) if output.endswith(".npy") else npz_bytes(named))
+    console = make_console()
+    head = {"output": "left", "shape": "left", "type": "left", "mean": "right"}
+    rows = [
+        [
+            name,
+            shape_text(array.shape),
+            str(array.dtype),
+            f"{array.mean():.6g}" if array.size else "",
+        ]
+        for name, array in named.items()
+    ]
+    print_table(head, rows)
+    console.print(Text.assemble(("wrote", "bold"), "  ", output), soft_wrap=True)

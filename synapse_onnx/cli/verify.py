@@ -1,0 +1,181 @@
+"""``synapse-onnx verify``: torch against ONNX Runtime."""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+import synapse_onnx
+from synapse_onnx.cli._arrays import random_spikes, read_arrays
+from synapse_onnx.cli._group import DIFFERENT
+from synapse_onnx.cli._models import (
+    concrete_shape,
+    dtype_of,
+    inputs_of,
+    read_metadata,
+    shape_time_last,
+)
+from synapse_onnx.cli._options import (
+    NATIVE,
+    Number,
+    full_names,
+    inputs_option,
+    native_option,
+    provider_option,
+    settings_option,
+    source_argument,
+    weights_option,
+)
+from synapse_onnx.cli._output import make_console, say
+from synapse_onnx.cli._source import check_source, load_network, match_arguments, users_forward
+from synapse_onnx.layout import time_last
+
+__all__ = ["command"]
+
+
+@click.command(
+    "verify",
+    epilog="""\b
+Example: on random spikes, then on recorded ones
+  synapse-onnx verify net.py:build net.onnx --weights net.pt
+  synapse-onnx verify net.py:build net.onnx --weights net.pt --input spikes.npy
+
+\b
+Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault.""",
+)
+@source_argument
+@click.argument("model", metavar="MODEL.onnx")
+@weights_option
+@settings_option
+@inputs_option(
+    "Inputs (N, C[, H, W], T) as .npy or .npz, one for every input of the model, in its order. "
+    "Without it, random 0/1 spikes are generated.",
+    required=False,
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Samples to generate.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Time steps to generate.",
+)
+@click.option(
+    "--rate",
+    type=Number(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Probability of a spike in each generated value.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the generated spikes.",
+)
+@click.option(
+    "--rtol",
+    type=Number(min=0),
+    default=1e-5,
+    show_default=True,
+    help="Tolerance relative to the largest torch value, where equality cannot be demanded.",
+)
+@click.option(
+    "--atol",
+    type=Number(min=0),
+    default=0.0,
+    show_default=True,
+    help="Absolute tolerance, added to it.",
+)
+@provider_option
+@native_option("both", help="; both compares once with each")
+def command(
+    source: str,
+    model: str,
+    weights: str | None,
+    settings: dict[str, str],
+    inputs: tuple[str, ...],
+    samples: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    rtol: float,
+    atol: float,
+    providers: tuple[str, ...],
+    native: str,
+) -> None:
+    """Compare a torch network with its ONNX model, layer by layer.
+
+    SOURCE is what the model was exported from, with the same weights: package.module:name,
+    path/to/file.py:name or a file of a network. SOURCE's code is run. Spikes must be equal
+    wherever the arithmetic is exact; the table says for every layer what was demanded and what was
+    found.
+    """
+    from synapse_onnx.runtime import load_model
+
+    check_source(source)
+    proto = load_model(model)
+    expected = inputs_of(proto)
+    kinds = [dtype_of(kind) for kind, _ in expected.values()]
+    metadata = read_metadata(proto)
+    if metadata is not None and metadata.input_type == "uint8":
+        kinds = [np.dtype(np.float32)] * len(kinds)  # as the module takes them
+    layout = metadata.layout if metadata else "NCT"
+    if inputs:
+        arrays = read_arrays(inputs, list(expected))
+        arrays = [
+            np.ascontiguousarray(time_last(array, layout), dtype=kind)
+            for array, kind in zip(arrays, kinds, strict=True)
+        ]
+    else:
+        sizes = [
+            concrete_shape(name, shape_time_last(shape, layout), samples, steps)
+            for name, (_, shape) in expected.items()
+        ]
+        arrays = random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
+    module = load_network(source, weights, settings)
+    match_arguments(module, arrays, source, "it is not the network that the model was made from")
+    import torch
+
+    console, ok = make_console(), True
+    for choice in ("yes", "no") if native == "both" else (native,):
+        with users_forward(source):
+            report = synapse_onnx.verify(
+                module,
+                proto,
+                [torch.from_numpy(array) for array in arrays],
+                rtol=rtol,
+                atol=atol,
+                providers=full_names(providers),
+                native=NATIVE[choice],
+            )
+        if native == "both":
+            say(console, "with native kernels" if choice == "yes" else "\nwithout native kernels")
+        _print_report(console, str(report), ok=report.ok)
+        ok &= report.ok
+    if not ok:
+        raise click.exceptions.Exit(DIFFERENT)
+
+
+def _print_report(console: Console, report: str, *, ok: bool) -> None:
+    """Print a report's own table, coloured; sentences are wrapped, rows are not."""
+    head, *lines, verdict = report.splitlines()
+    console.print(Text(head, "bold"), soft_wrap=True)
+    for line in lines:
+        text = Text(line)
+        if line[:1] in "✓✗":
+            text.stylize("green" if line[0] == "✓" else "red", 0, 1)
+            console.print(text, soft_wrap=True)
+        else:
+            text.stylize("yellow", 0, line.find(":") + 1)
+            say(console, text)
+    say(console, Text(verdict, "bold green" if ok else "bold red"))
