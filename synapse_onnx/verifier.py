@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import itertools
+import json
 import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synapse_onnx import native as native_kernels
+from synapse_onnx import page
+from synapse_onnx._version import __version__
 from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
@@ -40,10 +46,13 @@ from synapse_onnx.module import Deployable, named_states
 from synapse_onnx.ops import DOMAIN, get_op
 from synapse_onnx.runtime import Session, load_model
 
-__all__ = ["Divergence", "Report", "Row", "verify"]
+__all__ = ["Divergence", "Membrane", "Report", "Row", "verify"]
 
 #: default tolerance of float values, relative to the largest reference value
 RTOL = 1e-5
+
+#: steps before and behind the first divergence of which a report shows the membrane
+_AROUND = 40
 
 #: a time later than any, for samples whose trajectories are the same to the end
 _ALWAYS = int(np.iinfo(np.int64).max)
@@ -84,6 +93,24 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Membrane:
+    """The membrane of one neuron around its first divergence, in units of its threshold.
+
+    Both curves are torch's: where they coincide and the spikes differ, the neuron is at fault, and
+    where they part, what came before it is.
+
+    Attributes:
+        start: time step of the first value.
+        on_torch: distance above the threshold, on the currents that it has in torch.
+        on_runtime: the same on the currents that it had in ONNX Runtime.
+    """
+
+    start: int
+    on_torch: tuple[float, ...]
+    on_runtime: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """Comparison of one layer or output.
 
@@ -96,6 +123,8 @@ class Row:
         tolerance: largest difference allowed.
         spike_flips: values that differ, of a layer or output that spikes; None for currents.
         values: number of values compared.
+        spikes: values that are not zero, in torch and in ONNX Runtime; None for currents.
+        first: the first place that differs by more than is allowed, or None.
     """
 
     name: str
@@ -106,11 +135,13 @@ class Row:
     tolerance: float
     spike_flips: int | None
     values: int
+    spikes: tuple[int, int] | None = None
+    first: Divergence | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Result of :func:`verify`; ``str(report)`` is a table.
+    """Result of :func:`verify`: a table as text, a page in a notebook and by :meth:`to_html`.
 
     Attributes:
         ok: whether every comparison met its demand.
@@ -123,6 +154,9 @@ class Report:
         problems: sentences on what is wrong beside values: names, shapes, types.
         shapes: input shapes that were run.
         notes: sentences on how the comparison was made.
+        membrane: the membrane around the first divergence, where that is a spike.
+        rasters: spikes of every spiking layer and output, a bounded part of one sample.
+        facts: the model, its SHA-256, versions, execution providers and native kernels.
     """
 
     ok: bool
@@ -134,6 +168,21 @@ class Report:
     problems: tuple[str, ...] = ()
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     notes: tuple[str, ...] = ()
+    membrane: Membrane | None = None
+    rasters: tuple[page.Raster, ...] = field(default=(), repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return everything but the rasters as JSON; infinite differences are the text "inf"."""
+        document = {k: v for k, v in asdict(replace(self, rasters=())).items() if k != "rasters"}
+        return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_html(self) -> str:
+        """Return one self-contained page: verdict, first divergence, tables, rasters, versions."""
+        return page.render(self)
+
+    def _repr_html_(self) -> str:
+        return page.render(self, whole=False)
 
     def __str__(self) -> str:
         rows = [*self.layers, *self.outputs]
@@ -219,6 +268,11 @@ def verify(
     comparison = _Comparison(
         module, model, arguments, rtol=rtol, atol=atol, providers=providers, native=native
     )
+    if not isinstance(model_or_path, onnx.ModelProto):
+        comparison.ran |= {
+            "model": os.path.basename(model_or_path),
+            "SHA-256": hashlib.sha256(Path(model_or_path).read_bytes()).hexdigest(),
+        }
     variants = _variants(tensors, model, comparison.session)
     for variant in variants:
         comparison.compare(variant)
@@ -281,6 +335,9 @@ class _Comparison:
         self.rows: dict[str, Row] = {}  # of outputs
         self.layer_rows: dict[str, Row] = {}
         self.divergence: Divergence | None = None
+        self.membrane: Membrane | None = None
+        self.rasters: dict[str, page.Raster] = {}
+        self.ran = _ran(model, self.session)
         self._names()
         self._parameters(frozen)
 
@@ -451,9 +508,9 @@ class _Comparison:
             row, where = self._compare(
                 name, "output", reference, array, name in exact, _is_spiking(reference), valid
             )
-            _merge(self.rows, row)
             if where is not None and not row.ok:
-                self._diverged(name, reference, array, where, None)
+                row = replace(row, first=self._diverged(name, reference, array, where, None))
+            _merge(self.rows, row)
 
     def _streamed(self, tensors: Sequence[Tensor], whole: Sequence[Array], exact: set[str]) -> None:
         """Run the sequence once more in chunks, and compare with the whole."""
@@ -483,9 +540,9 @@ class _Comparison:
                 continue
             spiking = _is_spiking(reference)
             row, where = self._compare(label, "stream", reference, joined, True, spiking, None)
-            _merge(self.rows, row)
             if where is not None:
-                self._diverged(label, reference, joined, where, None)
+                row = replace(row, first=self._diverged(label, reference, joined, where, None))
+            _merge(self.rows, row)
 
     # -- layers ------------------------------------------------------------------------------
 
@@ -536,20 +593,22 @@ class _Comparison:
                     row, where, call, given, local[i].numpy(), reference, array, valid
                 )
             if where is not None:
-                self._diverged(label, reference, array, where, call)
-            if local is not None and not self._same_states(label, states, nodes, values):
-                row = replace(row, ok=False)
+                first = self._diverged(label, reference, array, where, call, given)
+                row = replace(row, first=first)
+            wrong = self._wrong_state(label, states, nodes, values) if local is not None else None
+            if wrong is not None:
+                row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
 
-    def _same_states(
+    def _wrong_state(
         self,
         label: str,
         states: dict[str, tuple[Array, bool]],
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
-    ) -> bool:
+    ) -> Divergence | None:
         """Compare the last states of a layer; they show what no output of this run has shown."""
-        same = True
+        first = None
         left = dict(states)
         for name, output in ((n, o) for node in nodes for n, o in _last_states(node)):
             # an integrator's node has one state, whatever the neuron calls it: take them in order
@@ -564,12 +623,12 @@ class _Comparison:
                 wrong = expected != found
             if not wrong.any():
                 continue
-            same = False
             # a state has no time axis: the first sample and neuron that are wrong
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             title = output.replace("_", " ")
-            self._diverged(f"{label} ({title})", expected, found, place, None)
-        return same
+            diverged = self._diverged(f"{label} ({title})", expected, found, place, None)
+            first = first or diverged
+        return first
 
     def _alone(
         self, call: _Call, nodes: Sequence[onnx.NodeProto], values: dict[str, Array]
@@ -648,15 +707,27 @@ class _Comparison:
         return replace(row, ok=not drifted and not bool(wrong.any())), place
 
     def _diverged(
-        self, label: str, reference: Array, array: Array, where: tuple[int, ...], call: _Call | None
-    ) -> None:
-        if self.divergence is not None:
-            return
+        self,
+        label: str,
+        reference: Array,
+        array: Array,
+        where: tuple[int, ...],
+        call: _Call | None,
+        given: Sequence[Tensor] = (),
+    ) -> Divergence:
+        """Describe the place at which a value diverges; the first of all is the report's."""
         margin = None
-        if call is not None and call.layer.spiking:
-            margin = float(_margins(call)[where])
         timed = has_time(reference.ndim)
-        self.divergence = Divergence(
+        if call is not None and call.layer.spiking:
+            margins = _margins(call, call.inputs)
+            margin = float(margins[where])
+            if self.divergence is None and timed:
+                start = max(where[-1] - _AROUND, 0)
+                line: Any = (*where[:-1], slice(start, where[-1] + _AROUND + 1))
+                curves = (margins[line], _margins(call, given)[line])
+                on_torch, on_runtime = (tuple(map(float, curve)) for curve in curves)
+                self.membrane = Membrane(start, on_torch, on_runtime)
+        found = Divergence(
             layer=label,
             sample=int(where[0]) if where else 0,
             neuron=tuple(int(i) for i in (where[1:-1] if timed else where[1:])),
@@ -665,6 +736,9 @@ class _Comparison:
             expected=float(reference[where]),
             found=float(array[where]),
         )
+        if self.divergence is None:
+            self.divergence = found
+        return found
 
     def _compare(
         self,
@@ -697,10 +771,19 @@ class _Comparison:
         if valid is not None and not exact:
             wrong &= _within(reference, valid)
         flips = int((reference != array).sum()) if spiking else None
+        spikes = None
+        if spiking:
+            spikes = (int(np.count_nonzero(reference)), int(np.count_nonzero(array)))
+        first = _first(wrong)
         row = Row(
-            name, kind, exact, not bool(wrong.any()), largest, tolerance, flips, reference.size
+            name, kind, exact, first is None, largest, tolerance, flips, reference.size, spikes
         )
-        return row, _first(wrong)
+        # of the first run that shows it: the inputs as given, unless only others differ
+        if spiking and has_time(reference.ndim) and (name not in self.rasters or first):
+            known = self.rasters.get(name)
+            if known is None or not known.differs:
+                self.rasters[name] = page.Raster.of(name, reference, array, first)
+        return row, first
 
     def report(self, variants: Sequence[Sequence[Tensor]]) -> Report:
         """Put the report together."""
@@ -719,6 +802,9 @@ class _Comparison:
             problems=tuple(dict.fromkeys(self.problems)),
             shapes=tuple(tuple(tuple(v.shape) for v in variant) for variant in variants),
             notes=tuple(self.notes),
+            membrane=self.membrane,
+            rasters=tuple(self.rasters.values()),
+            facts=self.ran,
         )
 
 
@@ -727,12 +813,41 @@ def _merge(rows: dict[str, Row], row: Row) -> None:
     a = rows.get(row.name)
     if a is not None:
         flips = [r.spike_flips for r in (a, row) if r.spike_flips is not None]
+        spikes = [r.spikes for r in (a, row) if r.spikes is not None]
         row = Row(
             row.name, row.kind, a.exact and row.exact, a.ok and row.ok,
             max(a.max_abs_diff, row.max_abs_diff), max(a.tolerance, row.tolerance),
             sum(flips) if flips else None, a.values + row.values,
+            (sum(s[0] for s in spikes), sum(s[1] for s in spikes)) if spikes else None,
+            a.first or row.first,
         )  # fmt: skip
     rows[row.name] = row
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ran(model: onnx.ModelProto, session: Session) -> dict[str, str]:
+    """What is compared with what, and by which programs."""
+    import onnxruntime
+
+    kernels = ", ".join(session.kernels)
+    return {
+        "model": "in memory",
+        "SHA-256": hashlib.sha256(model.SerializeToString()).hexdigest(),
+        "synapse-onnx": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "ONNX Runtime": onnxruntime.__version__,
+        "execution providers": ", ".join(session.session.get_providers()),
+        "native kernels": f"{kernels} ({native_kernels.instructions()})" if kernels else "none",
+    }
 
 
 def _units(x: Tensor) -> float:
@@ -753,12 +868,12 @@ def _is_spiking(values: Array) -> bool:
     return values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _margins(call: _Call) -> Array:
-    """How far the membrane is above what it must reach, in torch, everywhere."""
+def _margins(call: _Call, currents: Sequence[Tensor]) -> Array:
+    """How far the membrane is above what it must reach, in torch, on these currents."""
     neuron: Any = call.layer
     neuron.reset()
     with torch.no_grad():
-        margin: Array = neuron.margin(call.again(*call.inputs)).cpu().numpy()
+        margin: Array = neuron.margin(call.again(*currents)).cpu().numpy()
     neuron.reset()
     return margin
 

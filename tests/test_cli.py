@@ -1,5 +1,6 @@
 """The command line: what it prints, what it leaves on disk, and its exit codes."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -563,6 +564,40 @@ def test_verify_refuses_inputs_with_nan(here: Path) -> None:
     np.save("nan.npy", np.full((3, 4, 12), np.nan, np.float32))
     said = _bad("verify", "net.py:Net", "net.onnx", "-i", "nan.npy")
     assert said == "verify: input 0 has NaN or infinite values"
+
+
+def test_verify_writes_a_page_and_prints_json(here: Path) -> None:
+    text = _good("verify", "net.py:Net", "net.onnx", "--report", "report.html")
+    assert text.splitlines()[-1].split() == ["wrote", "report.html"]
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "✓ equal" in page
+    digest = hashlib.sha256(Path("net.onnx").read_bytes()).hexdigest()
+    assert digest in page
+    document = json.loads(_good("verify", "net.py:Net", "net.onnx", "--json"))
+    assert document["ok"] is True
+    assert document["facts"]["model"] == "net.onnx"
+    assert document["facts"]["SHA-256"] == digest
+
+
+def test_verify_writes_the_page_of_a_network_that_differs_too(here: Path) -> None:
+    outcome = _invoke("verify", "net.py:other", "net.onnx", "--report", "report.html", "--json")
+    assert outcome.exit_code == 1
+    first = json.loads(outcome.stdout)["first_divergence"]
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "✗ NOT equal" in page
+    assert f"{first['layer']}: sample {first['sample']}, neuron" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--report", "report.pdf"], "report.pdf cannot be written: its name must end in .html"),
+        (["--report", "no/r.html"], "no/r.html cannot be written: there is no folder no"),
+        (["--native", "both", "--json"], "--native both makes two reports; take yes or no"),
+    ],
+)
+def test_verify_refuses_reports_that_cannot_be(here: Path, options, sentence) -> None:
+    assert _bad("verify", "net.py:Net", "net.onnx", *options).startswith(sentence)
 
 
 # -- run -------------------------------------------------------------------------------------

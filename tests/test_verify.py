@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from graphs import all_nodes
+from faults import FAULTS, one_weight, replace_values
 from networks import NEURON, Complex, Convolutional, Mixed, cuba, spikes
 from torch import nn
 
@@ -56,78 +55,18 @@ def test_the_network_really_spikes(network, inputs) -> None:
     assert 0.02 < rate < 0.9
 
 
-def _initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def _replace(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], object]) -> None:
-    tensor = _initializer(model, name)
-    array = onnx.numpy_helper.to_array(tensor).copy()
-    change(array)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
-
-
-def _weight(model: onnx.ModelProto) -> None:
-    def change(array: np.ndarray) -> None:
-        array[1, 0, 1, 1, 0] += 1
-
-    _replace(model, "conv.weight", change)
-
-
-def _decay(model: onnx.ModelProto) -> None:
-    def change(array: np.ndarray) -> None:
-        array += 1  # one 4096th
-
-    _replace(model, "pool_neuron.voltage_decay", change)
-
-
-def _threshold(model: onnx.ModelProto) -> None:
-    node = next(node for node in model.graph.node if node.name == "dense_neuron")
-    next(a for a in node.attribute if a.name == "threshold").i -= 1000
-
-
-def _axes(model: onnx.ModelProto) -> None:
-    node = next(node for node in model.graph.node if node.op_type == "Transpose")
-    perm = node.attribute[0]
-    perm.ints[3], perm.ints[4] = perm.ints[4], perm.ints[3]
-
-
-def _no_reset(model: onnx.ModelProto) -> None:
-    body = next(function for function in model.functions if function.name == "Cuba")
-    inner = [node for top in body.node for a in top.attribute for node in all_nodes(a.g.node)]
-    below = {node.output[0] for node in inner if node.op_type == "Less"}
-    kept = {n.output[0] for n in inner if n.op_type == "Cast" and n.input[0] in below}
-    resets = [node for node in inner if node.op_type == "Mul" and kept & set(node.input)]
-    assert len(resets) == 5, "two loops of graded spikes, three of others"
-    for node in resets:
-        (voltage,) = set(node.input) - kept
-        node.op_type = "Identity"
-        del node.input[:]
-        node.input.append(voltage)
-
-
-@pytest.mark.parametrize(
-    ("fault", "layer"),
-    [
-        (_weight, "conv"),
-        (_decay, "pool_neuron"),
-        (_threshold, "dense_neuron"),
-        (_no_reset, "conv_neuron"),
-        (_axes, "conv"),
-    ],
-    ids=["one weight, one step", "one decay, 1/4096", "threshold", "missing reset", "swapped axes"],
-)
+@pytest.mark.parametrize(("fault", "layer"), FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("hook", [so.quantize.q8, None], ids=["q8", "float"])
 def test_planted_faults_are_found_in_their_layer(fault, layer: str, hook, inputs) -> None:
     torch.manual_seed(0)
     network = Convolutional(hook).eval()
     broken = so.export(network, spikes(2, 2, 8, 8, 5))
-    if fault is _weight and hook is None:
+    if fault is one_weight and hook is None:
 
         def change(array: np.ndarray) -> None:
             array[1, 0, 1, 1, 0] += 1 / 32
 
-        _replace(broken, "conv.weight", change)
+        replace_values(broken, "conv.weight", change)
     else:
         fault(broken)
     report = so.verify(network, broken, inputs)
@@ -197,7 +136,7 @@ def test_float_currents_may_flip_spikes_but_neurons_stay_right() -> None:
     def worse(array: np.ndarray) -> None:
         array += 1
 
-    _replace(moved, "1.voltage_decay", worse)
+    replace_values(moved, "1.voltage_decay", worse)
     report = so.verify(network, moved, x)
     assert not report.ok
     assert {row.name: row.ok for row in report.layers} == {"0": True, "1": False}
@@ -344,7 +283,7 @@ def test_float_neurons_are_verified() -> None:
     def change(array: np.ndarray) -> None:
         array += np.float32(1e-3)
 
-    _replace(model, "1.voltage_decay", change)
+    replace_values(model, "1.voltage_decay", change)
     report = so.verify(network, model, spikes(4, 40, 100))
     assert {row.name: row.ok for row in report.layers} == {"0": True, "1": False}
 

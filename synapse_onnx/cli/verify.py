@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 import synapse_onnx
-from synapse_onnx.cli._arrays import random_spikes, read_arrays
+from synapse_onnx.cli._arrays import check_target, random_spikes, read_arrays
 from synapse_onnx.cli._group import DIFFERENT
 from synapse_onnx.cli._models import (
     concrete_shape,
@@ -30,6 +30,8 @@ from synapse_onnx.cli._options import (
 )
 from synapse_onnx.cli._output import make_console, say
 from synapse_onnx.cli._source import check_source, load_network, match_arguments, users_forward
+from synapse_onnx.errors import InputError
+from synapse_onnx.files import write_atomically
 from synapse_onnx.layout import time_last
 
 __all__ = ["command"]
@@ -96,6 +98,14 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     show_default=True,
     help="Absolute tolerance, added to it.",
 )
+@click.option(
+    "--report",
+    "report_path",
+    metavar="REPORT.html",
+    help="Write one self-contained page: tables, rasters of both sides, the membrane around the "
+    "first divergence.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @provider_option
 @native_option("both", help="; both compares once with each")
 def command(
@@ -112,6 +122,8 @@ def command(
     atol: float,
     providers: tuple[str, ...],
     native: str,
+    report_path: str | None,
+    as_json: bool,
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
 
@@ -122,6 +134,10 @@ def command(
     """
     from synapse_onnx.runtime import load_model
 
+    if report_path is not None:
+        check_target(report_path, ".html")
+    if native == "both" and (report_path is not None or as_json):
+        raise InputError("--native both makes two reports; take yes or no with --report and --json")
     check_source(source)
     proto = load_model(model)
     expected = inputs_of(proto)
@@ -151,7 +167,7 @@ def command(
         with users_forward(source):
             report = synapse_onnx.verify(
                 module,
-                proto,
+                model,
                 [torch.from_numpy(array) for array in arrays],
                 rtol=rtol,
                 atol=atol,
@@ -160,8 +176,15 @@ def command(
             )
         if native == "both":
             say(console, "with native kernels" if choice == "yes" else "\nwithout native kernels")
-        _print_report(console, str(report), ok=report.ok)
+        if as_json:
+            click.echo(report.to_json())
+        else:
+            _print_report(console, str(report), ok=report.ok)
         ok &= report.ok
+    if report_path is not None:
+        write_atomically(report_path, report.to_html().encode())
+        if not as_json:
+            console.print(Text.assemble(("wrote", "bold"), "  ", report_path), soft_wrap=True)
     if not ok:
         raise click.exceptions.Exit(DIFFERENT)
 
