@@ -139,7 +139,7 @@ class Row:
     first: Divergence | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Result of :func:`verify`: a table as text, a page in a notebook and by :meth:`to_html`.
 
@@ -169,7 +169,7 @@ class Report:
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     notes: tuple[str, ...] = ()
     membrane: Membrane | None = None
-    rasters: tuple[page.Raster, ...] = field(default=(), repr=False)
+    rasters: tuple[page.Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -183,6 +183,17 @@ class Report:
 
     def _repr_html_(self) -> str:
         return page.render(self, whole=False)
+
+    def __repr__(self) -> str:
+        parts = [
+            "equal" if self.ok else "NOT equal",
+            f"{len(self.layers)} layers",
+            f"max_abs_diff={self.max_abs_diff:g}",
+            f"spike_flips={self.spike_flips}",
+        ]
+        if self.first_divergence is not None:
+            parts.append(f"first divergence at {self.first_divergence}")
+        return f"Report({', '.join(parts)})"
 
     def __str__(self) -> str:
         rows = [*self.layers, *self.outputs]

@@ -206,6 +206,15 @@ def test_help_has_an_example_and_explains_every_option(command: str) -> None:
             assert parameter.opts[-1] in text
 
 
+def test_a_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_SYNAPSE_ONNX_COMPLETE", "bash_complete")
+    for words, found in (("ve", "verify"), ("verify --rep", "--report")):
+        monkeypatch.setenv("COMP_WORDS", f"synapse-onnx {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        outcome = CliRunner().invoke(main, prog_name="synapse-onnx")
+        assert outcome.stdout.split() == [f"plain,{found}"]
+
+
 def test_version() -> None:
     text = _good("--version")
     assert text.splitlines()[0] == f"synapse-onnx {so.__version__}"

@@ -105,6 +105,13 @@ def test_json_holds_rows_and_what_was_run(equal, faulty) -> None:
     )  # fmt: skip
 
 
+def test_reports_show_themselves_in_one_line(equal, faulty) -> None:
+    assert repr(equal) == "Report(equal, 6 layers, max_abs_diff=0, spike_flips=0)"
+    report, layer = faulty
+    assert repr(report).startswith("Report(NOT equal, 6 layers, ")
+    assert f"first divergence at {layer}" in repr(report)
+
+
 def test_differences_that_json_has_no_number_for_are_texts(equal) -> None:
     import dataclasses
 

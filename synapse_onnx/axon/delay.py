@@ -135,6 +135,10 @@ class Delay(_Line):
         """Shape of the delays; None before the first input."""
         return self.delay.shape if self.init else None
 
+    def extra_repr(self) -> str:
+        """Return the largest delay for ``repr``, where there is one."""
+        return "" if self.max_delay is None else f"max_delay={self.max_delay:g}"
+
     def clamp(self) -> None:
         """Bring the delays back into 0 ... max_delay."""
         with torch.no_grad():
