@@ -199,15 +199,19 @@ class Report:
         rows = [*self.layers, *self.outputs]
         width = max([len(row.name) for row in rows] + [5])
         kind = max([len(row.kind) for row in rows] + [4])
+        margins = [row.first.margin if row.first else None for row in rows]
+        shown = any(margin is not None for margin in margins)  # of the first flip
         lines = [
             f"  {'layer':<{width}}  {'kind':<{kind}}  demand     max|diff|   flips      values"
+            + "      margin" * shown
         ]
-        for row in rows:
+        for row, margin in zip(rows, margins, strict=True):
             demand = "equal" if row.exact else f"{row.tolerance:.1e}"
             flips = "" if row.spike_flips is None else str(row.spike_flips)
             lines.append(
                 f"{'✓' if row.ok else '✗'} {row.name:<{width}}  {row.kind:<{kind}}  {demand:<9} "
                 f"{row.max_abs_diff:>10.3g}  {flips:>6}  {row.values:>10}"
+                + ("" if margin is None else f"  {margin:>+10.3g}")
             )
         lines += [f"✗ {problem}" for problem in self.problems]
         if self.first_divergence is not None:

@@ -112,6 +112,19 @@ def test_reports_show_themselves_in_one_line(equal, faulty) -> None:
     assert f"first divergence at {layer}" in repr(report)
 
 
+def test_the_table_has_the_margin_at_the_first_flip(equal, network, inputs) -> None:
+    assert "margin" not in str(equal)
+    model = so.export(network, inputs[:2, ..., :5])
+    FAULTS["threshold"][0](model)
+    report = so.verify(network, model, inputs)
+    head, *lines = str(report).splitlines()
+    assert head.endswith("values      margin")
+    assert report.first_divergence is not None
+    (line,) = [line for line in lines if line.startswith("✗ dense_neuron")]
+    assert line.endswith(f" {report.first_divergence.margin:+.3g}")
+    assert len(line) == len(head)
+
+
 def test_differences_that_json_has_no_number_for_are_texts(equal) -> None:
     import dataclasses
 
