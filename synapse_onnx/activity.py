@@ -1,8 +1,8 @@
 """What a model does with an input: spikes, synaptic operations, and the kernels that ran.
 
 A synaptic operation (SynOp) is one non-zero value that goes through one connection. Its dense
-counterpart is the multiply-accumulate (MAC) of every value, zero or not. Connections that would end
-in the padding of a convolution do not exist and count on neither side; weights of zero are
+counterpart is the multiply-accumulate (MAC) of every value, zero or not. The zeros that pad an image
+are no values, and what they would be multiplied by counts on neither side; weights of zero are
 connections like others. A complex synapse has two connections where a real one has one.
 """
 
@@ -168,7 +168,8 @@ def profile_kernels(
 ) -> tuple[Kernel, ...]:
     """Return what ONNX Runtime's own profile says of one run, the most time first.
 
-    The model runs twice and the second run counts: the first one takes memory.
+    The model runs several times and the quickest run counts: the first one takes memory, and other
+    programs may hold up any.
 
     Args:
         model: any model that :class:`Session` takes.
@@ -183,7 +184,7 @@ def profile_kernels(
     with tempfile.TemporaryDirectory(prefix="synapse-onnx-") as folder:
         session = Session(model, native=native, profile=os.path.join(folder, "profile"))
         try:
-            for _ in range(2):
+            for _ in range(_RUNS):
                 session.run(*inputs)
         finally:
             path = session.session.end_profiling()
@@ -204,7 +205,9 @@ class _Counter:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = list(model.graph.node)
-        self._weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
+        self._makers = {name: node for node in self._nodes for name in node.output}
         self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
 
     def watched(self) -> list[str]:
@@ -266,10 +269,37 @@ class _Counter:
         if x.ndim != 5:
             raise ShapeError(f"{_layer(node)}: expected images over time, got shape {x.shape}")
         fan_out = _image_fan_out(node, weights[0], x.shape[3:]) * len(weights)
+        rows, columns = (
+            slice(before, size - after)
+            for size, (before, after) in zip(x.shape[3:], self._borders(inputs["x"]), strict=True)
+        )
+        x, fan_out = x[..., rows, columns], fan_out[rows, columns]
         active = np.count_nonzero(x, axis=(0, 1, 2))
         synops = int((active * fan_out).sum())
         macs = prod(x.shape[:3]) * int(fan_out.sum())
         return Synapse(_layer(node), node.op_type, *_sizes(x), synops, macs)
+
+    def _borders(self, name: str) -> list[tuple[int, int]]:
+        """Return the zeros that a Pad put before and behind the rows and columns of an image.
+
+        Pooling pads its input by a node of its own where the kernel does not divide it.
+        """
+        none = [(0, 0), (0, 0)]
+        node = self._makers.get(name)
+        order = list(range(5))
+        if node is not None and node.op_type == "Transpose":
+            order = list(onnx.helper.get_attribute_value(node.attribute[0]))
+            node = self._makers.get(node.input[0])
+        if node is None or node.op_type != "Pad" or any(node.input[2:]):
+            return none  # the third input is a value other than zero
+        modes = [a.s for a in node.attribute if a.name == "mode"]
+        if modes not in ([], [b"constant"]) or node.input[1] not in self._tensors:
+            return none
+        sizes = onnx.numpy_helper.to_array(self._tensors[node.input[1]]).tolist()
+        if len(sizes) != 2 * len(order) or min(sizes) < 0:
+            return none
+        borders = [(sizes[axis], sizes[len(order) + axis]) for axis in order]
+        return borders[3:] if not any(map(any, borders[:3])) else none
 
     def _feedback(
         self, node: onnx.NodeProto, inputs: Mapping[str, str], parts: Sequence[NDArray[Any]]
@@ -371,6 +401,8 @@ def _with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Mode
 # -- ONNX Runtime's profile -----------------------------------------------------------------------
 
 
+#: runs of a profile
+_RUNS = 4
 #: operators whose nodes run other nodes
 _HOLDERS = ("If", "Loop", "Scan")
 
@@ -395,7 +427,7 @@ class _Call:
 
 
 def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tuple[Kernel, ...]:
-    """Sum the last run of a profile per op, provider and types of inputs."""
+    """Sum the quickest run of a profile per op, provider and types of inputs."""
     groups: dict[_Group, list[_Call]] = {}
     for call in _calls(events, own):
         groups.setdefault(call.group, []).append(call)
@@ -414,17 +446,21 @@ def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tup
 
 
 def _calls(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> list[_Call]:
-    """Return the calls of the last run.
+    """Return the calls of the quickest run.
 
     A call is logged when it ends, so what ran within a loop or branch is logged before it, and
     began after it. That its time lies within would not do: times are cut to whole µs.
     """
-    begin = max(event["ts"] for event in events if event["name"] == "model_run")
+    runs = [event for event in events if event["name"] == "model_run"]
+    run = min(runs, key=lambda event: float(event["dur"]))
+    begin, end = run["ts"], run["ts"] + run["dur"]
     suffix = "_kernel_time"
     calls: list[_Call] = []
     free: list[_Call] = []  # those that no loop or branch was found for yet
     for event in events:
-        if event["cat"] != "Node" or not event["name"].endswith(suffix) or event["ts"] < begin:
+        if event["cat"] != "Node" or not event["name"].endswith(suffix):
+            continue
+        if not begin <= event["ts"] <= end:
             continue
         args, name, time = event["args"], event["name"].removesuffix(suffix), event["dur"]
         op = args["op_name"]
