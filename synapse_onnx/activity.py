@@ -1,9 +1,9 @@
 """What a model does with an input: spikes, synaptic operations, and the kernels that ran.
 
 A synaptic operation (SynOp) is one non-zero value that goes through one connection. Its dense
-counterpart is the multiply-accumulate (MAC) of every value, zero or not. The zeros that pad an image
-are no values, and what they would be multiplied by counts on neither side; weights of zero are
-connections like others. A complex synapse has two connections where a real one has one.
+counterpart is the multiply-accumulate (MAC) of every value, zero or not. The zeros that pad an
+image are no values, and what they would be multiplied by counts on neither side; weights of zero
+are connections like others. A complex synapse has two connections where a real one has one.
 """
 
 from __future__ import annotations
