@@ -105,6 +105,8 @@ class Session:
             runs the model; a library that does not fit is a warning. True demands them, False
             runs the bodies that the file holds.
         threads: threads inside an operator; ONNX Runtime's own choice by default.
+        profile: begin of the name of a file that ONNX Runtime writes its profile to;
+            ``session.end_profiling()`` ends it and returns the whole name.
 
     Attributes:
         inputs: names of the inputs, in the order of :meth:`run`.
@@ -128,6 +130,7 @@ class Session:
         native: bool | None = None,
         *,
         threads: int | None = None,
+        profile: str | None = None,
     ) -> None:
         ort = _onnxruntime()
         names = list(providers) if providers is not None else ["CPUExecutionProvider"]
@@ -152,10 +155,7 @@ class Session:
             source = model.SerializeToString()
 
         def opened(library: Path | None) -> onnxruntime.InferenceSession:
-            options = ort.SessionOptions()
-            options.log_severity_level = 4  # errors come as exceptions
-            if threads is not None:
-                options.intra_op_num_threads = threads
+            options = _options(threads, profile)
             if library is not None:
                 options.register_custom_ops_library(str(library))
             return ort.InferenceSession(
@@ -673,6 +673,17 @@ class _Prepared:
             np.copyto(buffer, array)
         self._session.run_with_iobinding(self._bindings[turn])
         return self._sets[1 - turn], [buffer.copy() for buffer in self._outputs]
+
+
+def _options(threads: int | None, profile: str | None) -> onnxruntime.SessionOptions:
+    options = _onnxruntime().SessionOptions()
+    options.log_severity_level = 4  # errors come as exceptions
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    return options
 
 
 #: execution providers whose memory is that of a GPU of NVIDIA's

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import synapse_onnx as so
 from synapse_onnx import native, ops
+from synapse_onnx.activity import profile_kernels
 
 pytestmark = pytest.mark.skipif(
     native.problem() is not None, reason=f"there are no native kernels: {native.problem()}"
@@ -575,3 +576,13 @@ def test_groups_that_do_not_part_the_outputs(group: int) -> None:
     x = np.zeros((4, 2, 3, 9, 9), np.float32)
     with pytest.raises(Exception, match=r"outputs do not part into|attribute group"):
         convolve("QuantizedConv", x, weight, np.ones(5, np.float32), group=group)
+
+
+def test_a_profile_tells_native_kernels_from_bodies() -> None:
+    model = so.export(networks.Convolutional().eval(), torch.zeros(1, 2, 8, 8, 5))
+    x = networks.spikes(2, 2, 8, 8, 7).numpy()
+    found = profile_kernels(model, [x], native=True)
+    ours = {kernel.op: kernel.calls for kernel in found if kernel.native}
+    assert ours == {"Cuba": 3, "QuantizedConv": 1, "QuantizedDense": 1, "QuantizedPool": 1}
+    assert not {"Scan", "Conv", "MatMul"} & {kernel.op for kernel in found}
+    assert not any(kernel.native for kernel in profile_kernels(model, [x], native=False))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from synapse_onnx import native as native_kernels
+from synapse_onnx.cli._arrays import read_arrays
 from synapse_onnx.cli._models import inputs_of, outputs_of, read_metadata
+from synapse_onnx.cli._options import NATIVE, inputs_option, native_option
 from synapse_onnx.cli._output import (
     make_console,
     print_facts,
@@ -18,8 +21,134 @@ from synapse_onnx.cli._output import (
     shape_text,
     size_text,
 )
+from synapse_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from synapse_onnx.activity import Activity, Kernel
 
 __all__ = ["command"]
+
+
+def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[str, Any]:
+    """Return what --json says of a run."""
+
+    def spikes(row: Any) -> dict[str, Any]:
+        return {
+            "layer": row.layer,
+            "op": row.op,
+            "values": row.values,
+            "nonzero": row.nonzero,
+            "rate": row.rate,
+        }
+
+    def synapse(row: Any) -> dict[str, Any]:
+        return {**spikes(row), "synops": row.synops, "macs": row.macs, "ratio": row.ratio}
+
+    def total(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in row.items() if key not in ("layer", "op")}
+
+    return {
+        "activity": {
+            "synapses": [synapse(row) for row in activity.synapses],
+            "all_synapses": total(synapse(activity.all_synapses)),
+            "neurons": [spikes(row) for row in activity.neurons],
+            "all_neurons": total(spikes(activity.all_neurons)),
+            "not_counted": [
+                {"layer": layer, "op": op, "multiplies": (layer, op) in activity.products}
+                for layer, op in activity.uncounted
+            ],
+        },
+        "kernels": [
+            {
+                "op": kernel.op,
+                "native": kernel.native,
+                "provider": kernel.provider,
+                "numbers": kernel.numbers,
+                "input_types": list(kernel.types),
+                "nodes": kernel.nodes,
+                "calls": kernel.calls,
+                "share": kernel.share,
+            }
+            for kernel in kernels
+        ],
+    }
+
+
+def _print_activity(activity: Activity, kernels: tuple[Kernel, ...]) -> list[str]:
+    """Print what a run did; return notes on what is not counted."""
+    console = make_console()
+    rows = [
+        [
+            row.layer,
+            f"{row.nonzero:,}",
+            f"{row.rate:.2%}",
+            f"{row.synops:,}",
+            f"{row.macs:,}",
+            f"{row.ratio:.2%}",
+        ]
+        for row in (*activity.synapses, activity.all_synapses)
+    ]
+    right = dict.fromkeys(("events in", "rate", "SynOps", "dense MACs", "ratio"), "right")
+    console.print()
+    print_table({"synapse": "left", **right}, rows)
+    console.print()
+    print_table(
+        {"neuron": "left", "spikes out": "right", "rate": "right"},
+        [
+            [row.layer, f"{row.nonzero:,}", f"{row.rate:.2%}"]
+            for row in (*activity.neurons, activity.all_neurons)
+        ],
+    )
+    console.print()
+    right = dict.fromkeys(("nodes", "calls", "time"), "right")
+    print_table(
+        {"kernel": "left", "inputs": "left", "numbers": "left", "provider": "left", **right},
+        [
+            [
+                kernel.op + (" (native)" if kernel.native else ""),
+                ", ".join(kernel.types),
+                kernel.numbers,
+                kernel.provider.removesuffix("ExecutionProvider"),
+                f"{kernel.nodes:,}",
+                f"{kernel.calls:,}",
+                f"{kernel.share:.1%}",
+            ]
+            for kernel in kernels
+        ],
+    )
+    products = list(activity.products)
+    others = [entry for entry in activity.uncounted if entry not in products]
+    notes = []
+    for entries, what in (
+        (products, "multiplied by ordinary code or without weights in the file, so not in SynOps"),
+        (others, "no synapse and no spikes, so not counted"),
+    ):
+        if entries:
+            names = ", ".join(f"{layer} ({op})" for layer, op in entries)
+            notes.append(f"{what}: {names}")
+    return notes
+
+
+def _kernels_text(names: tuple[str, ...]) -> str:
+    if names:
+        return f"{', '.join(names)} ({native_kernels.instructions()})"
+    if native_kernels.problem() is None:
+        return "none for its ops"
+    return "none here; synapse-onnx --version says why"
+
+
+def _ran(
+    model: Any, inputs: tuple[str, ...], native: bool | None
+) -> tuple[Activity | None, tuple[Kernel, ...]]:
+    """Run the model on a sample, where there is one."""
+    if not inputs:
+        if native is not None:
+            raise InputError("--native is for a run; give a sample by --input")
+        return None, ()
+    from synapse_onnx.activity import count_activity, profile_kernels
+
+    arrays = read_arrays(inputs, list(inputs_of(model)))
+    return count_activity(model, arrays, native), profile_kernels(model, arrays, native)
 
 
 @click.command(
@@ -27,14 +156,23 @@ __all__ = ["command"]
     epilog="""\b
 Example:
   synapse-onnx inspect net.onnx
-  synapse-onnx inspect net.onnx --json > net.json""",
+  synapse-onnx inspect net.onnx --json > net.json
+  synapse-onnx inspect net.onnx --input spikes.npy""",
 )
 @click.argument("model", metavar="MODEL.onnx")
+@inputs_option(
+    "Sample input as `run` takes it (repeatable): show spike rates, synaptic operations and the "
+    "kernels that ran.",
+    required=False,
+)
+@native_option(help="; needs --input")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(model: str, as_json: bool) -> None:
+def command(model: str, inputs: tuple[str, ...], native: str, as_json: bool) -> None:
     """Show what a model holds: layers, inputs, outputs.
 
-    Needs neither torch nor ONNX Runtime, and runs nothing.
+    Without --input it needs neither torch nor ONNX Runtime, and runs nothing. With it, the model
+    runs on the sample: SynOps are counted exactly, and ONNX Runtime's profile says which kernels
+    ran. Needs ONNX Runtime, not torch.
     """
     from synapse_onnx.runtime import load_model
 
@@ -46,7 +184,8 @@ def command(model: str, as_json: bool) -> None:
     foreign = "the model was not written by synapse-onnx; its layers are not known"
     notes = list(metadata.notes) if metadata else [foreign]
     size = os.path.getsize(model)
-    native = native_kernels.used_by(proto)
+    kernels_here = native_kernels.used_by(proto)
+    activity, kernels = _ran(proto, inputs, NATIVE[native])
     if as_json:
         document = {
             "file": model,
@@ -72,9 +211,11 @@ def command(model: str, as_json: bool) -> None:
             "layout": metadata.layout if metadata else None,
             "states": [dict(state) for state in states],
             "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
-            "native": list(native),
+            "native": list(kernels_here),
             "notes": notes,
         }
+        if activity is not None:
+            document |= _activity_document(activity, kernels)
         click.echo(json.dumps(document, indent=2))
         return
     console = make_console()
@@ -87,13 +228,7 @@ def command(model: str, as_json: bool) -> None:
         "nodes": f"{len(proto.graph.node)} ({len(proto.functions)} functions)",
     }
     if metadata:
-        if native:
-            kernels = f"{', '.join(native)} ({native_kernels.instructions()})"
-        elif native_kernels.problem() is None:
-            kernels = "none for its ops"
-        else:
-            kernels = "none here; synapse-onnx --version says why"
-        facts["native kernels"] = kernels
+        facts["native kernels"] = _kernels_text(kernels_here)
         facts["regime"] = metadata.regime
         if metadata.layout == "TNC":
             facts["layout"] = "TNC, time first"
@@ -137,6 +272,8 @@ def command(model: str, as_json: bool) -> None:
                 for state in states
             ],
         )
+    if activity is not None:
+        notes += _print_activity(activity, kernels)
     if notes:
         console.print()
     print_notes(console, notes)
