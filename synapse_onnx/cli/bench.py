@@ -1,0 +1,316 @@
+"""``synapse-onnx bench``: how long a model takes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_onnx.cli._arrays import random_spikes, read_arrays
+from synapse_onnx.cli._models import (
+    concrete_shape,
+    dtype_of,
+    inputs_of,
+    read_metadata,
+    shape_time_last,
+)
+from synapse_onnx.cli._options import (
+    NATIVE,
+    Number,
+    full_names,
+    inputs_option,
+    native_option,
+    provider_option,
+)
+from synapse_onnx.cli._output import make_console, print_facts, print_table
+from synapse_onnx.errors import InputError
+from synapse_onnx.layout import axes_of, has_time, time_first, time_last
+
+if TYPE_CHECKING:
+    import onnx
+
+    from synapse_onnx.runtime import Session
+
+__all__ = ["Timing", "command", "summary"]
+
+Array = NDArray[Any]
+
+#: runs before the first that counts, and the fewest that count
+_WARM, _FEWEST = 2, 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latencies of one setting, in ms, and what they make of throughput.
+
+    Attributes:
+        provider: execution provider.
+        native: whether native kernels were registered.
+        threads: threads inside an operator; None is ONNX Runtime's own choice.
+        batch: samples in a call.
+        steps: time steps in a call.
+        calls: calls that were timed.
+        p50: median.
+        p90: time that nine in ten calls kept below.
+        p99: time that 99 in 100 calls kept below.
+        best: the quickest call.
+        samples_per_s: samples by the median; of a stream those of one step.
+        steps_per_s: time steps of all samples by the median.
+    """
+
+    provider: str
+    native: bool
+    threads: int | None
+    batch: int
+    steps: int
+    calls: int
+    p50: float
+    p90: float
+    p99: float
+    best: float
+    samples_per_s: float
+    steps_per_s: float
+
+
+def summary(times: Sequence[float], **setting: Any) -> Timing:
+    """Summarise the seconds that calls of one setting took.
+
+    Args:
+        times: seconds, one a call.
+        setting: provider, native, threads, batch and steps of :class:`Timing`.
+    """
+    p50, p90, p99 = (float(np.percentile(times, part)) for part in (50, 90, 99))
+    batch, steps = setting["batch"], setting["steps"]
+    return Timing(
+        **setting,
+        calls=len(times),
+        p50=p50 * 1e3,
+        p90=p90 * 1e3,
+        p99=p99 * 1e3,
+        best=min(times) * 1e3,
+        samples_per_s=batch / p50,
+        steps_per_s=batch * steps / p50,
+    )
+
+
+def _given(
+    model: onnx.ModelProto, inputs: Sequence[str], batch: int, steps: int, rate: float, seed: int
+) -> list[Array]:
+    """Arrays for a call, in the model's layout: from files, or random spikes."""
+    ends = inputs_of(model)
+    if inputs:
+        return read_arrays(inputs, list(ends))
+    metadata = read_metadata(model)
+    layout = metadata.layout if metadata else "NCT"
+    sizes = [
+        concrete_shape(name, shape_time_last(shape, layout), batch, steps)
+        for name, (_, shape) in ends.items()
+    ]
+    kinds = [dtype_of(kind) for kind, _ in ends.values()]
+    drawn = random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
+    return [time_first(array, layout) for array in drawn]
+
+
+def _size(arrays: Sequence[Array], layout: str) -> tuple[int, int]:
+    """Return samples and time steps of a call; one step where no input has time."""
+    first = arrays[0]
+    batch = first.shape[axes_of(layout, first.ndim)[0]] if first.ndim else 1
+    timed = [time_last(array, layout).shape[-1] for array in arrays if has_time(array.ndim)]
+    return int(batch), int(min(timed, default=1))
+
+
+def _whole(session: Session, arrays: Sequence[Array]) -> Callable[[], Iterator[float]]:
+    """Time whole sequences."""
+
+    def call() -> Iterator[float]:
+        begin = perf_counter()
+        session.run(*arrays)
+        yield perf_counter() - begin
+
+    return call
+
+
+def _steps(session: Session, arrays: Sequence[Array]) -> Callable[[], Iterator[float]]:
+    """Time the steps of a stream, each by itself."""
+    batch, steps = _size(arrays, session.layout)
+    views = [time_last(array, session.layout) for array in arrays]
+    cut = [
+        [np.ascontiguousarray(view[..., t]) if has_time(view.ndim) else view for view in views]
+        for t in range(steps)
+    ]
+    stream = session.stream(batch)
+
+    def call() -> Iterator[float]:
+        for step in cut:
+            begin = perf_counter()
+            stream.step(*step)
+            yield perf_counter() - begin
+
+    return call
+
+
+@click.command(
+    "bench",
+    epilog="""\b
+Example: portable and native, one thread and two
+  synapse-onnx bench net.onnx --native both --threads 1 --threads 2
+  synapse-onnx bench stream.onnx --stream --json""",
+)
+@click.argument("model", metavar="MODEL.onnx")
+@inputs_option(
+    "Input as `run` takes it, one file for every input of the model. Without it, random 0/1 "
+    "spikes are generated.",
+    required=False,
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Samples in a call (repeatable; default: 1).",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Time steps to generate.",
+)
+@click.option(
+    "--rate",
+    type=Number(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Probability of a spike in each generated value.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the generated spikes.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Threads inside an operator (repeatable; default: ONNX Runtime's own choice).",
+)
+@click.option(
+    "--seconds",
+    type=Number(0),
+    default=2.0,
+    show_default=True,
+    help="Time to spend on each row of the table; at least 5 calls are timed.",
+)
+@click.option("--stream", is_flag=True, help="Time single steps of a streaming model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@provider_option
+@native_option("both", help="; both times each")
+def command(
+    model: str,
+    inputs: tuple[str, ...],
+    batches: tuple[int, ...],
+    steps: int,
+    rate: float,
+    seed: int,
+    threads: tuple[int, ...],
+    seconds: float,
+    stream: bool,
+    as_json: bool,
+    providers: tuple[str, ...],
+    native: str,
+) -> None:
+    """Time a model: latency percentiles and throughput.
+
+    Every combination of --provider, --native, --threads and --batch is one row. The rows take
+    turns call by call, so that a busy moment of the machine hits all of them alike. Needs ONNX
+    Runtime, not torch.
+    """
+    from synapse_onnx.runtime import Session, load_model
+
+    if inputs and batches:
+        raise InputError("--batch is for generated spikes, and --input brings its own batch")
+    proto = load_model(model)
+    settings: list[dict[str, Any]] = []
+    calls: list[Callable[[], Iterator[float]]] = []
+    for name in full_names(providers) or ["CPUExecutionProvider"]:
+        for choice in ("yes", "no") if native == "both" else (native,):
+            for count in threads or (None,):
+                session = Session(proto, [name], NATIVE[choice], threads=count)
+                for batch in batches or (1,):
+                    arrays = _given(proto, inputs, batch, steps, rate, seed)
+                    size = _size(arrays, session.layout)
+                    settings.append(
+                        {
+                            "provider": name,
+                            "native": session.native,
+                            "threads": count,
+                            "batch": size[0],
+                            "steps": 1 if stream else size[1],
+                        }
+                    )
+                    calls.append((_steps if stream else _whole)(session, arrays))
+    times = _take_turns(calls, seconds)
+    rows = [summary(taken, **setting) for taken, setting in zip(times, settings, strict=True)]
+    if as_json:
+        click.echo(json.dumps({**_facts(model), "rows": [asdict(row) for row in rows]}, indent=2))
+        return
+    console = make_console()
+    print_facts(console, {name: str(value) for name, value in _facts(model).items()})
+    console.print()
+    _print_rows(rows)
+
+
+def _take_turns(
+    calls: Sequence[Callable[[], Iterator[float]]], seconds: float
+) -> list[list[float]]:
+    """Call each in turn, until the time for all is spent; return the seconds of every call."""
+    for _ in range(_WARM):
+        for call in calls:
+            list(call())
+    times: list[list[float]] = [[] for _ in calls]
+    end = perf_counter() + seconds * len(calls)
+    while perf_counter() < end or len(times[0]) < _FEWEST:
+        for call, taken in zip(calls, times, strict=True):
+            taken.extend(call())
+    return times
+
+
+def _facts(model: str) -> dict[str, Any]:
+    import onnxruntime
+
+    return {
+        "model": model,
+        "ONNX Runtime": onnxruntime.__version__,
+        "processors": os.cpu_count() or 1,
+    }
+
+
+def _print_rows(rows: Sequence[Timing]) -> None:
+    right = ("threads", "batch", "steps", "p50 ms", "p90", "p99", "best", "steps/s")
+    print_table(
+        {"provider": "left", "kernels": "left", **dict.fromkeys(right, "right")},
+        [
+            [
+                row.provider.removesuffix("ExecutionProvider"),
+                "native" if row.native else "portable",
+                "" if row.threads is None else str(row.threads),
+                str(row.batch),
+                str(row.steps),
+                *(
+                    f"{value:.3f}" if value < 10 else f"{value:.1f}"
+                    for value in (row.p50, row.p90, row.p99, row.best)
+                ),
+                f"{row.steps_per_s:,.0f}",
+            ]
+            for row in rows
+        ],
+    )
