@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synapse_onnx.cli._group import reason
 from synapse_onnx.errors import InputError
 
-__all__ = ["check_target", "npy_bytes", "npz_bytes", "random_spikes", "read_arrays"]
+__all__ = ["check_target", "npy_bytes", "npz_bytes", "random_spikes", "read_arrays", "read_events"]
 
 Array = NDArray[Any]
 
@@ -44,6 +44,8 @@ def read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
     arrays: list[Array] = []
     for path in paths:
         found = _read_file(path)
+        if _are_events(found):
+            raise InputError(f"{path} holds events; give --dt, the length of a time step")
         if len(paths) == 1 and len(names) > 1 and set(found) == set(names):
             found = {name: found[name] for name in names}
         for key, array in found.items():
@@ -59,8 +61,65 @@ def read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
     return arrays
 
 
+def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bool) -> Array:
+    """Read lists of events, a sample a file; the shorter ones end in silence.
+
+    Returns:
+        float32 array (N, C[, H, W], T).
+    """
+    from synapse_onnx.events import bin_events
+
+    samples = []
+    for path in paths:
+        found = _read_file(path)
+        if not _are_events(found):
+            raise InputError(f"{path} holds no events: columns p and t, and x and y for images")
+        (only,) = found.values() if len(found) == 1 else (None,)
+        columns = found if only is None else {name: only[name] for name in only.dtype.names or ()}
+        try:
+            samples.append(bin_events(columns, shape, dt, count=count))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    steps = max(sample.shape[-1] for sample in samples)
+    joined = np.zeros((len(samples), *shape, steps), np.float32)
+    for whole, sample in zip(joined, samples, strict=True):
+        whole[..., : sample.shape[-1]] = sample
+    return joined
+
+
+def _are_events(found: Mapping[str, Array]) -> bool:
+    """Whether a file holds events: arrays p and t, or one array with fields of these names."""
+    names = set(found)
+    if len(found) == 1:
+        (only,) = found.values()
+        names |= set(only.dtype.names or ())
+    return {"p", "t"} <= names
+
+
+def _read_csv(path: str) -> dict[str, Array]:
+    """Read columns of numbers; the first line names them."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            names = [name.strip() for name in file.readline().split(",")]
+            lines = [line for line in file.read().splitlines() if line.strip()]
+        values = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.zeros((0, 0))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    except ValueError as error:  # text that is no number, bytes that are no text
+        raise InputError(f"{path} is no table of numbers: {reason(error)}") from error
+    if not values.size:
+        return {name: np.zeros(0) for name in names}
+    if values.shape[1] != len(names):
+        raise InputError(
+            f"{path} has {len(names)} names in its first line and {values.shape[1]} columns"
+        )
+    return dict(zip(names, values.T, strict=True))
+
+
 def _read_file(path: str) -> dict[str, Array]:
     """Read the arrays of one file, never running code from it."""
+    if path.endswith(".csv"):
+        return _read_csv(path)
     try:
         # numpy leaves a damaged file open when it opens it itself
         with open(path, "rb") as file:

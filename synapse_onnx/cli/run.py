@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from synapse_onnx.cli._arrays import check_target, npy_bytes, npz_bytes, read_arrays
+from synapse_onnx.cli._arrays import check_target, npy_bytes, npz_bytes, read_arrays, read_events
+from synapse_onnx.cli._models import shape_time_last
 from synapse_onnx.cli._options import (
     NATIVE,
+    Number,
     full_names,
     inputs_option,
     native_option,
@@ -57,11 +59,53 @@ def _streamed(
     return tuple(np.concatenate(group, axis=axis) for group in zip(*parts, strict=True))
 
 
+def _events(session: Any, paths: Sequence[str], dt: float, count: bool) -> list[Array]:
+    """Bin events for the one input that a model takes."""
+    if len(session.inputs) != 1:
+        raise InputError(
+            f"--dt is for models with one input, and this one takes {', '.join(session.inputs)}"
+        )
+    (info,) = (v for v in session.session.get_inputs() if v.name == session.inputs[0])
+    sizes = shape_time_last(list(info.shape), session.layout)[1:-1]
+    if not has_time(len(info.shape)) or not all(isinstance(size, int) for size in sizes):
+        raise InputError(
+            f"--dt: input {info.name} has shape {shape_text(info.shape)}, not known sizes"
+        )
+    shape = [int(size) for size in sizes]
+    return [time_first(read_events(paths, shape, dt, count), session.layout)]
+
+
+def _rate(values: Array) -> Array:
+    return np.asarray(values.mean(axis=-1), dtype=np.float32)
+
+
+def _first_spike(values: Array) -> Array:
+    spikes = values != 0
+    return np.where(spikes.any(axis=-1), spikes.argmax(axis=-1), -1)
+
+
+def _last(values: Array) -> Array:
+    return values[..., -1]
+
+
+#: --decode -> what it makes of (N, C[, H, W], T)
+_DECODED = {"rate": _rate, "first-spike": _first_spike, "last": _last}
+
+
+def _decoded(array: Array, layout: str, decode: str) -> Array:
+    if not has_time(array.ndim):
+        raise InputError(
+            f"--decode needs sequences, and an output has the shape {shape_text(array.shape)}"
+        )
+    return _DECODED[decode](time_last(array, layout))
+
+
 @click.command(
     "run",
     epilog="""\b
 Example:
   synapse-onnx run net.onnx --input spikes.npy -o out.npz
+  synapse-onnx run net.onnx --input events.csv --dt 1000 --decode rate -o rates.npz
   python -c "import numpy; print(numpy.load('out.npz')['output'].shape)" """,
 )
 @click.argument("model", metavar="MODEL.onnx")
@@ -93,6 +137,20 @@ Example:
     metavar="STATE.npz",
     help="Save the states behind the input, for --restore; streams.",
 )
+@click.option(
+    "--dt",
+    type=Number(0, min_open=True),
+    metavar="TIME",
+    help="Inputs are events: .npz, .npy or .csv with columns p, t (and x, y for images). Length "
+    "of a time step, in the unit of t; a file is one sample.",
+)
+@click.option("--count", is_flag=True, help="Several events in one step add up (with --dt).")
+@click.option(
+    "--decode",
+    type=click.Choice(list(_DECODED)),
+    help="Write no sequences but, of every neuron, its spikes a step, the step of its first spike "
+    "(-1 without any) or its last value, a readout's membrane.",
+)
 @provider_option
 @native_option(help="")
 def command(
@@ -102,6 +160,9 @@ def command(
     chunk: int | None,
     restore: str | None,
     save: str | None,
+    dt: float | None,
+    count: bool,
+    decode: str | None,
     providers: tuple[str, ...],
     native: str,
 ) -> None:
@@ -115,7 +176,11 @@ def command(
             f"{output} can hold one array and the model has {len(session.outputs)} outputs "
             f"({', '.join(session.outputs)}); give a name that ends in .npz"
         )
-    given = read_arrays(inputs, session.inputs)
+    if count and dt is None:
+        raise InputError("--count is for events; give --dt, the length of a time step")
+    given = (
+        read_arrays(inputs, session.inputs) if dt is None else _events(session, inputs, dt, count)
+    )
     if chunk is None and restore is None and save is None:
         results = session.run(*given)
     else:
@@ -126,6 +191,8 @@ def command(
     for name, array in zip(session.outputs, arrays, strict=True):
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             raise ModelError(f"output {name} of {model} is no array of numbers")
+    if decode is not None:
+        arrays = tuple(_decoded(array, session.layout, decode) for array in arrays)
     named = dict(zip(session.outputs, arrays, strict=True))
     write_atomically(output, npy_bytes(arrays[0]) if output.endswith(".npy") else npz_bytes(named))
     console = make_console()
