@@ -955,3 +955,17 @@ def test_streams_that_cannot_be(stream: Path) -> None:
     assert "is not the saved state" in _bad(*run, "--restore", "net.py")
     assert "state.txt" in _bad(*run, "--save", "state.txt")
     assert "--chunk" in _bad(*run, "--chunk", "0")
+
+
+def test_inspect_shows_delays_and_how_large_states_are() -> None:
+    models = Path(__file__).parents[1] / "models"
+    lines = _good("inspect", str(models / "lava_net_alif_mlp.onnx")).splitlines()
+    (line,) = [line for line in lines if line.startswith("layers.dense_0.delay ")]
+    assert line.split()[-1] == "0..4"
+    path = str(models / "drift_stream.onnx")
+    states = json.loads(_good("inspect", path, "--json"))["states"]
+    kept = [s for s in states if s["input"].startswith("first.neuron.")]
+    size = sum(np.prod(s["shape"][1:]) * np.dtype(s["dtype"]).itemsize for s in kept)
+    assert size > 0
+    (line,) = [line for line in _good("inspect", path).splitlines() if "first.neuron  " in line]
+    assert line.split()[-2:] == [f"{size:,}", "B"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -93,7 +95,7 @@ def _step(steps: Sequence[Sequence[float]]) -> str:
     return str(exact) if exact.denominator <= 1 << 15 else f"{values[0]:.4g}"
 
 
-def _layer_row(layer: Mapping[str, Any]) -> list[str]:
+def _layer_row(layer: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> list[str]:
     weight = "x".join(map(str, layer.get("weight_shape", [])))
     bits = str(layer.get("bits", "float")) if "quantized" in layer else ""
     return [
@@ -103,20 +105,35 @@ def _layer_row(layer: Mapping[str, Any]) -> list[str]:
         bits,
         _step(layer["steps"]) if layer.get("steps") else "",
         str(layer.get("regime", "")),
-        _threshold(layer.get("threshold")),
+        _span(layer.get("threshold")),
+        _span(layer.get("delays")),
+        _state_bytes(str(layer.get("path") or ""), states),
     ]
 
 
-def _threshold(value: Any) -> str:
-    """One threshold as a number, several as a range; a readout has none."""
-    if value is None:
+def _state_bytes(path: str, states: Sequence[Mapping[str, Any]]) -> str:
+    """Bytes of a layer's states in a streaming model, of one sample."""
+    prefix = f"{path}." if path else ""
+    sizes = [
+        math.prod(state["shape"][1:]) * np.dtype(state["dtype"]).itemsize
+        for state in states
+        if str(state["input"]).startswith(prefix)
+    ]
+    return f"{sum(sizes):,} B" if sizes else ""
+
+
+def _span(value: Any) -> str:
+    """One value as a number, several as a range; nothing where there is none."""
+    if value is None or value == []:
         return ""
     values = sorted(value) if isinstance(value, list) else [value]
     return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:.3g}..{values[-1]:.3g}"
 
 
-def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
-    """Print one row a layer."""
+def print_layers(
+    layers: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Print one row a layer; with the states of a streaming model, how large they are."""
     head = {
         "layer": "left",
         "kind": "left",
@@ -125,5 +142,7 @@ def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
         "step": "right",
         "regime": "left",
         "threshold": "right",
+        "delay": "right",
+        "state": "right",
     }
-    print_table(head, [_layer_row(layer) for layer in layers])
+    print_table(head, [_layer_row(layer, states) for layer in layers])

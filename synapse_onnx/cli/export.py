@@ -158,7 +158,7 @@ def command(
     )
     if metadata.layers:
         console.print()
-        print_layers(metadata.layers)
+        print_layers(metadata.layers, metadata.states)
         console.print()
     print_notes(console, metadata.notes)
     again = ["synapse-onnx", "verify", source, output, *(["--weights", weights] if weights else [])]

@@ -248,7 +248,7 @@ def command(model: str, inputs: tuple[str, ...], native: str, as_json: bool) -> 
     print_table(head, rows)
     if metadata and metadata.layers:
         console.print()
-        print_layers(metadata.layers)
+        print_layers(metadata.layers, states)
         console.print()
         print_table(
             {"layer": "left", "its numbers in ONNX Runtime": "left"},
