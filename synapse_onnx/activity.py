@@ -21,13 +21,12 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import ShapeError
-from synapse_onnx.metadata import Metadata
+from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
 __all__ = ["Activity", "Kernel", "Spikes", "Synapse", "count_activity", "profile_kernels"]
 
 _DOMAIN = "ai.synapse"
-_LAYER = "synapse_onnx.layer"
 _IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
 #: standard operators with weights that ordinary torch code may bring
 _PRODUCTS = ("MatMul", "MatMulInteger", "Gemm", "Conv", "ConvInteger", "ConvTranspose", "Einsum")
@@ -369,8 +368,7 @@ def _is_recurrent(inputs: Mapping[str, str]) -> bool:
 
 
 def _layer(node: onnx.NodeProto) -> str:
-    paths = {prop.key: prop.value for prop in node.metadata_props}
-    return paths.get(_LAYER) or node.name or node.output[0]
+    return layer_of(node) or node.name or node.output[0]
 
 
 def _sizes(array: NDArray[Any]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from synapse_onnx.metadata import layer_of
 from synapse_onnx.ops import DOMAIN, get_op
 
 __all__ = ["FLOAT32_EXACT", "exact_values", "has_exact_sums"]
@@ -55,8 +56,7 @@ def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]
     exact = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            props = {prop.key: prop.value for prop in node.metadata_props}
-            path = props.get("synapse_onnx.layer", "")
+            path = layer_of(node) or ""
             exactly = get_op(node.op_type).exact
             sound = layers.get(path, False) if exactly is None else exactly
         else:

@@ -25,10 +25,9 @@ from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import INPUT_TYPES, LAYOUTS, has_time
-from synapse_onnx.metadata import Metadata
+from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, get_op, iter_used
 from synapse_onnx.passes import lower
-from synapse_onnx.passes.name_after_modules import LAYER
 from synapse_onnx.streaming import Streamed, bin_of
 
 __all__ = ["OPSETS", "export"]
@@ -492,7 +491,7 @@ def _arithmetic(model: onnx.ModelProto) -> dict[str, str]:
     constants = {value.name: value for value in model.graph.initializer}
     found: dict[str, list[str]] = {}
     for node in model.graph.node:
-        path = next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
+        path = layer_of(node)
         if node.domain != DOMAIN or path is None:
             continue
         op = get_op(node.op_type)

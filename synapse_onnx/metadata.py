@@ -11,9 +11,17 @@ import onnx
 
 from synapse_onnx.errors import ModelError
 
-__all__ = ["Metadata"]
+__all__ = ["LAYER", "Metadata", "layer_of"]
 
 _PREFIX = "synapse_onnx."
+
+#: metadata of a node of an op of ours: path of the module that it computes
+LAYER = f"{_PREFIX}layer"
+
+
+def layer_of(node: onnx.NodeProto) -> str | None:
+    """Return the path of the module that a node computes; None where it does not say."""
+    return next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
 
 
 @dataclass(frozen=True)

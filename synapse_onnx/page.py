@@ -21,7 +21,8 @@ __all__ = ["Raster", "render"]
 #: most neurons and time steps that a raster shows
 NEURONS, STEPS = 96, 400
 
-_BOTH, _TORCH, _RUNTIME = "both", "torch alone", "ONNX Runtime alone"
+#: kind of a mark in a raster -> what it means
+_MARKS = {"same": "both", "torch": "torch alone", "runtime": "ONNX Runtime alone"}
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,11 @@ def render(report: Report, *, whole: bool = True) -> str:
         report: what ``verify`` returned.
         whole: a whole HTML document, else one ``div``.
     """
-    verdict = "equal" if report.ok else "NOT equal"
     sign = "ok" if report.ok else "bad"
-    ran = "; ".join(" and ".join(map(str, shapes)) for shapes in report.shapes)
     parts = [
-        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {verdict}</h1>',
+        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {report.verdict}</h1>',
         f"<p>torch against ONNX Runtime, {escape(report.facts.get('model', ''))}, "
-        f"on inputs of shape {escape(ran)}</p>",
+        f"on inputs of shape {escape(report.ran)}</p>",
         *_divergence(report),
         *_listed("Problems", report.problems),
         "<h2>Layers and outputs</h2>",
@@ -114,7 +113,7 @@ def render(report: Report, *, whole: bool = True) -> str:
     body = f'<div class="synapse-onnx">\n<style>{_STYLE}</style>\n' + "\n".join(parts) + "\n</div>"
     if not whole:
         return body
-    title = f"{verdict}: {report.facts.get('model', 'model')}"
+    title = f"{report.verdict}: {report.facts.get('model', 'model')}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -158,16 +157,14 @@ def _rows(rows: Sequence[Row]) -> str:
 def _row(row: Row) -> str:
     first = ""
     if row.first is not None:
-        first = f"sample {row.first.sample}, neuron {row.first.neuron}"
-        if row.first.t is not None:
-            first += f", t={row.first.t}"
+        first = row.first.place
         if row.first.margin is not None:
             first += f", membrane {row.first.margin:+.3g}"
     cells = [
         ("", "✓" if row.ok else "✗"),
         ("", row.name),
         ("", row.kind),
-        ("", "equal" if row.exact else f"{row.tolerance:.1e}"),
+        ("", row.demand),
         ("number", f"{row.max_abs_diff:.3g}"),
         ("number", "" if row.spike_flips is None else f"{row.spike_flips:,}"),
         ("number", f"{row.values:,}"),
@@ -202,10 +199,7 @@ def _rasters(report: Report) -> list[str]:
             shown.append(raster)
     if not shown:
         return []
-    keys = "".join(
-        f'<span class="key {kind}">{text}</span>'
-        for kind, text in (("same", _BOTH), ("torch", _TORCH), ("runtime", _RUNTIME))
-    )
+    keys = "".join(f'<span class="key {kind}">{text}</span>' for kind, text in _MARKS.items())
     return ["<h2>Spikes</h2>", f'<p class="keys">{keys}</p>', *map(_raster, shown)]
 
 

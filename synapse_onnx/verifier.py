@@ -41,7 +41,7 @@ from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
-from synapse_onnx.metadata import Metadata
+from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.module import Deployable, named_states
 from synapse_onnx.ops import DOMAIN, get_op
 from synapse_onnx.runtime import Session, load_model
@@ -83,13 +83,16 @@ class Divergence:
     expected: float
     found: float
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """Sample, neuron and time, in words."""
         when = "" if self.t is None else f", t={self.t}"
+        return f"sample {self.sample}, neuron {self.neuron}{when}"
+
+    def __str__(self) -> str:
         near = "" if self.margin is None else f", membrane {self.margin:+.3g} from the threshold"
-        return (
-            f"{self.layer}: sample {self.sample}, neuron {self.neuron}{when}: torch "
-            f"{self.expected:g}, ONNX Runtime {self.found:g}{near}"
-        )
+        values = f"torch {self.expected:g}, ONNX Runtime {self.found:g}"
+        return f"{self.layer}: {self.place}: {values}{near}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,11 @@ class Row:
     spikes: tuple[int, int] | None = None
     first: Divergence | None = None
 
+    @property
+    def demand(self) -> str:
+        """What was demanded, in a word: equality, or the largest difference allowed."""
+        return "equal" if self.exact else f"{self.tolerance:.1e}"
+
 
 @dataclass(frozen=True, repr=False)
 class Report:
@@ -172,9 +180,20 @@ class Report:
     rasters: tuple[page.Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def verdict(self) -> str:
+        """Return "equal" or "NOT equal"."""
+        return "equal" if self.ok else "NOT equal"
+
+    @property
+    def ran(self) -> str:
+        """The input shapes that were run, in words."""
+        return "; ".join(" and ".join(map(str, shapes)) for shapes in self.shapes)
+
     def to_json(self) -> str:
         """Return everything but the rasters as JSON; infinite differences are the text "inf"."""
-        document = {k: v for k, v in asdict(replace(self, rasters=())).items() if k != "rasters"}
+        document = asdict(replace(self, rasters=()))  # not copied, only to be left out
+        del document["rasters"]
         return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
 
     def to_html(self) -> str:
@@ -186,7 +205,7 @@ class Report:
 
     def __repr__(self) -> str:
         parts = [
-            "equal" if self.ok else "NOT equal",
+            self.verdict,
             f"{len(self.layers)} layers",
             f"max_abs_diff={self.max_abs_diff:g}",
             f"spike_flips={self.spike_flips}",
@@ -206,19 +225,17 @@ class Report:
             + "      margin" * shown
         ]
         for row, margin in zip(rows, margins, strict=True):
-            demand = "equal" if row.exact else f"{row.tolerance:.1e}"
             flips = "" if row.spike_flips is None else str(row.spike_flips)
             lines.append(
-                f"{'✓' if row.ok else '✗'} {row.name:<{width}}  {row.kind:<{kind}}  {demand:<9} "
-                f"{row.max_abs_diff:>10.3g}  {flips:>6}  {row.values:>10}"
+                f"{'✓' if row.ok else '✗'} {row.name:<{width}}  {row.kind:<{kind}}  "
+                f"{row.demand:<9} {row.max_abs_diff:>10.3g}  {flips:>6}  {row.values:>10}"
                 + ("" if margin is None else f"  {margin:>+10.3g}")
             )
         lines += [f"✗ {problem}" for problem in self.problems]
         if self.first_divergence is not None:
             lines.append(f"first divergence: {self.first_divergence}")
         lines += [f"note: {note}" for note in self.notes]
-        ran = "; ".join(" and ".join(map(str, shapes)) for shapes in self.shapes)
-        lines.append(f"{'equal' if self.ok else 'NOT equal'} on inputs of shape {ran}")
+        lines.append(f"{self.verdict} on inputs of shape {self.ran}")
         return "\n".join(lines)
 
 
@@ -283,15 +300,10 @@ def verify(
     comparison = _Comparison(
         module, model, arguments, rtol=rtol, atol=atol, providers=providers, native=native
     )
-    if not isinstance(model_or_path, onnx.ModelProto):
-        comparison.ran |= {
-            "model": os.path.basename(model_or_path),
-            "SHA-256": hashlib.sha256(Path(model_or_path).read_bytes()).hexdigest(),
-        }
     variants = _variants(tensors, model, comparison.session)
     for variant in variants:
         comparison.compare(variant)
-    return comparison.report(variants)
+    return comparison.report(variants, _facts(model_or_path, comparison.session))
 
 
 def _variants(
@@ -352,7 +364,6 @@ class _Comparison:
         self.divergence: Divergence | None = None
         self.membrane: Membrane | None = None
         self.rasters: dict[str, page.Raster] = {}
-        self.ran = _ran(model, self.session)
         self._names()
         self._parameters(frozen)
 
@@ -794,13 +805,13 @@ class _Comparison:
             name, kind, exact, first is None, largest, tolerance, flips, reference.size, spikes
         )
         # of the first run that shows it: the inputs as given, unless only others differ
-        if spiking and has_time(reference.ndim) and (name not in self.rasters or first):
-            known = self.rasters.get(name)
-            if known is None or not known.differs:
-                self.rasters[name] = page.Raster.of(name, reference, array, first)
+        known = self.rasters.get(name)
+        wanted = known is None or (first and not known.differs)
+        if spiking and has_time(reference.ndim) and wanted:
+            self.rasters[name] = page.Raster.of(name, reference, array, first)
         return row, first
 
-    def report(self, variants: Sequence[Sequence[Tensor]]) -> Report:
+    def report(self, variants: Sequence[Sequence[Tensor]], facts: dict[str, str]) -> Report:
         """Put the report together."""
         outputs = tuple(self.rows.values())
         layers = tuple(self.layer_rows.values())
@@ -819,7 +830,7 @@ class _Comparison:
             notes=tuple(self.notes),
             membrane=self.membrane,
             rasters=tuple(self.rasters.values()),
-            facts=self.ran,
+            facts=facts,
         )
 
 
@@ -848,14 +859,20 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _ran(model: onnx.ModelProto, session: Session) -> dict[str, str]:
+def _facts(
+    model_or_path: onnx.ModelProto | str | os.PathLike[str], session: Session
+) -> dict[str, str]:
     """What is compared with what, and by which programs."""
     import onnxruntime
 
+    if isinstance(model_or_path, onnx.ModelProto):
+        name, data = "in memory", model_or_path.SerializeToString()
+    else:
+        name, data = os.path.basename(model_or_path), Path(model_or_path).read_bytes()
     kernels = ", ".join(session.kernels)
     return {
-        "model": "in memory",
-        "SHA-256": hashlib.sha256(model.SerializeToString()).hexdigest(),
+        "model": name,
+        "SHA-256": hashlib.sha256(data).hexdigest(),
         "synapse-onnx": __version__,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
@@ -967,8 +984,7 @@ def _layer_nodes(
     nodes: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            props = {prop.key: prop.value for prop in node.metadata_props}
-            path = props.get("synapse_onnx.layer", "")
+            path = layer_of(node) or ""
             holders = [layer for layer in layers if f"{path}.".startswith(f"{layer}.") or not layer]
             nodes.setdefault(max(holders, key=len, default=path), []).append(node)
     return nodes

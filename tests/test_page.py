@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -126,8 +127,6 @@ def test_the_table_has_the_margin_at_the_first_flip(equal, network, inputs) -> N
 
 
 def test_differences_that_json_has_no_number_for_are_texts(equal) -> None:
-    import dataclasses
-
     report = dataclasses.replace(equal, max_abs_diff=float("inf"))
     assert json.loads(report.to_json())["max_abs_diff"] == "inf"
 
@@ -159,8 +158,6 @@ def test_the_page_needs_nothing_from_elsewhere(equal, faulty) -> None:
 
 
 def test_names_cannot_become_markup(equal) -> None:
-    import dataclasses
-
     row = dataclasses.replace(equal.layers[0], name="<b>&x")
     page = dataclasses.replace(equal, layers=(row,), notes=("<i>",)).to_html()
     assert "<b>&x" not in page

@@ -74,10 +74,8 @@ def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bo
         found = _read_file(path)
         if not _are_events(found):
             raise InputError(f"{path} holds no events: columns p and t, and x and y for images")
-        (only,) = found.values() if len(found) == 1 else (None,)
-        columns = found if only is None else {name: only[name] for name in only.dtype.names or ()}
         try:
-            samples.append(bin_events(columns, shape, dt, count=count))
+            samples.append(bin_events(_columns(found), shape, dt, count=count))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     steps = max(sample.shape[-1] for sample in samples)
@@ -87,13 +85,17 @@ def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bo
     return joined
 
 
-def _are_events(found: Mapping[str, Array]) -> bool:
-    """Whether a file holds events: arrays p and t, or one array with fields of these names."""
-    names = set(found)
-    if len(found) == 1:
-        (only,) = found.values()
-        names |= set(only.dtype.names or ())
-    return {"p", "t"} <= names
+def _columns(found: dict[str, Array]) -> dict[str, Array]:
+    """Arrays of a file by name; of one array with fields, its fields."""
+    for array in found.values():
+        if len(found) == 1 and array.dtype.names:
+            return {name: array[name] for name in array.dtype.names}
+    return found
+
+
+def _are_events(found: dict[str, Array]) -> bool:
+    """Whether a file holds events: columns p and t."""
+    return {"p", "t"} <= set(_columns(found))
 
 
 def _read_csv(path: str) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from synapse_onnx.cli._arrays import Array, random_spikes
 from synapse_onnx.cli._output import shape_text
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.layout import axes_of
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from synapse_onnx.metadata import Metadata
 
 __all__ = [
-    "concrete_shape",
     "dtype_of",
+    "generated_inputs",
     "inputs_of",
+    "layout_of",
     "outputs_of",
     "read_metadata",
     "shape_time_last",
@@ -32,6 +34,12 @@ def read_metadata(model: onnx.ModelProto) -> Metadata | None:
         return Metadata.read(model)
     except ModelError:  # somebody else's model
         return None
+
+
+def layout_of(model: onnx.ModelProto) -> str:
+    """Return the layout of inputs and outputs; torch's for somebody else's model."""
+    metadata = read_metadata(model)
+    return metadata.layout if metadata else "NCT"
 
 
 def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[int | str]]]:
@@ -81,7 +89,21 @@ def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:
     return [*shape[1:], shape[0]] if axes_of(layout, len(shape))[1] == 0 else shape
 
 
-def concrete_shape(name: str, shape: Sequence[int | str], samples: int, steps: int) -> list[int]:
+def generated_inputs(
+    model: onnx.ModelProto, *, samples: int, steps: int, rate: float, seed: int
+) -> list[Array]:
+    """Draw spikes for every input, (N, C[, H, W], T), in the types that the model takes."""
+    layout = layout_of(model)
+    ends = inputs_of(model)
+    sizes = [
+        _concrete_shape(name, shape_time_last(shape, layout), samples, steps)
+        for name, (_, shape) in ends.items()
+    ]
+    kinds = [dtype_of(kind) for kind, _ in ends.values()]
+    return random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
+
+
+def _concrete_shape(name: str, shape: Sequence[int | str], samples: int, steps: int) -> list[int]:
     """Choose sizes for the open axes: batch first, time last where there are three or more."""
     sizes: list[int] = []
     for axis, size in enumerate(shape):

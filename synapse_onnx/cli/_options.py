@@ -13,7 +13,9 @@ __all__ = [
     "NATIVE",
     "Number",
     "full_names",
+    "generated_options",
     "inputs_option",
+    "native_choices",
     "native_option",
     "parse_shapes",
     "provider_option",
@@ -131,6 +133,45 @@ def native_option(*more: str, help: str) -> Callable[[Decorated], Decorated]:
         help=f"Native kernels: auto takes them where there are any; yes demands them; no runs the "
         f"functions that the file holds{help}.",
     )
+
+
+def native_choices(native: str) -> tuple[bool | None, ...]:
+    """Arguments of Session for ``--native``: two for both, natively first."""
+    return (True, False) if native == "both" else (NATIVE[native],)
+
+
+def generated_options(*, steps: int, rate: float) -> Callable[[Decorated], Decorated]:
+    """Make the options of spikes that are generated, with these defaults."""
+    options = (
+        click.option(
+            "--steps",
+            type=click.IntRange(min=1),
+            default=steps,
+            show_default=True,
+            help="Time steps to generate.",
+        ),
+        click.option(
+            "--rate",
+            type=Number(0, 1),
+            default=rate,
+            show_default=True,
+            help="Probability of a spike in each generated value.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of the generated spikes.",
+        ),
+    )
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):  # the last one applied is the first of the help
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def full_names(providers: Sequence[str]) -> list[str] | None:

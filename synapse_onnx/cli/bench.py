@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +14,22 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_onnx.cli._arrays import random_spikes, read_arrays
-from synapse_onnx.cli._models import (
-    concrete_shape,
-    dtype_of,
-    inputs_of,
-    read_metadata,
-    shape_time_last,
-)
+from synapse_onnx.cli._arrays import read_arrays
+from synapse_onnx.cli._models import generated_inputs, inputs_of, layout_of
 from synapse_onnx.cli._options import (
-    NATIVE,
     Number,
     full_names,
+    generated_options,
     inputs_option,
+    native_choices,
     native_option,
     provider_option,
 )
 from synapse_onnx.cli._output import make_console, print_facts, print_table
 from synapse_onnx.errors import InputError
-from synapse_onnx.layout import axes_of, has_time, time_first, time_last
+from synapse_onnx.layout import has_time, time_first, time_last
 
 if TYPE_CHECKING:
-    import onnx
-
     from synapse_onnx.runtime import Session
 
 __all__ = ["Timing", "command", "summary"]
@@ -100,34 +94,15 @@ def summary(times: Sequence[float], **setting: Any) -> Timing:
     )
 
 
-def _given(
-    model: onnx.ModelProto, inputs: Sequence[str], batch: int, steps: int, rate: float, seed: int
-) -> list[Array]:
-    """Arrays for a call, in the model's layout: from files, or random spikes."""
-    ends = inputs_of(model)
-    if inputs:
-        return read_arrays(inputs, list(ends))
-    metadata = read_metadata(model)
-    layout = metadata.layout if metadata else "NCT"
-    sizes = [
-        concrete_shape(name, shape_time_last(shape, layout), batch, steps)
-        for name, (_, shape) in ends.items()
-    ]
-    kinds = [dtype_of(kind) for kind, _ in ends.values()]
-    drawn = random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
-    return [time_first(array, layout) for array in drawn]
+def _size(views: Sequence[Array]) -> tuple[int, int]:
+    """Return samples and time steps of inputs with time last; one step where none has time."""
+    batch = views[0].shape[0] if views[0].ndim else 1
+    return int(batch), min((view.shape[-1] for view in views if has_time(view.ndim)), default=1)
 
 
-def _size(arrays: Sequence[Array], layout: str) -> tuple[int, int]:
-    """Return samples and time steps of a call; one step where no input has time."""
-    first = arrays[0]
-    batch = first.shape[axes_of(layout, first.ndim)[0]] if first.ndim else 1
-    timed = [time_last(array, layout).shape[-1] for array in arrays if has_time(array.ndim)]
-    return int(batch), int(min(timed, default=1))
-
-
-def _whole(session: Session, arrays: Sequence[Array]) -> Callable[[], Iterator[float]]:
+def _whole(session: Session, views: Sequence[Array]) -> Callable[[], Iterator[float]]:
     """Time whole sequences."""
+    arrays = [time_first(view, session.layout) for view in views]
 
     def call() -> Iterator[float]:
         begin = perf_counter()
@@ -137,10 +112,9 @@ def _whole(session: Session, arrays: Sequence[Array]) -> Callable[[], Iterator[f
     return call
 
 
-def _steps(session: Session, arrays: Sequence[Array]) -> Callable[[], Iterator[float]]:
+def _steps(session: Session, views: Sequence[Array]) -> Callable[[], Iterator[float]]:
     """Time the steps of a stream, each by itself."""
-    batch, steps = _size(arrays, session.layout)
-    views = [time_last(array, session.layout) for array in arrays]
+    batch, steps = _size(views)
     cut = [
         [np.ascontiguousarray(view[..., t]) if has_time(view.ndim) else view for view in views]
         for t in range(steps)
@@ -176,27 +150,7 @@ Example: portable and native, one thread and two
     multiple=True,
     help="Samples in a call (repeatable; default: 1).",
 )
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Time steps to generate.",
-)
-@click.option(
-    "--rate",
-    type=Number(0, 1),
-    default=0.1,
-    show_default=True,
-    help="Probability of a spike in each generated value.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the generated spikes.",
-)
+@generated_options(steps=100, rate=0.1)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -239,25 +193,31 @@ def command(
     if inputs and batches:
         raise InputError("--batch is for generated spikes, and --input brings its own batch")
     proto = load_model(model)
+    if inputs:
+        arrays = read_arrays(inputs, list(inputs_of(proto)))
+        given = [[time_last(array, layout_of(proto)) for array in arrays]]
+    else:
+        given = [
+            generated_inputs(proto, samples=batch, steps=steps, rate=rate, seed=seed)
+            for batch in batches or (1,)
+        ]
     settings: list[dict[str, Any]] = []
     calls: list[Callable[[], Iterator[float]]] = []
-    for name in full_names(providers) or ["CPUExecutionProvider"]:
-        for choice in ("yes", "no") if native == "both" else (native,):
-            for count in threads or (None,):
-                session = Session(proto, [name], NATIVE[choice], threads=count)
-                for batch in batches or (1,):
-                    arrays = _given(proto, inputs, batch, steps, rate, seed)
-                    size = _size(arrays, session.layout)
-                    settings.append(
-                        {
-                            "provider": name,
-                            "native": session.native,
-                            "threads": count,
-                            "batch": size[0],
-                            "steps": 1 if stream else size[1],
-                        }
-                    )
-                    calls.append((_steps if stream else _whole)(session, arrays))
+    names = full_names(providers) or ["CPUExecutionProvider"]
+    for name, choice, count in product(names, native_choices(native), threads or (None,)):
+        session = Session(proto, [name], choice, threads=count)
+        for views in given:
+            batch, length = _size(views)
+            settings.append(
+                {
+                    "provider": name,
+                    "native": session.native,
+                    "threads": count,
+                    "batch": batch,
+                    "steps": 1 if stream else length,
+                }
+            )
+            calls.append((_steps if stream else _whole)(session, views))
     times = _take_turns(calls, seconds)
     rows = [summary(taken, **setting) for taken, setting in zip(times, settings, strict=True)]
     if as_json:

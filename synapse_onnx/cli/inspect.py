@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,16 +34,10 @@ def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[
     """Return what --json says of a run."""
 
     def spikes(row: Any) -> dict[str, Any]:
-        return {
-            "layer": row.layer,
-            "op": row.op,
-            "values": row.values,
-            "nonzero": row.nonzero,
-            "rate": row.rate,
-        }
+        return {**asdict(row), "rate": row.rate}
 
     def synapse(row: Any) -> dict[str, Any]:
-        return {**spikes(row), "synops": row.synops, "macs": row.macs, "ratio": row.ratio}
+        return {**spikes(row), "ratio": row.ratio}
 
     def total(row: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in row.items() if key not in ("layer", "op")}

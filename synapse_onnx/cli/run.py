@@ -8,7 +8,6 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.text import Text
 
 from synapse_onnx.cli._arrays import check_target, npy_bytes, npz_bytes, read_arrays, read_events
 from synapse_onnx.cli._models import shape_time_last
@@ -20,7 +19,7 @@ from synapse_onnx.cli._options import (
     native_option,
     provider_option,
 )
-from synapse_onnx.cli._output import make_console, print_table, shape_text
+from synapse_onnx.cli._output import make_console, print_facts, print_table, shape_text
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.layout import has_time, time_first, time_last
@@ -207,4 +206,4 @@ def command(
         for name, array in named.items()
     ]
     print_table(head, rows)
-    console.print(Text.assemble(("wrote", "bold"), "  ", output), soft_wrap=True)
+    print_facts(console, {"wrote": output})

@@ -8,27 +8,22 @@ from rich.console import Console
 from rich.text import Text
 
 import synapse_onnx
-from synapse_onnx.cli._arrays import check_target, random_spikes, read_arrays
+from synapse_onnx.cli._arrays import check_target, read_arrays
 from synapse_onnx.cli._group import DIFFERENT
-from synapse_onnx.cli._models import (
-    concrete_shape,
-    dtype_of,
-    inputs_of,
-    read_metadata,
-    shape_time_last,
-)
+from synapse_onnx.cli._models import dtype_of, generated_inputs, inputs_of, layout_of, read_metadata
 from synapse_onnx.cli._options import (
-    NATIVE,
     Number,
     full_names,
+    generated_options,
     inputs_option,
+    native_choices,
     native_option,
     provider_option,
     settings_option,
     source_argument,
     weights_option,
 )
-from synapse_onnx.cli._output import make_console, say
+from synapse_onnx.cli._output import make_console, print_facts, say
 from synapse_onnx.cli._source import check_source, load_network, match_arguments, users_forward
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
@@ -63,27 +58,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     show_default=True,
     help="Samples to generate.",
 )
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Time steps to generate.",
-)
-@click.option(
-    "--rate",
-    type=Number(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Probability of a spike in each generated value.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the generated spikes.",
-)
+@generated_options(steps=50, rate=0.3)
 @click.option(
     "--rtol",
     type=Number(min=0),
@@ -145,25 +120,21 @@ def command(
     metadata = read_metadata(proto)
     if metadata is not None and metadata.input_type == "uint8":
         kinds = [np.dtype(np.float32)] * len(kinds)  # as the module takes them
-    layout = metadata.layout if metadata else "NCT"
     if inputs:
-        arrays = read_arrays(inputs, list(expected))
-        arrays = [
-            np.ascontiguousarray(time_last(array, layout), dtype=kind)
-            for array, kind in zip(arrays, kinds, strict=True)
+        given = [
+            time_last(array, layout_of(proto)) for array in read_arrays(inputs, list(expected))
         ]
     else:
-        sizes = [
-            concrete_shape(name, shape_time_last(shape, layout), samples, steps)
-            for name, (_, shape) in expected.items()
-        ]
-        arrays = random_spikes(sizes, rate=rate, seed=seed, dtypes=kinds)
+        given = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
+    arrays = [
+        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(given, kinds, strict=True)
+    ]
     module = load_network(source, weights, settings)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 
     console, ok = make_console(), True
-    for choice in ("yes", "no") if native == "both" else (native,):
+    for choice in native_choices(native):
         with users_forward(source):
             report = synapse_onnx.verify(
                 module,
@@ -172,10 +143,10 @@ def command(
                 rtol=rtol,
                 atol=atol,
                 providers=full_names(providers),
-                native=NATIVE[choice],
+                native=choice,
             )
         if native == "both":
-            say(console, "with native kernels" if choice == "yes" else "\nwithout native kernels")
+            say(console, "with native kernels" if choice else "\nwithout native kernels")
         if as_json:
             click.echo(report.to_json())
         else:
@@ -184,7 +155,7 @@ def command(
     if report_path is not None:
         write_atomically(report_path, report.to_html().encode())
         if not as_json:
-            console.print(Text.assemble(("wrote", "bold"), "  ", report_path), soft_wrap=True)
+            print_facts(console, {"wrote": report_path})
     if not ok:
         raise click.exceptions.Exit(DIFFERENT)
 

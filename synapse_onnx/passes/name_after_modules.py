@@ -12,10 +12,8 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from synapse_onnx.metadata import LAYER
 from synapse_onnx.ops import DOMAIN, get_op
-
-#: metadata of an opaque node: path of the module that it computes
-LAYER = "synapse_onnx.layer"
 
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 _TRACED = re.compile(r"val_\d+.*|.*:out\d*")
