@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = [
     "print_layers",
     "print_notes",
     "print_table",
+    "progress_of_samples",
     "say",
     "shape_text",
     "size_text",
@@ -66,6 +69,59 @@ def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(row[i] for i in kept))
     make_console(width=10_000).print(table)
+
+
+@contextmanager
+def progress_of_samples(total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how far a long work is, with rate and time left; the bar goes when it ends.
+
+    Nothing is shown within the first second, nor where stderr is no terminal.
+
+    Args:
+        total: number of samples.
+        quiet: whether to show nothing at all.
+
+    Yields:
+        A function to call with the number of samples that were done since the last call.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
+    # isatty as well: FORCE_COLOR makes rich take a file for a terminal
+    if quiet or not (console.file.isatty() and console.is_interactive):
+        yield lambda number: None
+        return
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("samples{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("samples", total=total, rate="")
+    begin, done = perf_counter(), 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        passed = perf_counter() - begin
+        bar.update(task, advance=number, rate=f", {done / passed:.1f}/s" if passed else "")
+        if passed > 1:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def print_notes(console: Console, notes: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -19,10 +20,16 @@ from synapse_onnx.cli._options import (
     native_option,
     provider_option,
 )
-from synapse_onnx.cli._output import make_console, print_facts, print_table, shape_text
+from synapse_onnx.cli._output import (
+    make_console,
+    print_facts,
+    print_table,
+    progress_of_samples,
+    shape_text,
+)
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import has_time, time_first, time_last
+from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 
 __all__ = ["command"]
 
@@ -56,6 +63,64 @@ def _streamed(
     if len(session.outputs) == 1:
         return np.concatenate(parts, axis=axis)
     return tuple(np.concatenate(group, axis=axis) for group in zip(*parts, strict=True))
+
+
+def _checked(session: Any, arrays: Sequence[Array], size: int) -> tuple[int, int]:
+    """Return how many samples the inputs have, and how many of them go into a call."""
+    axes = [axes_of(session.layout, array.ndim)[0] for array in arrays]
+    numbers = [array.shape[i] for array, i in zip(arrays, axes, strict=True) if array.ndim]
+    if len(set(numbers)) != 1:
+        text = " and ".join(map(str, numbers)) or "no"
+        raise InputError(f"--batch needs equally many samples in every input, got {text}")
+    total = int(numbers[0])
+    size = max(min(size, total), 1)
+    for info in session.session.get_inputs():
+        if info.name not in session.inputs or not info.shape:
+            continue
+        fixed = info.shape[axes_of(session.layout, len(info.shape))[0]]
+        if isinstance(fixed, int) and (size != fixed or total % fixed):
+            raise InputError(
+                f"--batch: the model was exported with a fixed batch of {fixed}; give --batch "
+                f"{fixed} and a multiple of {fixed} samples, got {total}"
+            )
+    return total, size
+
+
+def _in_batches(
+    session: Any,
+    arrays: Sequence[Array],
+    size: int,
+    call: Callable[[Sequence[Array]], tuple[Array, ...]],
+    quiet: bool,
+) -> tuple[Array, ...]:
+    """Run so many samples at a time, and put their outputs together."""
+    total, size = _checked(session, arrays, size)
+    parts = []
+    with progress_of_samples(total, quiet=quiet) as advance:
+        for begin in range(0, max(total, 1), size):
+            number = min(size, total - begin)
+            part = call([_samples(array, session.layout, begin, number) for array in arrays])
+            for name, array in zip(session.outputs, part, strict=True):
+                axis = axes_of(session.layout, array.ndim)[0]
+                if not array.ndim or array.shape[axis] != number:
+                    raise InputError(
+                        f"--batch: output {name} of shape {shape_text(array.shape)} does not "
+                        f"hold {number} samples, one for each of a batch; leave out --batch"
+                    )
+            parts.append(part)
+            advance(number)
+    return tuple(
+        np.concatenate(group, axis=axes_of(session.layout, group[0].ndim)[0])
+        for group in zip(*parts, strict=True)
+    )
+
+
+def _samples(array: Array, layout: str, begin: int, number: int) -> Array:
+    """View some samples of an array; a scalar belongs to all."""
+    if not array.ndim:
+        return array
+    axis, _ = axes_of(layout, array.ndim)
+    return array[(slice(None),) * axis + (slice(begin, begin + number),)]
 
 
 def _events(session: Any, paths: Sequence[str], dt: float, count: bool) -> list[Array]:
@@ -105,6 +170,7 @@ def _decoded(array: Array, layout: str, decode: str) -> Array:
 Example:
   synapse-onnx run net.onnx --input spikes.npy -o out.npz
   synapse-onnx run net.onnx --input events.csv --dt 1000 --decode rate -o rates.npz
+  synapse-onnx run net.onnx --input many.npy --batch 32 --quiet -o out.npz
   python -c "import numpy; print(numpy.load('out.npz')['output'].shape)" """,
 )
 @click.argument("model", metavar="MODEL.onnx")
@@ -150,6 +216,14 @@ Example:
     help="Write no sequences but, of every neuron, its spikes a step, the step of its first spike "
     "(-1 without any) or its last value, a readout's membrane.",
 )
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Run N samples at a time, which takes less memory; default: all at once. In a terminal, "
+    "a bar shows rate and time left.",
+)
+@click.option("--quiet", is_flag=True, help="Show nothing but errors.")
 @provider_option
 @native_option(help="")
 def command(
@@ -162,6 +236,8 @@ def command(
     dt: float | None,
     count: bool,
     decode: str | None,
+    batch: int | None,
+    quiet: bool,
     providers: tuple[str, ...],
     native: str,
 ) -> None:
@@ -169,7 +245,15 @@ def command(
     from synapse_onnx.runtime import Session
 
     check_target(output, ".npz", ".npy")
-    session = Session(model, full_names(providers), NATIVE[native])
+    if batch is not None and not (restore is None and save is None):
+        raise InputError(
+            "--batch cuts the samples, and --restore and --save hold states of all of them; "
+            "leave out --batch"
+        )
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore")
+        session = Session(model, full_names(providers), NATIVE[native])
     if output.endswith(".npy") and len(session.outputs) != 1:
         raise InputError(
             f"{output} can hold one array and the model has {len(session.outputs)} outputs "
@@ -180,20 +264,30 @@ def command(
     given = (
         read_arrays(inputs, session.inputs) if dt is None else _events(session, inputs, dt, count)
     )
-    if chunk is None and restore is None and save is None:
-        results = session.run(*given)
-    else:
-        if save is not None:
-            check_target(save, ".npz")
-        results = _streamed(session, given, chunk, restore, save)
-    arrays = results if isinstance(results, tuple) else (results,)
-    for name, array in zip(session.outputs, arrays, strict=True):
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            raise ModelError(f"output {name} of {model} is no array of numbers")
+    if save is not None:
+        check_target(save, ".npz")
+
+    def call(part: Sequence[Array]) -> tuple[Array, ...]:
+        if chunk is None and restore is None and save is None:
+            results = session.run(*part)
+        else:
+            results = _streamed(session, part, chunk, restore, save)
+        found = results if isinstance(results, tuple) else (results,)
+        for name, array in zip(session.outputs, found, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+                raise ModelError(f"output {name} of {model} is no array of numbers")
+        return found
+
+    arrays = call(given) if batch is None else _in_batches(session, given, batch, call, quiet)
     if decode is not None:
         arrays = tuple(_decoded(array, session.layout, decode) for array in arrays)
     named = dict(zip(session.outputs, arrays, strict=True))
     write_atomically(output, npy_bytes(arrays[0]) if output.endswith(".npy") else npz_bytes(named))
+    if not quiet:
+        _print_written(named, output)
+
+
+def _print_written(named: Mapping[str, Array], output: str) -> None:
     console = make_console()
     head = {"output": "left", "shape": "left", "type": "left", "mean": "right"}
     rows = [
