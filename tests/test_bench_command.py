@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import synapse_onnx as so
 from synapse_onnx import native
 from synapse_onnx.cli import main
-from synapse_onnx.cli.bench import summary
+from synapse_onnx.cli.bench import _print_rows, summary
 
 MODELS = Path(__file__).parents[1] / "models"
 DIGITS, DRIFT = str(MODELS / "digits_q8.onnx"), str(MODELS / "drift_stream.onnx")
@@ -69,7 +72,10 @@ def test_the_table_names_what_was_timed() -> None:
     assert outcome.exit_code == 0
     lines = outcome.stdout.splitlines()
     assert lines[0].split() == ["model", DIGITS]
-    assert lines[-1].split()[:5] == ["CPU", "portable", "1", "1", "3"]
+    assert [line.split() for line in lines[3:5]] == [["provider", "CPU"], ["time", "steps", "3"]]
+    assert lines[-1].split()[:3] == ["portable", "1", "1"]
+    head = ["kernels", "threads", "batch", "p50", "ms", "p90", "p99", "min", "samples/s", "steps/s"]
+    assert lines[-3].split() == head
     assert all(len(line.rstrip()) <= 80 for line in lines[1:])
 
 
@@ -78,6 +84,39 @@ def test_native_and_portable_side_by_side(monkeypatch: pytest.MonkeyPatch) -> No
     if native.problem() is not None:
         pytest.skip(str(native.problem()))
     assert [row["native"] for row in _rows(DIGITS, "--native", "both")] == [True, False]
+
+
+def test_the_rows_hold_both_throughputs(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = {"native": False, "threads": None, "batch": 4, "steps": 10}
+    _print_rows(
+        [
+            summary([0.002] * 5, provider="CPUExecutionProvider", **setting),
+            summary([0.8] * 5, provider="CUDAExecutionProvider", **setting),
+        ]
+    )
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert rows == [
+        ["CPU", "portable", "4", "2.000", "2.000", "2.000", "2.000", "2,000", "20,000"],
+        ["CUDA", "portable", "4", "800.0", "800.0", "800.0", "800.0", "5", "50"],
+    ]
+
+
+def test_threads_reach_onnx_runtime() -> None:
+    for threads, expected in ((None, 0), (1, 1), (2, 2)):  # 0 is ONNX Runtime's own choice
+        options = so.Session(DIGITS, threads=threads).session.get_session_options()
+        assert options.intra_op_num_threads == expected
+
+
+def test_bench_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom synapse_onnx.cli import main\n"
+        f"try:\n    main(['bench', {DIGITS!r}, *{QUICK!r}])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def command(
         click.echo(json.dumps({**_facts(model), "rows": [asdict(row) for row in rows]}, indent=2))
         return
     console = make_console()
-    print_facts(console, {name: str(value) for name, value in _facts(model).items()})
+    print_facts(console, {**{k: str(v) for k, v in _facts(model).items()}, **_shared(rows)})
     console.print()
     _print_rows(rows)
 
@@ -254,23 +254,40 @@ def _facts(model: str) -> dict[str, Any]:
     }
 
 
+def _provider(row: Timing) -> str:
+    return row.provider.removesuffix("ExecutionProvider")
+
+
+def _shared(rows: Sequence[Timing]) -> dict[str, str]:
+    """What all rows have in common stands above the table, which fits 80 columns without it."""
+    providers = {_provider(row) for row in rows}
+    provider = {"provider": providers.pop()} if len(providers) == 1 else {}
+    return {**provider, "time steps": str(rows[0].steps)}
+
+
 def _print_rows(rows: Sequence[Timing]) -> None:
-    right = ("threads", "batch", "steps", "p50 ms", "p90", "p99", "best", "steps/s")
+    left = ("provider", "kernels")
+    right = ("threads", "batch", "p50 ms", "p90", "p99", "min", "samples/s", "steps/s")
+    shared = _shared(rows)
     print_table(
-        {"provider": "left", "kernels": "left", **dict.fromkeys(right, "right")},
+        {**dict.fromkeys(left, "left"), **dict.fromkeys(right, "right")},
         [
             [
-                row.provider.removesuffix("ExecutionProvider"),
+                "" if "provider" in shared else _provider(row),
                 "native" if row.native else "portable",
                 "" if row.threads is None else str(row.threads),
                 str(row.batch),
-                str(row.steps),
-                *(
-                    f"{value:.3f}" if value < 10 else f"{value:.1f}"
-                    for value in (row.p50, row.p90, row.p99, row.best)
-                ),
-                f"{row.steps_per_s:,.0f}",
+                *map(_short, (row.p50, row.p90, row.p99, row.best)),
+                *map(_per_second, (row.samples_per_s, row.steps_per_s)),
             ]
             for row in rows
         ],
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _per_second(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
