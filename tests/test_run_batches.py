@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +209,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         clock = iter((100.0, 100.0 + seconds))
         monkeypatch.setattr(_output, "perf_counter", lambda: next(clock))
         monkeypatch.setattr(sys, "stderr", stream)
-        with _output.progress_of_samples(10, quiet=quiet) as advance:
+        with _output.progress(10, "samples", quiet=quiet) as advance:
             advance(4)
         return stream.getvalue()
 
@@ -219,6 +221,37 @@ def test_the_bar_of_what_takes_longer(shown: Callable[..., str]) -> None:
     assert "4/10" in text.replace(" ", "")
     assert "samples, 2.0/s" in text
     assert "left" in text
+
+
+def test_chunks_and_calls_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run --chunk` and `bench` tell the bar."""
+    told: list[tuple[str, int, list[int], bool]] = []
+
+    @contextmanager
+    def spy(total: int, unit: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+        done: list[int] = []
+        told.append((unit, total, done, quiet))
+        yield done.append
+
+    for name in ("run", "bench"):
+        monkeypatch.setattr(importlib.import_module(f"synapse_onnx.cli.{name}"), "progress", spy)
+    session = so.Session(DRIFT)
+    (info,) = (v for v in session.session.get_inputs() if v.name in session.inputs)
+    np.save(tmp_path / "x.npy", np.zeros((5, *info.shape[1:-1], 12), np.float32))
+    x, out = str(tmp_path / "x.npy"), str(tmp_path / "out.npy")
+    assert _run(DRIFT, "-i", x, "--chunk", "5", "-o", out).exit_code == 0
+    assert _run(DRIFT, "-i", x, "--chunk", "5", "--batch", "3", "-o", out).exit_code == 0
+    args = ["bench", str(DRIFT), "-i", x, "--native", "both", "--seconds", "0", "--quiet"]
+    assert CliRunner().invoke(main, args).exit_code == (0 if session.native else 2)
+    steps = ("time steps", 12, [5, 5, 2])
+    assert told[:4] == [
+        (*steps, False),
+        ("samples", 5, [3, 2], False),
+        (*steps, True),
+        (*steps, True),
+    ]
+    if session.native:
+        assert told[4:] == [("calls", 10, [1] * 10, True)]
 
 
 def test_no_bar_within_a_second_nor_without_a_terminal(

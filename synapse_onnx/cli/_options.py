@@ -19,6 +19,7 @@ __all__ = [
     "native_option",
     "parse_shapes",
     "provider_option",
+    "quiet_option",
     "settings_option",
     "source_argument",
     "weights_option",
@@ -104,6 +105,7 @@ provider_option = click.option(
     help="Execution provider of ONNX Runtime, best first: cpu, cuda, or its full name "
     "(repeatable; default: cpu).",
 )
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no notices.")
 
 
 def inputs_option(help: str, *, required: bool) -> Callable[[Decorated], Decorated]:

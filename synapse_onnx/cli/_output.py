@@ -21,7 +21,7 @@ __all__ = [
     "print_layers",
     "print_notes",
     "print_table",
-    "progress_of_samples",
+    "progress",
     "say",
     "shape_text",
     "size_text",
@@ -72,17 +72,18 @@ def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress_of_samples(total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show on stderr how far a long work is, with rate and time left; the bar goes when it ends.
 
     Nothing is shown within the first second, nor where stderr is no terminal.
 
     Args:
-        total: number of samples.
+        total: how many there are to do, a guess where it is not known.
+        unit: what is counted, in the plural.
         quiet: whether to show nothing at all.
 
     Yields:
-        A function to call with the number of samples that were done since the last call.
+        A function to call with the number that was done since the last call.
     """
     from rich.progress import (
         BarColumn,
@@ -100,22 +101,26 @@ def progress_of_samples(total: int, *, quiet: bool = False) -> Iterator[Callable
     bar = Progress(
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("samples{task.fields[rate]}"),
+        TextColumn(unit + "{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
+        auto_refresh=False,  # no thread that would take time from what is timed
         transient=True,
     )
-    task = bar.add_task("samples", total=total, rate="")
-    begin, done = perf_counter(), 0
+    task = bar.add_task(unit, total=total, rate="")
+    begin, done, due = perf_counter(), 0, 1.0
 
     def advance(number: int) -> None:
-        nonlocal done
+        nonlocal done, due
         done += number
         passed = perf_counter() - begin
-        bar.update(task, advance=number, rate=f", {done / passed:.1f}/s" if passed else "")
-        if passed > 1:
-            bar.start()
+        if passed < due:
+            return
+        due = passed + 0.1
+        bar.start()
+        rate = f", {done / passed:.1f}/s"
+        bar.update(task, total=max(total, done), completed=done, rate=rate, refresh=True)
 
     try:
         yield advance

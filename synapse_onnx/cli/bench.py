@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,8 +25,9 @@ from synapse_onnx.cli._options import (
     native_choices,
     native_option,
     provider_option,
+    quiet_option,
 )
-from synapse_onnx.cli._output import make_console, print_facts, print_table
+from synapse_onnx.cli._output import make_console, print_facts, print_table, progress
 from synapse_onnx.errors import InputError
 from synapse_onnx.layout import has_time, time_first, time_last
 
@@ -168,6 +170,7 @@ Example: portable and native, one thread and two
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @provider_option
 @native_option("both", help="; both times each")
+@quiet_option
 def command(
     model: str,
     inputs: tuple[str, ...],
@@ -181,6 +184,7 @@ def command(
     as_json: bool,
     providers: tuple[str, ...],
     native: str,
+    quiet: bool,
 ) -> None:
     """Time a model: latency percentiles and throughput.
 
@@ -218,7 +222,7 @@ def command(
                 }
             )
             calls.append((_steps if stream else _whole)(session, views))
-    times = _take_turns(calls, seconds)
+    times = _take_turns(calls, seconds, quiet=quiet)
     rows = [summary(taken, **setting) for taken, setting in zip(times, settings, strict=True)]
     if as_json:
         click.echo(json.dumps({**_facts(model), "rows": [asdict(row) for row in rows]}, indent=2))
@@ -230,17 +234,22 @@ def command(
 
 
 def _take_turns(
-    calls: Sequence[Callable[[], Iterator[float]]], seconds: float
+    calls: Sequence[Callable[[], Iterator[float]]], seconds: float, *, quiet: bool = True
 ) -> list[list[float]]:
     """Call each in turn, until the time for all is spent; return the seconds of every call."""
     for _ in range(_WARM):
+        begin = perf_counter()
         for call in calls:
             list(call())
     times: list[list[float]] = [[] for _ in calls]
-    end = perf_counter() + seconds * len(calls)
-    while perf_counter() < end or len(times[0]) < _FEWEST:
-        for call, taken in zip(calls, times, strict=True):
-            taken.extend(call())
+    now, whole = perf_counter(), seconds * len(calls)
+    rounds = max(math.ceil(whole / (now - begin)), _FEWEST)  # a guess, for the bar alone
+    end = now + whole
+    with progress(rounds * len(calls), "calls", quiet=quiet) as advance:
+        while perf_counter() < end or len(times[0]) < _FEWEST:
+            for call, taken in zip(calls, times, strict=True):
+                taken.extend(call())
+                advance(1)
     return times
 
 

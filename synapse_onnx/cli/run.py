@@ -19,12 +19,13 @@ from synapse_onnx.cli._options import (
     inputs_option,
     native_option,
     provider_option,
+    quiet_option,
 )
 from synapse_onnx.cli._output import (
     make_console,
     print_facts,
     print_table,
-    progress_of_samples,
+    progress,
     shape_text,
 )
 from synapse_onnx.errors import InputError, ModelError
@@ -37,7 +38,12 @@ Array = NDArray[Any]
 
 
 def _streamed(
-    session: Any, arrays: Sequence[Array], chunk: int | None, restore: str | None, save: str | None
+    session: Any,
+    arrays: Sequence[Array],
+    chunk: int | None,
+    restore: str | None,
+    save: str | None,
+    quiet: bool,
 ) -> Any:
     """Run a streaming model chunk by chunk, from saved states and to saved states."""
     if not session.streaming:
@@ -51,10 +57,13 @@ def _streamed(
         stream.restore(restore)
     steps = max((view.shape[-1] for view in views if has_time(view.ndim)), default=1)
     parts = []
-    for begin in range(0, steps, chunk or steps):
-        end = begin + (chunk or steps)
-        cut = (view[..., begin:end] if has_time(view.ndim) else view for view in views)
-        parts.append(stream.run(*(time_first(view, session.layout) for view in cut)))
+    size = chunk or steps
+    with progress(steps, "time steps", quiet=quiet) as advance:
+        for begin in range(0, steps, size):
+            end = min(begin + size, steps)
+            cut = (view[..., begin:end] if has_time(view.ndim) else view for view in views)
+            parts.append(stream.run(*(time_first(view, session.layout) for view in cut)))
+            advance(end - begin)
     if save is None:
         parts.append(stream.flush())
     else:
@@ -96,7 +105,7 @@ def _in_batches(
     """Run so many samples at a time, and put their outputs together."""
     total, size = _checked(session, arrays, size)
     parts = []
-    with progress_of_samples(total, quiet=quiet) as advance:
+    with progress(total, "samples", quiet=quiet) as advance:
         for begin in range(0, max(total, 1), size):
             number = min(size, total - begin)
             part = call([_samples(array, session.layout, begin, number) for array in arrays])
@@ -221,11 +230,11 @@ Example:
     type=click.IntRange(min=1),
     metavar="N",
     help="Run N samples at a time, which takes less memory; default: all at once. In a terminal, "
-    "a bar shows rate and time left.",
+    "a bar shows rate and time left, of chunks too.",
 )
-@click.option("--quiet", is_flag=True, help="Show nothing but errors.")
 @provider_option
 @native_option(help="")
+@quiet_option
 def command(
     model: str,
     inputs: tuple[str, ...],
@@ -237,9 +246,9 @@ def command(
     count: bool,
     decode: str | None,
     batch: int | None,
-    quiet: bool,
     providers: tuple[str, ...],
     native: str,
+    quiet: bool,
 ) -> None:
     """Run a model on arrays; needs ONNX Runtime, not torch."""
     from synapse_onnx.runtime import Session
@@ -271,7 +280,8 @@ def command(
         if chunk is None and restore is None and save is None:
             results = session.run(*part)
         else:
-            results = _streamed(session, part, chunk, restore, save)
+            hidden = quiet or batch is not None  # one bar counts the samples already
+            results = _streamed(session, part, chunk, restore, save, hidden)
         found = results if isinstance(results, tuple) else (results,)
         for name, array in zip(session.outputs, found, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
