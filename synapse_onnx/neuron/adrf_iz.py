@@ -54,8 +54,8 @@ class Neuron(AdaptiveResonator):
         decay: fraction of the state's length lost every step, 0 to 1, likewise.
         threshold_decay, refractory_decay: fraction of the added threshold and of the refractory
             response lost every step, likewise.
-        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad,
-            regime: see :class:`synapse_onnx.neuron.rf_iz.Neuron`.
+        tau_grad, scale_grad, scale, norm, dropout: see :class:`synapse_onnx.neuron.rf_iz.Neuron`.
+        shared_param, persistent_state, requires_grad, regime: likewise.
         graded_spike: a spike carries the imaginary part instead of 1.
         log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
             random.

@@ -1,0 +1,216 @@
+"""Pages that are made from the code: every op, every command, every public name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+import synapse_onnx as so
+from synapse_onnx import native, neuron
+from synapse_onnx.cli import main
+from synapse_onnx.ops import OpDef, all_ops
+
+__all__ = ["pages", "write_pages"]
+
+OPSET = inspect.signature(so.export).parameters["opset"].default
+
+#: OpDef.exact -> the contract in a few words, and in a sentence
+_CONTRACTS: Mapping[bool | None, tuple[str, str]] = {
+    True: ("equal", "Equal inputs give equal outputs everywhere, to the last bit."),
+    None: (
+        "equal within its bound",
+        "Equal outputs, to the last bit, while the sums stay within what float32 holds: the export "
+        "writes the bound into the file, and `verify` holds the inputs of its run against it.",
+    ),
+    False: (
+        "close",
+        "Floats: sums in another order round otherwise. `verify` demands its tolerance, and of a "
+        "neuron spikes that differ only where the voltage is that close to the threshold.",
+    ),
+}
+
+
+def write_pages(folder: Path) -> None:
+    """Write all pages into a folder of their own, which keeps nothing else."""
+    folder.mkdir(exist_ok=True)
+    wanted = dict(pages())
+    for old in folder.glob("*.md"):
+        if old.name not in wanted:
+            old.unlink()
+    for name, text in wanted.items():
+        path = folder / name
+        # an unchanged page keeps its time, and is not built again
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield (file name, text in Markdown) of every page."""
+    families = _families(all_ops().values())
+    yield "ops.md", _table_of_ops(families)
+    for ops in families.values():
+        yield f"{_page(ops)}.md", _page_of_family(ops)
+    yield "cli.md", _commands()
+    yield "api.md", _public_names()
+
+
+# -- ops -----------------------------------------------------------------------------------------
+
+
+def _families(ops: Iterable[OpDef]) -> dict[str, list[OpDef]]:
+    """Ops that state one equation, by its name: the words before the first colon or full stop."""
+    found: defaultdict[str, list[OpDef]] = defaultdict(list)
+    for op in ops:
+        found[re.split(r"[:.,]", op.doc, maxsplit=1)[0]].append(op)
+    return dict(sorted(found.items()))
+
+
+def _page(ops: list[OpDef]) -> str:
+    """Name of a family's page: that of its simplest op."""
+    name = min((op.name for op in ops), key=len)
+    return "op_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _table_of_ops(families: Mapping[str, list[OpDef]]) -> str:
+    lines = [
+        "# Ops",
+        "",
+        f"{sum(map(len, families.values()))} ops of the domain `ai.synapse`. An exported file",
+        "holds the body of every op it uses, as a function of standard operators. *Contract* says",
+        "how torch and ONNX Runtime agree. The pages have equation, torch op and ONNX body, at",
+        f"opset {OPSET}.",
+        "",
+        "| op | torch op | contract | native kernel |",
+        "|---|---|---|---|",
+    ]
+    for title, ops in families.items():
+        lines.append(f"| **[{title}]({_page(ops)}.md)** | | | |")
+        for op in ops:
+            cells = (f"`{op.name}`", f"`{_torch_name(op)}`", _CONTRACTS[op.exact][0], _kernel(op))
+            lines.append(f"| {' | '.join(cells)} |")
+    tree = ["```{toctree}", ":hidden:", "", *map(_page, families.values()), "```"]
+    return "\n".join([*lines, "", *tree, ""])
+
+
+def _kernel(op: OpDef) -> str:
+    """Whether an op has a native kernel in the install that builds these pages."""
+    if native.library() is None:
+        return "(not built here)"
+    return "yes" if op.name in native.kernels() else "no"
+
+
+def _torch_name(op: OpDef) -> str:
+    return str(op.torch_op).removesuffix(".default").replace(".", "::")
+
+
+def _page_of_family(ops: list[OpDef]) -> str:
+    title = re.split(r"[:.,]", ops[0].doc, maxsplit=1)[0]
+    parts = [f"# {title}", ""]
+    for op in ops:
+        parts += _section(op)
+    return "\n".join(parts)
+
+
+def _section(op: OpDef) -> list[str]:
+    attributes = ", ".join(
+        f"`{name}` ({'ints' if isinstance(kind, tuple) else kind.__name__})"
+        for name, kind in op.attributes.items()
+    )
+    signature = f"{op.name}({', '.join(op.inputs)}) -> {', '.join(op.outputs)}"
+    body = str(op.body(OPSET))
+    return [
+        f"## {op.name}",
+        "",
+        "```text",
+        *_equation(op.doc),
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| node | `{signature}` |",
+        f"| attributes | {attributes or 'none'} |",
+        f"| torch op | `{_torch_name(op)}{_schema(op)}` |",
+        f"| contract | **{_CONTRACTS[op.exact][0]}**. {_CONTRACTS[op.exact][1]} |",
+        f"| native kernel | {_kernel(op)} |",
+        "",
+        "<details><summary>ONNX body</summary>",
+        "",
+        "```text",
+        *_dedented(body),
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _equation(doc: str) -> list[str]:
+    """A statement a line."""
+    return re.sub(r"(?<=;) |(?<=\.) (?=[A-Z])|(?<=[a-z]:) (?=\S+\[)", "\n", doc).split("\n")
+
+
+def _schema(op: OpDef) -> str:
+    schema = str(op.torch_op._schema)
+    return schema[schema.index("(") :].replace("|", "\\|")
+
+
+def _dedented(text: str) -> Iterator[str]:
+    """Statements with two spaces a brace, however the file indents them."""
+    depth = 0
+    for line in filter(None, map(str.strip, text.splitlines())):
+        depth -= line.startswith("}")
+        yield "  " * depth + line
+        depth += line.startswith("}") + line.count("{") - line.count("}")
+
+
+# -- command line and public names ---------------------------------------------------------------
+
+
+def _commands() -> str:
+    context = click.Context(main, info_name="synapse-onnx", max_content_width=80)
+    parts = ["# Command line", "", "```text", main.get_help(context), "```", ""]
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context, max_content_width=80)
+        parts += [f"## {name}", "", "```text", command.get_help(inner), "```", ""]
+    return "\n".join(parts)
+
+
+def _public_names() -> str:
+    things = {name: getattr(so, name) for name in so.__all__ if name != "__version__"}
+    modules = [thing.__name__ for thing in things.values() if inspect.ismodule(thing)]
+    parts = [
+        "# Python",
+        "",
+        "`import synapse_onnx as so`; every name is loaded when first used.",
+        "",
+    ]
+    for name, thing in things.items():
+        if not inspect.ismodule(thing):
+            kind = "autoclass" if inspect.isclass(thing) else "autofunction"
+            if inspect.isclass(thing) and issubclass(thing, Exception):
+                kind = "autoexception"
+            parts += _described(f"so.{name}", kind, f"synapse_onnx.{name}")
+    inner = {
+        "synapse_onnx.synapse": ["layer", "complex"],
+        "synapse_onnx.neuron": [*neuron.kinds(), "norm", "dropout"],
+        "synapse_onnx.block": ["base"],
+    }
+    for module in modules:
+        title = module.replace("synapse_onnx", "so")
+        if module not in inner:
+            parts += _described(title, "automodule", module)
+        for name in inner.get(module, []):
+            parts += _described(f"{title}.{name}", "automodule", f"{module}.{name}")
+    return "\n".join(parts)
+
+
+def _described(title: str, kind: str, name: str) -> Sequence[str]:
+    options = [] if kind == "autofunction" else ["   :members:"]
+    return [f"## {title}", "", "```{eval-rst}", f".. {kind}:: {name}", *options, "```", ""]

@@ -1,0 +1,107 @@
+"""Runs the blocks of a documentation page in their order, as a reader would paste them.
+
+``python`` blocks share one namespace; ``bash`` blocks run in a shell that ends at the first
+failure; a block with a caption is written to the file of that name. An ``output`` block behind a
+block is what it prints, where … stands for anything, on a line of its own for any lines. What
+installs is left out: ``.ci/run`` does that. Run as ``python pages.py PAGE.md`` in an empty folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import linecache
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_FENCE = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: language, text, first line, options of a directive."""
+
+    language: str
+    text: str
+    line: int
+    options: dict[str, str]
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the fenced blocks of a page in Markdown."""
+    for found in _FENCE.finditer(page):
+        info, text = found[1].strip(), found[2]
+        options = {}
+        if info.startswith("{"):
+            directive, _, language = info.partition(" ")
+            if directive != "{code-block}":
+                continue
+            while option := re.match(r":(\w+): (.*)\n", text):
+                options[option[1]] = option[2]
+                text = text[option.end() :]
+            info, text = language, text.lstrip("\n")
+        yield Block(info, text, page.count("\n", 0, found.start(2)) + 1, options)
+
+
+def needs(page: str) -> list[str]:
+    """What the head of a page says that it requires."""
+    head = re.match(r"---\nrequires: \[(.*)\]\n---\n", page)
+    return [name.strip() for name in head[1].split(",")] if head else []
+
+
+def fits(expected: str, found: str) -> bool:
+    """Whether lines are those expected; blanks at the end of a line do not count."""
+    parts = []
+    for line in expected.splitlines():
+        if line == "…":
+            parts.append(r"(?:.*\n)*?")
+        else:
+            parts.append(".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ \t]*\n")
+    return re.fullmatch("".join(parts), found) is not None
+
+
+def run(path: Path) -> None:
+    """Run a page; a block that fails, or prints something else, ends it with a sentence."""
+    page = path.read_text()
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    sys.path.insert(0, "")
+    printed, place = "", ""
+    for block in blocks(page):
+        if block.language == "output":
+            if not fits(block.text, printed):
+                sys.exit(f"{place} should print\n{block.text}and prints\n{printed}")
+            continue
+        place = f"{path}:{block.line}"
+        if "caption" in block.options:
+            Path(block.options["caption"]).write_text(block.text)
+        elif block.language == "python":
+            linecache.cache[place] = (len(block.text), None, block.text.splitlines(True), place)
+            with contextlib.redirect_stdout(io.StringIO()) as stdout:
+                exec(compile(block.text, place, "exec"), namespace)
+            printed = stdout.getvalue()
+        elif block.language == "bash" and "pip install" not in block.text:
+            printed = _shell(block.text, place)
+
+
+def _shell(text: str, place: str) -> str:
+    bin = os.path.dirname(sys.executable)
+    # not `bash`: Windows has another one of that name
+    done = subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", text],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"},
+    )
+    if done.returncode:
+        sys.exit(f"{place} ends with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
