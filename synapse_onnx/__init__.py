@@ -24,7 +24,7 @@ from synapse_onnx.errors import (
 )
 
 if TYPE_CHECKING:
-    from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, readers, synapse
+    from synapse_onnx import axon, block, dendrite, events, neuron, ops, quantize, readers, synapse
     from synapse_onnx.converter import convert
     from synapse_onnx.exporter import export
     from synapse_onnx.freezer import freeze
@@ -49,6 +49,7 @@ __all__ = [
     "block",
     "convert",
     "dendrite",
+    "events",
     "export",
     "freeze",
     "neuron",
@@ -79,6 +80,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "block": ("synapse_onnx.block", None),
     "convert": ("synapse_onnx.converter", "convert"),
     "dendrite": ("synapse_onnx.dendrite", None),
+    "events": ("synapse_onnx.events", None),
     "export": ("synapse_onnx.exporter", "export"),
     "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),

@@ -35,7 +35,7 @@ class Sample:
 
     id: str
     args: tuple[Any, ...]
-    #: largest difference allowed between torch and ONNX, relative to the largest of torch; 0 means equal
+    #: largest difference of torch and ONNX, relative to torch's largest value; 0 means equal
     rtol: float = 0.0
 
 
