@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from synapse_onnx._extra import needed
 from synapse_onnx.errors import InputError
-from synapse_onnx.readers._extra import needed
 
 __all__ = ["MAX_BYTES", "open_hdf5"]
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synapse_onnx import neuron, synapse
+from synapse_onnx._extra import needed
 from synapse_onnx.axon import Delay, StepDelay
 from synapse_onnx.block.base import Bias, Block, Flatten
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.readers._conventions import Convention
-from synapse_onnx.readers._extra import needed
 from synapse_onnx.readers._network import Add, Network
 
 __all__ = ["to_nir"]

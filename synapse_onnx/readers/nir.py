@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synapse_onnx import neuron, synapse
+from synapse_onnx._extra import needed
 from synapse_onnx.axon import Delay
 from synapse_onnx.block.base import Bias
 from synapse_onnx.errors import InputError, ShapeError, SynapseError
 from synapse_onnx.readers._conventions import CONVENTIONS, Convention
-from synapse_onnx.readers._extra import needed
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Add, Network
 from synapse_onnx.readers._nir_writer import to_nir
