@@ -24,7 +24,18 @@ from synapse_onnx.errors import (
 )
 
 if TYPE_CHECKING:
-    from synapse_onnx import axon, block, dendrite, events, neuron, ops, quantize, readers, synapse
+    from synapse_onnx import (
+        axon,
+        block,
+        dendrite,
+        events,
+        neuron,
+        ops,
+        plot,
+        quantize,
+        readers,
+        synapse,
+    )
     from synapse_onnx.converter import convert
     from synapse_onnx.exporter import export
     from synapse_onnx.freezer import freeze
@@ -54,6 +65,7 @@ __all__ = [
     "freeze",
     "neuron",
     "ops",
+    "plot",
     "quantize",
     "readers",
     "synapse",
@@ -85,6 +97,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),
     "ops": ("synapse_onnx.ops", None),
+    "plot": ("synapse_onnx.plot", None),
     "quantize": ("synapse_onnx.quantize", None),
     "readers": ("synapse_onnx.readers", None),
     "synapse": ("synapse_onnx.synapse", None),

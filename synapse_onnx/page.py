@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from synapse_onnx.verifier import Membrane, Report, Row
 
-__all__ = ["Raster", "render"]
+__all__ = ["Raster", "render", "shown_rasters"]
 
 #: most neurons and time steps that a raster shows
 NEURONS, STEPS = 96, 400
@@ -87,6 +87,16 @@ class Raster:
             np.array_equal(mine, theirs)
             for mine, theirs in ((self.torch, other.torch), (self.runtime, other.runtime))
         )
+
+
+def shown_rasters(report: Report) -> list[Raster]:
+    """Return the rasters of the layers; and of outputs that are not what a layer has shown."""
+    layers = {row.name for row in report.layers}
+    shown = [raster for raster in report.rasters if raster.name in layers]
+    for raster in report.rasters:
+        if raster.name not in layers and not any(raster.shows_as(other) for other in shown):
+            shown.append(raster)
+    return shown
 
 
 def render(report: Report, *, whole: bool = True) -> str:
@@ -191,12 +201,7 @@ def _rate(row: Row) -> str:
 
 
 def _rasters(report: Report) -> list[str]:
-    """Draw the layers; and the outputs, where they are not what a layer has shown."""
-    layers = {row.name for row in report.layers}
-    shown = [raster for raster in report.rasters if raster.name in layers]
-    for raster in report.rasters:
-        if raster.name not in layers and not any(raster.shows_as(other) for other in shown):
-            shown.append(raster)
+    shown = shown_rasters(report)
     if not shown:
         return []
     keys = "".join(f'<span class="key {kind}">{text}</span>' for kind, text in _MARKS.items())
