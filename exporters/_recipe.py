@@ -1,4 +1,4 @@
-"""What recipes share: checkpoints, measured times, tables and model cards."""
+"""What recipes share: checkpoints, measured times, tables, pictures and model cards."""
 
 from __future__ import annotations
 
@@ -135,10 +135,22 @@ def finish(title: str, score: str, results: Sequence[Result], output: Path) -> N
         rows = list(zip(head[1:], *(cells for _, *cells in rows), strict=True))
         head = ("", *narrow)
     table(title, head, rows)
+    draw(results)
     if not all(result.report.ok for result in results):
         console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
         sys.exit(1)
     console.print(f"equal; models and card are in {output}")
+
+
+def draw(results: Sequence[Result]) -> None:
+    """Write the spikes of every layer beside each model, as a PNG, where matplotlib is there."""
+    try:
+        for result in results:
+            buffer = io.BytesIO()
+            so.plot.divergence(result.report).savefig(buffer)
+            write_atomically(result.path.with_suffix(".png"), buffer.getvalue())
+    except so.InputError as error:
+        console.print(f"no picture: {error}", markup=False, soft_wrap=True)
 
 
 def card_rows(results: Sequence[Result]) -> str:

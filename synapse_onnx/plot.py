@@ -273,8 +273,9 @@ def divergence(report: Report, *, dt: float | None = None) -> Figure:
     for kept, ax in zip(rasters, panels, strict=True):
         sides, names = (kept.torch, kept.runtime), ("torch", "ONNX Runtime")
         raster(*sides, start=kept.start, dt=dt, names=names, ax=ax)
-        every = len(kept.neurons) == kept.size[0]
-        _label_rows(ax, np.asarray(kept.neurons), every=every)
+        if len(kept.neurons) < kept.size[0]:
+            _label_rows(ax, np.asarray(kept.neurons), every=False)
+            ax.set_ylabel(f"{len(kept.neurons)} of {kept.size[0]:,} neurons")
         ax.set_title(kept.name, loc="left", fontsize="medium")
     for ax in axes[:-1]:
         ax.set_xlabel("")
@@ -566,7 +567,9 @@ def _key(label: str, color: Any, marker: str) -> Any:
     """Return an entry of a legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=color, marker=marker, linestyle="none", label=label)
+    return Line2D(
+        [], [], color=color, marker=marker, linestyle="none", label=label, markeredgewidth=1.5
+    )
 
 
 def _legend(ax: Axes, handles: Sequence[Any] | None = None) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from networks import Mixed, spikes
 
+import synapse_onnx as so
 from exporters.__main__ import Recipes, main
-from exporters._recipe import ROOT
+from exporters._recipe import ROOT, Result, draw
 
 RECIPES = Recipes().list_commands(None)  # type: ignore[arg-type]
 
@@ -29,14 +32,39 @@ def test_every_recipe_exports_and_verifies_from_its_checkpoint(recipe: str, tmp_
     result = CliRunner().invoke(main, [recipe, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "equal; models and card are in" in result.output
-    written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == sorted(path.name for path in ROOT.glob(f"{recipe}*") if path.suffix != ".pt")
+    written = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".png")
+    kept_back = (".pt", ".png")
+    assert written == sorted(p.name for p in ROOT.glob(f"{recipe}*") if p.suffix not in kept_back)
+    models = {path.stem for path in tmp_path.glob("*.onnx")}
+    assert {path.stem for path in tmp_path.glob("*.png")} == models
+    for picture in tmp_path.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
     for name in written:
         if name.endswith(".onnx"):
             made, kept = onnx.load(tmp_path / name), onnx.load(ROOT / name)
             # metadata hold versions, which may be others on this machine
             assert made.graph == kept.graph, f"{name} is not what the checkpoint gives"
             assert list(made.functions) == list(kept.functions)
+
+
+def test_a_recipe_draws_where_matplotlib_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = Mixed().eval()
+    inputs = spikes(2, 6, 12)
+    report = so.verify(network, so.export(network, inputs), inputs)
+    result = Result("q8", tmp_path / "mixed.onnx", report, 1.0, 1.0, 0, 0, 0.0, 0.0)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        draw([result])
+    said = capsys.readouterr().out
+    assert "no picture: plot.divergence needs the package matplotlib: pip install" in said
+    assert "synapse-onnx[report]" in said
+    assert not list(tmp_path.iterdir())
+    draw([result])
+    assert not capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["mixed.png"]
 
 
 def test_digits_keep_what_they_promise() -> None:
