@@ -37,8 +37,8 @@ NEURONS = 10
 #: Okabe and Ito's colours, which colour-blind people tell apart, for light and dark backgrounds
 _LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DARK = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
-#: between black and white
-_GREY = "#808080"
+#: of what is equal, on the same backgrounds
+_GREYS: dict[tuple[str, ...], str] = {_LIGHT: "#666666", _DARK: "#9A9A9A"}
 _DASHES = ("-", "--", "-.")
 
 Array = NDArray[Any]
@@ -268,7 +268,7 @@ def divergence(report: Report, *, dt: float | None = None) -> Figure:
     if near is not None and first is not None and first.t is not None:
         curves = {"torch": [near.on_torch], "on ONNX Runtime's currents": [near.on_runtime]}
         ax = membrane(curves, threshold=0.0, start=near.start, dt=dt, ax=next(panels))
-        ax.axvline(first.t * scale, color=_GREY, linewidth=1, zorder=0)
+        ax.axvline(first.t * scale, color=_GREYS[_palette(ax)], linewidth=1, zorder=0)
         ax.set_ylabel("above threshold")
     for kept, ax in zip(rasters, panels, strict=True):
         sides, names = (kept.torch, kept.runtime), ("torch", "ONNX Runtime")
@@ -407,7 +407,7 @@ class _Marks:
         word = "where they differ" if both else "alone"
         colors = _palette(self.ax)
         kinds = [
-            ("equal" if self.graded else "both", ~differs, expected, _GREY, self.plain),
+            ("equal" if self.graded else "both", ~differs, expected, _GREYS[colors], self.plain),
             (f"{names[0]} {word}", differs, expected, colors[1], "v"),
             (f"{names[1]} {word}", differs, actual, colors[0], "^"),
         ]
@@ -490,7 +490,7 @@ def _draw_spikes(
 ) -> None:
     """Draw the spikes above the voltages, each neuron and trace on a line of its own."""
     low, high = limits
-    height = 0.06 * (high - low)
+    height = 0.08 * (high - low)
     place = high
     for row in rows:
         for name, spikes in marks.items():

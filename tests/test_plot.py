@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ import synapse_onnx as so
 from synapse_onnx.plot import MARKS, NEURONS, PIXELS
 
 plot = so.plot
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -510,3 +514,32 @@ def test_a_report_without_membrane_keeps_its_spikes(faulty: so.Report) -> None:
     figure = plot.divergence(equal)
     assert figure.get_suptitle() == ""
     assert len(figure.axes) == 3
+
+
+# -- the documentation's picture -----------------------------------------------------------------
+
+
+def test_the_picture_of_the_documentation_shows_the_committed_network() -> None:
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    sound, ear, mix, membrane = pictures.raster().axes
+    heard = np.asarray(sound.lines[0].get_ydata(), np.float32)
+    session = so.Session(ROOT / "models" / "tones_q8.onnx")
+    assert session.run(heard.reshape(1, 1, -1)).any()
+    network = pictures.Tones().eval()
+    pictures.load_checkpoint(network, ROOT / "models" / "tones.pt")
+    with torch.no_grad():
+        first = network.ear(torch.from_numpy(heard).reshape(1, 1, -1))
+        second = network.mix(first)[0].numpy()
+    for ax, fired in ((ear, first[0].numpy()), (mix, second)):
+        (both,) = scatters(ax)
+        assert places(both) == nonzero(fired)
+    on_torch, on_runtime, _ = membrane.lines
+    assert np.array_equal(on_torch.get_ydata(), on_runtime.get_ydata())
+    for marks in scatters(membrane):
+        steps = np.asarray(marks.get_offsets())[:, 0]
+        assert np.array_equal(steps, np.nonzero(second[pictures.NEURON])[0])
+    assert (ROOT / "docs" / "pictures" / "raster.png").stat().st_size < 150_000
