@@ -263,7 +263,7 @@ def divergence(report: Report, *, dt: float | None = None) -> Figure:
     figure = Figure(figsize=(8, 0.5 + sum(heights) + 0.35 * len(heights)), layout="constrained")
     axes = list(figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0])
     if first is not None:
-        figure.suptitle(textwrap.fill(str(first), 100), fontsize="medium")
+        figure.suptitle(textwrap.fill(str(first), 90), fontsize="medium")
     panels = iter(axes)
     if near is not None and first is not None and first.t is not None:
         curves = {"torch": [near.on_torch], "on ONNX Runtime's currents": [near.on_runtime]}
@@ -434,7 +434,8 @@ class _Marks:
             base = min(max(self.row, 3.0), 10.0) ** 2 * (1 if plain else 1.6)
             area: Any = np.maximum(np.abs(sizes) / self.largest, 0.02) * base
         else:
-            area = min(max(0.8 * self.row, 1.5), 14.0) ** 2 if plain else 36.0
+            size = min(max(0.8 * self.row, 1.5), 14.0) if plain else min(max(2 * self.row, 4), 6)
+            area = size**2
         width = 0.8 if marker != "|" else min(max(0.7 * self.step, 0.5), 2.0)
         marks = self.ax.scatter(
             (self.start + steps) * self.scale,
