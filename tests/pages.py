@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,11 @@ def run(path: Path) -> None:
             Path(block.options["caption"]).write_text(block.text)
         elif block.language == "python":
             linecache.cache[place] = (len(block.text), None, block.text.splitlines(True), place)
-            with contextlib.redirect_stdout(io.StringIO()) as stdout:
-                exec(compile(block.text, place, "exec"), namespace)
+            try:
+                with contextlib.redirect_stdout(io.StringIO()) as stdout:
+                    exec(compile(block.text, place, "exec"), namespace)
+            except Exception:  # shown with the block's own lines, which the interpreter would not
+                sys.exit(traceback.format_exc())
             printed = stdout.getvalue()
         elif block.language == "bash" and "pip install" not in block.text:
             printed = _shell(block.text, place)

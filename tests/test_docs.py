@@ -102,7 +102,7 @@ def test_sphinx_builds_it_without_a_warning(tmp_path: Path) -> None:
     shutil.copytree(
         DOCS, tmp_path / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("generated")
     )
-    for name in ("ARCHITECTURE.md", "native/README.md"):
+    for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "native/README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     html = tmp_path / "html"
     done = subprocess.run(
