@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from synapse_onnx.verifier import Membrane, Report, Row
 
-__all__ = ["Raster", "render", "shown_rasters"]
+__all__ = ["Raster", "render", "shown_rasters", "theme"]
 
 #: most neurons and time steps that a raster shows
 NEURONS, STEPS = 96, 400
@@ -276,14 +276,35 @@ def _membrane(membrane: Membrane, t: int) -> str:
     )
 
 
-_STYLE = """
-.synapse-onnx { --ink: #1c1e21; --paper: #ffffff; --faint: #d9dce1; --soft: #5d6672;
-  --ok: #1a7f37; --bad: #c4291c; --torch: #b35900; --runtime: #7a3ec8;
-  color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif;
+#: colours by name, in light and in dark
+_COLOURS = {
+    "ink": ("#1c1e21", "#e4e6ea"),
+    "paper": ("#ffffff", "#15181c"),
+    "faint": ("#d9dce1", "#363c44"),
+    "soft": ("#5d6672", "#9aa4b1"),
+    "ok": ("#1a7f37", "#4ac26b"),
+    "bad": ("#c4291c", "#ff7b72"),
+    "torch": ("#b35900", "#ffa657"),
+    "runtime": ("#7a3ec8", "#c297ff"),
+}
+
+
+def theme(selector: str) -> str:
+    """Return CSS that gives an element the colours as variables, as the reader's theme has them."""
+    light, dark = (
+        " ".join(f"--{name}: {shades[i]};" for name, shades in _COLOURS.items()) for i in range(2)
+    )
+    return (
+        f"{selector} {{ {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ {selector} {{ {dark} }} }}\n"
+    )
+
+
+_STYLE = (
+    theme(".synapse-onnx")
+    + """
+.synapse-onnx { color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif;
   padding: 1.5rem max(1rem, calc(50vw - 34rem)); min-height: calc(100vh - 3rem); }
-@media (prefers-color-scheme: dark) { .synapse-onnx { --ink: #e4e6ea; --paper: #15181c;
-  --faint: #363c44; --soft: #9aa4b1; --ok: #4ac26b; --bad: #ff7b72; --torch: #ffa657;
-  --runtime: #c297ff; } }
 .synapse-onnx h1 { font-size: 1.8rem; margin: 0; }
 .synapse-onnx h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 .synapse-onnx h1.ok, .synapse-onnx tr.ok td:first-child { color: var(--ok); }
@@ -323,3 +344,4 @@ _STYLE = """
 @media (max-width: 36rem) { .synapse-onnx dl { grid-template-columns: 1fr; }
   .synapse-onnx dd { margin-bottom: .4rem; } }
 """
+)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from synapse_onnx.cli._arrays import Array, random_spikes
-from synapse_onnx.cli._output import shape_text
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.layout import axes_of
+from synapse_onnx.words import shape_text
 
 if TYPE_CHECKING:
     import onnx

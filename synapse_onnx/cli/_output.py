@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from synapse_onnx.words import span_text, step_text, weights_text
+
 __all__ = [
     "make_console",
     "print_facts",
@@ -23,7 +24,6 @@ __all__ = [
     "print_table",
     "progress",
     "say",
-    "shape_text",
     "size_text",
 ]
 
@@ -142,32 +142,17 @@ def size_text(size: int) -> str:
     return f"{size / 1000:.1f} kB" if size < 10_000_000 else f"{size / 1e6:.1f} MB"
 
 
-def shape_text(shape: Sequence[int | str]) -> str:
-    """Write a shape as Python does, without quotes around open axes."""
-    return "(" + ", ".join(map(str, shape)) + ")"
-
-
-def _step(steps: Sequence[Sequence[float]]) -> str:
-    """One step as a number, several as a range."""
-    values = sorted({float(value) for part in steps for value in part})
-    if len(values) > 1:
-        return f"{values[0]:.3g}..{values[-1]:.3g}"
-    exact = Fraction(values[0])
-    return str(exact) if exact.denominator <= 1 << 15 else f"{values[0]:.4g}"
-
-
 def _layer_row(layer: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> list[str]:
-    weight = "x".join(map(str, layer.get("weight_shape", [])))
     bits = str(layer.get("bits", "float")) if "quantized" in layer else ""
     return [
         str(layer.get("path") or "(the model)"),
         ("complex " if layer.get("complex") else "") + str(layer.get("kind", "")),
-        weight,
+        weights_text(layer.get("weight_shape", [])),
         bits,
-        _step(layer["steps"]) if layer.get("steps") else "",
+        step_text(layer["steps"]) if layer.get("steps") else "",
         str(layer.get("regime", "")),
-        _span(layer.get("threshold")),
-        _span(layer.get("delays")),
+        span_text(layer.get("threshold")),
+        span_text(layer.get("delays")),
         _state_bytes(str(layer.get("path") or ""), states),
     ]
 
@@ -181,14 +166,6 @@ def _state_bytes(path: str, states: Sequence[Mapping[str, Any]]) -> str:
         if str(state["input"]).startswith(prefix)
     ]
     return f"{sum(sizes):,} B" if sizes else ""
-
-
-def _span(value: Any) -> str:
-    """One value as a number, several as a range; nothing where there is none."""
-    if value is None or value == []:
-        return ""
-    values = sorted(value) if isinstance(value, list) else [value]
-    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:.3g}..{values[-1]:.3g}"
 
 
 def print_layers(

@@ -19,10 +19,10 @@ from synapse_onnx.cli._output import (
     print_layers,
     print_notes,
     print_table,
-    shape_text,
     size_text,
 )
 from synapse_onnx.errors import InputError
+from synapse_onnx.words import shape_text
 
 if TYPE_CHECKING:
     from synapse_onnx.activity import Activity, Kernel

@@ -26,11 +26,11 @@ from synapse_onnx.cli._output import (
     print_facts,
     print_table,
     progress,
-    shape_text,
 )
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
+from synapse_onnx.words import shape_text
 
 __all__ = ["command"]
 
