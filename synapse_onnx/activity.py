@@ -138,7 +138,10 @@ class Kernel:
 
 
 def count_activity(
-    model: onnx.ModelProto, inputs: Sequence[ArrayLike], native: bool | None = None
+    model: onnx.ModelProto,
+    inputs: Sequence[ArrayLike],
+    native: bool | None = None,
+    providers: Sequence[str] | None = None,
 ) -> Activity:
     """Count the spikes and synaptic operations of one run, exactly.
 
@@ -146,6 +149,7 @@ def count_activity(
         model: an exported model; one for streaming starts from fresh states.
         inputs: as for :meth:`Session.run`.
         native: as for :class:`Session`.
+        providers: as for :class:`Session`.
 
     Raises:
         ModelError: the model was not written by synapse-onnx, or ONNX Runtime refuses it.
@@ -155,7 +159,7 @@ def count_activity(
     Metadata.read(model)
     counter = _Counter(model)
     shown = {name: f"{name}/counted" for name in counter.watched()}
-    session = Session(_with_outputs(model, shown), native=native)
+    session = Session(_with_outputs(model, shown), providers, native)
     results = session.run(*inputs)
     arrays = results if isinstance(results, tuple) else (results,)
     found = dict(zip(session.outputs, arrays, strict=True))
@@ -163,7 +167,10 @@ def count_activity(
 
 
 def profile_kernels(
-    model: onnx.ModelProto, inputs: Sequence[ArrayLike], native: bool | None = None
+    model: onnx.ModelProto,
+    inputs: Sequence[ArrayLike],
+    native: bool | None = None,
+    providers: Sequence[str] | None = None,
 ) -> tuple[Kernel, ...]:
     """Return what ONNX Runtime's own profile says of one run, the most time first.
 
@@ -174,6 +181,7 @@ def profile_kernels(
         model: any model that :class:`Session` takes.
         inputs: as for :meth:`Session.run`.
         native: as for :class:`Session`.
+        providers: as for :class:`Session`.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or fails on the values.
@@ -181,7 +189,7 @@ def profile_kernels(
         ShapeError: wrong rank or size.
     """
     with tempfile.TemporaryDirectory(prefix="synapse-onnx-") as folder:
-        session = Session(model, native=native, profile=os.path.join(folder, "profile"))
+        session = Session(model, providers, native, profile=os.path.join(folder, "profile"))
         try:
             for _ in range(_RUNS):
                 session.run(*inputs)

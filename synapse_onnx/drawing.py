@@ -32,6 +32,8 @@ __all__ = ["to_svg"]
 
 _DOMAIN = "ai.synapse"
 _SYNAPSES = ("Dense", "Conv", "ConvTranspose", "Pool", "Unpool")
+#: layers whose output is of the shape of their input, beside those that spike
+_ALIKE = ("Delay", "LeakyIntegrator", "LeakyIntegratorFloat", "Normalize", "Sigma")
 #: operators that give the size of a value, not the value
 _SIZES = ("Shape", "Size")
 
@@ -41,7 +43,7 @@ _KINDS = {
     "synapse": ("synapse", "runtime"),
     "neuron": ("neuron", "torch"),
     "delay": ("delay", "ok"),
-    "layer": ("other layer", "bad"),
+    "layer": ("other layer", "other"),
     "state": ("state of a stream", "soft"),
     "plain": ("standard operator", "soft"),
 }
@@ -156,7 +158,7 @@ class _Graph:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
         self._takes = [list(dict.fromkeys(_taken(node))) for node in model.graph.node]
-        self._types: dict[str, onnx.TypeProto.Tensor] = {}
+        self._types: dict[str, tuple[list[int | str], int]] = {}
         self._build()
 
     def _known(self, what: str) -> tuple[Mapping[str, Any], ...]:
@@ -187,7 +189,7 @@ class _Graph:
         for value in self.model.graph.output:
             if value.name not in loops.values():
                 self._lines_to(self._end("output", value.name), [value.name], giver)
-        self._types = self._inferred()
+        self._types = self._shapes_and_types()
         if sizes:
             self.notes.append(
                 f"not drawn: {len(sizes)} operators that only compute sizes and zeros"
@@ -195,9 +197,7 @@ class _Graph:
         drawn = {part.name for box in self.boxes.values() for part in (box, box.left) if part}
         for path in self._layers:
             if not any(_is_within(name, path) for name in drawn):
-                self.notes.append(
-                    f"not drawn: {path or 'the model'}, which left nothing to compute"
-                )
+                self.notes.append(f"not drawn: {path or 'the model'} left nothing to compute")
 
     def _lines_to(self, key: str, names: Iterable[str], giver: Mapping[str, str]) -> None:
         self.lines += [(giver[name], name, key) for name in names if name in giver]
@@ -260,13 +260,13 @@ class _Graph:
         path = layer_of(node) or name
         holders = [layer for layer in self._layers if _is_within(path, layer)]
         facts = self._layers[max(holders, key=len)] if holders else {}
-        base = node.op_type.removeprefix("Quantized").removeprefix("Complex")
+        base = _base(node)
         kind = "layer"
         if base in _SYNAPSES:
             kind = "synapse"
         elif base == "Delay":
             kind = "delay"
-        elif self._gives_spikes(node):
+        elif "regime" in facts or "s" in self._formal(node)[1]:
             kind = "neuron"
         texts = [node.op_type, *_fact_texts(facts)]
         box = _Box(
@@ -275,14 +275,17 @@ class _Graph:
         box.left = self._feedback(i, node, path)
         return box
 
-    def _gives_spikes(self, node: onnx.NodeProto) -> bool:
+    def _formal(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
+        """Return name within the body -> name in the graph, of inputs and of outputs."""
         function = self._functions.get(node.op_type)
-        return function is not None and "s" in function.output
+        if function is None or node.domain != _DOMAIN:
+            return {}, {}
+        inputs = dict(zip(function.input, node.input, strict=False))
+        return inputs, dict(zip(function.output, node.output, strict=False))
 
     def _feedback(self, i: int, node: onnx.NodeProto, path: str) -> _Box | None:
         """Return the synapse through which a recurrent neuron sees its own spikes."""
-        function = self._functions.get(node.op_type)
-        formal = dict(zip(function.input, node.input, strict=False)) if function else {}
+        formal, _ = self._formal(node)
         if "spikes" not in formal:
             return None
         weights = [name for form, name in formal.items() if form.startswith("weight")]
@@ -302,35 +305,92 @@ class _Graph:
 
     # -- types --------------------------------------------------------------------------------
 
-    def _inferred(self) -> dict[str, onnx.TypeProto.Tensor]:
-        """Return the types of values: as the file has them, else as onnx infers them."""
-
-        def types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
-            values = (*graph.value_info, *graph.input, *graph.output)
-            return {value.name: value.type.tensor_type for value in values}
-
-        found = types(self.model.graph)
-        if any(not found[v].HasField("shape") if v in found else True for _, v, _ in self.lines):
+    def _shapes_and_types(self) -> dict[str, tuple[list[int | str], int]]:
+        """Return shape and element type of values: as the file has them, or as they follow."""
+        found = _typed(self.model.graph)
+        if any(value not in found for _, value, _ in self.lines):
             # a model that is too large, or wrong: lines stay without shapes
             with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-                found = types(onnx.shape_inference.infer_shapes(self.model).graph)
+                found = _typed(onnx.shape_inference.infer_shapes(self.model).graph) | found
+        for node in self.model.graph.node:  # onnx does not see through the loops of the bodies
+            inputs, outputs = self._formal(node)
+            if inputs and node.input[0] in found:
+                shape, _ = found[node.input[0]]
+                weights = inputs.get("weight") or inputs.get("weight_real") or ""
+                shapes = self._layer_shapes(node, shape, list(outputs), weights)
+                found |= {outputs[o]: (s, onnx.TensorProto.FLOAT) for o, s in shapes.items()}
         return found
+
+    def _layer_shapes(
+        self, node: onnx.NodeProto, x: list[int | str], outputs: Sequence[str], weights: str
+    ) -> dict[str, list[int | str]]:
+        """Return the shapes of a layer's sequences, from that of its input, time first."""
+        base = _base(node)
+        if base not in _SYNAPSES:
+            alike = ("y",) if base in _ALIKE else ()
+            return {o: x for o in outputs if o in ("s", *alike) or o.endswith("_trace")}
+        tensor = self._tensors.get(weights)
+        sizes = list(tensor.dims) if tensor is not None else []
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        y: list[int | str] = list(x)
+        if base == "Dense" and len(x) == 3 and sizes:
+            y[2] = sizes[0]
+        elif len(x) == 5 and len(sizes) == 5 and {"pads", "strides", "dilations"} <= set(given):
+            channels = {"Conv": sizes[0], "ConvTranspose": sizes[1] * given.get("group", 1)}
+            y[2] = channels.get(base, x[2])
+            y[3:] = [_image_size(x[3 + i], sizes[2 + i], i, given, base) for i in range(2)]
+        else:
+            return {}
+        return dict.fromkeys((o for o in outputs if o in ("y", "real", "imag")), y)
 
     def type_text(self, value: str) -> str:
         """Write the shape of a value, and its type where that is not float; "" if unknown."""
-        kind = self._types.get(value)
-        if kind is None or not kind.HasField("shape"):
+        if value not in self._types:
             return ""
-        sizes = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-            for dim in kind.shape.dim
-        ]
-        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        return shape_text(sizes) + (f" {name}" if name not in ("float", "undefined") else "")
+        shape, kind = self._types[value]
+        name = onnx.TensorProto.DataType.Name(kind).lower()
+        return shape_text(shape) + (f" {name}" if name not in ("float", "undefined") else "")
+
+
+def _typed(graph: onnx.GraphProto) -> dict[str, tuple[list[int | str], int]]:
+    """Return shape and element type of the values of which a graph says the shape."""
+    found: dict[str, tuple[list[int | str], int]] = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape"):
+            found[value.name] = (
+                [
+                    # a name that onnx made up says no more than that the size is open
+                    dim.dim_value
+                    if dim.HasField("dim_value")
+                    else re.sub(r"^(unk__\d+)?$", "?", dim.dim_param)
+                    for dim in kind.shape.dim
+                ],
+                kind.elem_type,
+            )
+    return found
+
+
+def _image_size(
+    size: int | str, kernel: int, axis: int, given: Mapping[str, Any], base: str
+) -> int | str:
+    """Return rows or columns of what a convolution or a pool gives."""
+    if isinstance(size, str):
+        return "?"
+    stride, pads = given["strides"][axis], given["pads"][axis] + given["pads"][2 + axis]
+    reach = given["dilations"][axis] * (kernel - 1)
+    if base in ("ConvTranspose", "Unpool"):
+        return int((size - 1) * stride - pads + reach + 1)
+    return int((size + pads - reach - 1) // stride + 1)
+
+
+def _base(node: onnx.NodeProto) -> str:
+    """Return a synapse's op without the prefixes of its form."""
+    return node.op_type.removeprefix("Quantized").removeprefix("Complex")
 
 
 def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the values that a node takes, those that its subgraphs take from outside included."""
+    """Names of the values that a node takes, by itself and in its subgraphs."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -540,16 +600,16 @@ def _foot(graph: _Graph, boxes: Sequence[_Box], width: float) -> tuple[str, floa
         x += long + 10
         widest = max(widest, x)
     for note in graph.notes:
-        for line in _folded(note):
+        for line in _folded(note, max(width, widest)):
             y += _TEXT * 1.8
             parts.append(f'<text class="note" x="0" y="{y:.1f}">{_xml(line)}</text>')
             widest = max(widest, _width(line, _TEXT))
     return "\n".join(parts), widest, y + _TEXT
 
 
-def _folded(note: str) -> list[str]:
+def _folded(note: str, width: float) -> list[str]:
     """Fold a sentence between words, and a word that is too long within."""
-    return textwrap.wrap(note, _COLUMNS + 10, break_on_hyphens=False)
+    return textwrap.wrap(note, int(width / (_TEXT * _ASPECT)), break_on_hyphens=False)
 
 
 def _style() -> str:

@@ -286,6 +286,7 @@ _COLOURS = {
     "bad": ("#c4291c", "#ff7b72"),
     "torch": ("#b35900", "#ffa657"),
     "runtime": ("#7a3ec8", "#c297ff"),
+    "other": ("#0b62a8", "#6cb6ff"),
 }
 
 

@@ -97,15 +97,19 @@ weights_option = click.option(
     metavar="CKPT.pt",
     help="Checkpoint to load first: a state_dict, or a dict with one under 'state_dict'.",
 )
-provider_option = click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    metavar="NAME",
-    help="Execution provider of ONNX Runtime, best first: cpu, cuda, or its full name "
-    "(repeatable; default: cpu).",
-)
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no notices.")
+
+
+def provider_option(*, help: str = "") -> Callable[[Decorated], Decorated]:
+    """Make the option ``--provider``."""
+    return click.option(
+        "--provider",
+        "providers",
+        multiple=True,
+        metavar="NAME",
+        help="Execution provider of ONNX Runtime, best first: cpu, cuda, or its full name "
+        f"(repeatable; default: cpu{help}).",
+    )
 
 
 def inputs_option(help: str, *, required: bool) -> Callable[[Decorated], Decorated]:

@@ -168,7 +168,7 @@ Example: portable and native, one thread and two
 )
 @click.option("--stream", is_flag=True, help="Time single steps of a streaming model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@provider_option
+@provider_option()
 @native_option("both", help="; both times each")
 @quiet_option
 def command(

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synapse_onnx import native as native_kernels
-from synapse_onnx.cli._arrays import read_arrays
+from synapse_onnx.cli._arrays import check_target, read_arrays
 from synapse_onnx.cli._models import inputs_of, outputs_of, read_metadata
-from synapse_onnx.cli._options import NATIVE, inputs_option, native_option
+from synapse_onnx.cli._options import (
+    NATIVE,
+    full_names,
+    inputs_option,
+    native_option,
+    provider_option,
+)
 from synapse_onnx.cli._output import (
     make_console,
     print_facts,
@@ -22,10 +28,12 @@ from synapse_onnx.cli._output import (
     size_text,
 )
 from synapse_onnx.errors import InputError
+from synapse_onnx.files import write_atomically
 from synapse_onnx.words import shape_text
 
 if TYPE_CHECKING:
     from synapse_onnx.activity import Activity, Kernel
+    from synapse_onnx.metadata import Metadata
 
 __all__ = ["command"]
 
@@ -133,97 +141,82 @@ def _kernels_text(names: tuple[str, ...]) -> str:
 
 
 def _ran(
-    model: Any, inputs: tuple[str, ...], native: bool | None
+    model: Any, inputs: tuple[str, ...], native: bool | None, providers: tuple[str, ...]
 ) -> tuple[Activity | None, tuple[Kernel, ...]]:
     """Run the model on a sample, where there is one."""
     if not inputs:
         if native is not None:
             raise InputError("--native is for a run; give a sample by --input")
+        if providers:
+            raise InputError("--provider is for a run; give a sample by --input")
         return None, ()
     from synapse_onnx.activity import count_activity, profile_kernels
 
     arrays = read_arrays(inputs, list(inputs_of(model)))
-    return count_activity(model, arrays, native), profile_kernels(model, arrays, native)
+    names = full_names(providers)
+    return (
+        count_activity(model, arrays, native, names),
+        profile_kernels(model, arrays, native, names),
+    )
 
 
-@click.command(
-    "inspect",
-    epilog="""\b
-Example:
-  synapse-onnx inspect net.onnx
-  synapse-onnx inspect net.onnx --json > net.json
-  synapse-onnx inspect net.onnx --input spikes.npy""",
-)
-@click.argument("model", metavar="MODEL.onnx")
-@inputs_option(
-    "Sample input as `run` takes it (repeatable): show spike rates, synaptic operations and the "
-    "kernels that ran.",
-    required=False,
-)
-@native_option(help="; needs --input")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(model: str, inputs: tuple[str, ...], native: str, as_json: bool) -> None:
-    """Show what a model holds: layers, inputs, outputs.
+def _opset(proto: Any) -> int | None:
+    """Return the opset of the standard operators."""
+    return next((item.version for item in proto.opset_import if not item.domain), None)
 
-    Without --input it needs neither torch nor ONNX Runtime, and runs nothing. With it, the model
-    runs on the sample: SynOps are counted exactly, and ONNX Runtime's profile says which kernels
-    ran. Needs ONNX Runtime, not torch.
-    """
-    from synapse_onnx.runtime import load_model
 
-    proto = load_model(model)
-    metadata = read_metadata(proto)
+def _notes(metadata: Metadata | None) -> list[str]:
+    foreign = "the model was not written by synapse-onnx; its layers are not known"
+    return list(metadata.notes) if metadata else [foreign]
+
+
+def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, Any]:
+    """Return what --json says of a model."""
+    states = metadata.states if metadata else ()
+    return {
+        "file": model,
+        "bytes": os.path.getsize(model),
+        "opset": _opset(proto) or 0,
+        "ir_version": proto.ir_version,
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "version": metadata.version if metadata else None,
+        "torch_version": metadata.torch_version if metadata else None,
+        "regime": metadata.regime if metadata else None,
+        "nodes": len(proto.graph.node),
+        "functions": len(proto.functions),
+        **{
+            side: [
+                {"name": name, "type": kind, "shape": shape}
+                for name, (kind, shape) in values.items()
+            ]
+            for side, values in (("inputs", inputs_of(proto)), ("outputs", outputs_of(proto)))
+        },
+        "exact": list(metadata.exact) if metadata else [],
+        "streaming": metadata.streaming if metadata else False,
+        "chunk": metadata.chunk if metadata else 1,
+        "layout": metadata.layout if metadata else None,
+        "states": [dict(state) for state in states],
+        "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
+        "native": list(native_kernels.used_by(proto)),
+        "notes": _notes(metadata),
+    }
+
+
+def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
+    """Print what a model holds."""
     ends = {"inputs": inputs_of(proto), "outputs": outputs_of(proto)}
     states = metadata.states if metadata else ()
-    opset = {item.domain: item.version for item in proto.opset_import}
-    foreign = "the model was not written by synapse-onnx; its layers are not known"
-    notes = list(metadata.notes) if metadata else [foreign]
-    size = os.path.getsize(model)
-    kernels_here = native_kernels.used_by(proto)
-    activity, kernels = _ran(proto, inputs, NATIVE[native])
-    if as_json:
-        document = {
-            "file": model,
-            "bytes": size,
-            "opset": opset.get("", 0),
-            "ir_version": proto.ir_version,
-            "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
-            "version": metadata.version if metadata else None,
-            "torch_version": metadata.torch_version if metadata else None,
-            "regime": metadata.regime if metadata else None,
-            "nodes": len(proto.graph.node),
-            "functions": len(proto.functions),
-            **{
-                side: [
-                    {"name": name, "type": kind, "shape": shape}
-                    for name, (kind, shape) in values.items()
-                ]
-                for side, values in ends.items()
-            },
-            "exact": list(metadata.exact) if metadata else [],
-            "streaming": metadata.streaming if metadata else False,
-            "chunk": metadata.chunk if metadata else 1,
-            "layout": metadata.layout if metadata else None,
-            "states": [dict(state) for state in states],
-            "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
-            "native": list(kernels_here),
-            "notes": notes,
-        }
-        if activity is not None:
-            document |= _activity_document(activity, kernels)
-        click.echo(json.dumps(document, indent=2))
-        return
     console = make_console()
     producer = f"{proto.producer_name} {proto.producer_version}".strip() or "not stated"
     facts = {
         "file": model,
-        "size": size_text(size),
+        "size": size_text(os.path.getsize(model)),
         "written by": f"{producer}, torch {metadata.torch_version}" if metadata else producer,
-        "opset": f"{opset.get('', 'none')} (IR version {proto.ir_version})",
+        "opset": f"{_opset(proto) or 'none'} (IR version {proto.ir_version})",
         "nodes": f"{len(proto.graph.node)} ({len(proto.functions)} functions)",
     }
     if metadata:
-        facts["native kernels"] = _kernels_text(kernels_here)
+        facts["native kernels"] = _kernels_text(native_kernels.used_by(proto))
         facts["regime"] = metadata.regime
         if metadata.layout == "TNC":
             facts["layout"] = "TNC, time first"
@@ -267,8 +260,71 @@ def command(model: str, inputs: tuple[str, ...], native: str, as_json: bool) -> 
                 for state in states
             ],
         )
+
+
+@click.command(
+    "inspect",
+    epilog="""\b
+Example:
+  synapse-onnx inspect net.onnx
+  synapse-onnx inspect net.onnx --json > net.json
+  synapse-onnx inspect net.onnx --input spikes.npy
+  synapse-onnx inspect net.onnx --svg net.svg""",
+)
+@click.argument("model", metavar="MODEL.onnx")
+@inputs_option(
+    "Sample input as `run` takes it (repeatable): show spike rates, synaptic operations and the "
+    "kernels that ran.",
+    required=False,
+)
+@provider_option(help="; needs --input")
+@native_option(help="; needs --input")
+@click.option(
+    "--svg",
+    "drawing",
+    metavar="GRAPH.svg",
+    help="Write a drawing of the graph; with --input, rates stand in its boxes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def command(
+    model: str,
+    inputs: tuple[str, ...],
+    providers: tuple[str, ...],
+    native: str,
+    drawing: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a model holds: layers, inputs, outputs.
+
+    Without --input it needs neither torch nor ONNX Runtime, and runs nothing. With it, the model
+    runs on the sample: SynOps are counted exactly, and ONNX Runtime's profile says which kernels
+    ran. Needs ONNX Runtime, not torch.
+    """
+    from synapse_onnx.runtime import load_model
+
+    if drawing is not None:
+        check_target(drawing, ".svg")
+    proto = load_model(model)
+    metadata = read_metadata(proto)
+    activity, kernels = _ran(proto, inputs, NATIVE[native], providers)
+    if drawing is not None:
+        from synapse_onnx.drawing import to_svg
+
+        write_atomically(drawing, to_svg(proto, activity).encode())
+    if as_json:
+        document = _document(model, proto, metadata)
+        if activity is not None:
+            document |= _activity_document(activity, kernels)
+        click.echo(json.dumps(document, indent=2))
+        return
+    _print_model(model, proto, metadata)
+    notes = _notes(metadata)
     if activity is not None:
         notes += _print_activity(activity, kernels)
+    console = make_console()
     if notes:
         console.print()
     print_notes(console, notes)
+    if drawing is not None:
+        console.print()
+        print_facts(console, {"wrote": drawing})

@@ -232,7 +232,7 @@ Example:
     help="Run N samples at a time, which takes less memory; default: all at once. In a terminal, "
     "a bar shows rate and time left, of chunks too.",
 )
-@provider_option
+@provider_option()
 @native_option(help="")
 @quiet_option
 def command(

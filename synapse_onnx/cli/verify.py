@@ -81,7 +81,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     "first divergence.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@provider_option
+@provider_option()
 @native_option("both", help="; both compares once with each")
 def command(
     source: str,
