@@ -22,7 +22,7 @@ _STUB = 20.0
 #: least and largest height of the curves between two ranks, and what a curve's width adds
 _LOW, _HIGH, _SLOPE = 26.0, 110.0, 0.1
 #: sweeps over the ranks: for the order, and for the places
-_ORDERS, _PLACES = 8, 10
+_ORDERS, _PLACES = 8, 20
 
 Point = tuple[float, float]
 

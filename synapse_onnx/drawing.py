@@ -21,6 +21,7 @@ import onnx
 
 from synapse_onnx._layered import Block, Edge, Layout, lay_out
 from synapse_onnx.errors import ModelError
+from synapse_onnx.graph import taken_by
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.page import theme
 from synapse_onnx.words import shape_text, span_text, step_text, weights_text
@@ -34,8 +35,8 @@ _DOMAIN = "ai.synapse"
 _SYNAPSES = ("Dense", "Conv", "ConvTranspose", "Pool", "Unpool")
 #: layers whose output is of the shape of their input, beside those that spike
 _ALIKE = ("Delay", "LeakyIntegrator", "LeakyIntegratorFloat", "Normalize", "Sigma")
-#: operators that give the size of a value, not the value
-_SIZES = ("Shape", "Size")
+#: operators that give the size of a value, not the value, or no value of this input at all
+_SIZES = ("Constant", "Shape", "Size")
 
 #: kind of a box -> what it is called in the legend, and its colour in the theme of the report
 _KINDS = {
@@ -157,7 +158,7 @@ class _Graph:
         self._rates = _rates(activity)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
-        self._takes = [list(dict.fromkeys(_taken(node))) for node in model.graph.node]
+        self._takes = [list(dict.fromkeys(taken_by(node))) for node in model.graph.node]
         self._types: dict[str, tuple[list[int | str], int]] = {}
         self._build()
 
@@ -192,7 +193,7 @@ class _Graph:
         self._types = self._shapes_and_types()
         if sizes:
             self.notes.append(
-                f"not drawn: {len(sizes)} operators that only compute sizes and zeros"
+                f"not drawn: {len(sizes)} operators that give only sizes and first states"
             )
         drawn = {part.name for box in self.boxes.values() for part in (box, box.left) if part}
         for path in self._layers:
@@ -216,7 +217,8 @@ class _Graph:
         """
         found: dict[str, int] = {}
         for i, node in enumerate(self.model.graph.node):
-            own = all(name in found or name in self._tensors for name in self._takes[i])
+            takes = self._takes[i]
+            own = takes and all(name in found or name in self._tensors for name in takes)
             if node.domain != _DOMAIN and (own or node.op_type in _SIZES):
                 found |= dict.fromkeys(node.output, i)
         waiting = [value.name for value in self.model.graph.output]
@@ -310,7 +312,7 @@ class _Graph:
         found = _typed(self.model.graph)
         if any(value not in found for _, value, _ in self.lines):
             # a model that is too large, or wrong: lines stay without shapes
-            with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+            with contextlib.suppress(RuntimeError, ValueError):
                 found = _typed(onnx.shape_inference.infer_shapes(self.model).graph) | found
         for node in self.model.graph.node:  # onnx does not see through the loops of the bodies
             inputs, outputs = self._formal(node)
@@ -387,18 +389,6 @@ def _image_size(
 def _base(node: onnx.NodeProto) -> str:
     """Return a synapse's op without the prefixes of its form."""
     return node.op_type.removeprefix("Quantized").removeprefix("Complex")
-
-
-def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the values that a node takes, by itself and in its subgraphs."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            own |= {name for inner in graph.node for name in inner.output}
-            inside = (name for inner in graph.node for name in _taken(inner))
-            given = (value.name for value in graph.output)
-            yield from (name for name in (*inside, *given) if name not in own)
 
 
 def _is_within(name: str, path: str) -> bool:
@@ -600,7 +590,7 @@ def _foot(graph: _Graph, boxes: Sequence[_Box], width: float) -> tuple[str, floa
         x += long + 10
         widest = max(widest, x)
     for note in graph.notes:
-        for line in _folded(note, max(width, widest)):
+        for line in _folded(note, max(width, widest, 330.0)):
             y += _TEXT * 1.8
             parts.append(f'<text class="note" x="0" y="{y:.1f}">{_xml(line)}</text>')
             widest = max(widest, _width(line, _TEXT))

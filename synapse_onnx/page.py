@@ -111,6 +111,7 @@ def render(report: Report, *, whole: bool = True) -> str:
         f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {report.verdict}</h1>',
         f"<p>torch against ONNX Runtime, {escape(report.facts.get('model', ''))}, "
         f"on inputs of shape {escape(report.ran)}</p>",
+        *_not_compared(report),
         *_divergence(report),
         *_listed("Problems", report.problems),
         "<h2>Layers and outputs</h2>",
@@ -131,6 +132,13 @@ def render(report: Report, *, whole: bool = True) -> str:
         f"<title>{escape(title)}</title>\n<style>body {{ margin: 0 }}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _not_compared(report: Report) -> list[str]:
+    if not report.left_out:
+        return []
+    text = escape(report.not_compared)
+    return [f'<p class="first" id="not-compared">Not compared: {text}</p>']
 
 
 def _divergence(report: Report) -> list[str]:

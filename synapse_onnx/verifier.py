@@ -40,6 +40,7 @@ from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
+from synapse_onnx.graph import needed_for
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.module import Deployable, named_states
@@ -165,6 +166,8 @@ class Report:
         membrane: the membrane around the first divergence, where that is a spike.
         rasters: spikes of every spiking layer and output, a bounded part of one sample.
         facts: the model, its SHA-256, versions, execution providers and native kernels.
+        left_out: outputs that were not compared, as the caller chose others.
+        layers_left_out: layers that were not compared, for they feed those outputs alone.
     """
 
     ok: bool
@@ -179,11 +182,21 @@ class Report:
     membrane: Membrane | None = None
     rasters: tuple[page.Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    layers_left_out: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """Return "equal" or "NOT equal"."""
-        return "equal" if self.ok else "NOT equal"
+        """Return "equal", or "equal in part" where outputs were left out, or "NOT equal"."""
+        if not self.ok:
+            return "NOT equal"
+        return "equal in part" if self.left_out else "equal"
+
+    @property
+    def not_compared(self) -> str:
+        """The outputs and layers that were left out, in words; "" where there are none."""
+        parts = (("outputs", self.left_out), ("layers", self.layers_left_out))
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names)
 
     @property
     def ran(self) -> str:
@@ -210,6 +223,8 @@ class Report:
             f"max_abs_diff={self.max_abs_diff:g}",
             f"spike_flips={self.spike_flips}",
         ]
+        if self.left_out:
+            parts.append(f"not compared: {self.not_compared}")
         if self.first_divergence is not None:
             parts.append(f"first divergence at {self.first_divergence}")
         return f"Report({', '.join(parts)})"
@@ -235,6 +250,8 @@ class Report:
         if self.first_divergence is not None:
             lines.append(f"first divergence: {self.first_divergence}")
         lines += [f"note: {note}" for note in self.notes]
+        if self.left_out:
+            lines.append(f"not compared: {self.not_compared}")
         lines.append(f"{self.verdict} on inputs of shape {self.ran}")
         return "\n".join(lines)
 
@@ -262,6 +279,7 @@ def verify(
     *,
     rtol: float = RTOL,
     atol: float = 0.0,
+    outputs: Sequence[str] | None = None,
     providers: Sequence[str] | None = None,
     native: bool | None = None,
 ) -> Report:
@@ -277,12 +295,14 @@ def verify(
             (real, imag) for a complex one.
         rtol: tolerance where equality cannot be demanded, relative to max|torch|.
         atol: absolute tolerance, added to it.
+        outputs: names of the model's outputs to compare; all by default. Of others nothing is
+            demanded, nor of layers and parameters that serve them alone; the report names them.
         providers: execution providers of ONNX Runtime; the CPU by default.
         native: whether native kernels run the model, as in :class:`Session`.
 
     Raises:
         InputError: the inputs are no tensors, or hold NaN or infinite values, or a tolerance is
-            negative or not finite.
+            negative or not finite, or ``outputs`` names no output of the model.
         ModelError: the model cannot be run.
         ShapeError: the inputs do not fit the network.
     """
@@ -298,7 +318,14 @@ def verify(
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
     comparison = _Comparison(
-        module, model, arguments, rtol=rtol, atol=atol, providers=providers, native=native
+        module,
+        model,
+        arguments,
+        rtol=rtol,
+        atol=atol,
+        outputs=outputs,
+        providers=providers,
+        native=native,
     )
     variants = _variants(tensors, model, comparison.session)
     for variant in variants:
@@ -344,6 +371,7 @@ class _Comparison:
         *,
         rtol: float,
         atol: float,
+        outputs: Sequence[str] | None,
         providers: Sequence[str] | None,
         native: bool | None,
     ) -> None:
@@ -356,6 +384,10 @@ class _Comparison:
         self.rtol, self.atol = rtol, atol
         self.nodes = _layer_nodes(model, self.paths)
         self.session = Session(model, providers, native)
+        self.chosen = _chosen(self.session.outputs, outputs)
+        self.left_out = [name for name in self.session.outputs if name not in self.chosen]
+        self.needed = _needed(model, self.chosen)
+        self.spared = _needed(model, self.left_out) - self.needed
         self.inner = Session(_with_layer_outputs(model, self.nodes), providers, native)
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -375,7 +407,7 @@ class _Comparison:
         wanted = frozen.state_dict()
         for tensor in self.model.graph.initializer:
             value = wanted.get(tensor.name)
-            if value is None:
+            if value is None or tensor.name in self.spared:
                 continue
             stored, expected = onnx.numpy_helper.to_array(tensor), value.numpy()
             if stored.shape != expected.shape:
@@ -403,11 +435,20 @@ class _Comparison:
             )
         # a module of the user's may call an op by itself
         known = {path for path, _ in self.module.named_modules()}
-        foreign = [path for path in self.nodes if path not in known]
+        foreign = [
+            path
+            for path in self.nodes
+            if path not in known and not self._is_spared(self.nodes[path])
+        ]
         if foreign:
             self.problems.append(
                 f"the model has layers that the module lacks: {', '.join(foreign)}"
             )
+
+    def _is_spared(self, nodes: Sequence[onnx.NodeProto]) -> bool:
+        """Whether nodes serve outputs that are not compared, and no other."""
+        given = {name for node in nodes for name in node.output}
+        return not given.isdisjoint(self.spared) and given.isdisjoint(self.needed)
 
     # -- torch -------------------------------------------------------------------------------
 
@@ -445,6 +486,8 @@ class _Comparison:
         sound: dict[str, bool] = {}
         for call in calls:
             facts = self.facts[call.path]
+            if self._is_spared(self.nodes.get(call.path, [])):
+                continue
             if not {"quantized", "feedback", "sums"} & set(facts):
                 continue
             exact = has_exact_sums(facts)
@@ -516,6 +559,8 @@ class _Comparison:
             )
             return
         for name, tensor, array in zip(self.session.outputs, expected, found, strict=True):
+            if name not in self.chosen:
+                continue
             reference = tensor.numpy()
             if reference.dtype != array.dtype:
                 self.problems.append(
@@ -554,6 +599,8 @@ class _Comparison:
         parts.append(stream.flush())
         several = len(self.session.outputs) > 1
         for i, (name, reference) in enumerate(zip(self.session.outputs, whole, strict=True)):
+            if name not in self.chosen:
+                continue
             if name not in exact:
                 self._note(f"{name}: float sums round otherwise in chunks, which are not compared")
                 continue
@@ -584,6 +631,8 @@ class _Comparison:
         group = self.nodes.get(call.path, [])
         if not group and not any(self.facts[call.path].get("delays", (1,))):
             return  # delays of no steps leave nothing to compute
+        if self._is_spared(group):
+            return
         if not group or len(group) % calls:
             self.problems.append(
                 f"{call.path}: torch calls this layer {calls} times and the model has "
@@ -594,6 +643,8 @@ class _Comparison:
         facts = self.facts[call.path]
         kind = f"complex {facts['kind']}" if facts.get("complex") else str(facts["kind"])
         nodes = group[(call.number - 1) * length : call.number * length]
+        if self._is_spared(nodes):
+            return
         given, local, states = self._alone(call, nodes, values)
         names = _sequences(nodes[-1])
         if getattr(call.layer, "readout", False):
@@ -837,7 +888,32 @@ class _Comparison:
             membrane=self.membrane,
             rasters=tuple(self.rasters.values()),
             facts=facts,
+            left_out=tuple(self.left_out),
+            layers_left_out=tuple(
+                path for path in self.paths if self._is_spared(self.nodes.get(path, []))
+            ),
         )
+
+
+def _chosen(names: Sequence[str], outputs: Sequence[str] | None) -> set[str]:
+    """Return the outputs to compare."""
+    if outputs is None:
+        return set(names)
+    if isinstance(outputs, str):
+        raise InputError(f"verify: outputs must be a list of names, got the text {outputs!r}")
+    unknown = [name for name in outputs if name not in names]
+    if unknown or not outputs:
+        what = f"no output {unknown[0]!r}" if unknown else "no output is named"
+        raise InputError(f"verify: {what}; the model's outputs are {', '.join(names)}")
+    return set(outputs)
+
+
+def _needed(model: onnx.ModelProto, outputs: Collection[str]) -> set[str]:
+    """Return the names of the values that some outputs need, at this call of a stream or later."""
+    states: dict[str, str] = {}
+    with contextlib.suppress(ModelError):  # a model of somebody else's has no metadata
+        states = {str(s["input"]): str(s["output"]) for s in Metadata.read(model).states}
+    return needed_for(model.graph, outputs, states)
 
 
 def _merge(rows: dict[str, Row], row: Row) -> None:

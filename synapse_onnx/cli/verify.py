@@ -74,6 +74,13 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     help="Absolute tolerance, added to it.",
 )
 @click.option(
+    "--outputs",
+    multiple=True,
+    metavar="NAME",
+    help="Compare this output of the model only (repeatable; default: all). Layers that serve "
+    "other outputs alone are left out too; the report names them.",
+)
+@click.option(
     "--report",
     "report_path",
     metavar="REPORT.html",
@@ -95,6 +102,7 @@ def command(
     seed: int,
     rtol: float,
     atol: float,
+    outputs: tuple[str, ...],
     providers: tuple[str, ...],
     native: str,
     report_path: str | None,
@@ -142,6 +150,7 @@ def command(
                 [torch.from_numpy(array) for array in arrays],
                 rtol=rtol,
                 atol=atol,
+                outputs=outputs or None,
                 providers=full_names(providers),
                 native=choice,
             )
