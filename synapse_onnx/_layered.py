@@ -269,10 +269,13 @@ def _place(rows: Sequence[Sequence[_Item]]) -> None:
     for row in rows:
         _settle(row, [(0.0, 1.0)] * len(row))
     for sweep in range(_PLACES):
-        # first as the ranks above want it, then as those below, at last as both
-        sides = (sweep % 2 == 0, sweep % 2 == 1) if sweep < _PLACES - 2 else (True, True)
-        for row in rows if sweep % 2 == 0 else reversed(rows):
-            _settle(row, [_wish(item, *sides) for item in row])
+        down = sweep % 2 == 0
+        # as the rank before it wants it, towards the end as both do
+        both = sweep >= _PLACES // 2
+        for row in rows if down else reversed(rows):
+            _settle(row, [_wish(item, down or both, both or not down) for item in row])
+    for row in rows:  # chains become straight
+        _settle(row, [_wish(item, True, False) for item in row])
     low = min((item.left for row in rows for item in row), default=0.0)
     for item in (item for row in rows for item in row):
         item.left -= low
