@@ -550,15 +550,17 @@ def _loop(beside: _Box, edge: float, sign: int, middle: float) -> str:
 def _curve(points: Sequence[tuple[float, float]]) -> str:
     """Write a line: down where x stays, else a curve that begins and ends downwards."""
     (x, y), *others = points
-    path = f"M{x:.1f} {y:.1f}"
+    parts = [f"M{x:.1f} {y:.1f}"]
     for to, below in others:
-        if abs(to - x) < 0.05:
-            path += f"V{below:.1f}"
-        else:
+        if abs(to - x) >= 0.05:
             half = (y + below) / 2
-            path += f"C{x:.1f} {half:.1f} {to:.1f} {half:.1f} {to:.1f} {below:.1f}"
+            parts.append(f"C{x:.1f} {half:.1f} {to:.1f} {half:.1f} {to:.1f} {below:.1f}")
+        elif below - y >= 0.05:
+            if parts[-1][0] == "V":  # goes on straight
+                parts.pop()
+            parts.append(f"V{below:.1f}")
         x, y = to, below
-    return path
+    return "".join(parts)
 
 
 def _arrow(x: float, y: float, right: int, down: int) -> str:
