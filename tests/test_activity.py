@@ -282,6 +282,26 @@ def test_the_command(digits: str) -> None:
     assert max(map(len, text.splitlines()[1:])) <= 80
 
 
+def test_the_command_runs_on_the_providers_that_are_named(
+    digits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    class Spy(so.Session):
+        def __init__(self, model: Any, providers: Any = None, *args: Any, **named: Any) -> None:
+            given.append(providers)
+            super().__init__(model, ["CPUExecutionProvider"], *args, **named)
+
+    monkeypatch.setattr("synapse_onnx.activity.Session", Spy)
+    text = _invoke("inspect", digits, "-i", "x.npy", "--provider", "cuda", "--provider", "cpu")
+    # the counts, and the profile
+    assert given == [["CUDAExecutionProvider", "CPUExecutionProvider"]] * 2
+    assert "CPU" in text
+    given.clear()
+    _invoke("inspect", digits, "-i", "x.npy")
+    assert given == [None] * 2
+
+
 def test_the_command_in_json(digits: str) -> None:
     found = json.loads(_invoke("inspect", digits, "-i", "x.npy", "--native", "no", "--json"))
     activity = count_activity(onnx.load(digits), [np.load("x.npy")])
@@ -306,6 +326,11 @@ def test_what_is_not_counted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("args", "expected"),
     [
         (("--native", "no"), "--native is for a run; give a sample by --input"),
+        (("--provider", "cpu"), "--provider is for a run; give a sample by --input"),
+        (
+            ("-i", "x.npy", "--provider", "NoneExecutionProvider"),
+            "execution provider NoneExecutionProvider is not available",
+        ),
         (("-i", "nope.npy"), "nope.npy cannot be read"),
         (("-i", "x.npy", "-i", "x.npy"), "--input gives 2 arrays"),
         (("-i", "wrong.npy"), "expected shape (N, 1, 8, 8, T), got (2, 1, 8, 7, 6)"),
