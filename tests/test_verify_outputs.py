@@ -92,6 +92,7 @@ def test_a_part_is_compared_and_called_a_part(network, model, names) -> None:
     assert [row.name for row in report.layers] == ["trunk", "trunk_neuron", "left", "left_neuron"]
     assert {row.name.removesuffix(" (in chunks)") for row in report.outputs} == {left}
     assert not {"right", "right_neuron", right} & {raster.name for raster in report.rasters}
+    assert not any(right in note for note in report.notes)
     assert report.verdict == "equal in part"
     words = f"not compared: outputs {right}; layers right, right_neuron"
     *_, said, verdict = str(report).splitlines()
@@ -132,6 +133,8 @@ def test_a_fault_counts_where_it_matters(network, model, names, layer, expected)
     faulty = broken(model, layer)
     reports = [so.verify(network, faulty, X, outputs=[name]) for name in names]
     assert tuple(report.ok for report in reports) == expected
+    for report, ok in zip(reports, expected, strict=True):
+        assert any(text.startswith(f"{layer}.weight: ") for text in report.problems) != ok
     assert not so.verify(network, faulty, X).ok
     assert [report.verdict for report in reports] == [
         "equal in part" if ok else "NOT equal" for ok in expected
@@ -151,6 +154,16 @@ def test_calls_of_one_layer_are_told_apart() -> None:
     report = so.verify(network, model, X, outputs=[first])
     assert [row.name for row in report.layers] == ["dense (call 1)"]
     assert report.layers_left_out == ()  # its other call is compared
+
+
+def test_a_layer_of_two_outputs_serves_both() -> None:
+    network = so.synapse.complex.Dense(6, 5, pre_hook_fx=so.quantize.q8).eval()
+    model = so.export(network, X)
+    real, imag = so.Session(model).outputs
+    report = so.verify(network, model, X, outputs=[real])
+    assert (report.ok, report.left_out, report.layers_left_out) == (True, (imag,), ())
+    assert len(report.layers) == 2  # both parts of the one layer
+    assert not so.verify(network, broken(model, "imag"), X, outputs=[imag]).ok
 
 
 def test_a_layer_that_serves_no_output_is_compared_as_ever(network) -> None:
