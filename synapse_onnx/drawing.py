@@ -195,9 +195,10 @@ class _Graph:
             self.notes.append(
                 f"not drawn: {len(sizes)} operators that give only sizes and first states"
             )
-        drawn = {part.name for box in self.boxes.values() for part in (box, box.left) if part}
+        parts = (part for box in self.boxes.values() for part in (box, box.left) if part)
+        drawn = {holder for part in parts for holder in _holders(part.name)}
         for path in self._layers:
-            if not any(_is_within(name, path) for name in drawn):
+            if path not in drawn:
                 self.notes.append(f"not drawn: {path or 'the model'} left nothing to compute")
 
     def _lines_to(self, key: str, names: Iterable[str], giver: Mapping[str, str]) -> None:
@@ -260,8 +261,7 @@ class _Graph:
             texts = [weights_text(size) for size in sizes if len(size) > 1]
             return _Box(key, name, "plain", _wrapped(title), _packed(texts))
         path = layer_of(node) or name
-        holders = [layer for layer in self._layers if _is_within(path, layer)]
-        facts = self._layers[max(holders, key=len)] if holders else {}
+        facts = next((self._layers[h] for h in _holders(path) if h in self._layers), {})
         base = _base(node)
         kind = "layer"
         if base in _SYNAPSES:
@@ -291,13 +291,9 @@ class _Graph:
         if "spikes" not in formal:
             return None
         weights = [name for form, name in formal.items() if form.startswith("weight")]
-        holders = [
-            layer
-            for layer in self._layers
-            if layer and any(_is_within(name, layer) for name in weights)
-        ]
-        name = max(holders, key=len, default="")
-        if not name or _is_within(path, name):  # no layer of its own
+        holders = (h for name in weights for h in _holders(name) if h and h in self._layers)
+        name = next(holders, "")
+        if not name or name in _holders(path):  # no layer of its own
             name = f"{path} (feedback)"
         texts = _fact_texts(self._layers.get(name, {})) or [
             f"weights {weights_text(self._tensors[n].dims)}" for n in weights if n in self._tensors
@@ -391,9 +387,12 @@ def _base(node: onnx.NodeProto) -> str:
     return node.op_type.removeprefix("Quantized").removeprefix("Complex")
 
 
-def _is_within(name: str, path: str) -> bool:
-    """Whether a name is a layer's, or one of its parts'."""
-    return not path or name == path or name.startswith(f"{path}.")
+def _holders(name: str) -> Iterator[str]:
+    """A name, and those of the modules that hold it, the innermost first; the model is ""."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
 
 
 def _rates(activity: Activity | None) -> defaultdict[tuple[str, str], list[str]]:

@@ -487,6 +487,33 @@ def test_three_hundred_layers_take_under_two_seconds_and_grow_linearly() -> None
     assert sizes[1] < 2.2 * sizes[0]
 
 
+def test_three_hundred_layers_of_ours() -> None:
+    body = [helper.make_node("Identity", ["x"], ["s"])]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.synapse", 1)]
+    cuba_body = helper.make_function("ai.synapse", "Cuba", ["x"], ["s"], body, opsets[:1])
+    paths = [f"layers.block{i}.neuron" for i in range(300)]
+    nodes = [
+        helper.make_node("Cuba", [given], [path], name=path, domain="ai.synapse")
+        for given, path in zip(["x", *paths], paths, strict=False)
+    ]
+    model = foreign(nodes, paths[-1:])
+    model.functions.append(cuba_body)
+    model.opset_import.append(opsets[1])
+    facts = tuple({"path": path, "kind": "cuba", "regime": "slayer"} for path in paths)
+    unused = {"path": "layers.block7.unused", "kind": "Delay"}
+    Metadata("0", "0", 21, "slayer", layers=(*facts, unused)).write(model)
+    begin = perf_counter()
+    text = to_svg(model)
+    assert perf_counter() - begin < 2
+    drawing = Drawing(text)
+    drawing.check()
+    boxes = [box for box in drawing.boxes.values() if box.kind == "neuron"]
+    assert [box.name for box in boxes] == paths
+    assert all(box.texts == [box.name, "Cuba, regime slayer"] for box in boxes)
+    assert [label.text for label in drawing.labels] == ["(N, 4, T)"] * 301
+    assert "not drawn: layers.block7.unused left nothing to compute" in drawing.notes
+
+
 def test_names_cannot_become_markup() -> None:
     bad = "<b> & \"quoted\" 'too' \x01"
     node = helper.make_node("Relu", ["x"], [bad], name=bad)
