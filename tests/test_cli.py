@@ -487,7 +487,13 @@ def test_verify_prints_the_report(here: Path, monkeypatch: pytest.MonkeyPatch) -
     expected = np.random.default_rng(3).random((2, 4, 9), dtype=np.float32) < 0.5
     assert np.array_equal(tensor.numpy(), expected)
     providers = ["CPUExecutionProvider"]
-    assert kwargs == {"rtol": 0.25, "atol": 0.5, "providers": providers, "native": None}
+    assert kwargs == {
+        "rtol": 0.25,
+        "atol": 0.5,
+        "outputs": None,
+        "providers": providers,
+        "native": None,
+    }
 
 
 def test_verify_different_is_exit_1(here: Path) -> None:
