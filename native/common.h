@@ -5,6 +5,7 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -122,6 +123,13 @@ struct Placing {
   }
 };
 
+// An attribute of 0 or 1; a node without it has 0.
+inline bool flag(const Ort::ConstKernelInfo& info, const char* name) {
+  int64_t value = 0;
+  Ort::Status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));  // absent is an error
+  return value != 0;
+}
+
 // An input: shape and data.
 struct Input {
   std::vector<int64_t> shape;
@@ -184,6 +192,18 @@ class Shapes {
  public:
   explicit Shapes(OrtShapeInferContext* context) : api_(Ort::GetApi()), context_(context) {}
 
+  // An attribute of 0 or 1; a node without it has 0.
+  bool flag(const char* name) const {
+    const OrtOpAttr* attribute = nullptr;
+    const Ort::Status absent(api_.ShapeInferContext_GetAttribute(context_, name, &attribute));
+    if (!absent.IsOK() || attribute == nullptr) return false;
+    int64_t value = 0;
+    size_t size = 0;
+    Ort::ThrowOnError(
+        api_.ReadOpAttr(attribute, ORT_OP_ATTR_INT, &value, sizeof value, &size));
+    return value != 0;
+  }
+
   // Say that an output has the type and the shape of an input.
   void copy(int input, int output) const { set(output, Sizes(api_, of(input))); }
 
@@ -216,11 +236,16 @@ class Shapes {
     set(output, sizes);
   }
 
-  // Say that an output is the input but for its last size, which is the first of another's.
-  void copy_but_last(int input, int sized, int output) const {
+  // Say that an output is the input but for its last size, which is the first of another's. The
+  // input has time first, or last, from where it goes to the front.
+  void copy_but_last(int input, int sized, int output, bool time_last = false) const {
     Sizes sizes(api_, of(input));
     const Sizes other(api_, of(sized));
     if (sizes.value.empty() || other.value.empty()) return;
+    if (time_last) {
+      std::rotate(sizes.value.begin(), sizes.value.end() - 1, sizes.value.end());
+      std::rotate(sizes.name.begin(), sizes.name.end() - 1, sizes.name.end());
+    }
     sizes.value.back() = other.value[0];
     sizes.name.back() = other.name[0];
     sizes.type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;

@@ -75,6 +75,13 @@ struct Events {
     scan(x, inputs);
   }
 
+  // Take spikes that have been found already.
+  void take(const int32_t* spikes, int64_t number) {
+    begin();
+    std::copy_n(spikes, number, index.data());
+    count = total = number;
+  }
+
  private:
   void begin() {
     count = total = 0;
@@ -157,6 +164,93 @@ struct Events {
     total += x < 0 ? -x : x;
     count += x != 0;
   }
+};
+
+// The spikes of some time steps of one sample whose inputs (C, T) have time last: each input is read
+// along time, and put down in the list of every step in which it spikes.
+class Turned {
+ public:
+  static constexpr int64_t kSteps = 64;  // lists whose ends stay in the first-level cache
+
+  explicit Turned(int64_t inputs) : inputs_(inputs), spikes_(new int32_t[size(inputs)]) {}
+
+  // Read steps of inputs that lie `stride` values apart; false where there is anything but 0 and 1.
+  template <class X>
+  bool read(const X* x, int64_t stride, int64_t steps) {
+    for (int64_t t = 0; t < steps; t++) ends_[t] = spikes_.get() + t * inputs_;
+#if defined(SYNAPSE_X86)
+    if constexpr (std::is_same_v<X, float>) {
+      static const int level = instruction_level();
+      if (level >= 4) return read_512(x, stride, steps);
+      if (level >= 3) return read_256(x, stride, steps);
+    }
+#endif
+    for (int64_t c = 0; c < inputs_; c++, x += stride)
+      if (!rest(x, c, 0, steps)) return false;
+    return true;
+  }
+
+  void give(int64_t step, Events* events) const {
+    const int32_t* begin = spikes_.get() + step * inputs_;
+    events->take(begin, ends_[step] - begin);
+  }
+
+ private:
+  static size_t size(int64_t inputs) { return static_cast<size_t>(inputs * kSteps); }
+
+  SYNAPSE_INLINE void put(int64_t step, int64_t input) {
+    *ends_[step]++ = static_cast<int32_t>(input);
+  }
+
+  template <class X>
+  SYNAPSE_INLINE bool rest(const X* x, int64_t input, int64_t from, int64_t steps) {
+    for (int64_t t = from; t < steps; t++) {
+      if (x[t] == X(0)) continue;
+      if (x[t] != X(1)) return false;
+      put(t, input);
+    }
+    return true;
+  }
+
+#if defined(SYNAPSE_X86)
+  __attribute__((target("avx512f"))) bool read_512(const float* x, int64_t stride, int64_t steps) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (int64_t c = 0; c < inputs_; c++, x += stride) {
+      for (int64_t t = 0; t < steps; t += 16) {
+        const int64_t left = steps - t;
+        const __mmask16 here = static_cast<__mmask16>(left < 16 ? (1 << left) - 1 : 0xffff);
+        const __m512 values = _mm512_maskz_loadu_ps(here, x + t);
+        unsigned some = _mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        if (!some) continue;
+        if (_mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ) != some) return false;
+        for (; some; some &= some - 1) put(t + __builtin_ctz(some), c);
+      }
+    }
+    return true;
+  }
+
+  __attribute__((target("avx2"))) bool read_256(const float* x, int64_t stride, int64_t steps) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    for (int64_t c = 0; c < inputs_; c++, x += stride) {
+      int64_t t = 0;
+      for (; t + 8 <= steps; t += 8) {
+        const __m256 values = _mm256_loadu_ps(x + t);
+        const __m256 are = _mm256_cmp_ps(values, _mm256_setzero_ps(), _CMP_NEQ_UQ);
+        unsigned some = static_cast<unsigned>(_mm256_movemask_ps(are));
+        if (!some) continue;
+        const __m256 ones = _mm256_cmp_ps(values, one, _CMP_EQ_OQ);
+        if (static_cast<unsigned>(_mm256_movemask_ps(ones)) != some) return false;
+        for (; some; some &= some - 1) put(t + __builtin_ctz(some), c);
+      }
+      if (!rest(x, c, t, steps)) return false;
+    }
+    return true;
+  }
+#endif
+
+  int64_t inputs_;
+  std::unique_ptr<int32_t[]> spikes_;  // (kSteps, inputs), written only as far as there are spikes
+  int32_t* ends_[kSteps];
 };
 
 // A matrix of integer weights, tile by tile: all that is read for a tile of outputs lies together,

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
 from synapse_onnx.files import write_atomically
+from synapse_onnx.fusion import fused
 from synapse_onnx.layout import LAYOUTS, axes_of, has_time, time_first, time_last
 
 if TYPE_CHECKING:
@@ -155,11 +156,12 @@ class Session:
             source = model.SerializeToString()
 
         def opened(library: Path | None) -> onnxruntime.InferenceSession:
-            options = _options(threads, profile)
+            options, given = _options(threads, profile), source
             if library is not None:
                 options.register_custom_ops_library(str(library))
+                given = _for_kernels(model, source)
             return ort.InferenceSession(
-                source, options, providers=[_with_options(name) for name in names]
+                given, options, providers=[_with_options(name) for name in names]
             )
 
         refusal = None
@@ -704,6 +706,25 @@ def for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
             if node.domain == "ai.synapse" and attribute.name == "integers":
                 attribute.i = 0
     return onnx.inliner.inline_local_functions(copied)
+
+
+#: bytes of a file from which its model is not read once more to be fused
+_LARGE = 1 << 28
+
+
+def _for_kernels(model: onnx.ModelProto | str | os.PathLike[str], source: Any) -> Any:
+    """Return what ONNX Runtime loads where the native kernels are: the source, or a fused model."""
+    if isinstance(model, str | os.PathLike):
+        if os.path.getsize(model) >= _LARGE:
+            return source
+        try:
+            model = load_model(model)
+        except SynapseError:
+            return source  # ONNX Runtime says what is wrong with it
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        return source  # which is beside the file
+    found = fused(model)
+    return source if found is None else found.SerializeToString()
 
 
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:

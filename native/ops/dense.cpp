@@ -3,6 +3,9 @@
 // Spikes and other integers are summed as integers, whatever their number; other inputs go through
 // ONNX Runtime's own product of floats, as in the portable body. The weights are laid out when the
 // session is made.
+//
+// With the attribute time_last the input is (N, C, T), as it comes from outside, and y is (T, N, O)
+// all the same: `Session` takes the Transpose before the node away. No file has the attribute.
 #include "../synapse.h"
 
 namespace synapse {
@@ -77,11 +80,12 @@ class DenseKernel {
   static constexpr bool kAnyInput = true;
 
   static void infer(const Shapes& shapes) {
-    for (int k = 0; k < parts; k++) shapes.copy_but_last(0, 1 + k, k);
+    for (int k = 0; k < parts; k++) shapes.copy_but_last(0, 1 + k, k, shapes.flag(kTimeLast));
   }
 
   explicit DenseKernel(const OrtKernelInfo* raw) {
     const Ort::ConstKernelInfo info(raw);
+    time_last_ = flag(info, kTimeLast);
     const char* names[] = {"T"};
     const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
     matmul_ = Ort::Op::Create(raw, "MatMul", "", 13, names, types, 1, nullptr, 0, 2, 1);
@@ -98,15 +102,36 @@ class DenseKernel {
 
  private:
   using Weights = std::shared_ptr<const Packed>;
+  static constexpr const char* kTimeLast = "time_last";
+
+  // Where the inputs of (time step, sample) lie.
+  struct Rows {
+    int64_t steps, samples, inputs;
+    bool time_last;
+
+    Rows(const Input& x, bool last)
+        : steps(x.shape[last ? 2 : 0]),
+          samples(x.shape[last ? 0 : 1]),
+          inputs(x.shape[last ? 1 : 2]),
+          time_last(last && steps != 1) {}  // a single step lies the same way
+
+    int64_t size() const { return steps * samples; }
+    int64_t stride() const { return time_last ? steps : 1; }
+    int64_t begin(int64_t t, int64_t n) const {
+      return time_last ? n * inputs * steps + t : (t * samples + n) * inputs;
+    }
+  };
 
   void compute(const Ort::KernelContext& context, OrtKernelContext* raw) const {
     const Input x(context, 0);
     if (x.shape.size() != 3)
-      throw CallError("the input needs the axes (T, N, C), got " + text(x.shape));
+      throw CallError(std::string("the input needs the axes ") +
+                      (time_last_ ? "(N, C, T)" : "(T, N, C)") + ", got " + text(x.shape));
     const bool bytes = x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
     if (!bytes && x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
       throw CallError("the input must be float32 or uint8");
-    const int64_t rows = x.shape[0] * x.shape[1], inputs = x.shape[2];
+    const Rows rows(x, time_last_);
+    const int64_t inputs = rows.inputs;
     Weights weight[parts];
     const float* step[parts];
     int64_t steps[parts];
@@ -122,47 +147,89 @@ class DenseKernel {
       check_step(scale, weight[k]->outputs, "outputs");
       step[k] = scale.as<float>();
       steps[k] = scale.size;
-      const std::vector<int64_t> shape = {x.shape[0], x.shape[1], weight[k]->outputs};
+      const std::vector<int64_t> shape = {rows.steps, rows.samples, weight[k]->outputs};
       y[k] = context.GetOutput(k, shape).template GetTensorMutableData<float>();
       largest_layer = std::max(largest_layer, weight[k]->outputs);
     }
-    std::vector<uint8_t> left(static_cast<size_t>(rows), 0);  // rows that are no integers
+    std::vector<uint8_t> left(static_cast<size_t>(rows.size()), 0);  // rows that are no integers
+    const auto sum = [&](const Events& events, int64_t r) {
+      if (!events.integers) {
+        left[static_cast<size_t>(r)] = 1;
+        return;
+      }
+      for (int k = 0; k < parts; k++)
+        weight[k]->one(events, step[k], steps[k], y[k] + r * weight[k]->outputs);
+    };
     const int64_t work = 1 + inputs / 4 + inputs * largest_layer / 256;
-    parallel(context, rows, (1 << 15) / work + 1, [&](int64_t from, int64_t to) {
-      Events events(inputs);
-      for (int64_t r = from; r < to; r++) {
-        if (bytes) {
-          events.read(x.as<uint8_t>() + r * inputs, inputs);
-        } else {
-          events.read(x.as<float>() + r * inputs, inputs);
+    if (rows.time_last) {
+      if (bytes) {
+        turned(context, rows, x.as<uint8_t>(), work, sum);
+      } else {
+        turned(context, rows, x.as<float>(), work, sum);
+      }
+    } else {
+      parallel(context, rows.size(), (1 << 15) / work + 1, [&](int64_t from, int64_t to) {
+        Events events(inputs);
+        for (int64_t r = from; r < to; r++) {
+          if (bytes) {
+            events.read(x.as<uint8_t>() + r * inputs, inputs);
+          } else {
+            events.read(x.as<float>() + r * inputs, inputs);
+          }
+          sum(events, r);
         }
-        if (!events.integers) {
-          left[static_cast<size_t>(r)] = 1;
-          continue;
+      });
+    }
+    if (std::find(left.begin(), left.end(), 1) == left.end()) return;
+    for (int k = 0; k < parts; k++) of_floats(raw, x, *weight[k], step[k], steps[k], rows, left, y[k]);
+  }
+
+  // Sum inputs with time last, some steps of a sample at a time.
+  template <class X, class Sum>
+  static void turned(const Ort::KernelContext& context, const Rows& rows, const X* x, int64_t work,
+                     const Sum& sum) {
+    const int64_t fair = (rows.size() + 15) / 16;  // a piece for each of several threads
+    const int64_t each = std::min(Turned::kSteps, (std::max(fair, int64_t{1}) + 15) / 16 * 16);
+    const int64_t pieces = (rows.steps + each - 1) / each;
+    const int64_t least = (1 << 15) / (work * each) + 1;
+    parallel(context, rows.samples * pieces, least, [&](int64_t from, int64_t to) {
+      Events events(rows.inputs);
+      Turned spikes(rows.inputs);
+      std::vector<X> row(static_cast<size_t>(rows.inputs));
+      for (int64_t piece = from; piece < to; piece++) {
+        const int64_t n = piece / pieces, begin = piece % pieces * each;
+        const int64_t count = std::min(each, rows.steps - begin);
+        const X* first = x + rows.begin(begin, n);
+        const bool only_spikes = spikes.read(first, rows.steps, count);
+        for (int64_t t = 0; t < count; t++) {
+          if (only_spikes) {
+            spikes.give(t, &events);
+          } else {
+            for (int64_t c = 0; c < rows.inputs; c++)
+              row[static_cast<size_t>(c)] = first[c * rows.steps + t];
+            events.read(row.data(), rows.inputs);
+          }
+          sum(events, (begin + t) * rows.samples + n);
         }
-        for (int k = 0; k < parts; k++)
-          weight[k]->one(events, step[k], steps[k], y[k] + r * weight[k]->outputs);
       }
     });
-    if (std::find(left.begin(), left.end(), 1) == left.end()) return;
-    for (int k = 0; k < parts; k++)
-      of_floats(raw, x, *weight[k], step[k], steps[k], rows, left, y[k]);
   }
 
   // The rows that are left, by ONNX Runtime's product of floats.
   void of_floats(OrtKernelContext* raw, const Input& x, const Packed& packed, const float* step,
-                 int64_t steps, int64_t rows, const std::vector<uint8_t>& left, float* y) const {
+                 int64_t steps, const Rows& rows, const std::vector<uint8_t>& left,
+                 float* y) const {
     const int64_t inputs = packed.inputs, outputs = packed.outputs;
     std::vector<float> weights(static_cast<size_t>(inputs * outputs)), some, products;
     for (int64_t c = 0; c < inputs; c++)
       for (int64_t o = 0; o < outputs; o++)
         weights[static_cast<size_t>(c * outputs + o)] = static_cast<float>(packed.at(c, o));
     std::vector<int64_t> chosen;
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows.size(); r++)
       if (left[static_cast<size_t>(r)]) chosen.push_back(r);
     for (const int64_t r : chosen) {
       for (int64_t c = 0; c < inputs; c++) {
-        const int64_t at = r * inputs + c;
+        const int64_t at = rows.begin(r / rows.samples, r % rows.samples) + c * rows.stride();
         some.push_back(x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 ? x.as<uint8_t>()[at]
                                                                      : x.as<float>()[at]);
       }
@@ -188,6 +255,7 @@ class DenseKernel {
   }
 
   Ort::Op matmul_{nullptr};
+  bool time_last_ = false;
   Weights packed_[parts];
 };
 
