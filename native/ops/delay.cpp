@@ -2,11 +2,12 @@
 //
 // Nothing is computed, so values are moved by their size. Neighbours of one delay are copied as
 // one. Where those are too few, a tile of some columns is read as rows into a window that stays in
-// the first-level cache, and every output takes its values from rows of that.
+// a cache, and every output takes its values from rows of that.
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "../common.h"
 
@@ -14,8 +15,11 @@ namespace synapse {
 namespace {
 
 constexpr int64_t kRunBytes = 64;          // neighbours that are worth a copy of their own
-constexpr int64_t kTileBytes = 128;        // of a row of a tile
+constexpr int64_t kTileBytes = 256;        // of a row of a tile
+constexpr int64_t kWideBytes = 1 << 11;    // the same where rows come from memory, at the most
+constexpr int64_t kCached = 1 << 22;       // bytes of an input that caches hold
 constexpr int64_t kWindowSteps = 128;      // that a window moves on by, at the least
+constexpr int64_t kWindowBytes = 1 << 19;  // of a window of wide rows
 constexpr int64_t kWindowDepth = 1 << 12;  // longest delay that a window is for
 constexpr int64_t kPiece = 1 << 16;        // bytes that are worth waking a thread for
 
@@ -61,12 +65,19 @@ struct Whole {
   static size_t bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(V); }
 };
 
-// Rows of a tile, one behind the other, and from which of them each of its columns takes its value.
+// What a thread needs for its tiles: the delays of the columns, and the window of their rows.
 template <class V>
 struct Window {
-  static constexpr int kColumns = static_cast<int>(kTileBytes / static_cast<int64_t>(sizeof(V)));
+  int64_t columns, move;  // of a whole tile; steps that the window moves on by
+  std::vector<int64_t> delay, from;
   std::vector<V> rows;
-  int64_t from[kColumns];
+
+  Window(int64_t columns, int64_t move, int64_t rows)
+      : columns(columns),
+        move(move),
+        delay(static_cast<size_t>(columns)),
+        from(static_cast<size_t>(columns)),
+        rows(static_cast<size_t>(rows * columns)) {}
 };
 
 template <class V>
@@ -149,57 +160,57 @@ class DelayKernel {
   }
 
   static void copy_tiles(const Ort::KernelContext& context, const Job& job) {
-    constexpr int64_t columns = Window<V>::kColumns;
-    const int64_t tiles = (job.whole.width + columns - 1) / columns;
-    const int64_t longest = job.delays.longest;
+    constexpr int64_t size = static_cast<int64_t>(sizeof(V));
+    const int64_t longest = job.delays.longest, move = std::max(kWindowSteps, longest);
     // a window first reads as many rows as the delays are long, which few steps do not repay
     const bool windowed = longest <= std::min(4 * job.steps, kWindowDepth);
-    const int64_t move = std::max(kWindowSteps, longest);
-    const int64_t least = kPiece / (kTileBytes * std::max<int64_t>(job.steps, 1)) + 1;
+    const int64_t rows = windowed ? longest + std::min(move, job.steps) : 0;
+    int64_t bytes = kTileBytes;
+    if (job.steps * job.whole.width * size > kCached)
+      while (bytes < kWideBytes && 2 * bytes * rows <= kWindowBytes) bytes *= 2;
+    const int64_t columns = bytes / size, tiles = (job.whole.width + columns - 1) / columns;
+    const int64_t least = kPiece / (bytes * std::max<int64_t>(job.steps, 1)) + 1;
     parallel(context, tiles, least, [&](int64_t begin, int64_t end) {
-      Window<V> window;
-      if (windowed) window.rows.resize(static_cast<size_t>((longest + move) * columns));
+      Window<V> window(columns, move, rows);
       int64_t member = begin * columns % job.sample % job.members;
       int64_t group = begin * columns % job.sample / job.members;
       for (int64_t tile = begin; tile < end; tile++) {
-        const int64_t first = tile * columns;
-        const int count = static_cast<int>(std::min(columns, job.whole.width - first));
-        for (int i = 0; i < count; i++) {
-          window.from[i] = job.delays.each[static_cast<size_t>(group)];
+        const int64_t first = tile * columns, count = std::min(columns, job.whole.width - first);
+        for (int64_t i = 0; i < count; i++) {
+          window.delay[static_cast<size_t>(i)] = job.delays.each[static_cast<size_t>(group)];
           if (++member < job.members) continue;
           member = 0;
           if (++group == static_cast<int64_t>(job.delays.each.size())) group = 0;
         }
-        if (!windowed) {
-          scattered(job, window, first, count);
-        } else if (count == columns) {
-          through(job, window, first, std::integral_constant<int, Window<V>::kColumns>{}, move);
+        if (windowed) {
+          through(job, window, first, count);
         } else {
-          through(job, window, first, count, move);
+          scattered(job, window, first, count);
         }
       }
     });
   }
 
   // A tile straight from line and input.
-  static void scattered(const Job& job, const Window<V>& window, int64_t first, int count) {
+  static void scattered(const Job& job, const Window<V>& window, int64_t first, int64_t count) {
+    const int64_t* delay = window.delay.data();
     for (int64_t t = 0; t < job.steps; t++) {
       V* out = job.y + t * job.whole.width + first;
-      for (int i = 0; i < count; i++)
-        out[i] = job.whole.row(job.whole.depth + t - window.from[i])[first + i];
+      for (int64_t i = 0; i < count; i++)
+        out[i] = job.whole.row(job.whole.depth + t - delay[i])[first + i];
     }
   }
 
-  // A tile through its window. `count` is a constant where the tile is a whole one.
-  template <class Count>
-  static void through(const Job& job, Window<V>& window, int64_t first, Count count,
-                      int64_t move) {
-    constexpr int64_t columns = Window<V>::kColumns;
+  // A tile through its window.
+  static void through(const Job& job, Window<V>& window, int64_t first, int64_t count) {
+    const int64_t columns = window.columns, move = window.move;
+    const int64_t past = *std::max_element(window.delay.data(), window.delay.data() + count);
     V* const rows = window.rows.data();
-    const int64_t past = *std::max_element(window.from, window.from + count);
-    for (int i = 0; i < count; i++) window.from[i] = (past - window.from[i]) * columns + i;
-    const auto read = [&](int64_t r, V* to) {
-      std::memcpy(to, job.whole.row(job.whole.depth + r) + first, Whole<V>::bytes(count));
+    int64_t* const from = window.from.data();  // where in the window each column reads
+    for (int64_t i = 0; i < count; i++)
+      from[i] = (past - window.delay[static_cast<size_t>(i)]) * columns + i;
+    const auto read = [&](int64_t t, V* to) {
+      std::memcpy(to, job.whole.row(job.whole.depth + t) + first, Whole<V>::bytes(count));
     };
     for (int64_t k = 0; k < past; k++) read(k - past, rows + k * columns);
     for (int64_t begin = 0; begin < job.steps; begin += move) {
@@ -208,10 +219,18 @@ class DelayKernel {
       for (int64_t k = 0; k < steps; k++) read(begin + k, rows + (past + k) * columns);
       for (int64_t k = 0; k < steps; k++) {
         V* out = job.y + (begin + k) * job.whole.width + first;
-        const V* in = rows + k * columns;
-        for (int i = 0; i < count; i++) out[i] = in[window.from[i]];
+        take(rows + k * columns, from, count, out);
       }
     }
+  }
+
+  // out[i] = in[from[i]]
+  static void take(const V* in, const int64_t* from, int64_t count, V* out) {
+    constexpr int64_t together = 16;  // a loop of constant length, which the compiler writes out
+    int64_t i = 0;
+    for (; i + together <= count; i += together)
+      for (int64_t k = i; k < i + together; k++) out[k] = in[from[k]];
+    for (; i < count; i++) out[i] = in[from[i]];
   }
 
   std::shared_ptr<const Delays> delays_;
