@@ -54,17 +54,12 @@ def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.
             inputs.append(helper.make_tensor_value_info(name, kind, shape))
     attributes = attributes_of(op, rest)
     node = helper.make_node(op.name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
-    integer = {
-        name: tensor.dtype == torch.int64 for name, tensor in zip(op.inputs, tensors, strict=True)
+    kinds = {
+        f"last_{name}": helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+        for name, tensor in zip(op.inputs, tensors, strict=True)
     }
     outputs = [
-        helper.make_tensor_value_info(
-            name,
-            onnx.TensorProto.INT64
-            if integer.get(name.removeprefix("last_"))
-            else onnx.TensorProto.FLOAT,
-            None,
-        )
+        helper.make_tensor_value_info(name, kinds.get(name, onnx.TensorProto.FLOAT), None)
         for name in op.outputs
     ]
     graph = helper.make_graph([node], "one", inputs, outputs, constants)
@@ -157,7 +152,7 @@ def test_every_neuron_has_a_kernel() -> None:
     assert set(KERNELS) <= set(OPS)
     assert set(EQUATIONS) <= set(KERNELS)
     synapses = {"QuantizedConv", "QuantizedDense", "QuantizedComplexDense", "QuantizedPool"}
-    assert {*synapses, "Delay"} <= set(KERNELS)
+    assert {*synapses, "Delay", "Sigma"} <= set(KERNELS)
 
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
@@ -713,6 +708,80 @@ def test_a_wrong_type_of_delays_is_refused(name: str) -> None:
         if value.name == name:
             value.type.tensor_type.elem_type = onnx.TensorProto.INT32
     with pytest.raises(Exception, match=r"[Tt]ype"):
+        session_of(model)
+
+
+# -- sums over time ----------------------------------------------------------------------------
+
+
+def sigma_model(*, functions: bool = False) -> onnx.ModelProto:
+    """One Sigma of x (T, N, C) and total (N, C)."""
+    node = helper.make_node("Sigma", ["x", "total"], ["y", "last_total"], domain=ops.DOMAIN)
+    real, wide = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+    inputs = [("x", real, ["T", "N", "C"]), ("total", wide, ["N", "C"])]
+    outputs = [("y", real, None), ("last_total", wide, None)]
+    model = whole(
+        helper.make_graph(
+            [node], "one", *([helper.make_tensor_value_info(*value) for value in values]
+                             for values in (inputs, outputs)),
+        )
+    )  # fmt: skip
+    if functions:
+        model.functions.append(OPS["Sigma"].function(21))
+    return model
+
+
+@pytest.mark.parametrize("neurons", [0, 1, 7, 511, 512, 513, 5003])
+@pytest.mark.parametrize("steps", [0, 1, 2, 37])
+def test_sums_over_any_size(neurons: int, steps: int) -> None:
+    draw = np.random.default_rng(neurons + steps)
+    x = draw.normal(size=(steps, 2, neurons)).astype(np.float32)
+    feeds = {"x": x, "total": draw.normal(size=(2, neurons)) * 1e6}
+    total, sums = feeds["total"], np.empty((steps, 2, neurons))
+    for t in range(steps):
+        sums[t] = total = total + x[t]
+    wanted = [sums.astype(np.float32), total]
+    assert_equal(session_of(sigma_model(), threads=8).run(None, feeds), wanted)
+    body = sigma_model(functions=True).SerializeToString()
+    session = ort.InferenceSession(body, providers=["CPUExecutionProvider"])
+    assert_equal(session.run(None, feeds), wanted)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 40])
+def test_a_sum_goes_on_with_the_next_chunk(chunk: int) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(41, 2, 613)).astype(np.float32)
+    session, start = session_of(sigma_model()), draw.normal(size=(2, 613))
+    wanted, total, found = session.run(None, {"x": x, "total": start}), start, []
+    for first in range(0, len(x), chunk):
+        y, total = session.run(None, {"x": x[first : first + chunk], "total": total})
+        found.append(y)
+    assert_equal([np.concatenate(found), total], wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("x", (12, 70), "the input needs the axes .T, N, C, ...., got .12, 70."),
+        ("total", (1, 71), "a total of shape .1, 71. does not fit an input of .12, 1, 70."),
+        ("total", (70,), "a total of shape .70. does not fit"),
+    ],
+)
+def test_sums_that_do_not_fit(name: str, shape: tuple[int, ...], message: str) -> None:
+    model = sigma_model()
+    for value in model.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    feeds = {"x": np.zeros((12, 1, 70), np.float32), "total": np.zeros((1, 70))}
+    feeds[name] = np.zeros(shape, feeds[name].dtype)
+    with pytest.raises(Exception, match=message):
+        session_of(model).run(None, feeds)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_wrong_type_of_sums_is_refused(index: int) -> None:
+    model = sigma_model()
+    model.graph.input[index].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    with pytest.raises(Exception, match="Type"):
         session_of(model)
 
 
