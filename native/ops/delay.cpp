@@ -59,7 +59,8 @@ struct Whole {
     const int64_t border = depth * width;
     const int64_t before = std::min(std::max<int64_t>(border - at, 0), count);
     if (before > 0) std::memcpy(out, line + at, bytes(before));
-    if (count > before) std::memcpy(out + before, x + (at + before - border), bytes(count - before));
+    if (count > before)
+      std::memcpy(out + before, x + (at + before - border), bytes(count - before));
   }
 
   static size_t bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(V); }
