@@ -119,8 +119,8 @@ def _values(kind: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @needs_kernels
-@pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 63, 64, 65, 130])
-@pytest.mark.parametrize(("inputs", "batch"), [(1, 1), (7, 3), (100, 2)])
+@pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 130, 320, 321, 700])
+@pytest.mark.parametrize(("inputs", "batch"), [(1, 1), (33, 3), (100, 2)])
 def test_spikes_of_all_sizes(inputs: int, batch: int, steps: int) -> None:
     network = _network(inputs)
     x = _values("spikes", (batch, inputs, steps))

@@ -188,7 +188,7 @@ class DenseKernel {
   template <class X, class Sum>
   static void turned(const Ort::KernelContext& context, const Rows& rows, const X* x, int64_t work,
                      const Sum& sum) {
-    const int64_t fair = (rows.size() + 15) / 16;  // a piece for each of several threads
+    const int64_t fair = (rows.size() + 7) / 8;  // a piece for each of several threads
     const int64_t each = std::min(Turned::kSteps, (std::max(fair, int64_t{1}) + 15) / 16 * 16);
     const int64_t pieces = (rows.steps + each - 1) / each;
     const int64_t least = (1 << 15) / (work * each) + 1;
