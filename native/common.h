@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -327,6 +329,40 @@ void parallel(const Ort::KernelContext& context, int64_t total, int64_t least, c
       },
       static_cast<size_t>(pieces), 0, &shared);
 }
+
+// Scratch memory that calls and threads hand on to each other: memory that is fresh from the system
+// costs more than most of the work that is done on it.
+template <class T>
+class Pool {
+ public:
+  struct GiveBack {
+    Pool* pool;
+    void operator()(T* scratch) const {
+      const std::lock_guard<std::mutex> lock(pool->mutex_);
+      pool->kept_.emplace_back(scratch);
+    }
+  };
+  using Loan = std::unique_ptr<T, GiveBack>;
+
+  // Scratch that fits, or else what `make` makes.
+  template <class Fits, class Make>
+  Loan borrow(const Fits& fits, const Make& make) {
+    std::unique_ptr<T> scratch;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!kept_.empty()) {
+        scratch = std::move(kept_.back());
+        kept_.pop_back();
+      }
+    }
+    if (!scratch || !fits(*scratch)) scratch = make();
+    return Loan(scratch.release(), GiveBack{this});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<T>> kept_;
+};
 
 // Turn what a function throws into ONNX Runtime's status: no exception may cross its C interface.
 template <class Function>

@@ -3,8 +3,9 @@
 //
 // Every event, an input that is not zero, adds the weights of its neighbourhood to the sums around
 // it, which lie outputs last: for a stride of one the weights of a row of the kernel lie as its
-// sums do, and one loop adds them. Inputs that are no integers go through ONNX Runtime's own
-// convolution.
+// sums do, and one loop adds them. With larger strides an event reaches few sums, here one and
+// there two, and what is left to do is to guess wrong; so every sum collects its events instead,
+// from rows of bits. Inputs that are no integers go through ONNX Runtime's own convolution.
 #include "../synapse.h"
 
 namespace synapse {
@@ -28,8 +29,10 @@ struct Kernels {
   std::vector<float> floats;  // as they came, for inputs that are no integers
   int64_t group_outputs = 0, padded = 0, row = 0, channel = 0;
   int64_t largest_sum = 0;  // of magnitudes, over all that an output may see
+  bool bytes;
 
-  Kernels(const Input& weight, int64_t groups) : shape(weight.shape) {
+  Kernels(const Input& weight, int64_t groups)
+      : shape(weight.shape), bytes(weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16) {
     if (shape.size() != 5 || shape[4] != 1)
       throw CallError("a weight needs the axes (O, C, h, w, 1), got " + text(shape));
     if (groups < 1 || shape[0] % groups != 0)
@@ -113,6 +116,156 @@ struct Reaches {
   }
 };
 
+#if defined(SYNAPSE_X86)
+// Weights of 8 bits as [channel][ky][kx][output, padded], for sums that collect their events.
+struct Taps {
+  static constexpr int64_t kEach = 32;  // outputs whose sums are kept in a register
+
+  int64_t count = 0, padded = 0;
+  Lines<int16_t> rows;
+
+  // Nothing is kept where sums are not collected.
+  Taps() = default;
+  explicit Taps(const Input& weight) {
+    const int64_t outputs = weight.shape[0];
+    count = product(weight.shape, 1);
+    padded = (outputs + kEach - 1) / kEach * kEach;
+    rows = Lines<int16_t>(count * padded);
+    for (int64_t o = 0; o < outputs; o++)
+      for (int64_t i = 0; i < count; i++)
+        rows.data()[i * padded + o] =
+            static_cast<int16_t>(integer_weight(weight, o * count + i));
+  }
+};
+
+// The spikes of an image as bits, a row of them for every row of a channel; pads are zeros.
+class BitRows {
+ public:
+  explicit BitRows(const Geometry& g)
+      : row_((g.pad_x + g.width + g.stride_x * g.out_width + 7) / 8 + 16),
+        bits_(static_cast<size_t>((g.channels * g.height + 1) * row_)),
+        rows_(static_cast<size_t>(g.channels * g.kernel_height)) {}
+
+  void read(const Geometry& g, const std::vector<Events>& planes, const Reaches& reaches) {
+    std::fill(bits_.begin(), bits_.end(), uint8_t{0});
+    for (int64_t c = 0; c < g.channels; c++) {
+      const Events& events = planes[static_cast<size_t>(c)];
+      for (int64_t e = 0; e < events.count; e++) {
+        const size_t i = static_cast<size_t>(events.index[static_cast<size_t>(e)]);
+        const int64_t x = reaches.column_of[i] + g.pad_x;
+        uint8_t* row = bits_.data() + (c * g.height + reaches.row_of[i]) * row_;
+        row[x / 8] = static_cast<uint8_t>(row[x / 8] | 1 << x % 8);
+      }
+    }
+  }
+
+  // Go to a row of outputs: one row of bits for every channel and row of the kernel.
+  void go_to(const Geometry& g, int64_t out_y) {
+    const uint8_t* silent = bits_.data() + g.channels * g.height * row_;
+    for (int64_t c = 0; c < g.channels; c++) {
+      for (int64_t k = 0; k < g.kernel_height; k++) {
+        const int64_t y = out_y * g.stride_y - g.pad_y + k * g.dilation_y;
+        const bool inside = y >= 0 && y < g.height;
+        rows_[static_cast<size_t>(c * g.kernel_height + k)] =
+            inside ? bits_.data() + (c * g.height + y) * row_ : silent;
+      }
+    }
+  }
+
+  // words[i] = bits of the kernel's rows [first, first + count) at output out_x + i, `width` of each.
+  __attribute__((target("avx512f"))) void words(const Geometry& g, int64_t first, int64_t count,
+                                                int64_t out_x, uint64_t* words) const {
+    const int64_t x = out_x * g.stride_x;
+    const __m512i lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512i right = _mm512_add_epi64(
+        _mm512_set1_epi64(x % 8), _mm512_mullox_epi64(lanes, _mm512_set1_epi64(g.stride_x)));
+    const __m512i mask = _mm512_set1_epi64((int64_t{1} << g.kernel_width) - 1);
+    __m512i found = _mm512_setzero_si512();
+    for (int64_t i = 0; i < count; i++) {
+      int64_t row;
+      std::memcpy(&row, rows_[static_cast<size_t>(first + i)] + x / 8, sizeof row);
+      const __m512i part = _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(row), right), mask);
+      found = _mm512_or_si512(found,
+                              _mm512_sll_epi64(part, _mm_cvtsi64_si128(i * g.kernel_width)));
+    }
+    _mm512_storeu_si512(words, found);
+  }
+
+  int64_t rows() const { return static_cast<int64_t>(rows_.size()); }
+
+ private:
+  int64_t row_;
+  std::vector<uint8_t> bits_;
+  std::vector<const uint8_t*> rows_;
+};
+
+constexpr int64_t kLanes = 8;       // outputs whose bits are found at once
+constexpr int64_t kShortWords = 4;  // words whose sums of bytes fit 16 bits: 4 * 63 * 128 < 2**15
+
+// Sums of an image, each from the bits around its place.
+class Collect {
+ public:
+  Collect(const Geometry& g, const Taps& taps)
+      : g_(g), taps_(taps), each_(63 / g.kernel_width) {
+    words_.resize(static_cast<size_t>(
+        (g.channels * g.kernel_height + each_ - 1) / each_ * kLanes));
+  }
+
+  // sums[place][o] of a row of outputs.
+  __attribute__((target("avx512f,avx512bw"))) void row(BitRows& bits, int64_t y, int32_t* sums) {
+    const int64_t words = static_cast<int64_t>(words_.size()) / kLanes;
+    bits.go_to(g_, y);
+    for (int64_t x = 0; x < g_.out_width; x += kLanes) {
+      for (int64_t w = 0; w < words; w++)
+        bits.words(g_, w * each_, std::min(each_, bits.rows() - w * each_), x,
+                   words_.data() + w * kLanes);
+      const int64_t count = std::min(kLanes, g_.out_width - x);
+      for (int64_t i = 0; i < count; i++, sums += taps_.padded) {
+        int64_t o = 0;
+        for (; o + 2 * Taps::kEach <= taps_.padded; o += 2 * Taps::kEach)
+          one<2>(i, o, words, sums + o);
+        if (o < taps_.padded) one<1>(i, o, words, sums + o);
+      }
+    }
+  }
+
+ private:
+  template <int registers>
+  __attribute__((target("avx512f,avx512bw"))) SYNAPSE_LAMBDA inline void one(int64_t lane,
+                                                                            int64_t first,
+                                                                            int64_t words,
+                                                                            int32_t* sums) const {
+    const int64_t next = each_ * g_.kernel_width * taps_.padded;
+    const int16_t* weights = taps_.rows.data() + first;
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i total[registers], longs[2 * registers];
+    for (int v = 0; v < registers; v++) total[v] = longs[2 * v] = longs[2 * v + 1] = zero;
+    for (int64_t w = 0; w < words; w++, weights += next) {
+      uint64_t word = words_[static_cast<size_t>(w * kLanes + lane)];
+      for (; word; word &= word - 1) {
+        const int16_t* row = weights + __builtin_ctzll(word) * taps_.padded;
+        for (int v = 0; v < registers; v++)
+          total[v] = _mm512_add_epi16(total[v], _mm512_loadu_si512(row + Taps::kEach * v));
+      }
+      if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
+      for (int v = 0; v < registers; v++) {
+        const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(total[v]));
+        const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(total[v], 1));
+        longs[2 * v] = _mm512_add_epi32(longs[2 * v], low);
+        longs[2 * v + 1] = _mm512_add_epi32(longs[2 * v + 1], high);
+        total[v] = zero;
+      }
+    }
+    for (int v = 0; v < 2 * registers; v++) _mm512_storeu_si512(sums + 16 * v, longs[v]);
+  }
+
+  const Geometry& g_;
+  const Taps& taps_;
+  int64_t each_;  // rows of the kernel whose bits fit a word
+  std::vector<uint64_t> words_;
+};
+#endif
+
 // All events of one channel of an image.
 template <class S, bool ones>
 struct Plane {
@@ -146,11 +299,85 @@ struct Plane {
   }
 };
 
-// out[o][place] = gain[o] * sums[place][o], for the outputs of a group.
+#if defined(SYNAPSE_X86)
+SYNAPSE_INLINE __attribute__((target("avx512f"))) __m512 floats_512(const int32_t* from) {
+  return _mm512_cvtepi32_ps(_mm512_loadu_si512(from));
+}
+SYNAPSE_INLINE __attribute__((target("avx512f"))) __m512 floats_512(const int16_t* from) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
+
+// to[i * all + p] = from[p * padded + i] * gain[i], for 16 places p and `count` of 16 outputs i.
+template <class S>
+__attribute__((target("avx512f"))) inline void give_512(const S* from, int64_t padded, __m512 gain,
+                                                        int64_t count, float* to, int64_t all) {
+  __m512 a[16], b[16];
+  for (int p = 0; p < 16; p++) a[p] = _mm512_mul_ps(floats_512(from + p * padded), gain);
+  // quarters of 128 bits: pairs of rows, then fours of them
+  for (int p = 0; p < 16; p += 2) {
+    b[p] = _mm512_unpacklo_ps(a[p], a[p + 1]);
+    b[p + 1] = _mm512_unpackhi_ps(a[p], a[p + 1]);
+  }
+  for (int p = 0; p < 16; p += 4) {
+    __m512d pairs[4];
+    for (int i = 0; i < 4; i++) pairs[i] = _mm512_castps_pd(b[p + i]);
+    a[p] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], pairs[2]));
+    a[p + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], pairs[2]));
+    a[p + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], pairs[3]));
+    a[p + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], pairs[3]));
+  }
+  // now quarter q of a[4 g + r] holds output 4 q + r of the places 4 g to 4 g + 3
+  for (int r = 0; r < 4; r++) {
+    const __m512 low01 = _mm512_shuffle_f32x4(a[r], a[4 + r], 0x44);
+    const __m512 high01 = _mm512_shuffle_f32x4(a[r], a[4 + r], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(a[8 + r], a[12 + r], 0x44);
+    const __m512 high23 = _mm512_shuffle_f32x4(a[8 + r], a[12 + r], 0xee);
+    b[r] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+    b[4 + r] = _mm512_shuffle_f32x4(low01, low23, 0xdd);
+    b[8 + r] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+    b[12 + r] = _mm512_shuffle_f32x4(high01, high23, 0xdd);
+  }
+  for (int64_t i = 0; i < count; i++) _mm512_storeu_ps(to + i * all, b[i]);
+}
+#endif
+
+// out[o][place] = gain[o] * sums[place][o], for the outputs of a group and some places of `all`.
 template <class S>
 struct Give {
-  SYNAPSE_CLONES static void run(const S* sums, int64_t places, int64_t padded, int64_t outputs,
-                                 const float* gain, int64_t gains, float* out) {
+  static void run(const S* sums, int64_t places, int64_t padded, int64_t outputs,
+                  const float* gain, int64_t gains, float* out, int64_t all) {
+#if defined(SYNAPSE_X86)
+    static const int level = instruction_level();
+    if (level >= 4) return wide(sums, places, padded, outputs, gain, gains, out, all);
+#endif
+    any(sums, places, padded, outputs, gain, gains, out, all);
+  }
+
+ private:
+#if defined(SYNAPSE_X86)
+  __attribute__((target("avx512f"))) static void wide(const S* sums, int64_t places, int64_t padded,
+                                                      int64_t outputs, const float* gain,
+                                                      int64_t gains, float* out, int64_t all) {
+    for (int64_t first = 0; first < outputs; first += kGroup) {
+      const int64_t count = std::min<int64_t>(kGroup, outputs - first);
+      const __mmask16 here = static_cast<__mmask16>((1u << count) - 1);
+      const __m512 gained =
+          gains == 1 ? _mm512_set1_ps(gain[0]) : _mm512_maskz_loadu_ps(here, gain + first);
+      int64_t place = 0;
+      for (; place + kGroup <= places; place += kGroup)
+        give_512(sums + place * padded + first, padded, gained, count, out + first * all + place,
+                 all);
+      const S* rest = sums + place * padded + first;
+      if (place < places)
+        any(rest, places - place, padded, count, gains == 1 ? gain : gain + first, gains,
+            out + first * all + place, all);
+    }
+  }
+#endif
+
+  SYNAPSE_CLONES static void any(const S* sums, int64_t places, int64_t padded, int64_t outputs,
+                                 const float* gain, int64_t gains, float* out, int64_t all) {
     for (int64_t first = 0; first < outputs; first += kGroup) {
       const int64_t count = std::min<int64_t>(kGroup, outputs - first);
       alignas(64) float gained[kGroup], block[kGroup][kGroup];
@@ -164,13 +391,13 @@ struct Give {
           for (int i = 0; i < kGroup; i++) block[p][i] = static_cast<float>(from[i]) * gained[i];
         }
         for (int64_t i = 0; i < count; i++) {
-          float* to = out + (first + i) * places + place;
+          float* to = out + (first + i) * all + place;
           for (int p = 0; p < kGroup; p++) to[p] = block[p][i];
         }
       }
       for (; place < places; place++)
         for (int64_t i = 0; i < count; i++)
-          out[(first + i) * places + place] =
+          out[(first + i) * all + place] =
               static_cast<float>(sums[place * padded + first + i]) * gained[i];
     }
   }
@@ -189,7 +416,12 @@ class ConvKernel {
     group_ = info.GetAttribute<int64_t>("group");
     int constant = 0;
     const auto value = info.GetTensorConstantInput(1, &constant);
-    if (constant) packed_ = std::make_shared<const Kernels>(Input(value), group_);
+    if (constant) {
+      packed_ = std::make_shared<const Kernels>(Input(value), group_);
+#if defined(SYNAPSE_X86)
+      if (collects(*packed_)) taps_ = Taps(Input(value));
+#endif
+    }
     const auto ints = [](const char* name, const std::vector<int64_t>& values) {
       return Ort::OpAttr(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
     };
@@ -227,7 +459,10 @@ class ConvKernel {
     std::atomic<bool> integers{true};
     const int64_t work = 1 + image / 4 + g.outputs * g.places();
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
-      Scratch scratch(g, *kernels);
+      const auto loan = scratch_.borrow(
+          [&](const Scratch& kept) { return kept.fits(g, *kernels); },
+          [&] { return std::make_unique<Scratch>(g, *kernels); });
+      Scratch& scratch = *loan;
       for (int64_t b = from; b < to && integers; b++) {
         const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, reaches, step,
                                             scratch, y + b * g.outputs * g.places())
@@ -239,15 +474,49 @@ class ConvKernel {
     if (!integers) of_floats(raw, x, *kernels, g, step, y);
   }
 
+#if defined(SYNAPSE_X86)
+  // Whether sums collect their events: a word holds the bits of eight outputs side by side,
+  // wherever in a byte they begin.
+  bool collects(const Kernels& k) const {
+    const int64_t stride = placing_.strides[1], width = k.shape[3];
+    return instruction_level() >= 4 && k.bytes && group_ == 1 && stride > 1 &&
+           placing_.dilations[1] == 1 && width > 0 && 7 + (kLanes - 1) * stride + width <= 64;
+  }
+#endif
+
   struct Scratch {
+    Geometry geometry;
+    int64_t padded;
     std::vector<Events> events;
     Lines<int16_t> shorts;
     Lines<int32_t> longs;
+#if defined(SYNAPSE_X86)
+    BitRows bits;
+#endif
 
     Scratch(const Geometry& g, const Kernels& k)
-        : events(static_cast<size_t>(g.channels), Events(g.height * g.width)),
-          shorts(g.places() * k.padded) {}
+        : geometry(g),
+          padded(k.padded),
+          events(static_cast<size_t>(g.channels), Events(g.height * g.width))
+#if defined(SYNAPSE_X86)
+          ,
+          bits(g)
+#endif
+    {
+    }
+
+    // All but the batch is as it was.
+    bool fits(const Geometry& g, const Kernels& k) const {
+      return padded == k.padded && geometry.channels == g.channels &&
+             geometry.height == g.height && geometry.width == g.width;
+    }
   };
+
+  template <class S>
+  static S* room(Lines<S>& lines, int64_t count) {
+    if (lines.size() < count) lines = Lines<S>(count);
+    return lines.data();
+  }
 
   // Whether the image holds integers whose sums fit; else nothing is written.
   template <class X>
@@ -264,21 +533,47 @@ class ConvKernel {
     }
     if (static_cast<double>(k.largest_sum) * static_cast<double>(most) >= 2147483648.0)
       return false;
+#if defined(SYNAPSE_X86)
+    if (most == 1 && taps_.count > 0 && are_many(g, scratch.events)) {
+      int32_t* total = room(scratch.longs, g.out_width * taps_.padded);
+      scratch.bits.read(g, scratch.events, reaches);
+      Collect collect(g, taps_);
+      for (int64_t line = 0; line < g.out_height; line++) {
+        collect.row(scratch.bits, line, total);
+        Give<int32_t>::run(total, g.out_width, taps_.padded, g.outputs, step.as<float>(), step.size,
+                           y + line * g.out_width, g.places());
+      }
+      return true;
+    }
+#endif
+    const int64_t count = g.places() * k.padded;
     if (k.largest_sum * most <= 32767) {
+      room(scratch.shorts, count);
       sums<int16_t>(g, k, scratch.events, reaches, step, scratch.shorts, y);
     } else {
-      if (scratch.longs.size() == 0) scratch.longs = Lines<int32_t>(g.places() * k.padded);
+      room(scratch.longs, count);
       sums<int32_t>(g, k, scratch.events, reaches, step, scratch.longs, y);
     }
     return true;
   }
+
+#if defined(SYNAPSE_X86)
+  // Whether collecting is less work than handing out: an event costs as much as the look of a sum
+  // at this many rows of its kernel.
+  static bool are_many(const Geometry& g, const std::vector<Events>& planes) {
+    constexpr int64_t rows_an_event = 16;
+    int64_t events = 0;
+    for (const Events& plane : planes) events += plane.count;
+    return events * rows_an_event > g.places() * g.channels * g.kernel_height / 2;
+  }
+#endif
 
   template <class S>
   static void sums(const Geometry& g, const Kernels& k, const std::vector<Events>& planes,
                    const Reaches& reaches, const Input& step, Lines<S>& total, float* y) {
     const int64_t fan = g.channels / g.groups;
     for (int64_t group = 0; group < g.groups; group++) {
-      total.fill(S(0));
+      std::fill_n(total.data(), g.places() * k.padded, S(0));
       for (int64_t c = group * fan; c < (group + 1) * fan; c++) {
         const Events& events = planes[static_cast<size_t>(c)];
         const int16_t* weights = k.rows.data() + c * k.channel;
@@ -291,7 +586,7 @@ class ConvKernel {
       const int64_t first = group * k.group_outputs;
       const float* gain = step.as<float>() + (step.size == 1 ? 0 : first);
       Give<S>::run(total.data(), g.places(), k.padded, k.group_outputs, gain, step.size,
-                   y + first * g.places());
+                   y + first * g.places(), g.places());
     }
   }
 
@@ -356,6 +651,10 @@ class ConvKernel {
   int64_t group_ = 1;
   Ort::Op conv_{nullptr};
   std::shared_ptr<const Kernels> packed_;
+  mutable Pool<Scratch> scratch_;
+#if defined(SYNAPSE_X86)
+  Taps taps_;
+#endif
 };
 
 const RegisterSynapse<ConvKernel> kernel;

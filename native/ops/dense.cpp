@@ -102,6 +102,20 @@ class DenseKernel {
 
  private:
   using Weights = std::shared_ptr<const Packed>;
+
+  struct Scratch {
+    int64_t inputs;
+    Events events;
+    std::unique_ptr<Turned> turned;  // where it is wanted
+
+    explicit Scratch(int64_t count) : inputs(count), events(count) {}
+  };
+
+  typename Pool<Scratch>::Loan borrow(int64_t inputs) const {
+    return scratch_.borrow([&](const Scratch& kept) { return kept.inputs == inputs; },
+                           [&] { return std::make_unique<Scratch>(inputs); });
+  }
+
   static constexpr const char* kTimeLast = "time_last";
 
   // Where the inputs of (time step, sample) lie.
@@ -169,7 +183,8 @@ class DenseKernel {
       }
     } else {
       parallel(context, rows.size(), (1 << 15) / work + 1, [&](int64_t from, int64_t to) {
-        Events events(inputs);
+        const auto scratch = borrow(inputs);
+        Events& events = scratch->events;
         for (int64_t r = from; r < to; r++) {
           if (bytes) {
             events.read(x.as<uint8_t>() + r * inputs, inputs);
@@ -186,16 +201,18 @@ class DenseKernel {
 
   // Sum inputs with time last, some steps of a sample at a time.
   template <class X, class Sum>
-  static void turned(const Ort::KernelContext& context, const Rows& rows, const X* x, int64_t work,
-                     const Sum& sum) {
+  void turned(const Ort::KernelContext& context, const Rows& rows, const X* x, int64_t work,
+              const Sum& sum) const {
     const int64_t fair = (rows.size() + 7) / 8;  // a piece for each of several threads
     const int64_t each = std::min(Turned::kSteps, (std::max(fair, int64_t{1}) + 15) / 16 * 16);
     const int64_t pieces = (rows.steps + each - 1) / each;
     const int64_t least = (1 << 15) / (work * each) + 1;
     parallel(context, rows.samples * pieces, least, [&](int64_t from, int64_t to) {
-      Events events(rows.inputs);
-      Turned spikes(rows.inputs);
-      std::vector<X> row(static_cast<size_t>(rows.inputs));
+      const auto scratch = borrow(rows.inputs);
+      Events& events = scratch->events;
+      if (!scratch->turned) scratch->turned = std::make_unique<Turned>(rows.inputs);
+      Turned& spikes = *scratch->turned;
+      std::vector<X> row;
       for (int64_t piece = from; piece < to; piece++) {
         const int64_t n = piece / pieces, begin = piece % pieces * each;
         const int64_t count = std::min(each, rows.steps - begin);
@@ -205,6 +222,7 @@ class DenseKernel {
           if (only_spikes) {
             spikes.give(t, &events);
           } else {
+            row.resize(static_cast<size_t>(rows.inputs));
             for (int64_t c = 0; c < rows.inputs; c++)
               row[static_cast<size_t>(c)] = first[c * rows.steps + t];
             events.read(row.data(), rows.inputs);
@@ -256,6 +274,7 @@ class DenseKernel {
 
   Ort::Op matmul_{nullptr};
   bool time_last_ = false;
+  mutable Pool<Scratch> scratch_;
   Weights packed_[parts];
 };
 
