@@ -14,6 +14,7 @@ from synapse_onnx.passes import (
     cancel_transposes,
     clean_up,
     mark_spikes,
+    move_transposes,
     name_after_modules,
     store_int4,
 )
@@ -36,9 +37,101 @@ def evaluated(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 def test_every_pass_of_the_list_is_tested_here() -> None:
     runs = {run for _, run in LOWERING}
     assert runs == {
-        cancel_transposes.run, clean_up.run, mark_spikes.run, name_after_modules.run,
-        store_int4.run,
+        cancel_transposes.run, clean_up.run, mark_spikes.run, move_transposes.run,
+        name_after_modules.run, store_int4.run,
     }  # fmt: skip
+
+
+# -- move_transposes ---------------------------------------------------------------------------
+
+_TIME_FIRST = "a = Transpose<perm = [2, 0, 1]>(x)  b = Neg(a)  c = Transpose<perm = [1, 2, 0]>(b)"
+
+
+@pytest.mark.parametrize(
+    ("body", "moved", "left"),
+    [
+        ("d = Relu(c)  y = Neg(d)", 2, ["Transpose", "Neg", "Relu", "Neg", "Transpose"]),
+        ("y = Add(c, x)", 1, ["Transpose", "Neg", "Add", "Transpose"]),
+        ("y = Concat<axis = 1>(c, x, c)", 1, ["Transpose", "Neg", "Concat", "Transpose"]),
+        ("y = Concat<axis = -1>(x, c)", 1, ["Transpose", "Neg", "Concat", "Transpose"]),
+        ("y = Concat<axis = 0>(c, c)", 1, ["Transpose", "Neg", "Concat", "Transpose"]),
+        (
+            "k = Constant<value_float = 0.5>()  y = Mul(c, k)",
+            1,
+            ["Transpose", "Neg", "Mul", "Transpose"],
+        ),
+        (
+            "k = Constant<value = float[1] {0.5}>()  y = Sub(k, c)",
+            1,
+            ["Transpose", "Neg", "Sub", "Transpose"],
+        ),
+        # a constant with axes has a layout of its own
+        (
+            "k = Constant<value = float[3, 1] {1.0, 2.0, 3.0}>()  y = Mul(c, k)",
+            0,
+            ["Transpose", "Neg", "Transpose", "Mul"],
+        ),
+        # what is read along an axis, too
+        ("y = Softmax<axis = 1>(c)", 0, ["Transpose", "Neg", "Transpose", "Softmax"]),
+        # another order of axes
+        (
+            "d = Transpose<perm = [1, 0, 2]>(b)  y = Relu(d)",
+            0,
+            ["Transpose", "Neg", "Transpose", "Relu"],
+        ),
+    ],
+    ids=[
+        "chain", "sum", "concat", "concat over time", "concat over the batch", "number", "one",
+        "scale a channel", "softmax", "other axes",
+    ],
+)  # fmt: skip
+def test_what_works_on_any_layout_stays_time_major(body: str, moved: int, left: list[str]) -> None:
+    proto = parsed(f"g (float[2, 3, 4] x) => (float[A, B, C] y) {{ {_TIME_FIRST} {body} }}")
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    assert move_transposes.run(model) == moved
+    cancel_transposes.run(model)
+    clean_up.run(model)
+    assert kinds(model) == left
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    (expected,), (found,) = evaluated(proto, x), evaluated(ir.to_proto(model), x)
+    np.testing.assert_array_equal(found, expected)
+    assert [output.name for output in model.graph.outputs] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "moved"),
+    [
+        ((2, 3, 4, 5, 6), (2, 60, 6), 1),
+        ((2, 12, 6), (2, 3, 2, 2, 6), 1),
+        ((2, 12, 6), (2, 3, 4, 6), 1),
+        ((2, 12, 6), (2, 72), 0),
+        ((2, 12, 6), (12, 2, 6), 0),
+        ((2, 12, 6), (2, 6, 12), 0),
+    ],
+    ids=str,
+)
+def test_a_flatten_keeps_time_first(
+    shape: tuple[int, ...], sizes: tuple[int, ...], moved: int
+) -> None:
+    rank = len(shape)
+    there, back = [rank - 1, *range(rank - 1)], [*range(1, rank), 0]
+    proto = parsed(f"""
+    g (float{list(shape)} x) => (float{list(sizes)} y) {{
+      a = Transpose<perm = {there}>(x)
+      b = Neg(a)
+      c = Transpose<perm = {back}>(b)
+      k = Constant<value_ints = {list(sizes)}>()
+      d = Reshape(c, k)
+      y = Relu(d)
+    }}""")
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    assert move_transposes.run(model) == 2 * moved
+    clean_up.run(model)
+    if moved:
+        assert kinds(model) == ["Transpose", "Neg", "Reshape", "Relu", "Transpose"]
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    (expected,), (found,) = evaluated(proto, x), evaluated(ir.to_proto(model), x)
+    np.testing.assert_array_equal(found, expected)
 
 
 # -- cancel_transposes -------------------------------------------------------------------------
@@ -140,6 +233,8 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
         ("Transpose<perm = [1, 0, 2]>(s)", True),
         ("Relu(s)", False),
         ("Add(s, s)", False),
+        ("Concat<axis = 0>(s, s)", True),
+        ("Concat<axis = 0>(s, x)", False),
         ("Identity(last)", False),
         ("Identity(x)", False),
     ],

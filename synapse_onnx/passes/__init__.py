@@ -14,6 +14,7 @@ from synapse_onnx.passes import (
     cancel_transposes,
     clean_up,
     mark_spikes,
+    move_transposes,
     name_after_modules,
     store_int4,
 )
@@ -21,6 +22,7 @@ from synapse_onnx.passes import (
 __all__ = ["LOWERING", "lower"]
 
 LOWERING: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
+    ("move_transposes", move_transposes.run),
     ("cancel_transposes", cancel_transposes.run),
     ("clean_up", clean_up.run),
     ("mark_spikes", mark_spikes.run),

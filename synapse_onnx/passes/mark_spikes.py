@@ -35,6 +35,8 @@ def _are_spikes(value: ir.Value | None) -> bool:
             return (
                 first and get_op(node.op_type).spikes and graded is not None and not graded.as_int()
             )
+        if node.domain == "" and node.op_type == "Concat":
+            return all(_are_spikes(part) for part in node.inputs)
         if node.domain != "" or node.op_type not in _MOVES:
             return False
         value = node.inputs[0]
