@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 
-from synapse_onnx.errors import ShapeError
+from synapse_onnx.errors import ModelError, ShapeError, SynapseError
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
@@ -157,13 +157,19 @@ def count_activity(
         ShapeError: wrong rank or size.
     """
     Metadata.read(model)
-    counter = _Counter(model)
-    shown = {name: f"{name}/counted" for name in counter.watched()}
-    session = Session(_with_outputs(model, shown), providers, native)
-    results = session.run(*inputs)
-    arrays = results if isinstance(results, tuple) else (results,)
-    found = dict(zip(session.outputs, arrays, strict=True))
-    return counter.count({name: found[value] for name, value in shown.items()})
+    try:
+        counter = _Counter(model)
+        shown = {name: f"{name}/counted" for name in counter.watched()}
+        session = Session(_with_outputs(model, shown), providers, native)
+        results = session.run(*inputs)
+        arrays = results if isinstance(results, tuple) else (results,)
+        found = dict(zip(session.outputs, arrays, strict=True))
+        return counter.count({name: found[value] for name, value in shown.items()})
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, SynapseError):
+            raise
+        # nodes that call themselves ours and lack what ours have; which of these, by what is missing
+        raise ModelError("a layer of the model is not one that synapse-onnx writes") from error
 
 
 def profile_kernels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import onnx
 
 from synapse_onnx.errors import ModelError
+from synapse_onnx.guard import read_states
 
 __all__ = ["LAYER", "Metadata", "layer_of"]
 
@@ -94,15 +96,50 @@ class Metadata:
                 opset=int(props[_PREFIX + "opset"]),
                 regime=props[_PREFIX + "regime"],
                 streaming=bool(json.loads(props[_PREFIX + "streaming"])),
-                states=tuple(json.loads(props.get(_PREFIX + "states", "[]"))),
+                states=tuple(read_states(props.get(_PREFIX + "states", "[]"))),
                 chunk=int(props.get(_PREFIX + "chunk", "1")),
                 layout=props.get(_PREFIX + "layout", "NCT"),
                 input_type=props.get(_PREFIX + "input_type", "float32"),
-                layers=tuple(json.loads(props[_PREFIX + "layers"])),
-                exact=tuple(json.loads(props[_PREFIX + "exact"])),
-                notes=tuple(json.loads(props[_PREFIX + "notes"])),
+                layers=tuple(_layers(json.loads(props[_PREFIX + "layers"]))),
+                exact=tuple(_texts(json.loads(props[_PREFIX + "exact"]))),
+                notes=tuple(_texts(json.loads(props[_PREFIX + "notes"]))),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelError(
                 "the model carries no synapse-onnx metadata; it was not written by this tool"
             ) from error
+
+
+def _texts(found: Any) -> list[str]:
+    if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+        raise ValueError("no list of texts")
+    return found
+
+
+def _numbers(found: Any) -> bool:
+    """Whether a value is a finite number, or a list of numbers or of lists of them."""
+    if isinstance(found, list):
+        return all(_numbers(item) for item in found)
+    return isinstance(found, int | float) and math.isfinite(found)
+
+
+def _layers(found: Any) -> list[dict[str, Any]]:
+    """Return layers whose entries are of the kinds that this tool writes."""
+    for layer in found:
+        if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
+            raise ValueError("a layer without a path")
+        lists = [layer[key] for key in ("steps", "weight_shape") if layer.get(key) is not None]
+        spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
+        if not all(isinstance(item, list) and _numbers(item) for item in lists):
+            raise ValueError("a layer with a list that is none")
+        if not all(isinstance(item, list) for item in layer.get("steps") or []):
+            raise ValueError("a layer with steps that are none")
+        if not all(_numbers(span) for span in spans):
+            raise ValueError("a layer with a number that is none")
+        if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
+            raise ValueError("a layer with lists within lists")
+    return list(found)
+
+
+def _flat(found: Any) -> bool:
+    return not isinstance(found, list) or not any(isinstance(item, list) for item in found)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,9 @@ from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.fusion import fused
+from synapse_onnx.guard import check_model, read_states
 from synapse_onnx.layout import LAYOUTS, axes_of, has_time, time_first, time_last
+from synapse_onnx.limits import load_arrays, read_file
 
 if TYPE_CHECKING:
     import onnx
@@ -45,23 +46,27 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Read an ONNX file.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
-        ModelError: it is no ONNX model.
+        InputError: there is no such file, it cannot be read, or it is larger than 2 GiB, or than
+            the environment variable SYNAPSE_ONNX_MAX_BYTES says.
+        ModelError: it is no ONNX model, or one that :func:`guard.check_model` refuses.
     """
+    where = os.fspath(path)
+    return _parsed(read_file(where), where)
+
+
+def _parsed(data: bytes, where: str) -> onnx.ModelProto:
+    """Read a model from bytes, and refuse what no model may hold."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{path} is no ONNX model") from error
+        raise ModelError(f"{where} is no ONNX model") from error
     if not model.graph.node or not model.opset_import:
-        raise ModelError(f"{path} is no ONNX model, or an empty one")
+        raise ModelError(f"{where} is no ONNX model, or an empty one")
+    check_model(model, where)
     return model
 
 
@@ -114,6 +119,7 @@ class Session:
         outputs: names of the outputs.
         layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
         native: whether the native kernels are registered.
+        kernels: names of the model's ops that run as native kernels, sorted.
         session: the ``onnxruntime.InferenceSession`` behind it.
 
     Raises:
@@ -142,24 +148,25 @@ class Session:
                 f"{', '.join(ort.get_available_providers())}"
             )
         library = _library(native, names)
-        model, where = model_or_path, "the model"
-        if set(names) & set(_CUDA):
-            model = load_model(model) if isinstance(model, str | os.PathLike) else model
-            model = for_cuda(model)
-        if isinstance(model, str | os.PathLike):
-            where = os.fspath(model)
-            if not os.path.isfile(where):
-                reason = "it is a folder" if os.path.isdir(where) else "no such file"
-                raise InputError(f"{where} cannot be read: {reason}")
-            source: Any = where  # by path: side files with weights are found beside it
+        source: bytes | None = None
+        if isinstance(model_or_path, str | os.PathLike):
+            where = os.fspath(model_or_path)
+            source = read_file(where)  # ONNX Runtime is given the bytes that were checked
+            model = _parsed(source, where)
         else:
+            model, where = model_or_path, "the model"
+            check_model(model, where)
+        if set(names) & set(_CUDA):
+            model, source = for_cuda(model), None
+        if source is None:
             source = model.SerializeToString()
 
         def opened(library: Path | None) -> onnxruntime.InferenceSession:
             options, given = _options(threads, profile), source
             if library is not None:
                 options.register_custom_ops_library(str(library))
-                given = _for_kernels(model, source)
+                together = fused(model)
+                given = source if together is None else together.SerializeToString()
             return ort.InferenceSession(
                 given, options, providers=[_with_options(name) for name in names]
             )
@@ -182,10 +189,8 @@ class Session:
                 stacklevel=2,
             )
         self.native = library is not None and refusal is None
-        self._kernels: tuple[str, ...] | None = () if not self.native else None
-        if self.native and not isinstance(model, str | os.PathLike):
-            self._kernels = native_kernels.used_by(model)
-        self._where = where
+        #: names of the model's ops that run as native kernels, sorted
+        self.kernels: tuple[str, ...] = native_kernels.used_by(model) if self.native else ()
         self._read_metadata(where)
         carried = {name for state in self.states for name in (state["input"], state["output"])}
         self._input_infos = [v for v in self.session.get_inputs() if v.name not in carried]
@@ -193,27 +198,20 @@ class Session:
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._input_infos)
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._output_infos)
 
-    @property
-    def kernels(self) -> tuple[str, ...]:
-        """Names of the model's ops that run as native kernels, sorted."""
-        if self._kernels is None:  # a file is read again when this is asked, not at every start
-            self._kernels = native_kernels.used_by(load_model(self._where))
-        return self._kernels
-
     def _read_metadata(self, where: str) -> None:
         """Take the states of a streaming model from its metadata."""
         properties = self.session.get_modelmeta().custom_metadata_map
         try:
-            found = json.loads(properties.get("synapse_onnx.states", "[]"))
-            self.states: list[dict[str, Any]] = [dict(state) for state in found]
+            found = read_states(properties.get("synapse_onnx.states", "[]"))
+            self.states: list[dict[str, Any]] = found
             self.chunk = int(properties.get("synapse_onnx.chunk", "1"))
             self.layout = properties.get("synapse_onnx.layout", "NCT")
-            if self.layout not in LAYOUTS:
+            if self.layout not in LAYOUTS or self.chunk < 1:
                 raise ValueError(self.layout)
             self.streaming = json.loads(properties.get("synapse_onnx.streaming", "false")) is True
             names = {value.name for value in self.session.get_inputs()}
             missing = [state["input"] for state in self.states if state["input"] not in names]
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
             raise ModelError(f"{where}: its metadata on states or layout cannot be read") from error
         if missing:
             raise ModelError(f"{where}: its metadata name a state {missing[0]} that no input has")
@@ -469,11 +467,12 @@ class Stream:
                 and batch; the stream stays as it is.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = load_arrays(path)
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except ValueError as error:
             raise InputError(f"{path} is not the saved state of a stream") from error
         fresh = self._session.fresh_states(self.batch)
         states = {name for name in arrays if name.startswith("state:")}
@@ -706,25 +705,6 @@ def for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
             if node.domain == "ai.synapse" and attribute.name == "integers":
                 attribute.i = 0
     return onnx.inliner.inline_local_functions(copied)
-
-
-#: bytes of a file from which its model is not read once more to be fused
-_LARGE = 1 << 28
-
-
-def _for_kernels(model: onnx.ModelProto | str | os.PathLike[str], source: Any) -> Any:
-    """Return what ONNX Runtime loads where the native kernels are: the source, or a fused model."""
-    if isinstance(model, str | os.PathLike):
-        if os.path.getsize(model) >= _LARGE:
-            return source
-        try:
-            model = load_model(model)
-        except SynapseError:
-            return source  # ONNX Runtime says what is wrong with it
-    if any(tensor.external_data for tensor in model.graph.initializer):
-        return source  # which is beside the file
-    found = fused(model)
-    return source if found is None else found.SerializeToString()
 
 
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:

@@ -24,7 +24,6 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.graph import needed_for
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
+from synapse_onnx.limits import read_file
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.module import Deployable, named_states
 from synapse_onnx.ops import DOMAIN, get_op
@@ -950,7 +950,7 @@ def _facts(
     if isinstance(model_or_path, onnx.ModelProto):
         name, data = "in memory", model_or_path.SerializeToString()
     else:
-        name, data = os.path.basename(model_or_path), Path(model_or_path).read_bytes()
+        name, data = os.path.basename(model_or_path), read_file(model_or_path)
     kernels = ", ".join(session.kernels)
     return {
         "model": name,

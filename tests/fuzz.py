@@ -2,15 +2,17 @@
 
     python tests/fuzz.py --count 10000 --seed 1 --keep /tmp/found
 
-A case is a call of the command line in a fresh folder, made of the seed and its number alone. It runs
-in a process forked from this one, which has imported everything once. A case is a fault if it ends by
-a traceback, a signal, an exit code other than 0, 1 or 2, or not within 10 seconds, if it takes more
-than 2 GiB, writes more than one line to stderr, or leaves half a file behind.
+A case is a call of the command line in a fresh folder, made of the seed and its number alone. It
+runs in a process forked from this one, which has imported everything once. A case is a fault if it
+ends by a traceback, a signal, an exit code other than 0, 1 or 2, or not within 10 seconds, if it
+takes more than 2 GiB, writes more than one line to stderr, or leaves half a file behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import resource
 import shutil
@@ -115,6 +117,20 @@ def _finds(data: bytes | bytearray, mark: bytes) -> list[int]:
     return places
 
 
+def _damaged_json(draw: np.random.Generator, found: Any) -> Any:
+    """Replace something within a value that JSON can hold."""
+    if isinstance(found, list | dict) and found and draw.random() < 0.9:
+        keys = list(found) if isinstance(found, dict) else list(range(len(found)))
+        key = keys[int(draw.integers(len(keys)))]
+        if draw.random() < 0.15:
+            del found[key]
+        else:
+            found[key] = _damaged_json(draw, found[key])
+        return found
+    odd: list[Any] = [None, [], {}, "", "x", -1, 1e300, float("nan"), float("inf"), [[]], True]
+    return (odd + list(ABSURD))[int(draw.integers(len(odd) + len(ABSURD)))]
+
+
 def _messages(message: Message) -> Iterator[Message]:
     """Every message within a message, itself first."""
     yield message
@@ -127,6 +143,10 @@ def _messages(message: Message) -> Iterator[Message]:
 def damaged_model(draw: np.random.Generator, data: bytes) -> bytes:
     """Change fields of a model's messages; a message is chosen by its kind first."""
     model = onnx.ModelProto.FromString(data)
+    if draw.random() < 0.15 and len(model.metadata_props):
+        prop = model.metadata_props[int(draw.integers(len(model.metadata_props)))]
+        with contextlib.suppress(ValueError):
+            prop.value = json.dumps(_damaged_json(draw, json.loads(prop.value)))
     for _ in range(int(draw.integers(1, 4))):
         kinds: dict[str, list[Message]] = {}
         for message in _messages(model):
@@ -275,7 +295,7 @@ def damaged_zip(draw: np.random.Generator, data: bytes) -> bytes:
         case 0:
             entries[name] = damaged(draw, entries[name])
         case 1:
-            entries[str(draw.choice(["", "../x", "a\n.npy", "steps.npy"]))] = entries.pop(name)
+            entries[str(draw.choice(["x", "../x", "a\n.npy", "steps.npy"]))] = entries.pop(name)
         case 2:
             del entries[name]
         case 3:
@@ -411,7 +431,21 @@ class Cases:
     def _csv(self, draw: np.random.Generator) -> Case:
         data, _ = self._one(draw)
         rows = [",".join(str(int(n)) for n in draw.integers(0, 2, 4)) for _ in range(5)]
-        odd = ["1e308", "-1", "nan", "inf", "1e12", "x", "", "1,2", '"1"', "\0", "é", "0x10", "9" * 400]
+        odd = [
+            "1e308",
+            "-1",
+            "nan",
+            "inf",
+            "1e12",
+            "x",
+            "",
+            "1,2",
+            '"1"',
+            "\0",
+            "é",
+            "0x10",
+            "9" * 400,
+        ]
         if draw.random() < 0.6:
             row = rows[2].split(",")
             row[int(draw.integers(4))] = str(draw.choice(odd))
@@ -450,9 +484,43 @@ class Cases:
         files = {"m.onnx": model, "i.npy": npy(spikes), "net.py": self.source}
         files |= {"w.pt": self.checkpoint, "e.csv": b"x,y,p,t\n0,0,0,1\n"}
         words = ["m.onnx", "i.npy", "net.py:build", "w.pt", "e.csv", "absent.onnx", ".", "o.npz"]
-        words += ["o.npy", "o.onnx", "o.html", "", "-", "--", "-1", "0", "1", "3", "nan", "inf", "x"]
-        words += ["1e400", "99999999999999999999", "1,8,8", "6", "a=b", "=", "cpu", "both", "no", "é"]
-        words += ["/dev/null", "/proc/self/mem", "\udcff", "a\nb", "net.py:", ":", "os:getcwd", "TNC"]
+        words += [
+            "o.npy",
+            "o.onnx",
+            "o.html",
+            "",
+            "-",
+            "--",
+            "-1",
+            "0",
+            "1",
+            "3",
+            "nan",
+            "inf",
+            "x",
+        ]
+        words += [
+            "1e400",
+            "99999999999999999999",
+            "1,8,8",
+            "6",
+            "a=b",
+            "=",
+            "cpu",
+            "both",
+            "no",
+            "é",
+        ]
+        words += [
+            "/dev/null",
+            "/proc/self/mem",
+            "\udcff",
+            "a\nb",
+            "net.py:",
+            ":",
+            "os:getcwd",
+            "TNC",
+        ]
 
         def word() -> str:
             return str(draw.choice(words[:5] if draw.random() < 0.3 else words))
@@ -561,10 +629,8 @@ def _wait(child: int) -> tuple[int, Any]:
     else:
         os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     return status, usage
 
 

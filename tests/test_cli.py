@@ -679,7 +679,7 @@ def test_bad_arrays(here: Path) -> None:
         return _bad("run", "net.onnx", "-i", file, "-o", "out.npz")
 
     damaged = "is no .npy or .npz file, or a damaged one; write one by numpy.save"
-    assert said() == "in.npy cannot be read: No such file or directory"
+    assert said() == "in.npy cannot be read: no such file"
     assert said(".") == ". cannot be read: Is a directory"
     good = Path("x.npy").read_bytes()
     np.savez("good.npz", x=np.load("x.npy"))
@@ -794,7 +794,7 @@ def test_inspect_a_model_of_somebody_elses(here: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("nope.onnx", "nope.onnx cannot be read: No such file or directory"),
+        ("nope.onnx", "nope.onnx cannot be read: no such file"),
         (".", ". cannot be read: Is a directory"),
         ("x.npy", "x.npy is no ONNX model"),
         ("empty.onnx", "empty.onnx is no ONNX model, or an empty one"),
@@ -879,7 +879,7 @@ def test_the_installed_command(here: Path) -> None:
     assert different.stdout.splitlines()[-1].startswith("NOT equal")
     fault = ran("inspect", "nope.onnx")
     assert (fault.returncode, fault.stdout) == (2, "")
-    assert fault.stderr == "error: nope.onnx cannot be read: No such file or directory\n"
+    assert fault.stderr == "error: nope.onnx cannot be read: no such file\n"
 
 
 def test_a_closed_pipe_is_no_traceback(here: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synapse_onnx.cli._group import reason
 from synapse_onnx.errors import InputError
+from synapse_onnx.limits import check_file, load_arrays
 
 __all__ = ["check_target", "npy_bytes", "npz_bytes", "random_spikes", "read_arrays", "read_events"]
 
@@ -100,6 +101,7 @@ def _are_events(found: dict[str, Array]) -> bool:
 
 def _read_csv(path: str) -> dict[str, Array]:
     """Read columns of numbers; the first line names them."""
+    check_file(path, grows=16)  # two bytes of text are a number, and lines are held beside it
     try:
         with open(path, encoding="utf-8", newline="") as file:
             names = [name.strip() for name in file.readline().split(",")]
@@ -123,18 +125,12 @@ def _read_file(path: str) -> dict[str, Array]:
     if path.endswith(".csv"):
         return _read_csv(path)
     try:
-        # numpy leaves a damaged file open when it opens it itself
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": loaded}
-            with loaded:
-                return {key: loaded[key] for key in loaded.files}
+        return load_arrays(path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged file raises depends on its bytes
+    except ValueError as error:
         if "Object arrays" in str(error):
             raise InputError(
                 f"{path} holds Python objects; save an array of numbers by numpy.save"

@@ -53,6 +53,8 @@ def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
             for dim in kind.shape.dim
         ]
+        if kind.elem_type not in onnx.TensorProto.DataType.values():
+            raise ModelError(f"{value.name} is of an unknown type, {kind.elem_type}")
         name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
         found[value.name] = (name, shape)
     return found
@@ -81,7 +83,12 @@ def dtype_of(kind: str) -> Any:
     """Return NumPy's type of an ONNX element type."""
     import onnx
 
-    return onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind.upper()))
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind.upper()))
+    except KeyError as error:
+        raise ModelError(
+            f"an input of the model is of type {kind}, no tensor of numbers"
+        ) from error
 
 
 def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:

@@ -13,6 +13,8 @@ import re
 import sys
 import sysconfig
 import traceback
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_onnx import errors
 from synapse_onnx.cli._group import few, gist, reason
 from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.limits import check_archive, check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,11 +197,16 @@ def _load_weights(module: nn.Module, path: str, source: str) -> None:
     """Load a checkpoint; never runs code from the file."""
     import torch
 
-    if not os.path.isfile(path):
-        why = "it is a folder" if os.path.isdir(path) else "no such file"
-        raise InputError(f"{path} cannot be read: {why}")
+    check_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_archive(archive, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a damaged file seems to be
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, SynapseError):
+        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
     except Exception as error:  # a file that is damaged or foreign raises whatever its bytes say

@@ -152,12 +152,12 @@ class _Layer(Place):
             raise self.fail(key, f"it holds no numbers but {value.dtype} of shape {value.shape}")
         if not np.isfinite(value).all():
             raise self.fail(key, "it holds values that are no finite numbers")
+        if np.abs(value.astype(np.float64)).max() >= 1 << 31:  # which no narrow float can hold
+            raise self.fail(key, f"{np.abs(value).max():g} is out of any range")
         whole = np.rint(value)
         if not (whole == value).all():
             odd = value.reshape(-1)[(whole != value).reshape(-1)][0]
             raise self.fail(key, f"it must hold integers, and holds {odd:g}")
-        if np.abs(whole).max() >= 1 << 31:
-            raise self.fail(key, f"{np.abs(whole).max():g} is out of any range")
         found: Array = whole.astype(np.int64)
         return found
 
