@@ -168,7 +168,7 @@ def count_activity(
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, SynapseError):
             raise
-        # nodes that call themselves ours and lack what ours have; which of these, by what is missing
+        # nodes that call themselves ours and lack what ours have; which error, by what is missing
         raise ModelError("a layer of the model is not one that synapse-onnx writes") from error
 
 

@@ -86,16 +86,12 @@ class _Guard:
         self._nodes: dict[tuple[str, str, str], int] = {}
 
     def check(self) -> None:
-        try:
-            self._check_all()
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{self._where} is no ONNX model: a name in it is no text") from error
-
-    def _check_all(self) -> None:
-        for prop in self._model.metadata_props:
-            _ = prop.key, prop.value  # what is no text is found when it is asked for
-        for value in (*self._model.graph.input, *self._model.graph.output):
-            _ = value.name
+        graph, props = self._model.graph, self._model.metadata_props
+        self._check_texts(self._model.producer_name, self._model.producer_version)
+        self._check_texts(*(text for prop in props for text in (prop.key, prop.value)))
+        for value in (*graph.input, *graph.output):
+            dims = value.type.tensor_type.shape.dim
+            self._check_texts(value.name, *(dim.dim_param for dim in dims))
         for function in self._model.functions:
             for attribute in function.attribute_proto:
                 for graph in self._check_attribute(attribute):
@@ -105,6 +101,11 @@ class _Guard:
 
     def _fail(self, what: str) -> ModelError:
         return ModelError(f"{self._where}: {what}, which is refused")
+
+    def _check_texts(self, *texts: str | bytes) -> None:
+        """Refuse what is no UTF-8, which protobuf gives as bytes."""
+        if any(isinstance(text, bytes) for text in texts):
+            raise ModelError(f"{self._where} is no ONNX model: a name in it is no text")
 
     def _check_count(self, nodes: int) -> None:
         if nodes * _NODE > self._bytes:
@@ -132,6 +133,7 @@ class _Guard:
             raise self._fail(f"graphs within graphs, more than {_DEEP} deep")
         constants = outer.new_child()
         for tensor in graph.initializer:
+            self._check_texts(tensor.name)
             self._check_tensor(tensor)
             constants[tensor.name] = tensor
         for sparse in graph.sparse_initializer:
@@ -148,6 +150,7 @@ class _Guard:
         """Check nodes, and return how many they expand to."""
         total = len(nodes)
         for node in nodes:
+            self._check_texts(node.name, node.op_type, node.domain, *node.output)
             for attribute in node.attribute:
                 for graph in self._check_attribute(attribute):
                     total += self._check_graph(graph, constants, depth + 1, calls)

@@ -200,8 +200,8 @@ class Session:
 
     def _read_metadata(self, where: str) -> None:
         """Take the states of a streaming model from its metadata."""
-        properties = self.session.get_modelmeta().custom_metadata_map
         try:
+            properties = self.session.get_modelmeta().custom_metadata_map
             found = read_states(properties.get("synapse_onnx.states", "[]"))
             self.states: list[dict[str, Any]] = found
             self.chunk = int(properties.get("synapse_onnx.chunk", "1"))

@@ -19,6 +19,8 @@ import pytest
 import torch
 
 import synapse_onnx as so
+from synapse_onnx.limits import max_bytes
+from synapse_onnx.readers import _hdf5, _hdf5_copy
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other
@@ -35,6 +37,24 @@ def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     of_kernels = request.node.nodeid.startswith("tests/test_native")
     if not (of_kernels or request.config.getoption("--kernels")):
         monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
+
+
+@pytest.fixture(autouse=True)
+def _hdf5_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy HDF5 files in this process, without its limits: a process for each takes long.
+
+    The tests of broken input and of the command line do as users do.
+    """
+    if request.node.path.stem in ("test_hostile", "test_readers"):
+        return
+
+    def copy(where: str, target: str) -> None:
+        try:
+            _hdf5_copy.copy_arrays(where, target, max_bytes())
+        except _hdf5_copy.Refused as refusal:
+            raise so.InputError(f"{where}: {refusal}") from refusal
+
+    monkeypatch.setattr(_hdf5, "_copy", copy)
 
 
 @pytest.fixture(autouse=True)

@@ -230,40 +230,40 @@ def damaged_hdf5(draw: np.random.Generator, data: bytes) -> bytes:
         names: list[str] = []
         file.visit(names.append)
         for _ in range(int(draw.integers(1, 4))):
-            name = names[int(draw.integers(len(names)))]
-            if name not in file:
-                continue
-            old = file[name]
-            values = old[()] if isinstance(old, h5py.Dataset) else None
-            other = names[int(draw.integers(len(names)))]
-            how = int(draw.integers(9))
-            if how == 0:
-                del file[name]
-                continue
-            if how == 1 and other in file and not name.startswith(other):
-                del file[name]
-                if other in file:
-                    file[name] = file[other]
-                continue
-            del file[name]
-            match how:
-                case 2:
-                    file[name] = h5py.SoftLink(f"/{other}")
-                case 3:
-                    file[name] = h5py.ExternalLink("/etc/passwd", "/")
-                case 4:
-                    file.create_dataset(name, (10**12,), "f8", chunks=(1 << 16,))
-                case 5:
-                    file.create_dataset(name, data=h5py.Empty("f4"))
-                case 6:
-                    file[name] = float(draw.choice([0, -1, 1e30, np.nan, np.inf]))
-                case 7:
-                    file[name] = str(draw.choice(["", "Input", "NIRGraph", "dense", "x" * 1000]))
-                case _:
-                    shape = tuple(int(n) for n in draw.integers(0, 4, int(draw.integers(4))))
-                    kind = str(draw.choice(["f4", "i8", "u1", "c8"]))
-                    file[name] = np.zeros(shape, kind) if values is None else np.ones(shape, kind)
+            name, other = (names[int(draw.integers(len(names)))] for _ in range(2))
+            # what an earlier change has taken away or made a circle of
+            with contextlib.suppress(KeyError, RuntimeError, OSError, ValueError):
+                _change_hdf5(draw, file, name, other)
     return buffer.getvalue()
+
+
+def _change_hdf5(draw: np.random.Generator, file: Any, name: str, other: str) -> None:
+    how = int(draw.integers(9))
+    if how == 0:
+        del file[name]
+        return
+    thing = file[other]
+    shape = tuple(int(n) for n in draw.integers(0, 4, int(draw.integers(4))))
+    if how == 8 and isinstance(file[name], h5py.Dataset):
+        shape = file[name].shape
+    del file[name]
+    match how:
+        case 1:
+            file[name] = thing
+        case 2:
+            file[name] = h5py.SoftLink(f"/{other}")
+        case 3:
+            file[name] = h5py.ExternalLink("/etc/passwd", "/")
+        case 4:
+            file.create_dataset(name, (10**12,), "f8", chunks=(1 << 16,))
+        case 5:
+            file.create_dataset(name, data=h5py.Empty("f4"))
+        case 6:
+            file[name] = float(draw.choice([0, -1, 1e30, np.nan, np.inf]))
+        case 7:
+            file[name] = str(draw.choice(["", "Input", "NIRGraph", "dense", "x" * 1000]))
+        case _:
+            file[name] = np.ones(shape, str(draw.choice(["f4", "i8", "u1", "c8"])))
 
 
 def npy(array: np.ndarray) -> bytes:

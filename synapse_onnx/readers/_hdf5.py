@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.spawn
 import os
+import subprocess
+import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from synapse_onnx._extra import needed
-from synapse_onnx.errors import InputError
+from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.limits import check_file, max_bytes
+from synapse_onnx.readers import _hdf5_copy
 
-__all__ = ["MAX_BYTES", "open_hdf5"]
+__all__ = ["open_hdf5"]
 
-#: most bytes that the arrays of a file may unpack to
-MAX_BYTES = 2 << 30
+#: seconds that HDF5 may take for a file, and bytes for which it gets one more
+_SECONDS, _BYTES_A_SECOND = 8, 50 << 20
 
 
 @contextlib.contextmanager
 def open_hdf5(path: str | os.PathLike[str], extra: str, what: str) -> Iterator[Any]:
-    """Open an HDF5 file for reading, and yield the ``h5py.File``.
+    """Read an HDF5 file in a process of its own, and yield a copy as ``h5py.File``.
 
-    What can lead out of the file (links, external storage) is refused, and arrays that are larger
-    than the memory that anyone would give them, before they are read.
+    HDF5 may crash on a damaged file, or loop for ever. The other process has bounds on time and
+    memory, refuses what can lead out of the file (links, external storage) and arrays beyond the
+    bound, and writes the arrays into a fresh file. Only that is opened here, without attributes.
 
     Args:
         path: the file.
@@ -36,15 +43,18 @@ def open_hdf5(path: str | os.PathLike[str], extra: str, what: str) -> Iterator[A
     """
     h5py = needed("h5py", extra, what)
     where = os.fspath(path)
-    if not Path(where).is_file():
-        reason = "it is a folder" if Path(where).is_dir() else "no such file"
-        raise InputError(f"{where} cannot be read: {reason}")
+    check_file(where)
     try:
-        with h5py.File(where, "r") as file:
-            _check(h5py, file, where)
-            yield file
-    except PermissionError as error:
-        raise InputError(f"{where} cannot be read: {error.strerror}") from error
+        with open(where, "rb"):  # so that the reason is known where it cannot be
+            pass
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
+    try:
+        with tempfile.TemporaryDirectory(prefix="synapse-onnx-") as folder:
+            copy = os.path.join(folder, "copy.h5")
+            _copy(where, copy)
+            with h5py.File(copy, "r") as file:
+                yield file
     except Exception as error:
         # h5py raises whatever fits what a damaged file says; our own faults stay what they are
         *_, (last, _) = traceback.walk_tb(error.__traceback__)
@@ -53,27 +63,34 @@ def open_hdf5(path: str | os.PathLike[str], extra: str, what: str) -> Iterator[A
         raise InputError(f"{where} is no HDF5 file, or a damaged one") from error
 
 
-def _check(h5py: Any, file: Any, where: str) -> None:
-    """Walk the links of a file without following one that leads elsewhere."""
-    total, groups, seen = 0, [("", file)], {file.id}
-    while groups:
-        base, group = groups.pop()
-        for key in group:
-            name = f"{base}/{key}" if base else key
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise InputError(f"{where}: {name} is a link to another place, which is refused")
-            item = group[key]
-            if isinstance(item, h5py.Group):
-                if item.id in seen:
-                    raise InputError(f"{where}: {name} leads back to a group that holds it")
-                seen.add(item.id)
-                groups.append((name, item))
-            elif isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise InputError(f"{where}: the values of {name} are in another file")
-                total += item.nbytes if item.shape is not None else 0
-                if total > MAX_BYTES:
-                    raise InputError(
-                        f"{where}: {name} brings the arrays of this file to more than "
-                        f"{MAX_BYTES >> 30} GiB, which is refused"
-                    )
+def _copy(where: str, copy: str) -> None:
+    """Copy the arrays of a file in another process, which may crash or hang."""
+    seconds = _SECONDS + Path(where).stat().st_size // _BYTES_A_SECOND
+    # what is installed is found as here, without what runs at the start of Python (-S)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        "OPENBLAS_NUM_THREADS": "1",  # whose threads take address space
+        "HDF5_PLUGIN_PRELOAD": "::",  # a file must not choose libraries to be loaded
+    }
+    python = multiprocessing.spawn.get_executable()
+    command = [os.fsdecode(python or sys.executable), "-S", "-P", _hdf5_copy.__file__]
+    try:
+        ended = subprocess.run(
+            [*command, os.path.abspath(where), copy, str(max_bytes()), str(seconds)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{where}: HDF5 has not read it within {seconds} s; the file is damaged"
+        ) from error
+    except OSError as error:
+        raise SynapseError(f"Python cannot be started to read {where}: {error}") from error
+    if ended.returncode == _hdf5_copy.REFUSED:
+        raise InputError(f"{where}: {ended.stderr.decode(errors='replace')}")
+    if ended.returncode != 0:
+        raise InputError(f"{where} is no HDF5 file, or a damaged one")

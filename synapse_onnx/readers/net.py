@@ -457,7 +457,8 @@ class _Builder:
         module: Any
         if found is None:
             synapses: Any = synapse.complex if len(weights) == 2 else synapse
-            module = Current(getattr(synapses, kind)(*arguments, pre_hook_fx=None))
+            known = {"ConvT": "ConvTranspose"}.get(kind, kind)
+            module = Current(getattr(synapses, known)(*arguments, pre_hook_fx=None))
         else:
             module = self._block(found, kind, len(weights) == 2, arguments, behind)
         recurrent = kind == "Recurrent"

@@ -93,14 +93,13 @@ def _read(nir: Any, where: str) -> Any:
         if "nodes" not in file["node"]:
             raise InputError(f"{where} holds a single node of NIR and no graph")
         _check_keys(nir, where, file["node"], "", 0)
-    try:
-        graph = nir.read(where, type_check=False)
-    except (SynapseError, MemoryError):
-        raise
-    except Exception as error:  # nir raises whatever its constructors run into
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(f"{where}: nir cannot read it: {reason[:200]}") from error
-    return graph
+        try:
+            return nir.read(file.filename, type_check=False)
+        except (SynapseError, MemoryError):
+            raise
+        except Exception as error:  # nir raises whatever its constructors run into
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise InputError(f"{where}: nir cannot read it: {reason[:200]}") from error
 
 
 def _check_keys(nir: Any, where: str, graph: Any, prefix: str, depth: int) -> None:
