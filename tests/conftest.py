@@ -51,7 +51,7 @@ def _hdf5_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     def copy(where: str, target: str) -> None:
         try:
             _hdf5_copy.copy_arrays(where, target, max_bytes())
-        except _hdf5_copy.Refused as refusal:
+        except _hdf5_copy.RefusedError as refusal:
             raise so.InputError(f"{where}: {refusal}") from refusal
 
     monkeypatch.setattr(_hdf5, "_copy", copy)

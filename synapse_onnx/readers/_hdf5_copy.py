@@ -18,7 +18,7 @@ REFUSED = 3
 _DEEP = 50
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why a file is refused, which need not be damaged for it."""
 
 
@@ -42,22 +42,22 @@ def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
         for key in group:
             name = f"{base}/{key}" if base else key
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise Refused(f"{name} is a link to another place, which is refused")
+                raise RefusedError(f"{name} is a link to another place, which is refused")
             item = group[key]
             if isinstance(item, h5py.Group):
                 if item.id in seen:
-                    raise Refused(f"{name} leads back to a group that holds it")
+                    raise RefusedError(f"{name} leads back to a group that holds it")
                 if depth > _DEEP:
-                    raise Refused(f"it has groups within groups, more than {_DEEP} deep")
+                    raise RefusedError(f"it has groups within groups, more than {_DEEP} deep")
                 seen.add(item.id)
                 groups.append((name, item, depth + 1))
                 found.append((name, None))
             elif isinstance(item, h5py.Dataset):
                 if item.external or item.is_virtual:
-                    raise Refused(f"the values of {name} are in another file")
+                    raise RefusedError(f"the values of {name} are in another file")
                 total += item.nbytes if item.shape is not None else 0
                 if total > most:
-                    raise Refused(
+                    raise RefusedError(
                         f"{name} brings the arrays of this file to more than {most:,} bytes, which "
                         f"is refused; set SYNAPSE_ONNX_MAX_BYTES to allow more"
                     )
@@ -74,7 +74,7 @@ def copy_arrays(source: str, target: str, most: int) -> None:
         most: bytes that the arrays may unpack to.
 
     Raises:
-        Refused: a link or values that lead out of the file, or arrays beyond ``most``.
+        RefusedError: a link or values that lead out of the file, or arrays beyond ``most``.
         Exception: what h5py raises on a damaged file.
     """
     import h5py
@@ -93,7 +93,7 @@ def _main(source: str, target: str, most: int, seconds: int) -> None:
     _limit(most, seconds)
     try:
         copy_arrays(source, target, most)
-    except Refused as refusal:
+    except RefusedError as refusal:
         sys.stderr.write(str(refusal))
         sys.exit(REFUSED)
 
