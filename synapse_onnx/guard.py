@@ -82,8 +82,8 @@ class _Guard:
     def __init__(self, model: Any, where: str) -> None:
         self._model, self._where, self._bytes = model, where, max_bytes()
         self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-        #: function -> nodes that a call of it expands to
-        self._nodes: dict[tuple[str, str, str], int] = {}
+        #: function -> nodes that a call of it expands to, and how deep the calls within it go
+        self._sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
 
     def check(self) -> None:
         graph, props = self._model.graph, self._model.metadata_props
@@ -97,7 +97,7 @@ class _Guard:
                 for graph in self._check_attribute(attribute):
                     self._check_graph(graph, ChainMap(), 1, [])
             self._expanded(function, [])
-        self._check_count(self._check_graph(self._model.graph, ChainMap(), 0, []))
+        self._check_count(self._check_graph(self._model.graph, ChainMap(), 0, [])[0])
 
     def _fail(self, what: str) -> ModelError:
         return ModelError(f"{self._where}: {what}, which is refused")
@@ -114,21 +114,24 @@ class _Guard:
                 f"({VARIABLE} allows more)"
             )
 
-    def _expanded(self, function: Any, calls: Sequence[tuple[str, str, str]]) -> int:
-        """Return how many nodes a function expands to."""
+    def _expanded(self, function: Any, calls: Sequence[tuple[str, str, str]]) -> tuple[int, int]:
+        """Return how many nodes a function expands to, and how deep it calls others."""
         key = (function.domain, function.name, function.overload)
-        if key not in self._nodes:
+        if key not in self._sizes:
             if key in calls:
                 raise self._fail(f"the function {function.name} calls itself")
-            if len(calls) >= _DEEP:
+            nodes, deep = 0, len(calls)
+            if deep < _DEEP:
+                nodes, deep = self._check_nodes(function.node, ChainMap(), 0, [*calls, key])
+            if deep >= _DEEP:
                 raise self._fail(f"functions call each other more than {_DEEP} deep")
-            self._nodes[key] = self._check_nodes(function.node, ChainMap(), 0, [*calls, key])
-            self._check_count(self._nodes[key])
-        return self._nodes[key]
+            self._check_count(nodes)
+            self._sizes[key] = nodes, deep + 1
+        return self._sizes[key]
 
     def _check_graph(
         self, graph: Any, outer: Constants, depth: int, calls: Sequence[tuple[str, str, str]]
-    ) -> int:
+    ) -> tuple[int, int]:
         if depth > _DEEP:
             raise self._fail(f"graphs within graphs, more than {_DEEP} deep")
         constants = outer.new_child()
@@ -146,14 +149,15 @@ class _Guard:
         constants: Constants,
         depth: int,
         calls: Sequence[tuple[str, str, str]],
-    ) -> int:
-        """Check nodes, and return how many they expand to."""
-        total = len(nodes)
+    ) -> tuple[int, int]:
+        """Check nodes; return how many they expand to, and how deep their calls go."""
+        total, deep = len(nodes), 0
         for node in nodes:
             self._check_texts(node.name, node.op_type, node.domain, *node.output)
             for attribute in node.attribute:
                 for graph in self._check_attribute(attribute):
-                    total += self._check_graph(graph, constants, depth + 1, calls)
+                    more, deeper = self._check_graph(graph, constants, depth + 1, calls)
+                    total, deep = total + more, max(deep, deeper)
                 if attribute.name == "shape" and node.op_type in _DRAWS:
                     self._check_shape(attribute.ints, node)
             if node.op_type == "Constant":
@@ -164,8 +168,9 @@ class _Guard:
                 self._check_shape(_ints(constants.get(node.input[_SHAPES[node.op_type]])), node)
             function = self._functions.get((node.domain, node.op_type, node.overload))
             if function is not None:
-                total += self._expanded(function, calls)
-        return total
+                more, deeper = self._expanded(function, calls)
+                total, deep = total + more, max(deep, deeper)
+        return total, deep
 
     def _check_attribute(self, attribute: Any) -> Iterator[Any]:
         """Check the tensors of an attribute, and yield its graphs."""
@@ -183,14 +188,14 @@ class _Guard:
 
     def _check_tensor(self, tensor: Any) -> None:
         if tensor.data_location == _EXTERNAL or tensor.external_data:
-            raise self._fail(
-                f"the values of {_name(tensor)} are in another file; load the model with onnx.load "
-                f"where you trust it and save it whole with onnx.save"
+            raise ModelError(
+                f"{self._where}: the values of {_name(tensor)} are in another file, which is "
+                f"refused; where you trust it, onnx.load and onnx.save write it as one file"
             )
         said = math.prod(tensor.dims)
         held = len(tensor.raw_data) or max(len(getattr(tensor, name)) for name in _FIELDS)
         # four values of two bits are in a byte or entry, and no type is smaller
-        if said < 0 or said > 4 * held:
+        if said < 0 or (said > 4 * held and (tensor.dims or held)):
             raise self._fail(
                 f"{_name(tensor)} is said to have {said:,} values, and the file holds {held:,} "
                 f"bytes or values of it"

@@ -125,6 +125,8 @@ def _numbers(found: Any) -> bool:
 
 def _layers(found: Any) -> list[dict[str, Any]]:
     """Return layers whose entries are of the kinds that this tool writes."""
+    if not isinstance(found, list):
+        raise ValueError("no list of layers")
     for layer in found:
         if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
             raise ValueError("a layer without a path")
@@ -138,7 +140,7 @@ def _layers(found: Any) -> list[dict[str, Any]]:
             raise ValueError("a layer with a number that is none")
         if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
             raise ValueError("a layer with lists within lists")
-    return list(found)
+    return found
 
 
 def _flat(found: Any) -> bool:
