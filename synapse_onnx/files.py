@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +33,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.chmod(name, 0o666 & ~mask)  # mkstemp gives 0600
             os.replace(name, target)
         except BaseException:
-            os.unlink(name)
+            with contextlib.suppress(FileNotFoundError):  # interrupted behind the replacement
+                os.unlink(name)
             raise
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -598,9 +598,11 @@ def _child(arguments: list[str], folder: Path, make: Callable[[], None]) -> None
     for number, name in ((1, ".stdout"), (2, ".stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + 2 * MEMORY, taken + 2 * MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS)
     code = 99
     try:
@@ -692,6 +694,8 @@ def command(count: int, seed: int, first: int, only: tuple[str, ...], keep: Path
             continue
         with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
             ended, faults = run(case, Path(name))
+            if any(fault.startswith("hang") for fault in faults):
+                ended, faults = run(case, Path(name))  # the machine may have stood still
             counts[case.kind, ended] += 1
             if not faults:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,3 +169,5 @@ def check_target(path: str, *suffixes: str) -> None:
         raise InputError(f"{path} cannot be written: its name must end in {' or '.join(suffixes)}")
     if not target.parent.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: the folder {target.parent} is read-only")
