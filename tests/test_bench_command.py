@@ -124,7 +124,7 @@ def test_bench_imports_no_torch() -> None:
     [
         ([DIGITS, "--stream"], "the model was not exported for streaming"),
         ([DIGITS, "--input", "x.npy", "--batch", "2"], "--batch is for generated spikes"),
-        (["missing.onnx"], "missing.onnx cannot be read: No such file"),
+        (["missing.onnx"], "missing.onnx cannot be read: no such file"),
         ([DIGITS, "--seconds", "nan"], "'nan' is not a finite number"),
         ([DIGITS, "--provider", "nonsense"], "execution provider nonsense is not available"),
     ],

@@ -544,11 +544,11 @@ def test_verify_asks_for_inputs_that_it_cannot_make_up(here: Path) -> None:
 
 
 VERIFY_FAULTS = {
-    "no model": (("net.py:Net", "nope.onnx"), "nope.onnx cannot be read: No such file"),
-    "folder": (("net.py:Net", "."), ". cannot be read: Is a directory"),
+    "no model": (("net.py:Net", "nope.onnx"), "nope.onnx cannot be read: no such file"),
+    "folder": (("net.py:Net", "."), ". cannot be read: it is a folder"),
     "no onnx": (("net.py:Net", "x.npy"), "x.npy is no ONNX model"),
     "source first": (("net.py", "nope.onnx"), "SOURCE 'net.py' must be package.module:name"),
-    "no input": (("net.py:Net", "net.onnx", "-i", "n.npy"), "n.npy cannot be read: No such file"),
+    "no input": (("net.py:Net", "net.onnx", "-i", "n.npy"), "n.npy cannot be read: no such file"),
     "two for one": (
         ("net.py:Net", "net.onnx", "-i", "x.npy", "-i", "x.npy"),
         "the model takes spikes and --input gives 2 arrays; give one for each, in this order",
@@ -680,7 +680,7 @@ def test_bad_arrays(here: Path) -> None:
 
     damaged = "is no .npy or .npz file, or a damaged one; write one by numpy.save"
     assert said() == "in.npy cannot be read: no such file"
-    assert said(".") == ". cannot be read: Is a directory"
+    assert said(".") == ". cannot be read: it is a folder"
     good = Path("x.npy").read_bytes()
     np.savez("good.npz", x=np.load("x.npy"))
     for data in (b"", b"text", good[:40], good[:-5], b"PK\x03\x04 cut off"):
@@ -707,7 +707,7 @@ def test_bad_arrays(here: Path) -> None:
 
 RUN_FAULTS = {
     "no model": (("nope.onnx", "-i", "x.npy", "-o", "o.npz"), "nope.onnx cannot be read: "),
-    "no onnx": (("x.npy", "-i", "x.npy", "-o", "o.npz"), "x.npy is refused by ONNX Runtime: "),
+    "no onnx": (("x.npy", "-i", "x.npy", "-o", "o.npz"), "x.npy is no ONNX model"),
     "ending": (
         ("net.onnx", "-i", "x.npy", "-o", "o.txt"),
         "o.txt cannot be written: its name must end in .npz or .npy",
@@ -795,7 +795,7 @@ def test_inspect_a_model_of_somebody_elses(here: Path) -> None:
     ("model", "expected"),
     [
         ("nope.onnx", "nope.onnx cannot be read: no such file"),
-        (".", ". cannot be read: Is a directory"),
+        (".", ". cannot be read: it is a folder"),
         ("x.npy", "x.npy is no ONNX model"),
         ("empty.onnx", "empty.onnx is no ONNX model, or an empty one"),
     ],

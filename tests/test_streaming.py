@@ -440,7 +440,7 @@ def test_streams_refuse_what_does_not_fit(tmp_path: Path) -> None:
         session("cuba").stream(3).restore(tmp_path / "two.npz")
     with pytest.raises(so.InputError, match="not the saved state of a stream of this network"):
         session("alif").stream(2).restore(tmp_path / "two.npz")
-    with pytest.raises(so.InputError, match="cannot be read: No such file"):
+    with pytest.raises(so.InputError, match="cannot be read: no such file"):
         stream.restore(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(so.InputError, match="is not the saved state of a stream"):
