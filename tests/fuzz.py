@@ -692,6 +692,8 @@ def command(count: int, seed: int, first: int, only: tuple[str, ...], keep: Path
         case = cases.make(number)
         if only and case.kind not in only:
             continue
+        if sum(counts.values()) % 500 == 499:
+            print(f"at case {number}, {wrong} at fault", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
             ended, faults = run(case, Path(name))
             if any(fault.startswith("hang") for fault in faults):
