@@ -249,7 +249,7 @@ def test_a_bound_that_the_user_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(so.InputError, match="to allow more"):
         so.Session(DIGITS)
-    monkeypatch.setenv(limits.VARIABLE, "10000000")
+    monkeypatch.setenv(limits.VARIABLE, "100000000")
     assert call("inspect", str(DIGITS)).exit_code == 0
     for wrong in ("0", "-1", "2GiB", "9" * 30):
         monkeypatch.setenv(limits.VARIABLE, wrong)

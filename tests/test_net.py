@@ -802,7 +802,7 @@ CONCAT = {"type": "concat", "shape": [10], "weight": None, "neuron": None}
         (edited(with_a_way_out), "layer/1 is a link to another place, which is refused"),
         (edited(with_a_soft_link), "layer/1 is a link to another place"),
         (edited(with_a_circle), "layer/0/again leads back to a group that holds it"),
-        (edited(with_an_absurd_size), "more than 2 GiB, which is refused"),
+        (edited(with_an_absurd_size), "more than 2,147,483,648 bytes, which is refused"),
         (edited(with_a_number_for_a_group), r"layer 0 \(dense\), key neuron: it is no group"),
         (second(type=None), "layer 1, key type: it is missing"),
         (second(type=7), "layer 1, key type: it is no text"),
