@@ -39,16 +39,18 @@ def broadcast_text(state: str, parameters: Sequence[str], onnx_type: int) -> str
 def per_neuron_text(name: str) -> str:
     """ONNX statements for :func:`per_channel` of ``p``, which may have one value a neuron.
 
-    It becomes ``p_b``; they stand behind those of :func:`broadcast_text`.
+    It becomes ``p_b``; they stand behind those of :func:`broadcast_text`. Its shape gets ones at
+    its end, and the first few are taken: as many as a neuron has axes. ONNX Runtime's shape
+    inference follows that without folding constants, and does not follow a difference of ranks.
     """
     return "\n".join(
         [
             f"{name}_shape = Shape({name})",
-            f"{name}_rank = Shape({name}_shape)",
-            f"{name}_missing = Sub(plane_rank, {name}_rank)",
-            f"{name}_tail_rank = Add({name}_missing, single)",
-            f"{name}_tail = Expand(single, {name}_tail_rank)",
-            f"{name}_whole = Concat<axis = 0>({name}_shape, {name}_tail)",
+            f"{name}_axis = Constant<value_int = 0>()",
+            f"{name}_ones = Concat<axis = 0>(single, ones)",
+            f"{name}_order = CumSum<exclusive = 1>({name}_ones, {name}_axis)",
+            f"{name}_padded = Concat<axis = 0>({name}_shape, {name}_ones)",
+            f"{name}_whole = Gather({name}_padded, {name}_order)",
             f"{name}_b = Reshape({name}, {name}_whole)",
         ]
     )
