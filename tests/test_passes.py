@@ -13,6 +13,7 @@ from synapse_onnx.passes import (
     LOWERING,
     cancel_transposes,
     clean_up,
+    give_shapes,
     mark_spikes,
     move_transposes,
     name_after_modules,
@@ -37,7 +38,7 @@ def evaluated(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 def test_every_pass_of_the_list_is_tested_here() -> None:
     runs = {run for _, run in LOWERING}
     assert runs == {
-        cancel_transposes.run, clean_up.run, mark_spikes.run, move_transposes.run,
+        cancel_transposes.run, clean_up.run, give_shapes.run, mark_spikes.run, move_transposes.run,
         name_after_modules.run, store_int4.run,
     }  # fmt: skip
 
@@ -132,6 +133,26 @@ def test_a_flatten_keeps_time_first(
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     (expected,), (found,) = evaluated(proto, x), evaluated(ir.to_proto(model), x)
     np.testing.assert_array_equal(found, expected)
+# -- give_shapes -------------------------------------------------------------------------------
+
+
+def test_what_a_node_of_ours_returns_gets_the_shape_of_its_transpose() -> None:
+    model = ir.from_proto(
+        parsed("""
+    g (float[T, N, 2, H] x) => (float[N, 2, H, T] y, float[N, 2, H, T] z) {
+      a = ai.synapse.Sigma(x)
+      y = Transpose<perm = [1, 2, 3, 0]>(a)
+      b = ai.synapse.Sigma(a)
+      c = Transpose<perm = [1, 2, 3, 0]>(b)
+      z = Relu(c)
+    }""")
+    )
+    assert give_shapes.run(model) == 1  # the tracer said nothing of c
+    first, _, second, *_ = model.graph
+    assert str(first.outputs[0].shape) == "[T,N,2,H]"
+    assert first.outputs[0].type == model.graph.outputs[0].type
+    assert second.outputs[0].shape is None
+    assert give_shapes.run(model) == 0
 
 
 # -- cancel_transposes -------------------------------------------------------------------------

@@ -1360,7 +1360,7 @@ class Form:
     def _feedback(self, a: Text, current: str) -> tuple[str, _Name]:
         """Bring a recurrent weight (C, C, 1, 1, 1) to a matrix of floats, before the loop."""
         lines = [
-            # cast first: ONNX Runtime reshapes no int4
+            # cast first: ONNX Runtime reshapes no int4, nor asks for its shape
             f"float_{current} = Cast<to = 1>(weight_{current})",
             f"flat_{current} = Flatten<axis = 1>(float_{current})",
             f"matrix_{current} = Transpose<perm = [1, 0]>(flat_{current})",
@@ -1368,7 +1368,7 @@ class Form:
             # (MatMulScaleFusion), whose kernel rounds once a block of the sum
             f"row_{current} = Constant<value_ints = [-1]>()",
             f"single_{current} = Reshape(step_{current}, row_{current})",
-            f"width_{current} = Shape<start = 0, end = 1>(weight_{current})",
+            f"width_{current} = Shape<start = 0, end = 1>(float_{current})",
             f"gain_{current} = Expand(single_{current}, width_{current})",
         ]
         a.before.extend(lines)

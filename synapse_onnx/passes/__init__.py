@@ -13,6 +13,7 @@ import onnx_ir as ir
 from synapse_onnx.passes import (
     cancel_transposes,
     clean_up,
+    give_shapes,
     mark_spikes,
     move_transposes,
     name_after_modules,
@@ -22,6 +23,7 @@ from synapse_onnx.passes import (
 __all__ = ["LOWERING", "lower"]
 
 LOWERING: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
+    ("give_shapes", give_shapes.run),
     ("move_transposes", move_transposes.run),
     ("cancel_transposes", cancel_transposes.run),
     ("clean_up", clean_up.run),
