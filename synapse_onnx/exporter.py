@@ -128,7 +128,7 @@ def _streamed(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> 
             # float sums may round otherwise in another chunk: only integers are held to equality
             grid = all(bool((x == x.round()).all()) for x in inputs)
             Streamed(frozen, inputs).check(inputs, exact=grid and _is_exact(frozen))
-            return Streamed(frozen, _at_least_twos(inputs) if dynamic else inputs)
+            return Streamed(frozen, _at_least_twos(frozen, inputs) if dynamic else inputs)
         except ExportError:
             raise
         except SynapseError as error:  # a layer of ours that refuses its input
@@ -177,14 +177,16 @@ def _where(running: Sequence[str]) -> str:
     return f"{running[-1]}: " if running and running[-1] else ""
 
 
-def _at_least_twos(inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Repeat batch and time of size 1: the tracer would take a 1 for a constant."""
+def _at_least_twos(frozen: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Repeat a batch of 1 and time of one bin: the tracer would take a 1 for a constant."""
+    steps = bin_of(frozen) + 1
     results = []
     for value in inputs:
         repeats = [1] * value.dim()
-        for axis in _open_axes(value):
-            if value.shape[axis] == 1:
-                repeats[axis] = 2
+        for axis, name in _open_axes(value).items():
+            least = steps if name == "T" else 2
+            if 0 < value.shape[axis] < least:
+                repeats[axis] = -(-least // value.shape[axis])
         # a copy of a long sequence would cost more than the trace, which reads no values; but a
         # view's strides would become conditions on its sizes
         results.append(value.contiguous() if set(repeats) <= {1} else value.repeat(repeats))
@@ -237,7 +239,7 @@ def _trace(
     states = [] if streamed is None else [state.example for state in streamed.states]
     shapes: Any = None
     if dynamic:
-        inputs = _at_least_twos(inputs)
+        inputs = _at_least_twos(frozen, inputs)
         dims = {name: torch.export.Dim(name) for name in ("N", "T")}
         open_axes = [_open_axes(value) for value in inputs] + [{0: "N"} for _ in states]
         shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in open_axes)
