@@ -1,7 +1,8 @@
 """Fixtures for every test: the same random numbers whichever tests run, and one session a model.
 
 Models run by the functions in their files. ``--kernels`` runs them with native kernels, where there
-are any; the tests of the kernels themselves always do.
+are any; the tests of the kernels themselves always do,
+and random networks run both ways.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave native kernels out, but where they are asked for."""
-    of_kernels = request.node.nodeid.startswith("tests/test_native")
+    of_kernels = request.node.nodeid.startswith(("tests/test_native", "tests/test_random"))
     if not (of_kernels or request.config.getoption("--kernels")):
         monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
 
