@@ -1,8 +1,7 @@
 """Fixtures for every test: the same random numbers whichever tests run, and one session a model.
 
 Models run by the functions in their files. ``--kernels`` runs them with native kernels, where there
-are any; the tests of the kernels themselves always do,
-and random networks run both ways.
+are any; the tests of the kernels themselves always do, and random networks run both ways.
 """
 
 from __future__ import annotations
