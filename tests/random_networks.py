@@ -475,7 +475,7 @@ def blocks(draw: Any, value: Tensor, exact: bool) -> Layer:
 @st.composite
 def units(draw: Any, value: Tensor, exact: bool, *, last: bool = False) -> list[Layer]:
     """Draw a synapse and the neuron that goes with it."""
-    complex = draw(_pick([False, False, True]))
+    complex = draw(st.booleans())
     names = SYNAPSES if value.dim() == 5 else ("Dense",)
     synapse = draw(synapses(value, names, exact)) | {"is": "synapse", "complex": complex}
     # a current without a neuron is an output, or the input of what takes real numbers
@@ -526,7 +526,7 @@ def functions() -> st.SearchStrategy[Layer]:
 def _others(draw: Any, value: Tensor, exact: bool) -> list[Layer]:
     """Draw what is neither a block with a synapse nor a unit."""
     count = value.shape[1:-1].numel()
-    kinds = ["split", "delay", "torch", "mean", "decimation", "delta"]
+    kinds = ["split", "delay", "torch", "mean", "decimation", "delta", "delta"]
     kind = draw(_pick([*kinds, *["flatten"] * 2] if value.dim() == 5 else kinds))
     neuron = {"name": "cuba", "arguments": so.neuron.cuba.Neuron.example, "norm": "none"}
     block = {"is": "block", "neuron": neuron}
@@ -604,7 +604,7 @@ def cases(draw: Any) -> Case:
 def _grown(draw: Any, value: Tensor, exact: bool, *, last: bool) -> tuple[list[Layer], Value]:
     """Draw layers behind a value; a geometry that leaves nothing, or too much, is drawn again."""
     for _ in range(3):
-        kind = draw(_pick(["unit", "block", "unit", "block", "other"]))
+        kind = draw(_pick(["unit", "block", "other"]))
         if kind == "block":
             added = [draw(blocks(value, exact))]
         else:

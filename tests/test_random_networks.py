@@ -34,7 +34,7 @@ def drawn() -> list[rn.Case]:
 
     @hypothesis.seed(0)
     @hypothesis.settings(
-        max_examples=300, database=None, deadline=None, phases=[hypothesis.Phase.generate],
+        max_examples=400, database=None, deadline=None, phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     @hypothesis.given(rn.cases())
@@ -62,7 +62,7 @@ def test_random_networks_are_equal(seed: int) -> None:
     rn.hunt(seed, 7, tally)
     assert not tally.failures, "{1}\n{0}".format(*tally.failures[0])
     assert tally.networks >= 5, str(tally)
-    assert tally.exact >= 2, str(tally)
+    assert tally.exact >= 1, str(tally)
     assert tally.comparisons > 4 * tally.networks, str(tally)
 
 
