@@ -503,7 +503,8 @@ def keeping(draw: Any, value: Tensor, exact: bool) -> list[Layer]:
         return []
     if choice == "neuron":
         return [draw(neurons(_kinds(False), exact))]
-    return [draw(delays()) if choice == "delay" else draw(functions())]
+    same = [name for name in TORCH if name != "turned"]
+    return [draw(delays()) if choice == "delay" else draw(functions(same))]
 
 
 def delays() -> st.SearchStrategy[Layer]:
@@ -517,9 +518,9 @@ def delays() -> st.SearchStrategy[Layer]:
     )
 
 
-def functions() -> st.SearchStrategy[Layer]:
+def functions(names: Sequence[str] = tuple(TORCH)) -> st.SearchStrategy[Layer]:
     """Draw ordinary torch code."""
-    return st.fixed_dictionaries({"is": st.just("torch"), "name": _pick(list(TORCH))})
+    return st.fixed_dictionaries({"is": st.just("torch"), "name": _pick(names)})
 
 
 @st.composite
