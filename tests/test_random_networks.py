@@ -32,16 +32,16 @@ def drawn() -> list[rn.Case]:
     """Random cases, not run: each has been built layer by layer when it was drawn."""
     found: list[rn.Case] = []
 
-    @hypothesis.seed(0)
     @hypothesis.settings(
-        max_examples=400, database=None, deadline=None, phases=[hypothesis.Phase.generate],
+        max_examples=80, database=None, deadline=None, phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     @hypothesis.given(rn.cases())
     def collect(case: rn.Case) -> None:
         found.append(case)
 
-    collect()
+    for seed in range(6):  # one run draws many that are alike
+        hypothesis.seed(seed)(collect)()
     return found
 
 
@@ -147,17 +147,17 @@ def test_every_op_can_stand_in_a_random_network() -> None:
 
 
 def test_a_failure_is_shrunk_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is exported: a judge that refuses convolutions stands in."""
+    """Nothing is exported: a judge that refuses weights stands in."""
 
     def judge(case: rn.Case) -> rn.Verdict:
-        bad = any(layer.get("name") == "Conv" for layer in case["layers"])
-        return rn.Verdict(["a convolution"] if bad else [], comparisons=1)
+        bad = any("weights" in layer for layer in case["layers"])
+        return rn.Verdict(["weights"] if bad else [], comparisons=1)
 
     monkeypatch.setattr(rn, "judge", judge)
     tally = rn.Tally()
     rn.hunt(3, 25, tally)
     ((case, why),) = tally.failures
-    assert why == "a convolution"
+    assert why == "weights"
     assert len(case["layers"]) <= 2
     path = rn.write(case, why, tmp_path)
     assert rn.write(case, why, tmp_path) != path
