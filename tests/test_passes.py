@@ -133,6 +133,8 @@ def test_a_flatten_keeps_time_first(
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     (expected,), (found,) = evaluated(proto, x), evaluated(ir.to_proto(model), x)
     np.testing.assert_array_equal(found, expected)
+
+
 # -- give_shapes -------------------------------------------------------------------------------
 
 
