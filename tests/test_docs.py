@@ -29,7 +29,7 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def _missing(need: str) -> str | None:
+def missing(need: str) -> str | None:
     """Why a page cannot run here: a program, a header, a module that is not there."""
     if need.endswith(".h"):
         folder = os.environ.get("ONNXRUNTIME_INCLUDE_DIR", "/usr/include/onnxruntime")
@@ -62,7 +62,7 @@ def test_there_are_pages() -> None:
 @pytest.mark.parametrize("page", RUN, ids=_name)
 def test_blocks_run_and_print_what_they_say(page: Path, tmp_path: Path) -> None:
     for need in pages.needs(page.read_text()):
-        if reason := _missing(need):
+        if reason := missing(need):
             pytest.skip(f"{_name(page)}: {reason}")
     done = run(page, tmp_path)
     assert done.returncode == 0, done.stderr
