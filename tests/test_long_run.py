@@ -1,0 +1,47 @@
+"""Streams for long, and many at once."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import long_run
+import numpy as np
+import pytest
+
+import synapse_onnx as so
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says how much memory was taken")
+@pytest.mark.parametrize("name", ["tones_stream", "drift_stream"])
+def test_a_share_of_a_long_run(name: str) -> None:
+    differ, grown = long_run.run(MODELS / f"{name}.onnx", 3000)
+    assert differ == 0
+    assert grown < 4 << 20
+
+
+def test_eight_streams_share_a_session() -> None:
+    session = so.Session(MODELS / "tones_stream.onnx")
+    draw = np.random.default_rng(0)
+    inputs = [(draw.integers(-8, 9, (2, 1, 150)) / 8).astype(np.float32) for _ in range(8)]
+    expected = [session.run(x) for x in inputs]
+    assert len({y.tobytes() for y in expected}) == 8
+    found: dict[int, np.ndarray] = {}
+    start = threading.Barrier(8)
+
+    def work(i: int) -> None:
+        stream = session.stream(batch=2)
+        start.wait()
+        parts = [stream.run(inputs[i][..., t : t + 1]) for t in range(inputs[i].shape[-1])]
+        found[i] = np.concatenate(parts, axis=-1)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, y in enumerate(expected):
+        np.testing.assert_array_equal(found[i], y)
