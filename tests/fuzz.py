@@ -559,10 +559,17 @@ def run(case: Case, folder: Path, make: Callable[[], None] = lambda: None) -> tu
     target = folder / case.target if case.target else None
     if target is not None:
         target.write_bytes(OLD)
-    begin, resident = time.perf_counter(), _resident()
+    begin = time.perf_counter()
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        # what the child begins with is less than what its parent has: pages of files are not shared
+        os.write(writing, str(_resident()).encode())
+        os.close(writing)
         _child(case.arguments, folder, make)
+    os.close(writing)
+    resident = int(os.read(reading, 32))  # as soon as it is there; the child goes on
+    os.close(reading)
     status, usage = _wait(child)
     took = time.perf_counter() - begin
     faults = []
