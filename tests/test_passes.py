@@ -99,6 +99,25 @@ def test_what_works_on_any_layout_stays_time_major(body: str, moved: int, left: 
     assert [output.name for output in model.graph.outputs] == ["y"]
 
 
+def test_what_was_turned_later_is_read_in_order() -> None:
+    proto = parsed(f"""
+    g (float[2, 3, 4] x, float[2, 3, 4] z) => (float[A, B, C] y, float[A, B, C] w) {{
+      {_TIME_FIRST}
+      y = Add(c, z)
+      d = Transpose<perm = [2, 0, 1]>(z)
+      w = Neg(d)
+    }}""")
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    assert move_transposes.run(model) == 1
+    found = ir.to_proto(model)
+    onnx.checker.check_model(found)
+    x, z = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
+    for a, b in zip(
+        *(ReferenceEvaluator(m).run(None, {"x": x, "z": z}) for m in (proto, found)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("shape", "sizes", "moved"),
     [

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from synapse_onnx.passes._transposes import is_transpose, permutation
+
 
 def run(model: ir.Model) -> int:
     """Bypass every Transpose whose input is a Transpose with the inverse permutation."""
     changes = 0
     for node in list(model.graph):
-        first = node.inputs[0].producer() if _is_transpose(node) and node.inputs[0] else None
-        if first is None or not _is_transpose(first):
+        first = node.inputs[0].producer() if is_transpose(node) and node.inputs[0] else None
+        if first is None or not is_transpose(first):
             continue
-        inner, outer = _permutation(first), _permutation(node)
+        inner, outer = permutation(first), permutation(node)
         if [inner[axis] for axis in outer] != sorted(inner):
             continue
         source = first.inputs[0]
@@ -22,11 +24,3 @@ def run(model: ir.Model) -> int:
         output.replace_all_uses_with(source)
         changes += 1
     return changes
-
-
-def _is_transpose(node: ir.Node) -> bool:
-    return node.op_type == "Transpose" and node.domain == ""
-
-
-def _permutation(node: ir.Node) -> list[int]:
-    return list(node.attributes["perm"].as_ints())

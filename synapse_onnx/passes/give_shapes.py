@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from synapse_onnx.passes._transposes import is_transpose, permutation
+
 
 def run(model: ir.Model) -> int:
     """Return the number of values that got a shape."""
     changes = 0
     for node in model.graph:
-        if node.op_type != "Transpose" or node.domain != "":
+        if not is_transpose(node):
             continue
         source, turned = node.inputs[0], node.outputs[0]
         if source is None or source.shape is not None or turned.shape is None:
             continue
-        axes = list(node.attributes["perm"].as_ints())
+        axes = permutation(node)
         source.shape = ir.Shape([turned.shape[axes.index(i)] for i in range(len(axes))])
         source.type = source.type or turned.type
         changes += 1

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from synapse_onnx.passes._transposes import (
+    is_transpose,
+    permutation,
+    time_first,
+    time_last,
+)
+
 #: operators whose elements depend on those at the same place alone, and on single numbers
 _ELEMENTWISE = {
     "Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Equal", "Exp", "Floor", "Greater",
@@ -29,6 +36,8 @@ def run(model: ir.Model) -> int:
             changes += _move_reshape(model.graph, node)
         elif node.op_type in _ELEMENTWISE or node.op_type == "Concat":
             changes += _move(model.graph, node)
+    if changes:
+        model.graph.sort()  # what a node now reads may have stood behind it
     return changes
 
 
@@ -48,7 +57,7 @@ def _move(graph: ir.Graph, node: ir.Node) -> int:
         sources.append(source)
     attributes = dict(node.attributes)
     if node.op_type == "Concat":
-        axis = _time_last(rank)[node.attributes["axis"].as_int() % rank]
+        axis = time_last(rank)[node.attributes["axis"].as_int() % rank]
         attributes["axis"] = ir.AttrInt64("axis", axis)
     _replace(graph, node, sources, list(attributes.values()), rank)
     return 1
@@ -86,7 +95,7 @@ def _replace(
     (old,) = node.outputs
     moved = ir.Node("", node.op_type, inputs, attributes, name=node.name)
     moved.metadata_props.update(node.metadata_props)
-    first, perm = moved.outputs[0], {"perm": _time_last(rank)}
+    first, perm = moved.outputs[0], {"perm": time_last(rank)}
     first.name, first.type = f"{old.name}/time_first", old.type
     if old.shape is not None:
         first.shape = ir.Shape([old.shape[-1], *list(old.shape)[:-1]])
@@ -99,10 +108,10 @@ def _replace(
 def _source(value: ir.Value | None) -> ir.Value | None:
     """What a value with time last was transposed from, if it was."""
     node = None if value is None else value.producer()
-    if node is None or not _is_transpose(node):
+    if node is None or not is_transpose(node):
         return None
-    permutation = _permutation(node)
-    return node.inputs[0] if permutation == _time_last(len(permutation)) else None
+    axes = permutation(node)
+    return node.inputs[0] if axes == time_last(len(axes)) else None
 
 
 def _time_major(value: ir.Value | None, rank: int) -> ir.Value | None:
@@ -110,7 +119,7 @@ def _time_major(value: ir.Value | None, rank: int) -> ir.Value | None:
     if value is None:
         return None
     for use in value.uses():
-        if _is_transpose(use.node) and _permutation(use.node) == [rank - 1, *range(rank - 1)]:
+        if is_transpose(use.node) and permutation(use.node) == time_first(rank):
             return use.node.outputs[0]
     return None
 
@@ -126,15 +135,3 @@ def _is_number(value: ir.Value | None) -> bool:
         return True
     constant = ir.convenience.get_const_tensor(value)
     return constant is not None and constant.size == 1 and len(constant.shape) <= 1
-
-
-def _is_transpose(node: ir.Node) -> bool:
-    return node.op_type == "Transpose" and node.domain == "" and "perm" in node.attributes
-
-
-def _permutation(node: ir.Node) -> Sequence[int]:
-    return list(node.attributes["perm"].as_ints())
-
-
-def _time_last(rank: int) -> list[int]:
-    return [*range(1, rank), 0]
