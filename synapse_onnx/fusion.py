@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from synapse_onnx.graph import taken_by
+
 if TYPE_CHECKING:
     import onnx
 
@@ -55,20 +57,11 @@ def _turned(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         and node.domain == ""
         and [list(a.ints) for a in node.attribute if a.name == "perm"] == [[2, 0, 1]]
     }
-    read = Counter(name for node in graph.node for name in node.input)
+    read = Counter(name for node in graph.node for name in taken_by(node))
     read.update(output.name for output in graph.output)
-    read.update(name for node in graph.node for name in _within(node))
     by_kernels = Counter(
         node.input[0]
         for node in graph.node
         if node.domain == _DOMAIN and node.op_type in _TURNING and node.input
     )
     return [node for name, node in first.items() if read[name] and read[name] == by_kernels[name]]
-
-
-def _within(node: onnx.NodeProto) -> list[str]:
-    """Names that the graphs inside a node read."""
-    graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
-    inner = [node for graph in graphs for node in graph.node]
-    results = [output.name for graph in graphs for output in graph.output]
-    return [name for node in inner for name in (*node.input, *_within(node))] + results

@@ -9,10 +9,12 @@ installs is left out: ``.ci/run`` does that. Run as ``python pages.py PAGE.md`` 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import linecache
 import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -53,6 +55,16 @@ def needs(page: str) -> list[str]:
     """What the head of a page says that it requires."""
     head = re.match(r"---\nrequires: \[(.*)\]\n---\n", page)
     return [name.strip() for name in head[1].split(",")] if head else []
+
+
+def missing(need: str) -> str | None:
+    """Why a page cannot run here: a program, a header, a module that is not there."""
+    if need.endswith(".h"):
+        folder = os.environ.get("ONNXRUNTIME_INCLUDE_DIR", "/usr/include/onnxruntime")
+        return None if (Path(folder) / need).exists() else f"no {need} in {folder}"
+    if need == "g++":
+        return None if shutil.which(need) else "no g++"
+    return None if importlib.util.find_spec(need) else f"{need} is not installed"
 
 
 def fits(expected: str, found: str) -> bool:

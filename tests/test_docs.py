@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -29,16 +28,6 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def missing(need: str) -> str | None:
-    """Why a page cannot run here: a program, a header, a module that is not there."""
-    if need.endswith(".h"):
-        folder = os.environ.get("ONNXRUNTIME_INCLUDE_DIR", "/usr/include/onnxruntime")
-        return None if (Path(folder) / need).exists() else f"no {need} in {folder}"
-    if need == "g++":
-        return None if shutil.which(need) else "no g++"
-    return None if importlib.util.find_spec(need) else f"{need} is not installed"
-
-
 def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a page in a folder that has what a clone has."""
     for name in ("exporters", "models", "native", "tests"):
@@ -62,7 +51,7 @@ def test_there_are_pages() -> None:
 @pytest.mark.parametrize("page", RUN, ids=_name)
 def test_blocks_run_and_print_what_they_say(page: Path, tmp_path: Path) -> None:
     for need in pages.needs(page.read_text()):
-        if reason := missing(need):
+        if reason := pages.missing(need):
             pytest.skip(f"{_name(page)}: {reason}")
     done = run(page, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ from pathlib import Path
 import onnxruntime
 import pages
 import pytest
-from test_docs import missing
 
 from synapse_onnx import native
 
@@ -42,7 +41,7 @@ def test_from_python(folder: Path) -> None:
 
 def test_from_cpp(folder: Path) -> None:
     for need in ("g++", "onnxruntime_cxx_api.h"):
-        if reason := missing(need):
+        if reason := pages.missing(need):
             pytest.skip(reason)
     (folder / "main.cpp").write_text(BLOCKS["cpp"].text)
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
