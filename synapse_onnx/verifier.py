@@ -689,7 +689,10 @@ class _Comparison:
             if where is not None:
                 first = self._diverged(label, reference, array, where, call, given)
                 row = replace(row, first=first)
-            wrong = self._wrong_state(label, states, nodes, values) if local is not None else None
+            wrong = None
+            if local is not None:
+                passed = max(_largest(value.numpy()) for value in (*given, *local))
+                wrong = self._wrong_state(label, states, nodes, values, passed)
             if wrong is not None:
                 row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
@@ -700,8 +703,13 @@ class _Comparison:
         states: dict[str, tuple[Array, bool]],
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
+        passed: float,
     ) -> Divergence | None:
-        """Compare the last states of a layer; they show what no output of this run has shown."""
+        """Compare the last states of a layer; they show what no output of this run has shown.
+
+        A state of floats may be what is left of a difference of values that came by, whose
+        rounding it keeps: ``passed``, the largest value that went in or out, is a scale as well.
+        """
         first = None
         left = dict(states)
         for name, output in ((n, o) for node in nodes for n, o in _last_states(node)):
@@ -711,8 +719,8 @@ class _Comparison:
             expected, timed = left.pop(state)
             found = np.moveaxis(values[name], 0, -1) if timed else values[name]
             if expected.dtype.kind == "f":
-                allowed = self.rtol * float(np.abs(expected).max(initial=0))
-                wrong = np.abs(expected - found) > allowed
+                allowed = self.rtol * max(passed, _largest(expected))
+                wrong = _difference(expected, found) > allowed
             else:
                 wrong = expected != found
             if not wrong.any():
@@ -848,19 +856,11 @@ class _Comparison:
 
         ``valid`` holds for every sample the time up to which the trajectories are the same.
         """
-        with np.errstate(invalid="ignore"):
-            # NaN on both sides is the same value, on one side an infinite difference
-            difference = np.where(
-                (reference == array) | (np.isnan(reference) & np.isnan(array)),
-                0.0,
-                np.abs(reference.astype(np.float64) - array),
-            )
-        difference = np.where(np.isnan(difference), np.inf, difference)
+        difference = _difference(reference, array)
         largest = float(difference.max(initial=0))
-        finite = reference[np.isfinite(reference)]
         tolerance = 0.0
         if not exact:
-            tolerance = self.atol + self.rtol * float(np.abs(finite).max(initial=0))
+            tolerance = self.atol + self.rtol * _largest(reference)
         wrong = difference > tolerance
         if valid is not None and not exact:
             wrong &= _within(reference, valid)
@@ -1054,6 +1054,19 @@ def _within(values: Array, valid: Array) -> Array:
     if has_time(values.ndim):
         return np.broadcast_to(np.arange(values.shape[-1]) < limit, values.shape)
     return np.broadcast_to(limit == _ALWAYS, values.shape)
+
+
+def _difference(reference: Array, array: Array) -> Array:
+    """Return absolute differences; NaN on both sides is none, on one side an infinite one."""
+    same = (reference == array) | (np.isnan(reference) & np.isnan(array))
+    with np.errstate(invalid="ignore"):
+        found = np.where(same, 0.0, np.abs(reference.astype(np.float64) - array))
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _largest(array: Array) -> float:
+    """Return the largest magnitude among finite values; 0 where there are none."""
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
 
 
 def _first(mask: Array) -> tuple[int, ...] | None:

@@ -246,6 +246,33 @@ def test_nan_on_both_sides_is_not_equal() -> None:
     assert "NaN in 24 values of torch" in report.problems[0]
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "by = Constant<value_float = 1.001>() {state} = Mul(right, by)",
+        "by = Sub(right, right) {state} = Div(by, by)",
+        "by = Sub(right, right) {state} = Div(right, by)",
+    ],
+    ids=["a thousandth", "NaN", "infinite"],
+)
+@pytest.mark.parametrize("state", ["last_pre", "last_residual"])
+def test_a_last_state_that_no_output_shows_is_compared(state: str, statements: str) -> None:
+    """The encoder's states are floats; an output that is right does not excuse them."""
+    network = nn.Sequential(so.axon.Delta(threshold=0.5))
+    model = so.export(network, torch.rand(2, 3, 6))
+    (function,) = (f for f in model.functions if f.name == "Delta")
+    (node,) = (n for n in function.node if state in n.output)
+    node.output[list(node.output).index(state)] = "right"
+    spoilt = onnx.parser.parse_function(
+        f"""<opset_import: ["" : 21], domain: "spoilt"> f (right) => ({state})
+        {{ {statements.format(state=state)} }}"""
+    )
+    function.node.extend(spoilt.node)
+    report = so.verify(network, model, torch.rand(2, 3, 6))
+    assert not report.ok
+    assert state.replace("_", " ") in str(report.first_divergence)
+
+
 def test_another_model_is_not_taken_for_this_one(network) -> None:
     other = so.export(Complex().eval(), spikes(2, 2, 8, 8, 5))
     report = so.verify(network, other, spikes(2, 2, 8, 8, 9))
