@@ -66,6 +66,7 @@ inline int instruction_level() {
 struct Registered {
   const OrtCustomOp* op;
   const char* name;
+  bool together = false;  // computes several nodes of a file, and stands in none
 };
 
 // Every kernel of the library; filled while it is loaded.

@@ -3,7 +3,7 @@
 // behind it (ops/dense_neuron.cpp).
 #pragma once
 
-#include <array>
+#include <utility>
 
 #include "synapse.h"
 
@@ -362,9 +362,6 @@ __attribute__((target("avx2"))) void spike_sums_256(const Row& events, const Mat
     const int64_t end = std::min(events.count, e + most);
     __m256i both[2 * vectors], high[2 * vectors], bytes[2 * vectors];
     for (int v = 0; v < 2 * vectors; v++) both[v] = high[v] = _mm256_setzero_si256();
-    const auto load = [](const uint8_t* from) __attribute__((target("avx2"), always_inline)) {
-      return _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
-    };
     const auto widen = [&]() __attribute__((target("avx2"), always_inline)) {
       for (int v = 0; v < 2 * vectors; v++) {
         both[v] = _mm256_add_epi16(both[v], bytes[v]);
@@ -373,17 +370,17 @@ __attribute__((target("avx2"))) void spike_sums_256(const Row& events, const Mat
     };
     for (; e + group <= end; e += group) {
       for (int k = 0; k < group; k++) {
-        const uint8_t* row = rows + index[e + k] * kTile;
+        const auto* row = reinterpret_cast<const __m256i*>(rows + index[e + k] * kTile);
         for (int v = 0; v < 2 * vectors; v++) {
-          const __m256i here = load(row + 32 * v);
+          const __m256i here = _mm256_load_si256(row + v);
           bytes[v] = k == 0 ? here : _mm256_add_epi8(bytes[v], here);
         }
       }
       widen();
     }
     for (; e < end; e++) {
-      const uint8_t* row = rows + index[e] * kTile;
-      for (int v = 0; v < 2 * vectors; v++) bytes[v] = load(row + 32 * v);
+      const auto* row = reinterpret_cast<const __m256i*>(rows + index[e] * kTile);
+      for (int v = 0; v < 2 * vectors; v++) bytes[v] = _mm256_load_si256(row + v);
       widen();
     }
     for (int v = 0; v < 2 * vectors; v++) {
@@ -490,11 +487,13 @@ class Dense {
   // What a call is about. A row is one time step of one sample, row t * samples + n.
   struct Call {
     Input x;
-    bool bytes, time_last;
-    int64_t steps, samples, inputs, outputs = 0;  // outputs of the largest part
+    bool bytes = false, time_last = false;
+    int64_t steps = 0, samples = 0, inputs = 0, outputs = 0;  // outputs of the largest part
     std::shared_ptr<const Packed> weight[parts];
-    const float* gain[parts];
-    int64_t gains[parts];
+    const float* gain[parts] = {};
+    int64_t gains[parts] = {};
+
+    explicit Call(Input input) : x(std::move(input)) {}
 
     int64_t rows() const { return steps * samples; }
     int64_t stride() const { return time_last ? steps : 1; }
@@ -511,7 +510,7 @@ class Dense {
   };
 
   Call open(const Ort::KernelContext& context) const {
-    Call call{Input(context, 0)};
+    Call call(Input(context, 0));
     const auto& shape = call.x.shape;
     if (shape.size() != 3)
       throw CallError(std::string("the input needs the axes ") +

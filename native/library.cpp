@@ -46,17 +46,26 @@ SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* opti
 
 SYNAPSE_EXPORT const char* synapse_onnx_version() { return SYNAPSE_ONNX_VERSION; }
 
+// Names of ops, with commas between; one op may have a kernel for each of several types.
+static std::string names_of(bool together) {
+  std::string joined;
+  for (const auto& entry : synapse::registered()) {
+    const std::string name = entry.name;
+    if (entry.together != together) continue;
+    if (("," + joined + ",").find("," + name + ",") == std::string::npos)
+      joined += (joined.empty() ? "" : ",") + name;
+  }
+  return joined;
+}
+
 SYNAPSE_EXPORT const char* synapse_onnx_kernels() {
-  static const std::string names = [] {
-    std::string joined;
-    for (const auto& entry : synapse::registered()) {
-      const std::string name = entry.name;
-      // one op may have a kernel for each of several types
-      if (("," + joined + ",").find("," + name + ",") == std::string::npos)
-        joined += (joined.empty() ? "" : ",") + name;
-    }
-    return joined;
-  }();
+  static const std::string names = names_of(false);
+  return names.c_str();
+}
+
+// Ops that no file has: each computes what two nodes of a file do, whose names are joined by "And".
+SYNAPSE_EXPORT const char* synapse_onnx_together() {
+  static const std::string names = names_of(true);
   return names.c_str();
 }
 

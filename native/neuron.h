@@ -29,6 +29,7 @@
 #include <utility>
 
 #include "arithmetic.h"
+#include "behind.h"
 
 namespace synapse {
 
@@ -45,6 +46,8 @@ constexpr int kLanes = 512;  // neurons of a block, at the most
 template <class E>
 struct Job {
   int64_t steps, neurons, sample, channels;  // neurons = batch * sample
+  // the current of a neuron at a step is x[step * stride + neuron - origin]
+  int64_t stride, origin;
   float scale;
   bool graded;
   const float* x[E::currents];
@@ -187,9 +190,10 @@ struct OverTime {
     if (!fitted(block, count)) return false;
     for (int64_t t = 0; t < job.steps; t++) {
       const int64_t at = t * job.neurons + first;
+      const int64_t from = t * job.stride + first - job.origin;
       const float* x[E::currents];
       float* out[kOuts];
-      for (int k = 0; k < E::currents; k++) x[k] = job.x[k] + at;
+      for (int k = 0; k < E::currents; k++) x[k] = job.x[k] + from;
       for (int k = 0; k < kOuts; k++) out[k] = job.out[k] + at;
       row<E, A, kind, graded>(block, x, out, count);
     }
@@ -329,6 +333,35 @@ class NeuronKernel {
   static constexpr int kSequences = kind == Kind::dynamics ? E::traces : 1;
   static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
 
+  // A call whose currents a synapse hands over: the inputs behind them stand `shift` further behind.
+  class Behind final : public NeuronCall {
+   public:
+    Behind(const NeuronKernel& kernel, const Ort::KernelContext& context,
+           const std::vector<int64_t>& shape, int shift)
+        : job_(kernel.job_of(context, shape, shift)) {}
+
+    void take(int64_t begin, int64_t steps, int64_t first, int count, const float* const* x,
+              int64_t stride) const override {
+      Job<E> job = job_;
+      std::copy_n(x, E::currents, job.x);
+      job.stride = stride;
+      job.origin = first;
+      job.steps = steps;
+      job.out[0] += begin * job.neurons;
+      if (begin > 0) std::copy(std::begin(job.last), std::end(job.last), job.start);
+      NeuronKernel::take(job, first, count);
+    }
+
+    void take_all(const Ort::KernelContext& context, const float* const* x) const override {
+      Job<E> job = job_;
+      std::copy_n(x, E::currents, job.x);
+      over_time(context, job);
+    }
+
+   private:
+    const Job<E> job_;
+  };
+
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
     return guarded(name_of<E, regime, kind>().c_str(),
                    [&] { compute(Ort::KernelContext(context)); });
@@ -337,27 +370,39 @@ class NeuronKernel {
  private:
   void compute(const Ort::KernelContext& context) const {
     const Input x(context, 0);
-    if (x.shape.size() < 3)
-      throw CallError("currents need the axes (T, N, C, ...), got " + text(x.shape));
-    const std::vector<int64_t> plane(x.shape.begin() + 1, x.shape.end());
-    Job<E> job{};
-    job.steps = x.shape[0];
-    job.neurons = product(plane);
-    job.sample = product(x.shape, 2);
-    job.channels = x.shape[2];
-    job.scale = scale_;
-    job.graded = graded_;
-    std::copy(std::begin(integer_constant_), std::end(integer_constant_), job.integer_constant);
-    std::copy(std::begin(float_constant_), std::end(float_constant_), job.float_constant);
+    Job<E> job = job_of(context, x.shape, 0);
     for (int k = 0; k < E::currents; k++) {
-      const Input current(context, k);
+      const Input current(context, static_cast<size_t>(k));
       if (current.shape != x.shape)
         throw CallError("currents differ in shape: " + text(x.shape) + " and " +
                         text(current.shape));
       job.x[k] = current.as<float>();
     }
+    if constexpr (kFed) {
+      with_feedback(context, job, {x.shape.begin() + 1, x.shape.end()});
+    } else {
+      over_time(context, job);
+    }
+  }
+
+  // A call for currents of a shape, which are not yet there, with all else that it takes and gives.
+  // The inputs behind the currents may stand `shift` further behind.
+  Job<E> job_of(const Ort::KernelContext& context, const std::vector<int64_t>& shape,
+                int shift) const {
+    if (shape.size() < 3)
+      throw CallError("currents need the axes (T, N, C, ...), got " + text(shape));
+    const std::vector<int64_t> plane(shape.begin() + 1, shape.end());
+    Job<E> job{};
+    job.steps = shape[0];
+    job.neurons = job.stride = product(plane);
+    job.sample = product(shape, 2);
+    job.channels = shape[2];
+    job.scale = scale_;
+    job.graded = graded_;
+    std::copy(std::begin(integer_constant_), std::end(integer_constant_), job.integer_constant);
+    std::copy(std::begin(float_constant_), std::end(float_constant_), job.float_constant);
     for (int k = 0; k < kParameters + (kBiased ? 1 : 0); k++) {
-      const Input values(context, kParametersAt + k);
+      const Input values(context, static_cast<size_t>(kParametersAt + shift + k));
       const bool bias = k == kParameters;
       const bool level = bias || E::parameters[k < kParameters ? k : 0].level;
       if (values.size != 1 && values.size != job.channels && !(level && values.size == job.sample))
@@ -373,23 +418,19 @@ class NeuronKernel {
       }
     }
     for (int k = 0; k < E::states; k++) {
-      const Input state(context, kStatesAt + k);
+      const Input state(context, static_cast<size_t>(kStatesAt + shift + k));
       if (state.shape != plane)
         throw CallError("a state of shape " + text(state.shape) + " does not fit currents of " +
-                        text(x.shape));
+                        text(shape));
       job.start[k] = state.data;
-      auto last = context.GetOutput(kOutputs - E::states + k, plane);
+      auto last = context.GetOutput(static_cast<size_t>(kOutputs - E::states + k), plane);
       job.last[k] = last.GetTensorMutableRawData();
     }
     for (int k = 0; k < kSequences; k++) {
-      auto out = context.GetOutput(k, x.shape);
+      auto out = context.GetOutput(static_cast<size_t>(k), shape);
       job.out[k] = out.template GetTensorMutableData<float>();
     }
-    if constexpr (kFed) {
-      with_feedback(context, job, plane);
-    } else {
-      over_time(context, job);
-    }
+    return job;
   }
 
   template <class A>
@@ -399,7 +440,12 @@ class NeuronKernel {
     return OverTime<E, A, kind, false>::run(job, first, count);
   }
 
-  void over_time(const Ort::KernelContext& context, const Job<E>& job) const {
+  // Take a block of neurons through all of time.
+  static void take(const Job<E>& job, int64_t first, int count) {
+    if (!block<Fast<regime>>(job, first, count)) block<Sure<regime>>(job, first, count);
+  }
+
+  static void over_time(const Ort::KernelContext& context, const Job<E>& job) {
     // blocks of equal size, four at the least where there is enough to share
     int64_t lanes = std::min<int64_t>(kLanes, (job.neurons / 4 + 63) / 64 * 64);
     lanes = std::max<int64_t>(lanes, 64);
@@ -409,8 +455,7 @@ class NeuronKernel {
     parallel(context, blocks, least, [&](int64_t from, int64_t to) {
       for (int64_t b = from; b < to; b++) {
         const int64_t first = b * lanes;
-        const int count = static_cast<int>(std::min(lanes, job.neurons - first));
-        if (!block<Fast<regime>>(job, first, count)) block<Sure<regime>>(job, first, count);
+        take(job, first, static_cast<int>(std::min(lanes, job.neurons - first)));
       }
     });
   }
@@ -525,6 +570,23 @@ struct NeuronOp
   }
 };
 
+// A neuron as a synapse has it behind itself.
+template <class E, Regime regime>
+class NeuronBehind final : public Neuron {
+ public:
+  using Kernel = NeuronKernel<E, regime, Kind::spikes>;
+
+  explicit NeuronBehind(const OrtKernelInfo* info) : kernel_(info) {}
+
+  std::unique_ptr<NeuronCall> call(const Ort::KernelContext& context,
+                                   const std::vector<int64_t>& shape, int shift) const override {
+    return std::make_unique<typename Kernel::Behind>(kernel_, context, shape, shift);
+  }
+
+ private:
+  const Kernel kernel_;
+};
+
 // Registers all kernels of an equation, in the regimes that it is for.
 template <class E, Regime... regimes>
 struct RegisterNeuron {
@@ -533,7 +595,12 @@ struct RegisterNeuron {
  private:
   template <Regime regime>
   static void add() {
-    add<NeuronOp<E, regime, Kind::spikes>>();
+    using Op = NeuronOp<E, regime, Kind::spikes>;
+    add<Op>();
+    behind_dense({Op::name(), E::currents, Op::Kernel::kInputs - E::currents, E::states, Op::kState,
+                  [](const OrtKernelInfo* info) -> std::unique_ptr<Neuron> {
+                    return std::make_unique<NeuronBehind<E, regime>>(info);
+                  }});
     add<NeuronOp<E, regime, Kind::dynamics>>();
     add<NeuronOp<E, regime, Kind::recurrent>>();
   }

@@ -20,7 +20,9 @@ import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 
+from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
+from synapse_onnx.fusion import fused
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
@@ -203,8 +205,11 @@ def profile_kernels(
             path = session.session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
-    own = {node.name: node.op_type for node in model.graph.node if node.domain == _DOMAIN}
-    return _kernels(events, own if session.native else {})
+    if not session.native:
+        return _kernels(events, {})
+    ran = fused(model, native_kernels.together()) or model
+    own = {node.name: node.op_type for node in ran.graph.node if node.domain == _DOMAIN}
+    return _kernels(events, own)
 
 
 # -- counting -------------------------------------------------------------------------------------

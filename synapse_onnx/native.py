@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 
-__all__ = ["instructions", "kernels", "library", "problem", "status", "used_by"]
+__all__ = ["instructions", "kernels", "library", "problem", "status", "together", "used_by"]
 
 #: the file's name without the suffix, which is the platform's
 _NAME = "synapse_onnx_kernels"
@@ -37,6 +37,7 @@ class _Library(NamedTuple):
     kernels: tuple[str, ...] = ()
     instructions: str = ""
     problem: str | None = None
+    together: tuple[str, ...] = ()
 
 
 def library() -> Path | None:
@@ -62,6 +63,14 @@ def library() -> Path | None:
 def kernels() -> tuple[str, ...]:
     """Return the names of the ops that have a kernel; none where the library cannot be used."""
     return _found().kernels
+
+
+def together() -> tuple[str, ...]:
+    """Return the names of the ops that compute two nodes of a file at once, as "AAndB".
+
+    No file has them: :func:`fusion.fused` puts them into a model that is to be run.
+    """
+    return _found().together
 
 
 def instructions() -> str:
@@ -108,13 +117,18 @@ def _load(path: Path) -> _Library:
     try:
         version = _text(loaded, "version")
         names, instructions = _text(loaded, "kernels"), _text(loaded, "instructions")
+        together = _text(loaded, "together")
     except AttributeError:
         return _Library(problem=f"{path} is no library of synapse-onnx; {_AGAIN}")
     if version != __version__:
         return _Library(
             problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {_AGAIN}"
         )
-    return _Library(tuple(name for name in names.split(",") if name), instructions)
+    return _Library(_names(names), instructions, together=_names(together))
+
+
+def _names(joined: str) -> tuple[str, ...]:
+    return tuple(name for name in joined.split(",") if name)
 
 
 def _text(loaded: ctypes.CDLL, what: str) -> str:

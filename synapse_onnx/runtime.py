@@ -165,8 +165,8 @@ class Session:
             options, given = _options(threads, profile), source
             if library is not None:
                 options.register_custom_ops_library(str(library))
-                together = fused(model)
-                given = source if together is None else together.SerializeToString()
+                joined = fused(model, native_kernels.together())
+                given = source if joined is None else joined.SerializeToString()
             return ort.InferenceSession(
                 given, options, providers=[_with_options(name) for name in names]
             )

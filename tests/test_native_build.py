@@ -32,6 +32,7 @@ void *RegisterCustomOps(void *options, const void *base) { return 0; }
 #ifdef VERSION
 const char *synapse_onnx_version(void) { return VERSION; }
 const char *synapse_onnx_kernels(void) { return "Cuba,Lif"; }
+const char *synapse_onnx_together(void) { return ""; }
 const char *synapse_onnx_instructions(void) { return "abacus"; }
 #endif
 int there;
