@@ -1,6 +1,6 @@
 // Dense synapses with integer weights: the events of rows of inputs, and the sums of their weights.
-// y[t, n, o] = step[o] * sum_c weight[o, c] * x[t, n, c], by itself (ops/dense.cpp) or with a neuron
-// behind it (ops/dense_neuron.cpp).
+// y[t, n, o] = step[o] * sum_c weight[o, c] * x[t, n, c], by itself (ops/dense.cpp) or with a
+// neuron behind it (ops/dense_neuron.cpp).
 #pragma once
 
 #include <utility>
@@ -11,8 +11,8 @@ namespace synapse {
 
 constexpr int kTile = 128;  // outputs whose weights lie together, and whose sums are in registers
 
-// The spikes of some time steps of one sample whose inputs (C, T) have time last: each input is read
-// along time, and put down in the list of every step in which it spikes.
+// The spikes of some time steps of one sample whose inputs (C, T) have time last: each input is
+// read along time, and put down in the list of every step in which it spikes.
 class Turned {
  public:
   static constexpr int64_t kSteps = 320;  // lists whose ends stay in the first-level cache
@@ -196,8 +196,8 @@ class Piece {
 // Bytes are stored with a number added that makes all of them positive, in pairs: within 64 outputs
 // the low byte of word i is output i and the high byte output 32 + i. Added up as words, and their
 // high bytes once more by themselves, they give both sums with one shift and two additions, until
-// the sum of the low bytes reaches 2**16. The smaller the largest of them, the more events are added
-// up as bytes before that: `group` of them do not reach 2**8.
+// the sum of the low bytes reaches 2**16. The smaller the largest of them, the more events are
+// added up as bytes before that: `group` of them do not reach 2**8.
 template <class W>
 class Matrix {
  public:
@@ -291,8 +291,8 @@ struct TileSums {
 };
 
 #if defined(SYNAPSE_X86)
-// Sums of spikes, written out for each instruction set, so that they stay in registers from event to
-// event. `vectors` of 64 outputs each; `group` as the matrix has it.
+// Sums of spikes, written out for each instruction set, so that they stay in registers from event
+// to event. `vectors` of 64 outputs each; `group` as the matrix has it.
 template <int vectors, int group>
 __attribute__((target("avx512f,avx512bw"))) void spike_sums_512(const Row& events,
                                                                 const Matrix<int8_t>& matrix,
@@ -425,7 +425,7 @@ void tile_sums(const Row& events, const Matrix<W>& matrix, const Target& to) {
     static const int level = instruction_level();
     if (events.value == nullptr && level >= 3)
       return (to.count > 64 ? spike_sums<2> : spike_sums<1>)(matrix.group, level >= 4)(events,
-                                                                                     matrix, to);
+                                                                                       matrix, to);
   }
 #endif
   TileSums<W, int32_t>::run(events, matrix, to);
@@ -463,8 +463,8 @@ constexpr const char* kTimeLast = "time_last";
 // A dense synapse. `parts` is 2 where the weight is complex: one output for its real part, one for
 // the imaginary. Its inputs are x, a weight for each part and a step for each part.
 //
-// With the attribute time_last the input is (N, C, T), as it comes from outside, and the outputs are
-// (T, N, O) all the same: `Session` takes the Transpose before the node away. No file has it.
+// With the attribute time_last the input is (N, C, T), as it comes from outside, and the outputs
+// are (T, N, O) all the same: `Session` takes the Transpose before the node away. No file has it.
 template <int parts>
 class Dense {
  public:
@@ -605,9 +605,8 @@ class Dense {
   void read(const Call& call, const X* x, int64_t first, int64_t stride, int64_t count,
             Piece* piece) const {
     const int64_t inputs = call.inputs;
-    const auto scratch =
-        scratch_.borrow([&](const Scratch& kept) { return kept.inputs == inputs; },
-                        [&] { return std::make_unique<Scratch>(inputs); });
+    const auto scratch = scratch_.borrow([&](const Scratch& kept) { return kept.inputs == inputs; },
+                                         [&] { return std::make_unique<Scratch>(inputs); });
     Events& events = scratch->events;
     if (!call.time_last) {
       for (int64_t r = 0; r < count; r++) {
@@ -625,8 +624,7 @@ class Dense {
     }
     std::vector<X> row(static_cast<size_t>(inputs));
     for (int64_t t = 0; t < count; t++) {
-      for (int64_t c = 0; c < inputs; c++)
-        row[static_cast<size_t>(c)] = begin[c * call.steps + t];
+      for (int64_t c = 0; c < inputs; c++) row[static_cast<size_t>(c)] = begin[c * call.steps + t];
       events.read(row.data(), inputs);
       piece->add(events);
     }

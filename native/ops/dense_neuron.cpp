@@ -1,9 +1,9 @@
-// Dense synapse with a neuron behind it: the spikes of `ops/dense.cpp` and a neuron in one, equal to
-// those of the two apart. No file has these ops: `Session` puts the two nodes together.
+// Dense synapse with a neuron behind it: the spikes of `ops/dense.cpp` and a neuron in one, equal
+// to those of the two apart. No file has these ops: `Session` puts the two nodes together.
 //
-// Some samples and steps at a time, the events of all inputs are found first. Then a tile of outputs
-// is summed for one sample, step after step, and its neurons go through these steps while their
-// currents are still in the cache.
+// Some samples and steps at a time, the events of all inputs are found first. Then a tile of
+// outputs is summed for one sample, step after step, and its neurons go through these steps while
+// their currents are still in the cache.
 #include <deque>
 
 #include "../behind.h"
@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kMostSteps = 1024;      // whose currents are kept
 constexpr int64_t kMostInputs = 1 << 23;  // whose events are kept
 constexpr int64_t kMostSamples = 16;      // the same
-constexpr int64_t kShares = 8;            // fewer tiles than these are summed in parts of their time
+constexpr int64_t kShares = 8;  // fewer tiles than these are summed in parts of their time
 
 template <int parts>
 class DenseNeuronKernel {
@@ -58,8 +58,8 @@ class DenseNeuronKernel {
   bool by_tiles(const Ort::KernelContext& context, const Call& call,
                 const NeuronCall& neurons) const {
     const int64_t steps = std::max(int64_t{1}, std::min(call.steps, kMostSteps));
-    const int64_t samples =
-        std::clamp(kMostInputs / std::max(steps * call.inputs, int64_t{1}), int64_t{1}, kMostSamples);
+    const int64_t samples = std::clamp(kMostInputs / std::max(steps * call.inputs, int64_t{1}),
+                                       int64_t{1}, kMostSamples);
     const auto pieces = pieces_.borrow([](const Pieces&) { return true; },
                                        [] { return std::make_unique<Pieces>(); });
     int64_t begin = 0;
@@ -89,17 +89,17 @@ class DenseNeuronKernel {
     const int64_t total = block.samples * count;
     if (static_cast<int64_t>(pieces->size()) < total) pieces->resize(static_cast<size_t>(total));
     std::atomic<bool> integers{true};
-    parallel(context, total, (1 << 16) / (each * (1 + call.inputs)) + 1,
-             [&](int64_t from, int64_t to) {
-               for (int64_t i = from; i < to; i++) {
-                 const int64_t n = block.first + i / count, t = i % count * each;
-                 const int64_t steps = std::min(each, block.steps - t);
-                 Piece& piece = (*pieces)[static_cast<size_t>(i)];
-                 piece.clear();
-                 dense_.read(call, (block.begin + t) * call.samples + n, call.samples, steps, &piece);
-                 if (!piece.integers()) integers = false;
-               }
-             });
+    parallel(
+        context, total, (1 << 16) / (each * (1 + call.inputs)) + 1, [&](int64_t from, int64_t to) {
+          for (int64_t i = from; i < to; i++) {
+            const int64_t n = block.first + i / count, t = i % count * each;
+            const int64_t steps = std::min(each, block.steps - t);
+            Piece& piece = (*pieces)[static_cast<size_t>(i)];
+            piece.clear();
+            dense_.read(call, (block.begin + t) * call.samples + n, call.samples, steps, &piece);
+            if (!piece.integers()) integers = false;
+          }
+        });
     return integers;
   }
 
@@ -183,7 +183,8 @@ struct DenseNeuronOp : Ort::CustomOpBase<DenseNeuronOp<parts>, DenseNeuronKernel
   size_t GetOutputTypeCount() const { return static_cast<size_t>(1 + kind.states); }
   ONNXTensorElementDataType GetInputType(size_t i) const {
     const int index = static_cast<int>(i);
-    if (index <= parts) return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // several; the kernel looks
+    if (index <= parts)
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // several; the kernel looks
     return index < states_at() ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : kind.state;
   }
   ONNXTensorElementDataType GetOutputType(size_t i) const {
@@ -215,8 +216,6 @@ void add(const NeuronKind& kind) {
 
 }  // namespace
 
-void behind_dense(const NeuronKind& kind) {
-  kind.currents == 1 ? add<1>(kind) : add<2>(kind);
-}
+void behind_dense(const NeuronKind& kind) { kind.currents == 1 ? add<1>(kind) : add<2>(kind); }
 
 }  // namespace synapse

@@ -1,0 +1,143 @@
+// Delta encoder of an axon, in floats: d[t] = x[t] - x[t-1] + r[t-1]; s[t] = d[t] where
+// abs(d[t]) >= threshold, else 0; r[t] = d[t] - s[t]. With cumulative error: e[t] = e[t-1] + d[t];
+// s[t] = d[t] where abs(e[t]) >= threshold, and e[t] = 0 where s[t] is not 0. What is sent is
+// floored to a step of 1 / scale. Source: lava-dl, slayer/axon/delta.py.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "../common.h"
+
+namespace synapse {
+namespace {
+
+constexpr int64_t kEncoders =
+    512;  // that go through all of time together, in the first-level cache
+
+// What is the same for all encoders, and the states of the first of a block.
+struct Job {
+  const float* x;
+  float *s, *pre, *residual, *error;
+  const float* level;  // a threshold for each
+  int64_t steps, neurons;
+  float unit;
+};
+
+template <bool cumulative>
+struct OverTime {
+  SYNAPSE_CLONES static void run(const Job& job, int64_t count) {
+    float *pre = job.pre, *residual = job.residual, *error = job.error;
+    const float *level = job.level, unit = job.unit;
+    for (int64_t t = 0; t < job.steps; t++) {
+      const float* x = job.x + t * job.neurons;
+      float* s = job.s + t * job.neurons;
+      SYNAPSE_INDEPENDENT
+      for (int64_t i = 0; i < count; i++) {
+        const float now = x[i], change = now - pre[i] + residual[i];
+        const float sum = error[i] + change;
+        const float judged = cumulative ? sum : change;
+        const float sent = std::fabs(judged) >= level[i] ? change : 0.0f;
+        if (cumulative) error[i] = sent != 0.0f ? 0.0f : sum;
+        residual[i] = change - sent;
+        pre[i] = now;
+        s[i] = std::floor(sent / unit) * unit;
+      }
+    }
+  }
+};
+
+class DeltaKernel {
+ public:
+  explicit DeltaKernel(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
+    unit_ = 1.0f / static_cast<float>(info.GetAttribute<int64_t>("scale"));
+    cumulative_ = info.GetAttribute<int64_t>("cumulative") != 0;
+  }
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
+    return guarded("Delta", [&] { compute(Ort::KernelContext(context)); });
+  }
+
+ private:
+  void compute(const Ort::KernelContext& context) const {
+    const Input x(context, 0), threshold(context, 1);
+    if (x.shape.size() < 3)
+      throw CallError("the input needs the axes (T, N, C, ...), got " + text(x.shape));
+    const std::vector<int64_t> plane(x.shape.begin() + 1, x.shape.end());
+    const int64_t channels = x.shape[2], within = product(x.shape, 3);
+    if (threshold.size != 1 && threshold.size != channels)
+      throw CallError("a threshold of shape " + text(threshold.shape) +
+                      " is neither one value nor one for each of " + std::to_string(channels) +
+                      " channels");
+    const float* before[3];
+    float* last[3];
+    for (size_t k = 0; k < 3; k++) {
+      const Input state(context, 2 + k);
+      if (state.shape != plane)
+        throw CallError("a state of shape " + text(state.shape) + " does not fit an input of " +
+                        text(x.shape));
+      before[k] = state.as<float>();
+      last[k] = context.GetOutput(1 + k, plane).GetTensorMutableData<float>();
+    }
+    float* s = context.GetOutput(0, x.shape).GetTensorMutableData<float>();
+    const int64_t steps = x.shape[0], neurons = product(plane);
+    const int64_t blocks = (neurons + kEncoders - 1) / kEncoders;
+    const int64_t least = (1 << 14) / (kEncoders * std::max<int64_t>(steps, 1)) + 1;
+    parallel(context, blocks, least, [&](int64_t from, int64_t to) {
+      float level[kEncoders];
+      for (int64_t b = from; b < to; b++) {
+        const int64_t first = b * kEncoders, count = std::min(kEncoders, neurons - first);
+        for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, last[k] + first);
+        for (int64_t i = 0; i < count; i++)
+          level[i] =
+              threshold.as<float>()[threshold.size == 1 ? 0 : (first + i) / within % channels];
+        const Job job{x.as<float>() + first,
+                      s + first,
+                      last[0] + first,
+                      last[1] + first,
+                      last[2] + first,
+                      level,
+                      steps,
+                      neurons,
+                      unit_};
+        cumulative_ ? OverTime<true>::run(job, count) : OverTime<false>::run(job, count);
+      }
+    });
+  }
+
+  float unit_;
+  bool cumulative_;
+};
+
+struct DeltaOp : Ort::CustomOpBase<DeltaOp, DeltaKernel, true> {
+  const char* GetName() const { return "Delta"; }
+  size_t GetInputTypeCount() const { return 5; }
+  size_t GetOutputTypeCount() const { return 4; }
+  ONNXTensorElementDataType GetInputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  ONNXTensorElementDataType GetOutputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return guarded("Delta", [&] { *kernel = std::make_unique<DeltaKernel>(info).release(); });
+  }
+
+  DeltaOp() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded("Delta", [&] {
+        const Shapes shapes(context);
+        shapes.copy(0, 0);
+        for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
+      });
+    };
+  }
+};
+
+const DeltaOp op;
+const Register kernel(op, "Delta");
+
+}  // namespace
+}  // namespace synapse
