@@ -736,6 +736,53 @@ def test_a_wrong_type_of_sums_is_refused(index: int) -> None:
         session_of(model)
 
 
+# -- delta encoders ----------------------------------------------------------------------------
+
+
+def delta_args(*shape: int, cumulative: bool, thresholds: int = 1) -> tuple[Any, ...]:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw)
+    x[0, 0, ..., 0], x[-1, -1, ..., -1] = float("inf"), float("nan")
+    level = torch.rand(thresholds, generator=draw) + 0.1
+    states = [0.3 * torch.randn(shape[:-1], generator=draw) for _ in range(3)]
+    return (x, level, *states, 64, cumulative, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 613, 7), (3, 5, 4, 3, 40), (1, 2100, 33), (2, 1, 1, 1, 129)]
+)
+def test_encoders_of_any_size(shape: tuple[int, ...], threads: int, cumulative: bool) -> None:
+    for thresholds in (1, shape[1]):
+        args = delta_args(*shape, cumulative=cumulative, thresholds=thresholds)
+        assert_equal(run(OPS["Delta"], args, threads), expected(OPS["Delta"], args))
+
+
+def test_an_encoder_without_steps_keeps_its_states() -> None:
+    args = delta_args(2, 70, 1, cumulative=True)
+    none = (args[0][..., :0], *args[1:])
+    sent, *last = run(OPS["Delta"], none)
+    assert sent.shape == (0, 2, 70)
+    for now, before in zip(last, args[2:5], strict=True):
+        np.testing.assert_array_equal(now, before.numpy())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (1, torch.ones(3), "a threshold of shape .3. is neither one value nor one for each of 70"),
+        (2, torch.ones(1, 70), "a state of shape .1, 70. does not fit an input of .4, 2, 70."),
+        (4, torch.ones(70), "a state of shape .70. does not fit"),
+    ],
+)
+def test_encoders_that_do_not_fit(place: int, value: Tensor, sentence: str) -> None:
+    args = list(delta_args(2, 70, 4, cumulative=False))
+    args[place] = value
+    with pytest.raises(Exception, match=sentence):
+        run(OPS["Delta"], tuple(args))
+
+
 # -- networks ----------------------------------------------------------------------------------
 
 
