@@ -129,7 +129,8 @@ struct Placing {
 // An attribute of 0 or 1; a node without it has 0.
 inline bool flag(const Ort::ConstKernelInfo& info, const char* name) {
   int64_t value = 0;
-  Ort::Status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));  // absent is an error
+  Ort::Status(
+      Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));  // absent is an error
   return value != 0;
 }
 
@@ -202,8 +203,7 @@ class Shapes {
     if (!absent.IsOK() || attribute == nullptr) return false;
     int64_t value = 0;
     size_t size = 0;
-    Ort::ThrowOnError(
-        api_.ReadOpAttr(attribute, ORT_OP_ATTR_INT, &value, sizeof value, &size));
+    Ort::ThrowOnError(api_.ReadOpAttr(attribute, ORT_OP_ATTR_INT, &value, sizeof value, &size));
     return value != 0;
   }
 

@@ -333,7 +333,8 @@ class NeuronKernel {
   static constexpr int kSequences = kind == Kind::dynamics ? E::traces : 1;
   static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
 
-  // A call whose currents a synapse hands over: the inputs behind them stand `shift` further behind.
+  // A call whose currents a synapse hands over: the inputs behind them stand `shift` further
+  // behind.
   class Behind final : public NeuronCall {
    public:
     Behind(const NeuronKernel& kernel, const Ort::KernelContext& context,

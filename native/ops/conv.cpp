@@ -133,8 +133,7 @@ struct Taps {
     rows = Lines<int16_t>(count * padded);
     for (int64_t o = 0; o < outputs; o++)
       for (int64_t i = 0; i < count; i++)
-        rows.data()[i * padded + o] =
-            static_cast<int16_t>(integer_weight(weight, o * count + i));
+        rows.data()[i * padded + o] = static_cast<int16_t>(integer_weight(weight, o * count + i));
   }
 };
 
@@ -172,7 +171,8 @@ class BitRows {
     }
   }
 
-  // words[i] = bits of the kernel's rows [first, first + count) at output out_x + i, `width` of each.
+  // words[i] = bits of the kernel's rows [first, first + count) at output out_x + i, `width` of
+  // each.
   __attribute__((target("avx512f"))) void words(const Geometry& g, int64_t first, int64_t count,
                                                 int64_t out_x, uint64_t* words) const {
     const int64_t x = out_x * g.stride_x;
@@ -185,8 +185,7 @@ class BitRows {
       int64_t row;
       std::memcpy(&row, rows_[static_cast<size_t>(first + i)] + x / 8, sizeof row);
       const __m512i part = _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(row), right), mask);
-      found = _mm512_or_si512(found,
-                              _mm512_sll_epi64(part, _mm_cvtsi64_si128(i * g.kernel_width)));
+      found = _mm512_or_si512(found, _mm512_sll_epi64(part, _mm_cvtsi64_si128(i * g.kernel_width)));
     }
     _mm512_storeu_si512(words, found);
   }
@@ -205,10 +204,8 @@ constexpr int64_t kShortWords = 4;  // words whose sums of bytes fit 16 bits: 4 
 // Sums of an image, each from the bits around its place.
 class Collect {
  public:
-  Collect(const Geometry& g, const Taps& taps)
-      : g_(g), taps_(taps), each_(63 / g.kernel_width) {
-    words_.resize(static_cast<size_t>(
-        (g.channels * g.kernel_height + each_ - 1) / each_ * kLanes));
+  Collect(const Geometry& g, const Taps& taps) : g_(g), taps_(taps), each_(63 / g.kernel_width) {
+    words_.resize(static_cast<size_t>((g.channels * g.kernel_height + each_ - 1) / each_ * kLanes));
   }
 
   // sums[place][o] of a row of outputs.
@@ -232,9 +229,9 @@ class Collect {
  private:
   template <int registers>
   __attribute__((target("avx512f,avx512bw"))) SYNAPSE_LAMBDA inline void one(int64_t lane,
-                                                                            int64_t first,
-                                                                            int64_t words,
-                                                                            int32_t* sums) const {
+                                                                             int64_t first,
+                                                                             int64_t words,
+                                                                             int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * taps_.padded;
     const int16_t* weights = taps_.rows.data() + first;
     const __m512i zero = _mm512_setzero_si512();
@@ -345,8 +342,8 @@ __attribute__((target("avx512f"))) inline void give_512(const S* from, int64_t p
 // out[o][place] = gain[o] * sums[place][o], for the outputs of a group and some places of `all`.
 template <class S>
 struct Give {
-  static void run(const S* sums, int64_t places, int64_t padded, int64_t outputs,
-                  const float* gain, int64_t gains, float* out, int64_t all) {
+  static void run(const S* sums, int64_t places, int64_t padded, int64_t outputs, const float* gain,
+                  int64_t gains, float* out, int64_t all) {
 #if defined(SYNAPSE_X86)
     static const int level = instruction_level();
     if (level >= 4) return wide(sums, places, padded, outputs, gain, gains, out, all);
@@ -459,9 +456,8 @@ class ConvKernel {
     std::atomic<bool> integers{true};
     const int64_t work = 1 + image / 4 + g.outputs * g.places();
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
-      const auto loan = scratch_.borrow(
-          [&](const Scratch& kept) { return kept.fits(g, *kernels); },
-          [&] { return std::make_unique<Scratch>(g, *kernels); });
+      const auto loan = scratch_.borrow([&](const Scratch& kept) { return kept.fits(g, *kernels); },
+                                        [&] { return std::make_unique<Scratch>(g, *kernels); });
       Scratch& scratch = *loan;
       for (int64_t b = from; b < to && integers; b++) {
         const bool done = bytes ? one_image(g, *kernels, x.as<uint8_t>() + b * image, reaches, step,
@@ -507,8 +503,8 @@ class ConvKernel {
 
     // All but the batch is as it was.
     bool fits(const Geometry& g, const Kernels& k) const {
-      return padded == k.padded && geometry.channels == g.channels &&
-             geometry.height == g.height && geometry.width == g.width;
+      return padded == k.padded && geometry.channels == g.channels && geometry.height == g.height &&
+             geometry.width == g.width;
     }
   };
 

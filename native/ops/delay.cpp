@@ -125,8 +125,8 @@ class DelayKernel {
                       std::to_string(depth) + ", the steps of the line");
     V* y = static_cast<V*>(context.GetOutput(0, x.shape).GetTensorMutableRawData());
     V* last = static_cast<V*>(context.GetOutput(1, shape).GetTensorMutableRawData());
-    const Job job{*delays, {line.as<V>(), x.as<V>(), depth, width},
-                  x.shape[0], sample, sample / groups, y};
+    const Job job{
+        *delays, {line.as<V>(), x.as<V>(), depth, width}, x.shape[0], sample, sample / groups, y};
     const int64_t runs = static_cast<int64_t>(delays->runs.size());
     if (runs == 1) {
       copy(context, job.whole, (depth - delays->longest) * width, x.size, y);
@@ -239,10 +239,10 @@ class DelayKernel {
 
 // An unsigned integer of a type's size.
 template <class T>
-using Bits = std::conditional_t<
-    sizeof(T) == 1, uint8_t,
-    std::conditional_t<sizeof(T) == 2, uint16_t,
-                       std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
+using Bits =
+    std::conditional_t<sizeof(T) == 1, uint8_t,
+                       std::conditional_t<sizeof(T) == 2, uint16_t,
+                                          std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
 
 template <class T>
 struct DelayOp : Ort::CustomOpBase<DelayOp<T>, DelayKernel<Bits<T>>, true> {
