@@ -26,7 +26,7 @@ from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
 from synapse_onnx.layout import INPUT_TYPES, LAYOUTS, has_time
 from synapse_onnx.metadata import Metadata, layer_of
-from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, all_ops, get_op, iter_used
+from synapse_onnx.ops import DOMAIN, DOMAIN_VERSION, OpDef, all_ops, get_op, iter_used
 from synapse_onnx.passes import lower
 from synapse_onnx.streaming import Streamed, bin_of
 
@@ -388,7 +388,8 @@ def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Attach the function body of every op of ours that the graph uses."""
     del model.functions[:]
     used = iter_used((node.domain, node.op_type) for node in model.graph.node)
-    model.functions.extend(op.function(opset) for op in used)
+    forms = _void_forms(model)
+    model.functions.extend(op.function(opset, *forms.get(op.name, ())) for op in used)
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
     if used:
@@ -488,20 +489,34 @@ def check(model: onnx.ModelProto) -> None:
         raise ExportError(f"the exported model does not pass onnx.checker: {first}") from error
 
 
+def _ours(
+    model: onnx.ModelProto,
+) -> Iterator[tuple[onnx.NodeProto, OpDef, dict[str, onnx.TensorProto]]]:
+    """Yield every node of ours with its op and those of its inputs that are constants, by name."""
+    constants = {value.name: value for value in model.graph.initializer}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            op = get_op(node.op_type)
+            known = zip(op.inputs, node.input, strict=False)
+            yield node, op, {name: constants[key] for name, key in known if key in constants}
+
+
+def _void_forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
+    """Return the name of each op -> the states that nodes of it are without, where they are."""
+    found: dict[str, set[frozenset[str]]] = {}
+    for _, op, constants in _ours(model):
+        void = frozenset() if op.void is None else op.void(constants)
+        if void:
+            found.setdefault(op.name, set()).add(void)
+    return found
+
+
 def _arithmetic(model: onnx.ModelProto) -> dict[str, str]:
     """Return the path of each layer with a node of ours -> the numbers that it computes in."""
-    constants = {value.name: value for value in model.graph.initializer}
     found: dict[str, list[str]] = {}
-    for node in model.graph.node:
+    for node, op, constants in _ours(model):
         path = layer_of(node)
-        if node.domain != DOMAIN or path is None:
-            continue
-        op = get_op(node.op_type)
-        if op.arithmetic is not None:
-            known = zip(op.inputs, node.input, strict=False)
-            said = op.arithmetic(
-                {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute},
-                {name: constants[value] for name, value in known if value in constants},
-            )
-            found.setdefault(path, []).append(said)
+        if path is not None and op.arithmetic is not None:
+            given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            found.setdefault(path, []).append(op.arithmetic(given, constants))
     return {path: ", ".join(dict.fromkeys(said)) for path, said in found.items()}

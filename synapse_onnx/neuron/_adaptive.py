@@ -16,11 +16,13 @@ from synapse_onnx.ops import Parameter, State
 __all__ = [
     "CONSTANTS",
     "LEVELS",
+    "MEMORY",
     "PARAMETERS",
     "STATES",
     "Adaptive",
     "adapt",
     "adaptive_params",
+    "reach",
     "recover",
 ]
 
@@ -32,6 +34,8 @@ STATES = (
     State("threshold", "adaptive threshold", start="base_threshold"),
     State("refractory", "refractory response, added to the threshold"),
 )
+#: states and what keeps them
+MEMORY = {"threshold": "threshold_decay", "refractory": "refractory_decay"}
 CONSTANTS = ("base_threshold", "threshold_step")
 #: constants of sample calls
 LEVELS = {"base_threshold": 0.5, "threshold_step": 0.25}
@@ -55,9 +59,18 @@ def recover(a: Any, p: Any, s: Any, c: Any) -> tuple[Any, Any]:
 def adapt(a: Any, fired: Any, threshold: Any, refractory: Any, c: Any) -> dict[str, Any]:
     """Return threshold and refractory response after the spikes of a step."""
     return {
-        "threshold": a.where(fired, threshold + c.threshold_step, threshold),
-        "refractory": a.where(fired, refractory + threshold * 2, refractory),
+        "threshold": a.raised(fired, c.threshold_step, threshold),
+        "refractory": a.raised(fired, threshold * 2, refractory),
     }
+
+
+def reach(r: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    """Bound both, of a neuron that spikes at every step."""
+    base_threshold = r.size(c.base_threshold)
+    added = r.filtered(s.threshold + base_threshold, r.size(c.threshold_step), p.threshold_decay)
+    threshold = base_threshold + added
+    refractory = r.filtered(s.refractory, threshold * 2, p.refractory_decay)
+    return {"threshold": threshold, "refractory": refractory}
 
 
 class Adaptive(base.Neuron):

@@ -28,8 +28,14 @@ class AdaptiveRotation(Equation):
     states = (*_resonator.STATES, *_adaptive.STATES)
     constants = _adaptive.CONSTANTS
     samples = _adaptive.LEVELS
+    memory = _adaptive.MEMORY
     traces = ("real", "imag", "threshold", "refractory")
     readout = "imag"
+
+    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A rotation that is never reset, beside the threshold."""
+        length = _resonator.reach(r, x, p, s)
+        return {"real": length, "imag": length, **_adaptive.reach(r, p, s, c)}
 
 
 class AdaptiveResonator(_adaptive.Adaptive, _resonator.Resonator):

@@ -37,13 +37,16 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     return a.voltage(real), a.voltage(imag)
 
 
-def reach(r: Any, x: Any, p: Any, s: Any) -> Any:
+def reach(r: Any, x: Any, p: Any, s: Any, *anew: Any) -> Any:
     """Bound the length of the state: a turn by kept = hypot(sin, cos) and what comes in.
 
     Four products are truncated, each by less than one, which moves the state by less than 3.
+    The bound grows with the length that the sequence starts from, and may start anew from.
     """
     kept = r.length(p.sin_decay, p.cos_decay)
-    return r.filtered(r.length(s.real, s.imag), r.length(x.x_real, x.x_imag) + 3, kept)
+    start = r.length(s.real, s.imag)
+    start = r.larger(start, *anew) if anew else start
+    return r.filtered(start, r.length(x.x_real, x.x_imag) + 3, kept)
 
 
 def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:

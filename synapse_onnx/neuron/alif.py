@@ -46,6 +46,11 @@ class Alif(Equation):
     constants = _adaptive.CONSTANTS
     samples = _adaptive.LEVELS
     traces = ("current", "voltage", "threshold", "refractory")
+    memory: ClassVar[Mapping[str, str]] = {
+        "current": "current_decay",
+        "voltage": "voltage_decay",
+        **_adaptive.MEMORY,
+    }
     biased = True
     fires = ("voltage", "threshold", "refractory")
 
@@ -58,6 +63,13 @@ class Alif(Equation):
         adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
         now = {"current": u, "voltage": v, "threshold": threshold, "refractory": refractory}
         return {"current": u, "voltage": v, **adapted}, now
+
+    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+        """Two leaky integrators, one behind the other, beside the threshold."""
+        drive = x.x + p.bias if hasattr(p, "bias") else x.x
+        u = r.filtered(s.current, drive, p.current_decay)
+        v = r.filtered(s.voltage, u, p.voltage_decay)
+        return {"current": u, "voltage": v, **_adaptive.reach(r, p, s, c)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the sum of threshold and refractory response."""

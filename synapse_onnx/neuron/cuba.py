@@ -45,10 +45,8 @@ class Cuba(Equation):
     states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
     traces = ("current", "voltage")
     biased = True
-    products: ClassVar[Mapping[str, str]] = {
-        "current": "current_decay",
-        "voltage": "voltage_decay",
-    }
+    memory: ClassVar[Mapping[str, str]] = {"current": "current_decay", "voltage": "voltage_decay"}
+    short = True
     fires = ("voltage",)
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,7 +57,7 @@ class Cuba(Equation):
         after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
         return after, {"current": u, "voltage": v}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
+    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
         u = r.filtered(s.current, x.x, p.current_decay)
         drive = u + p.bias if hasattr(p, "bias") else u

@@ -44,6 +44,7 @@ class Lif(Equation):
     samples: ClassVar[Mapping[str, float]] = {}
     traces = ("current", "voltage", "above")
     fires = ("above",)
+    memory: ClassVar[Mapping[str, str]] = {"current": "alpha", "voltage": "beta"}
     regimes = ("float",)
 
     def __init__(self, reset: str) -> None:

@@ -43,7 +43,7 @@ class Rf(Equation):
         after = {"real": real, "imag": imag}
         return after, {**after, "crossed": crossed}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
+    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """The state is never reset."""
         length = _resonator.reach(r, x, p, s)
         return {"real": length, "imag": length}

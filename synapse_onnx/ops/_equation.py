@@ -25,8 +25,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import onnx
+import onnx.numpy_helper
 import torch
 from torch import Tensor
 
@@ -118,8 +120,10 @@ class Equation(ABC):
         biased: whether its step has a place for Loihi's bias.
         regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.
-        products: state -> the parameter that it alone is multiplied with, of an equation whose
-            fractions often have few bits, as 15/16 has: it may have a loop in :class:`Short`.
+        memory: state -> the fraction of it that is kept every step, and that multiplies nothing
+            else: where it is zero the state is void.
+        short: whether these fractions often have few bits, as 15/16 has: it may have a loop in
+            :class:`Short`. They are all of its products then.
     """
 
     name: ClassVar[str]
@@ -136,7 +140,8 @@ class Equation(ABC):
     biased: ClassVar[bool] = False
     regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
-    products: ClassVar[Mapping[str, str]] = {}
+    memory: ClassVar[Mapping[str, str]] = {}
+    short: ClassVar[bool] = False
 
     @abstractmethod
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,8 +149,9 @@ class Equation(ABC):
 
         Args:
             a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
-                ``where(condition, yes, no)``, ``reset(condition, value, state)``; what Loihi
-                alone does: ``biased(value, p)``, ``current(state)``, ``voltage(state)``.
+                ``where(condition, yes, no)``, ``reset(condition, value, state)``,
+                ``raised(condition, amount, state)``; what Loihi alone does: ``biased(value, p)``,
+                ``current(state)``, ``voltage(state)``.
             x: currents, by name.
             p: parameters, by name.
             s: states before the step, by name.
@@ -159,7 +165,7 @@ class Equation(ABC):
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any) -> dict[str, Any]:
+    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """Bound every state of a whole sequence, by name; overridden where bounds are known.
 
         They hold for the variables, too. Below 2**23 the ONNX body takes its loop in 32 bits,
@@ -167,10 +173,13 @@ class Equation(ABC):
 
         Args:
             r: ``filtered(start, drive, kept)`` bounds y[t] = kept y[t-1] + drive[t],
-                ``length(real, imag)`` a complex number.
+                ``length(real, imag)`` a complex number, ``size(level)`` a constant; where
+                ``met(level)`` is 0 instead of 1, no state reaches that level or some bound is
+                beyond 2**23.
             x: bounds of the currents, by name.
             p: bounds of the parameters, by name; fractions in 4096ths.
             s: bounds of the states that the sequence starts from, by name.
+            c: constants, by name.
         """
         raise NotImplementedError
 
@@ -295,6 +304,10 @@ class Float:
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         """Choose, element by element."""
         return torch.where(condition, yes, no)
+
+    def raised(self, condition: Any, amount: Any, state: Any) -> Any:
+        """Add an amount to a state where a condition holds."""
+        return self.where(condition, state + amount, state)
 
     def reset(self, condition: Any, value: Any, state: Any) -> Any:
         """Set a state to a value where it spiked. In fixed point the gradient ignores it."""
@@ -507,6 +520,11 @@ _ARITHMETICS: dict[str, tuple[type[Float], type[Float]]] = {
 }
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is the number zero itself."""
+    return not isinstance(value, _Name) and value == 0
+
+
 class _Name:
     """A value in ONNX text; its operators write statements."""
 
@@ -516,10 +534,11 @@ class _Name:
         self.opposite = False
 
     def __add__(self, other: Any) -> _Name:
-        return self.text.operation("Add", self, other)
+        # nothing is left of a void state, and nothing is written for its sum
+        return self if _is_nothing(other) else self.text.operation("Add", self, other)
 
     def __sub__(self, other: Any) -> _Name:
-        return self.text.operation("Sub", self, other)
+        return self if _is_nothing(other) else self.text.operation("Sub", self, other)
 
     def __rsub__(self, other: Any) -> _Name:
         return self.text.operation("Sub", other, self)
@@ -550,8 +569,8 @@ class Text:
         self.inside = False
         #: whether the loop gives spikes, 0 or 1, instead of the variables that they follow from
         self.bits = False
-        #: what names begin with that are no statement's own
-        self.scope = ""
+        #: what names begin with that are no statement's own; and those of a body's special form
+        self.scope = self.form = ""
         self._count = 0
         self._numbers: dict[tuple[int, float], _Name] = {}
         #: name of "value >= limit" -> (value, limit)
@@ -625,7 +644,9 @@ class Text:
             return state
         return self.operation("Div", self.cast(state, _FLOAT), self.name("scale_f", _FLOAT))
 
-    def scaled(self, state: _Name, factor: _Name) -> _Name:
+    def scaled(self, state: _Name, factor: Any) -> Any:
+        if _is_nothing(factor):
+            return 0
         product = state * factor
         if self.kind == _FLOAT:
             return product
@@ -640,6 +661,13 @@ class Text:
         kind = next(v.kind for v in (yes, no) if isinstance(v, _Name))
         names = [(v if isinstance(v, _Name) else self.number(v, kind)).name for v in (yes, no)]
         return self.write(f"Where({condition.name}, {', '.join(names)})", kind)
+
+    def raised(self, condition: _Name, amount: _Name, state: Any) -> _Name:
+        if self.kind == _FLOAT:
+            return self.where(condition, state + amount, state)
+        # as in a reset, a product is faster than a Where
+        added = self.cast(condition, amount.kind) * amount
+        return added if _is_nothing(state) else self.operation("Add", state, added)
 
     def reset(self, condition: _Name, value: Any, state: _Name) -> _Name:
         compared = self._reached.get(condition.name)
@@ -715,25 +743,33 @@ class Narrow(Text):
     product = _DOUBLE
     prefix = "narrow_"
 
-    def __init__(self, before: list[str]) -> None:
+    def __init__(self, before: list[str], form: str = "") -> None:
         super().__init__(_INT32)
         self.before = before
         self.lines = []
-        self.scope = self.prefix
+        self.form, self.scope = form, f"{form}{self.prefix}"
 
     def fresh(self, stem: str) -> str:
-        return super().fresh(f"{self.prefix}{stem}")
+        return super().fresh(f"{self.scope}{stem}")
+
+    def give(self, state: _Name) -> _Name:
+        # what is compared in the loop needs no unit: all of it is exact as it is
+        return state if self.inside and self.bits else super().give(state)
 
     def narrowed(self, value: _Name) -> _Name:
         """Bring a level from int64 to int32; what no state reaches stays so."""
         most = self.number((1 << 31) - 1, _INT64)
         return self.cast(self.write(f"Min({value.name}, {most.name})", _INT64), _INT32)
 
-    def fraction(self, value: _Name) -> _Name:
+    def fraction(self, value: Any) -> Any:
         """Bring a fraction from int64 in 4096ths to the type of the products."""
+        if _is_nothing(value):
+            return value
         return self.cast(value, self.product) * self.number(1 / DECAY_ONE, self.product)
 
-    def scaled(self, state: _Name, factor: _Name) -> _Name:
+    def scaled(self, state: _Name, factor: Any) -> Any:
+        if _is_nothing(factor):
+            return 0
         return self.cast(self.cast(state, self.product) * factor, _INT32)
 
     def through_float(self, state: _Name) -> _Name:
@@ -781,8 +817,10 @@ class Reach:
         ]
         return functools.reduce(operator.and_, sums)
 
-    def largest(self, value: _Name) -> _Name:
-        """Bound |value|, a tensor."""
+    def largest(self, value: Any) -> _Name:
+        """Bound |value|, a tensor, or nothing at all."""
+        if _is_nothing(value):
+            return self.text.number(0, _DOUBLE)
         # extremes first: the least integer has no absolute value
         ends = [
             self.text.cast(
@@ -791,6 +829,14 @@ class Reach:
             for kind in ("ReduceMax", "ReduceMin")
         ]
         return self.text.operation("Max", ends[0], 0 - ends[1])
+
+    def size(self, level: _Name) -> _Name:
+        """Bound |level|, a constant."""
+        return self.text.write(f"Abs({self.text.cast(level, _DOUBLE).name})", _DOUBLE)
+
+    def met(self, level: _Name) -> _Name:
+        """Return 0 for a level that no state below 2**23 reaches, else 1."""
+        return self.text.cast(level < self.text.number(_NARROW_LIMIT, _INT64), _DOUBLE)
 
     def larger(self, *values: _Name) -> _Name:
         """Return the largest of several bounds, and of zero."""
@@ -882,6 +928,25 @@ def _recurrent(
 
 
 # -- from an equation to ops ---------------------------------------------------------------------
+
+
+class _Parts(NamedTuple):
+    """What a body computes with: currents, states, parameters, levels, and what is fed back."""
+
+    inputs: Sequence[_Name]
+    states: Sequence[_Name]
+    p: Mapping[str, Any]
+    c: SimpleNamespace
+    fed: Sequence[tuple[str, _Name]]
+
+
+class _Carried(NamedTuple):
+    """What a loop hands on: its name, that within a step, where it starts, and the next value."""
+
+    name: str
+    into: str
+    start: str
+    value: _Name
 
 
 class Form:
@@ -1005,7 +1070,8 @@ class Form:
                 doc=self.doc,
                 exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
                 spikes=self.kind != "dynamics",
-                arithmetic=lambda *_: self.arithmetic,
+                arithmetic=self.arithmetic,
+                void=self.void,
             )
         )
 
@@ -1023,9 +1089,22 @@ class Form:
                 bits += " bias is added where a norm stands in training."
         return f"{self.e.doc}{notes[self.kind]}{bits}"
 
+    def arithmetic(
+        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+    ) -> str:
+        """Say in which numbers the states are computed, see :meth:`_loops`, and which are not."""
+        del attributes
+        void = self.void(constants)
+        said = [self._bits, *(f"no {name}, nothing of it is kept" for name in sorted(void))]
+        for state, name in self.e.memory.items():
+            if name in constants and state not in void:
+                kept = self._fractions(constants[name], name)
+                if not kept.all() and kept.any():
+                    said.append(f"{state} for all, though some channels keep nothing of it")
+        return "; ".join(said)
+
     @property
-    def arithmetic(self) -> str:
-        """In which numbers the states are computed; see :meth:`_loops`."""
+    def _bits(self) -> str:
         if not self.fixed:
             return "floats"
         if self.kind == "recurrent":
@@ -1051,7 +1130,12 @@ class Form:
         count = len(self.sequences)
         return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
 
-    def body(self, opset: int) -> str:
+    def body(self, opset: int, *void: frozenset[str]) -> str:
+        """Return the statements; with forms of their own for nodes without some states.
+
+        Which nodes these are is asked within the body, from their parameters: where those are
+        constants, ONNX Runtime settles it when it loads the model.
+        """
         del opset  # the operators are the same from 21 on
         a = Text(_INT64 if self.fixed else _FLOAT, loihi=self.regime == "loihi")
         e = self.e
@@ -1061,23 +1145,98 @@ class Form:
         recurrent = self.kind == "recurrent"
         inputs = [a.name(name, _FLOAT) for name in e.currents]
         fed = [self._feedback(a, name) for name in e.currents] if recurrent else []
-        if recurrent:
-            found = self._over_time(a, inputs, states, p, c, fed)
-        else:
-            loops = self._loops(a, inputs, states, p, c)
-            if self.kind == "spikes":
 
-                def in_bits() -> list[str]:
-                    a.bits = True
-                    return loops()
-
-                numbers = _branch(a, loops)
-                found = a.choice("is_graded", len(self.outputs), numbers, _branch(a, in_bits))
-            else:
-                found = loops()
+        parts = _Parts(inputs, states, p, c, fed)
+        # the most first: a node without both is without either
+        forms = sorted(void, key=lambda form: (-len(form), sorted(form)))
+        in_turn = forms and self.fixed and self.kind == "spikes"
+        found = (self._in_turn if in_turn else self._nested)(a, parts, forms)
         for name, value in zip(self.outputs, found, strict=True):
             a.lines.append(f"{name} = Identity({value})")
         return "\n".join(a.before)
+
+    def _nested(self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]]) -> list[str]:
+        """Write the forms, each in the choice for the one before; return the op's outputs."""
+        if not forms:
+            return self._either(a, parts)
+        is_void = self._is_void(a, parts, forms[0])
+        yes = _branch(a, lambda: self._without(a, parts, forms[0], self._either))
+        no = _branch(a, lambda: self._nested(a, parts, forms[1:]))
+        return a.choice(is_void.name, len(self.outputs), yes, no)
+
+    def _in_turn(self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]]) -> list[str]:
+        """Write the forms one behind the other: constants may settle all of the choices.
+
+        Of two such choices, one in the other, ONNX Runtime 1.32 loses the names in the inner one
+        that a third within them reads.
+        """
+        graded = a.name("is_graded", _BOOL)
+        ways: list[tuple[_Name, Callable[[], list[str]]]] = [
+            (graded, lambda: self._special(a, parts, "graded_", self._numbers))
+        ]
+        left = a.write(f"Not({graded.name})", _BOOL)
+        for form in forms:
+            is_void = self._is_void(a, parts, form)
+            write = functools.partial(self._without, a, parts, form, self._spikes)
+            ways.append((left & is_void, write))
+            left = left & a.write(f"Not({is_void.name})", _BOOL)
+        ways.append((left, lambda: self._spikes(a, parts)))
+        found = [self.e.currents[0], *self.states]  # of the right types, and taken by no one
+        for condition, way in ways:
+            branches = _branch(a, way), _branch(a, functools.partial(_copied, a, found))
+            found = a.choice(condition.name, len(self.outputs), *branches)
+        return found
+
+    def _without(
+        self, a: Text, parts: _Parts, form: frozenset[str], write: Callable[..., list[str]]
+    ) -> list[str]:
+        """Write a body for nodes that are without some states."""
+        lost = dict.fromkeys((self.e.memory[state] for state in form), 0)
+        name = "".join(f"no_{state}_" for state in sorted(form))
+        return self._special(a, parts._replace(p={**parts.p, **lost}), name, write)
+
+    def _special(
+        self, a: Text, parts: _Parts, name: str, write: Callable[..., list[str]]
+    ) -> list[str]:
+        """Write a form whose names begin with a name of its own."""
+        a.form = a.scope = name
+        found = write(a, parts)
+        a.form = a.scope = ""
+        return found
+
+    def _either(self, a: Text, parts: _Parts) -> list[str]:
+        """Write the body for graded spikes and for others, where there are spikes."""
+        if self.kind != "spikes":
+            return self._numbers(a, parts)
+        loops = self._loops(a, *parts[:4])
+        branches = _branch(a, loops), _branch(a, lambda: _in_bits(a, loops))
+        return a.choice("is_graded", len(self.outputs), *branches)
+
+    def _numbers(self, a: Text, parts: _Parts) -> list[str]:
+        """Write the body where the loop gives variables, or has feedback."""
+        if self.kind == "recurrent":
+            return self._over_time(a, *parts)
+        return self._loops(a, *parts[:4])()
+
+    def _spikes(self, a: Text, parts: _Parts) -> list[str]:
+        """Write the body where the loop gives spikes, 0 or 1."""
+        return _in_bits(a, self._loops(a, *parts[:4]))
+
+    def _is_void(self, a: Text, parts: _Parts, form: frozenset[str]) -> _Name:
+        """Write whether nothing is kept of the states of a form, of any neuron."""
+        r, void = Reach(a), []
+        for name in sorted(form):
+            kept = parts.p[self.e.memory[name]]
+            if self.fixed:
+                most = r.largest(kept)
+            else:  # NaN would be overlooked by a maximum
+                most = a.write(f"ReduceL1<keepdims = 0>({kept.name})", _FLOAT)
+            void.append(a.operation("Equal", most, 0, kind=_BOOL))
+        if not self.fixed:  # zero times infinity is no zero
+            starts = [state for state in parts.states if state.name in form]
+            lost = self._lost(a, form, parts.inputs, parts.p, parts.c)
+            void.append(r.finite([*lost.values(), *starts]))
+        return functools.reduce(operator.and_, void)
 
     def _over_time(
         self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
@@ -1099,6 +1258,82 @@ class Form:
             named = dict(zip(self.e.fires, traces, strict=True))
             return [self.e.fire(a, SimpleNamespace(**named), c).name]
         return [a.give(trace).name for trace in traces]
+
+    def _lost(
+        self,
+        a: Text,
+        form: frozenset[str],
+        inputs: Sequence[_Name],
+        p: Mapping[str, Any],
+        c: SimpleNamespace,
+    ) -> dict[str, _Name]:
+        """Write the void states of all time steps, by name: those that follow from no state."""
+        outer, a.lines, a.inside, a.calls = a.lines, [], True, {}
+        x = dict(zip(self.e.currents, inputs, strict=True))
+        before = {name: a.name(f"{name}_before") for name in self.states}
+        kept = {**p, **dict.fromkeys((self.e.memory[name] for name in form), 0)}
+        now = [SimpleNamespace(**values) for values in (x, kept, before)]
+        after, _ = self.e.step(a, now[0], now[1], now[2], c)
+        found, lines = {}, a.lines
+        a.lines, a.inside = outer, False
+        for name in sorted(form):
+            needed = _needed(lines, [after[name].name])
+            if not any(_reads(line) & {v.name for v in before.values()} for line in needed):
+                found[name] = after[name]
+                a.lines.extend(line for line in needed if line not in a.lines)
+        return found
+
+    def _hoisted(
+        self, a: Text, lines: Sequence[str], carried: Sequence[str], sequences: dict[str, str]
+    ) -> list[str]:
+        """Write before the loop what follows from no state, for all of time; return the rest.
+
+        Args:
+            a: the arithmetic, whose statements are those before the loop.
+            lines: the statements of one step.
+            carried: what the loop hands on from step to step.
+            sequences: names of a step's values -> those of the sequences that they come from; what
+                is computed before the loop is added.
+        """
+        stay, turning = [], set(carried)
+        for line in lines:
+            name, _, call = line.partition(" = ")
+            if _reads(call) & turning:
+                turning.add(name)
+                stay.append(line)
+            elif _reads(call) & sequences.keys():
+                whole = re.sub(r"\w+", lambda word: sequences.get(word[0], word[0]), call)
+                sequences[name] = f"{name}_all"
+                a.lines.append(f"{name}_all = {whole}")
+            else:
+                a.lines.append(line)
+        return stay
+
+    def _at_the_end(self, a: Text, row: _Carried, sequences: Mapping[str, str]) -> _Name:
+        """Write the last of a state that no step reads, in its shape."""
+        if row.value.name in sequences:
+            last = a.number(-1, _INT64)
+            call = f"Gather({sequences[row.value.name]}, {last.name})"
+        else:
+            shape = a.write(f"Shape({row.start})", _INT64)
+            call = f"Expand({row.value.name}, {shape.name})"
+        return a.write(call, row.value.kind)
+
+    def _trace(
+        self, a: Text, value: _Name, sequences: Mapping[str, str], turning: set[str]
+    ) -> _Name:
+        """Return a value over time: what the loop gives, or what stands before it."""
+        if value.name in turning:
+            found = a.name(a.fresh("trace"), value.kind)
+        elif value.name in sequences:
+            found = a.name(sequences[value.name], value.kind)
+        elif self.kind == "dynamics":
+            shape = a.write(f"Shape({self.e.currents[0]})", _INT64)
+            found = a.write(f"Expand({value.name}, {shape.name})", value.kind)
+        else:
+            return value
+        found.opposite = value.opposite
+        return found
 
     def _loop(
         self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
@@ -1128,7 +1363,10 @@ class Form:
             for name, state in zip(self.states, states, strict=True)
         }
         now = [SimpleNamespace(**values) for values in (x, p, before)]
-        after, variables = e.step(a, now[0], now[1], now[2], c)
+        after, variables = (
+            {name: v if isinstance(v, _Name) else a.number(v, a.kind) for name, v in found.items()}
+            for found in e.step(a, now[0], now[1], now[2], c)
+        )
         if recurrent:
             s = e.fire(a, SimpleNamespace(**variables), c)
             carried, wanted = [s], [s]
@@ -1141,36 +1379,64 @@ class Form:
             name: a.operation("Min", a.name(f"least_{name}_before", value.kind), variables[name])
             for name, value in watched.items()
         }
-        results: list[str] = []
+        names = (*self.carried, *self.states, *(f"least_{name}" for name in watched))
         kept = (*carried, *(after[name] for name in self.states), *lowest.values())
-        for value in (*kept, *wanted):
+        starts = (*self.carried, *(v.name for v in (*states, *watched.values())))
+        into = (
+            *(f"{name}_before" for name in self.carried),
+            *(value.name for value in before.values()),
+            *(f"least_{name}_before" for name in watched),
+        )
+        rows = [_Carried(*row) for row in zip(names, into, starts, kept, strict=True)]
+        lines = _needed(a.lines, [value.name for value in (*kept, *wanted)])
+        a.lines, a.inside = outer, False
+        sequences = dict(zip(taken, (value.name for value in inputs), strict=True))
+        if any(_is_nothing(value) for value in p.values()):  # else there is little to win
+            lines = self._hoisted(a, lines, into, sequences)
+        return self._scan(a, lines, rows, wanted, sequences)
+
+    def _scan(
+        self, a: Text, lines: list[str], rows: Sequence[_Carried], wanted: Sequence[_Name],
+        sequences: Mapping[str, str],
+    ) -> tuple[list[_Name], list[_Name]]:  # fmt: skip
+        """Write a Scan over statements; without those that no step needs, of what it hands on.
+
+        Returns:
+            What is wanted over time, and the last of every row.
+        """
+        read = {name for line in lines for name in _reads(line)}
+        turning = {*(row.into for row in rows), *(line.partition(" = ")[0] for line in lines)}
+        within = [row for row in rows if row.value.name in turning or row.into in read]
+        traced = [value for value in wanted if value.name in turning]
+        results: list[str] = []
+        for value in (*(row.value for row in within), *traced):
             # each output of the loop is a value of its own, made within it
-            made = any(line.startswith(f"{value.name} = ") for line in a.lines)
+            made = any(line.startswith(f"{value.name} = ") for line in lines)
             if made and value.name not in results:
                 results.append(value.name)
             else:
                 results.append(a.fresh("v"))
-                a.lines.append(f"{results[-1]} = Identity({value.name})")
-        loop = "\n".join(_needed(a.lines, results))
-        a.lines, a.inside = outer, False
-        traces = [a.name(a.fresh("trace"), value.kind) for value in wanted]
-        for trace, value in zip(traces, wanted, strict=True):
-            trace.opposite = value.opposite
-        names = (*self.carried, *self.states, *(f"least_{name}" for name in watched))
+                lines.append(f"{results[-1]} = Identity({value.name})")
         last = [
-            a.name(f"{a.scope}final_{name}", value.kind)
-            for name, value in zip(names, kept, strict=True)
+            a.name(f"{a.scope}final_{row.name}", row.value.kind)
+            if row in within
+            else self._at_the_end(a, row, sequences)
+            for row in rows
         ]
-        ins = [f"{name}_before" for name in self.carried]
-        ins += [value.name for value in before.values()]
-        ins += [*(f"least_{name}_before" for name in watched), *taken]
-        feeds = [*self.carried, *(v.name for v in (*states, *watched.values(), *inputs))]
-        a.lines.append(
-            f"{', '.join(value.name for value in (*last, *traces))} = "
-            f"Scan<num_scan_inputs = {len(e.currents)},\n"
-            f"body = {a.scope}step ({', '.join(ins)}) => ({', '.join(results)}) {{\n{loop}\n}}>"
-            f"({', '.join(feeds)})"
-        )
+        traces = [self._trace(a, value, sequences, turning) for value in wanted]
+        gives = [value.name for value, row in zip(last, rows, strict=True) if row in within]
+        gives += [trace.name for trace, v in zip(traces, wanted, strict=True) if v.name in turning]
+        if gives:
+            read = {name for line in lines for name in _reads(line)}
+            moving = [name for name in sequences if name in read] or list(sequences)[:1]
+            arguments = [*(row.into for row in within), *moving]
+            feeds = [*(row.start for row in within), *(sequences[name] for name in moving)]
+            loop = "\n".join(lines)
+            a.lines.append(
+                f"{', '.join(gives)} = Scan<num_scan_inputs = {len(moving)},\n"
+                f"body = {a.scope}step ({', '.join(arguments)}) => ({', '.join(results)}) {{\n"
+                f"{loop}\n}}>({', '.join(feeds)})"
+            )
         return traces, last
 
     def _loops(
@@ -1186,15 +1452,15 @@ class Form:
             inputs = [x * a.name("scale_f", _FLOAT) for x in inputs]
         if not self.fixed or type(self.e).reach is Equation.reach:
             return lambda: self._over_time(a, inputs, states, p, c)
-        narrow, r = Narrow(a.before), Reach(a)
-        a.before.append(f"steps_of_time = Shape<start = 0, end = 1>({inputs[0].name})")
+        narrow, r = Narrow(a.before, a.form), Reach(a)
+        a.lines.append(f"steps_of_time = Shape<start = 0, end = 1>({inputs[0].name})")
         named = [
             SimpleNamespace(**dict(zip(names, map(r.largest, values), strict=True)))
             for names, values in (
                 (self.e.currents, inputs), (self.parameters, p.values()), (self.states, states),
             )
         ]  # fmt: skip
-        bounds = self.e.reach(r, named[0], named[1], named[2])
+        bounds = self.e.reach(r, named[0], named[1], named[2], c)
         below = [
             bound < a.number(_NARROW_LIMIT, _DOUBLE) for bound in dict.fromkeys(bounds.values())
         ]
@@ -1208,9 +1474,9 @@ class Form:
             return [*self._behind(narrow, traces, levels), *self._widened(narrow, last)]
 
         def in_64_bits() -> list[str]:
-            a.scope = "wide_"
+            a.scope = f"{a.form}wide_"
             found = self._over_time(a, inputs, states, p, c)
-            a.scope = ""
+            a.scope = a.form
             return found
 
         def choose() -> list[str]:
@@ -1218,7 +1484,8 @@ class Form:
             return a.choice(fits.name, len(self.outputs), *branches)
 
         def choose_short() -> list[str]:
-            if not (a.bits and self.e.products):
+            # without a membrane there is nothing to watch, and little to multiply
+            if not (a.bits and self.e.short) or _is_nothing(p[self.e.memory[self.e.membrane]]):
                 return choose()
             short, results, held = self._try_short(
                 a, r, bounds, named, finite, inputs, states, p, c
@@ -1247,9 +1514,13 @@ class Form:
         Returns:
             The arithmetic, spikes and last states, and the name of the condition that they hold.
         """
-        short, limit = Short(a.before), a.number(_SHORT_LIMIT, _DOUBLE)
+        short, limit = Short(a.before, a.form), a.number(_SHORT_LIMIT, _DOUBLE)
         # 2 at the least: what is smaller than half the limit is not cut off at 24 bits either
-        odd = {name: a.operation("Max", r.odd_part(p[q]), 2) for name, q in self.e.products.items()}
+        odd = {
+            name: a.operation("Max", r.odd_part(p[q]), 2)
+            for name, q in self.e.memory.items()
+            if not _is_nothing(p[q])
+        }
         levels = {name: a.cast(value, _DOUBLE) for name, value in vars(c).items()}
         above = self.e.above(r, named[2], SimpleNamespace(**levels))
 
@@ -1285,8 +1556,9 @@ class Form:
             return [*(v.name for v in results), functools.reduce(operator.and_, holds).name]
 
         def leave_it() -> list[str]:
-            short.before.append("nothing = Constant<value_ints = [0]>()")
-            none = short.write(f"Slice({inputs[0].name}, nothing, nothing)", _FLOAT)
+            nothing = f"{a.form}nothing"
+            short.before.append(f"{nothing} = Constant<value_ints = [0]>()")
+            none = short.write(f"Slice({inputs[0].name}, {nothing}, {nothing})", _FLOAT)
             same = [
                 short.write(f"Cast<to = {value.kind}>({state.name})", value.kind)
                 for state, value in zip(states, results[1:], strict=True)
@@ -1312,10 +1584,13 @@ class Form:
             for parameter in self.table
         }
         # a step on paper tells in which types the states come out
-        paper = type(text)([])
+        paper = type(text)([], text.form)
         x = SimpleNamespace(**{name: paper.name(name) for name in self.e.currents})
         s = SimpleNamespace(**{name: paper.name(name) for name in self.states})
-        q = {name: paper.name(name, value.kind) for name, value in parameters.items()}
+        q = {
+            name: value if _is_nothing(value) else paper.name(name, value.kind)
+            for name, value in parameters.items()
+        }
         levels = SimpleNamespace(**{name: paper.name(name) for name in self.e.constants})
         after, _ = self.e.step(paper, x, SimpleNamespace(**q), s, levels)
         start = [
@@ -1374,6 +1649,36 @@ class Form:
         a.before.extend(lines)
         return f"matrix_{current}", a.name(f"gain_{current}", _FLOAT)
 
+    def void(self, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
+        """Return the states of which no neuron of a node keeps anything, provably.
+
+        Args:
+            constants: inputs of the node that are constants, by name.
+        """
+        form = frozenset(
+            state
+            for state, name in self.e.memory.items()
+            if name in constants and not self._fractions(constants[name], name).any()
+        )
+        while not self.fixed and form:  # of floats, where what is lost can be seen to be finite
+            a = Text(_FLOAT)
+            inputs = [a.name(name) for name in self.e.currents]
+            p = {name: a.name(name) for name in self.parameters}
+            c = SimpleNamespace(**{name: a.name(name) for name in self.e.constants})
+            lost = self._lost(a, form, inputs, p, c)
+            if len(lost) == len(form):
+                break
+            form = form & set(lost)
+        return form
+
+    def _fractions(self, constant: onnx.TensorProto, name: str) -> Any:
+        """Return what is kept of a state, one number or one a channel."""
+        (table,) = (parameter for parameter in self.table if parameter.name == name)
+        values = onnx.numpy_helper.to_array(constant)
+        if self.fixed:
+            values = values.astype("int64")
+        return (DECAY_ONE if self.fixed else 1) - values if table.kept else values
+
     def samples(self) -> Sequence[Sample]:
         """Sample calls: shared and channel parameters, images, graded spikes."""
         unit, scale = (DECAY_ONE, 1 << 12) if self.fixed else (1, 1)
@@ -1427,6 +1732,24 @@ class Form:
         return [Sample(name, args, rtol) for name, args in calls.items()]
 
 
+def _reads(call: str) -> set[str]:
+    """Return the names that the right side of a statement reads, among other words of it."""
+    return set(re.findall(r"\w+", call))
+
+
+def _in_bits(a: Text, write: Callable[[], list[str]]) -> list[str]:
+    """Write a loop that gives spikes instead of variables."""
+    a.bits = True
+    found = write()
+    a.bits = False
+    return found
+
+
+def _copied(a: Text, names: Sequence[str]) -> list[str]:
+    """Write copies of values, for the branch of a choice that leaves them as they are."""
+    return [a.write(f"Identity({name})", a.kind).name for name in names]
+
+
 def _branch(text: Text, write: Callable[[], list[str]]) -> tuple[str, list[str]]:
     """Return the statements that ``write`` writes, and the names that it returns."""
     outer, text.lines = text.lines, []
@@ -1442,7 +1765,7 @@ def _needed(lines: Sequence[str], results: Sequence[str]) -> list[str]:
     for line in reversed(lines):
         name, _, call = line.partition(" = ")
         if name in read:
-            read.update(re.findall(r"\w+", call))
+            read |= _reads(call)
             kept.append(line)
     return kept[::-1]
 

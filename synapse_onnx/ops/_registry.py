@@ -54,8 +54,8 @@ class OpDef:
         attributes: name -> ``int``, ``float``, ``[int]`` (the type, for ints) of each attribute.
         symbolic: the function that the exporter calls in place of the torch op; it gets the
             torch op's arguments and returns the values of its outputs.
-        body: opset -> statements of the ONNX function, in ONNX's textual syntax, written with
-            standard operators of that opset alone.
+        body: opset (and, of an op with ``void``, forms) -> statements of the ONNX function, in
+            ONNX's textual syntax, written with standard operators of that opset alone.
         samples: sample calls, for the parity tests.
         doc: the equation, from the docstring of the file.
         exact: whether equal inputs give equal outputs everywhere, to the last bit: True, False
@@ -64,6 +64,8 @@ class OpDef:
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
         arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
             numbers in which its body computes, and why in no shorter ones.
+        void: constant inputs of a node, by name -> the states of which it keeps nothing, so that
+            its body may have a form without them; for none it is None.
     """
 
     name: str
@@ -71,16 +73,22 @@ class OpDef:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     symbolic: Callable[..., Any]
-    body: Callable[[int], str]
+    body: Callable[..., str]
     samples: Callable[[], Sequence[Sample]]
     doc: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     exact: bool | None = False
     spikes: bool = False
     arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
+    void: Callable[[Mapping[str, onnx.TensorProto]], frozenset[str]] | None = None
 
-    def function(self, opset: int) -> onnx.FunctionProto:
+    def function(self, opset: int, *void: frozenset[str]) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.
+
+        Args:
+            opset: opset of the standard operators.
+            void: states that nodes are without; the body gets a form for each, and still computes
+                every node right.
 
         Raises:
             RegistryError: the body is not valid ONNX text.
@@ -89,7 +97,7 @@ class OpDef:
         text = (
             f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
             f"{self.name} {attributes} ({', '.join(self.inputs)}) => ({', '.join(self.outputs)})\n"
-            f"{{\n{self.body(opset)}\n}}"
+            f"{{\n{self.body(opset, *void)}\n}}"
         )
         try:
             function = onnx.parser.parse_function(text)
