@@ -491,21 +491,23 @@ def check(model: onnx.ModelProto) -> None:
 
 def _ours(
     model: onnx.ModelProto,
-) -> Iterator[tuple[onnx.NodeProto, OpDef, dict[str, onnx.TensorProto]]]:
-    """Yield every node of ours with its op and those of its inputs that are constants, by name."""
+) -> Iterator[tuple[onnx.NodeProto, OpDef, dict[str, Any], dict[str, onnx.TensorProto]]]:
+    """Yield every node of ours with its op, its attributes and its constant inputs, by name."""
     constants = {value.name: value for value in model.graph.initializer}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             op = get_op(node.op_type)
+            given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             known = zip(op.inputs, node.input, strict=False)
-            yield node, op, {name: constants[key] for name, key in known if key in constants}
+            fixed = {name: constants[key] for name, key in known if key in constants}
+            yield node, op, given, fixed
 
 
 def _void_forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
     """Return the name of each op -> the states that nodes of it are without, where they are."""
     found: dict[str, set[frozenset[str]]] = {}
-    for _, op, constants in _ours(model):
-        void = frozenset() if op.void is None else op.void(constants)
+    for _, op, given, constants in _ours(model):
+        void = frozenset() if op.void is None else op.void(given, constants)
         if void:
             found.setdefault(op.name, set()).add(void)
     return found
@@ -514,9 +516,8 @@ def _void_forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
 def _arithmetic(model: onnx.ModelProto) -> dict[str, str]:
     """Return the path of each layer with a node of ours -> the numbers that it computes in."""
     found: dict[str, list[str]] = {}
-    for node, op, constants in _ours(model):
+    for node, op, given, constants in _ours(model):
         path = layer_of(node)
         if path is not None and op.arithmetic is not None:
-            given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             found.setdefault(path, []).append(op.arithmetic(given, constants))
     return {path: ", ".join(dict.fromkeys(said)) for path, said in found.items()}

@@ -48,16 +48,29 @@ def turned(nodes: Any, loop: str) -> int:
     return count
 
 
+#: name -> (how many currents, how many states)
+SIZES = {"Cuba": (1, 2), "Alif": (1, 4), "Rf": (2, 2), "RfIz": (2, 2), "Adrf": (2, 4),
+         "AdrfIz": (2, 4)}  # fmt: skip
+
+
+def levels(name: str, threshold: int) -> dict[str, int]:
+    """The constants of a neuron of some threshold."""
+    if SIZES[name][1] == 4:
+        return {"base_threshold": threshold, "threshold_step": threshold // 2}
+    return {"threshold": threshold} | ({"below": threshold - 1} if name == "RfIz" else {})
+
+
 @cache
 def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any:
     """One node with its function, inputs and sizes left open; the spikes of a loop turned."""
     op = ops.get_op(name)
-    kinds = [onnx.TensorProto.FLOAT] * (len(op.inputs) - 2) + [onnx.TensorProto.INT64] * 2
+    count = SIZES[name][1]
+    kinds = [onnx.TensorProto.FLOAT] * (len(op.inputs) - count) + [onnx.TensorProto.INT64] * count
     infos = [
         onnx.helper.make_tensor_value_info(key, kind, [None] * rank)
         for key, kind, rank in zip(op.inputs, kinds, ranks, strict=True)
     ]
-    attributes = {"scale": SCALE, "threshold": threshold, "graded": 0}
+    attributes = {"scale": SCALE, "graded": 0, **levels(name, threshold)}
     node = onnx.helper.make_node(name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
     outs = [onnx.helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
     function = op.function(21)
@@ -85,7 +98,8 @@ def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tu
     for key in op.inputs[: len(x)]:
         feeds[key] = np.moveaxis(feeds[key], -1, 0)
     spikes, *last = session(name, ranks, threshold, "").run(None, feeds)
-    expected, *states_after = op.torch_op(*values.values(), SCALE, threshold, 1.0, 1.0, False)
+    rest = (SCALE, *levels(name, threshold).values(), 1.0, 1.0, False)
+    expected, *states_after = op.torch_op(*values.values(), *rest)
     np.testing.assert_array_equal(np.moveaxis(spikes, 0, -1), expected.numpy())
     for found, state in zip(last, states_after, strict=True):
         np.testing.assert_array_equal(found, state.numpy())
@@ -101,12 +115,13 @@ def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tu
 
 
 def states_of(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...],
-              states: tuple[Tensor, ...]) -> int:  # fmt: skip
-    """The largest state of a sequence without resets, from torch's int64 loop, step by step."""
+              states: tuple[Tensor, ...], threshold: int = NO_THRESHOLD) -> int:  # fmt: skip
+    """The largest state of a sequence, from torch's int64 loop, step by step."""
     op, largest = ops.get_op(name), max(int(state.abs().max()) for state in states)
     for t in range(x[0].shape[-1]):
         step = (value[..., t : t + 1] for value in x)
-        _, *states = op.torch_op(*step, *decays, *states, SCALE, NO_THRESHOLD, 1.0, 1.0, False)
+        rest = (SCALE, *levels(name, threshold).values(), 1.0, 1.0, False)
+        _, *states = op.torch_op(*step, *decays, *states, *rest)
         largest = max(largest, *(int(state.abs().max()) for state in states))
     return largest
 
@@ -118,30 +133,32 @@ def case(name: str, seed: int, level: float, steps: int = 40) -> tuple[Any, ...]
     def draw(*shape: int) -> Tensor:
         return 2 * torch.rand(shape, generator=generator) - 1
 
-    currents = 2 if name.startswith("Rf") else 1
+    currents, count = SIZES[name]
     x = tuple((level * draw(2, 3, steps) + level * (seed % 3 - 1)) for _ in range(currents))
     if currents == 2:
         length, angle = 4095 * torch.rand(1, generator=generator), 0.2 + (seed % 7) / 5
         angle = torch.tensor([angle])
         decays = (torch.round(length * angle.sin()), torch.round(length * angle.cos()))
-    else:
-        choices = torch.tensor([0.0, 1.0, 40.0, 400.0, 1500.0, 4095.0, 4096.0])
-        picks = torch.randint(len(choices), (2, 3), generator=generator)
-        decays = (choices[picks[0]], choices[picks[1]])
-    states = tuple((level * SCALE * draw(2, 3)).to(torch.int64) for _ in range(2))
+    choices = torch.tensor([0.0, 1.0, 40.0, 400.0, 1500.0, 4095.0, 4096.0])
+    own = count - 2 if currents == 2 else count
+    picks = torch.randint(len(choices), (own, 3), generator=generator)
+    decays = (*(decays if currents == 2 else ()), *(choices[row] for row in picks))
+    states = tuple((level * SCALE * draw(2, 3)).to(torch.int64) for _ in range(count))
     return x, decays, states
 
 
 @pytest.mark.parametrize("level", [0.5, 5.0, 50.0, 500.0, 5e3, 1e6])
-@pytest.mark.parametrize("name", ["Cuba", "Rf"])
+@pytest.mark.parametrize("name", SIZES)
 def test_32_bits_are_taken_only_where_states_fit(name: str, level: float) -> None:
     taken = []
     for seed in range(12):
         x, decays, states = case(name, seed, level)
-        narrow = run(name, x, decays, states, int(2 * level * SCALE)) == "narrow"
+        threshold = int(2 * level * SCALE)
+        narrow = run(name, x, decays, states, threshold) == "narrow"
         taken.append(narrow)
         if narrow:
-            assert states_of(name, x, decays, states) < LIMIT
+            never = NO_THRESHOLD if name in ("Cuba", "Rf") else threshold
+            assert states_of(name, x, decays, states, never) < LIMIT
     assert all(taken) if level == 0.5 else not any(taken) if level >= 5e3 else True
 
 
@@ -202,8 +219,36 @@ def test_a_loop_reads_all_that_it_computes() -> None:
             assert name != "Cuba" or "Where" not in {node.op_type for node in loop.node}
 
 
-def test_a_neuron_without_a_bound_has_one_loop_and_computes_none() -> None:
-    kinds = {node.op_type for node in all_nodes(ops.get_op("Alif").function(21).node)}
+def resonator(threshold: int, start: int) -> str:
+    """The loop of a neuron whose spikes reset it to just below the threshold."""
+    x = tuple(torch.zeros(1, 1, 4) for _ in range(2))
+    states = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), start)
+    return run("RfIz", x, (torch.tensor([0.0]), torch.tensor([2048.0])), states, threshold)
+
+
+def test_the_level_of_a_reset_counts() -> None:
+    """A threshold that no such state reaches does not; one far below zero resets to there."""
+    assert resonator(1 << 20, 100) == "narrow"
+    assert resonator(NO_THRESHOLD, 100) == "narrow"
+    assert resonator(-(1 << 24), 100) == "wide"
+    assert resonator(-100, 100) == "narrow"
+
+
+@pytest.mark.parametrize("name", ["Alif", "Adrf", "AdrfIz"])
+def test_spikes_at_every_step_count(name: str) -> None:
+    """Without leak a threshold grows by its step, and what is added to it by twice that."""
+    currents, _ = SIZES[name]
+    x = tuple(torch.zeros(1, 1, 40) for _ in range(currents))
+    kept = [torch.tensor([0.0])] * 4 if currents == 1 else [torch.tensor([v]) for v in (0, 4095.0)]
+    kept = (kept + [torch.tensor([0.0])] * 2)[:4]
+    states = tuple(torch.zeros(1, 1, dtype=torch.int64) for _ in range(4))
+    # 40 steps: the threshold reaches 21 t, and twice the sum of that is added to it
+    assert run(name, x, tuple(kept), states, 4000) == "narrow"
+    assert run(name, x, tuple(kept), states, 5200) == "wide"
+
+
+def test_floats_have_one_loop_and_no_bound() -> None:
+    kinds = {node.op_type for node in all_nodes(ops.get_op("AlifFloat").function(21).node)}
     assert "Scan" in kinds
     assert not kinds & {"ReduceMax", "ReduceMin"}
 

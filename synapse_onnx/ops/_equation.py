@@ -1093,14 +1093,12 @@ class Form:
         self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
     ) -> str:
         """Say in which numbers the states are computed, see :meth:`_loops`, and which are not."""
-        del attributes
-        void = self.void(constants)
-        said = [self._bits, *(f"no {name}, nothing of it is kept" for name in sorted(void))]
+        void = self.void(attributes, constants)
+        said = [self._bits, *(f"keeps no {name}" for name in sorted(void))]
         for state, name in self.e.memory.items():
-            if name in constants and state not in void:
-                kept = self._fractions(constants[name], name)
-                if not kept.all() and kept.any():
-                    said.append(f"{state} for all, though some channels keep nothing of it")
+            kept = self._fractions(constants[name], name) if name in constants else None
+            if kept is not None and kept.any() and not kept.all():
+                said.append(f"keeps {state}: not all channels lose all of it")
         return "; ".join(said)
 
     @property
@@ -1649,12 +1647,19 @@ class Form:
         a.before.extend(lines)
         return f"matrix_{current}", a.name(f"gain_{current}", _FLOAT)
 
-    def void(self, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
+    def void(
+        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+    ) -> frozenset[str]:
         """Return the states of which no neuron of a node keeps anything, provably.
 
+        There are none where spikes are graded in fixed point: the body has no form for it.
+
         Args:
+            attributes: those of the node, by name.
             constants: inputs of the node that are constants, by name.
         """
+        if self.fixed and attributes.get("graded"):
+            return frozenset()
         form = frozenset(
             state
             for state, name in self.e.memory.items()

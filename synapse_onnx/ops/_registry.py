@@ -64,8 +64,8 @@ class OpDef:
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
         arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
             numbers in which its body computes, and why in no shorter ones.
-        void: constant inputs of a node, by name -> the states of which it keeps nothing, so that
-            its body may have a form without them; for none it is None.
+        void: (attributes of a node, its constant inputs), by name -> the states of which it keeps
+            nothing, so that its body may have a form without them.
     """
 
     name: str
@@ -80,7 +80,9 @@ class OpDef:
     exact: bool | None = False
     spikes: bool = False
     arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
-    void: Callable[[Mapping[str, onnx.TensorProto]], frozenset[str]] | None = None
+    void: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
+        None
+    )
 
     def function(self, opset: int, *void: frozenset[str]) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.

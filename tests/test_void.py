@@ -1,0 +1,285 @@
+"""Neurons without a state that nothing is kept of: a body of their own, and the same numbers."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from graphs import all_nodes
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from synapse_onnx import ops
+from synapse_onnx.metadata import Metadata
+
+#: op -> the form that its body gets here
+FORMS = {
+    "Cuba": {"current"},
+    "CubaDynamics": {"current", "voltage"},
+    "CubaLoihi": {"current"},
+    "CubaFloat": {"current"},
+    "RecurrentCuba": {"current"},
+    "Alif": {"current", "refractory"},
+    "AlifDynamics": {"threshold", "refractory"},
+    "AlifLoihi": {"current", "voltage", "threshold", "refractory"},
+    "AlifFloat": {"current"},
+    "Adrf": {"threshold", "refractory"},
+    "AdrfIz": {"refractory"},
+    "LifFloat": {"current"},
+    "LifSubtractFloat": {"current", "voltage"},
+    "LifDelayedFloat": {"current"},
+    "LifDelayedZeroFloat": {"current"},
+}
+
+
+def equation(op: ops.OpDef) -> Any:
+    """The equation of an op, and its form."""
+    form: Any = op.arithmetic
+    return form.__self__
+
+
+def without(op: ops.OpDef, sample: ops.Sample, states: set[str]) -> list[Tensor]:
+    """The tensors of a sample call, nothing kept of some states."""
+    form = equation(op)
+    values = dict(zip(op.inputs, sample.args, strict=False))
+    for state in states:
+        name = form.e.memory[state]
+        (table,) = (p for p in form.table if p.name == name)
+        nothing = (4096.0 if form.fixed else 1.0) if table.kept else 0.0
+        values[name] = torch.full_like(values[name], nothing)
+    return [values[name] for name in op.inputs]
+
+
+@cache
+def model(name: str, form: frozenset[str], graded: bool, ranks: tuple[int, ...]) -> bytes:
+    """One node and its function; everything an input, sizes left open."""
+    op = ops.get_op(name)
+    sample = op.samples()[0]
+    tail = sample.args[len(op.inputs) :]
+    attributes = dict(zip(op.attributes, tail, strict=False))
+    if "graded" in op.attributes:
+        attributes["graded"] = int(graded)
+    infos = [
+        helper.make_tensor_value_info(
+            key, helper.np_dtype_to_tensor_dtype(value.numpy().dtype), [None] * rank
+        )
+        for key, value, rank in zip(op.inputs, sample.args, ranks, strict=False)
+    ]
+    node = helper.make_node(name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
+    outs = [helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
+    graph = helper.make_graph([node], "one", infos, outs)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
+    made = helper.make_model(graph, opset_imports=opsets, functions=[op.function(21, form)])
+    made.ir_version = 10
+    return made.SerializeToString()
+
+
+def compared(
+    name: str, sample: ops.Sample, values: list[Tensor], graded: bool, exact: bool
+) -> None:
+    """Hold ONNX Runtime and the reference evaluator equal to torch, last states too."""
+    op = ops.get_op(name)
+    tail = list(sample.args[len(op.inputs) :])
+    if "graded" in op.attributes:
+        tail[-1] = graded
+    with torch.no_grad():
+        expected = op.torch_op(*values, *tail)
+    feeds = {
+        key: np.moveaxis(v.numpy(), -1, 0) if key.startswith("x") else v.numpy()
+        for key, v in zip(op.inputs, values, strict=True)
+    }
+    data = model(name, frozenset(FORMS[name]), graded, tuple(v.dim() for v in values))
+    sequence = values[0].dim()
+    runs = (
+        ort.InferenceSession(data).run(None, feeds),
+        ReferenceEvaluator(onnx.load_from_string(data)).run(None, feeds),
+    )
+    for found in runs:
+        for y, reference in zip(found, expected, strict=True):
+            value = np.moveaxis(y, 0, -1) if y.ndim == sequence else y
+            assert value.dtype == reference.numpy().dtype
+            if exact:
+                np.testing.assert_array_equal(value, reference.numpy())
+            else:
+                np.testing.assert_allclose(value, reference.numpy(), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_computes_the_same_from_any_states(name: str) -> None:
+    """Samples start from states of their own; what is asked is asked of the parameters."""
+    op = ops.get_op(name)
+    for sample in op.samples():
+        graded = sample.id == "graded"
+        values = without(op, sample, FORMS[name])
+        compared(name, sample, values, graded, exact=equation(op).fixed)
+        count = len(equation(op).e.currents)
+        one = [*(x[..., :1] for x in values[:count]), *values[count:]]
+        compared(name, sample, one, graded, exact=equation(op).fixed)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_node_that_keeps_its_states_takes_the_body_of_all(name: str) -> None:
+    """In the same file: of some channels, or a little."""
+    op = ops.get_op(name)
+    sample = op.samples()[1]
+    compared(name, sample, list(sample.args[: len(op.inputs)]), False, exact=equation(op).fixed)
+    values = without(op, sample, FORMS[name])
+    first = equation(op).e.memory[min(FORMS[name])]
+    at = op.inputs.index(first)
+    values[at] = values[at].flatten()[:1].expand(sample.args[0].shape[1]).clone()
+    values[at][1] = 4095 if equation(op).fixed else 0.5
+    compared(name, sample, values, False, exact=equation(op).fixed)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("Cuba", {"voltage"}),
+        ("CubaDynamics", None),  # no loop at all
+        ("Alif", {"voltage", "threshold"}),
+        ("AlifLoihi", None),
+        ("LifFloat", {"voltage"}),
+        ("LifSubtractFloat", None),
+    ],
+)
+def test_what_a_form_hands_on_from_step_to_step(name: str, left: set[str] | None) -> None:
+    function = ops.get_op(name).function(21, frozenset(FORMS[name]))
+    form = "".join(f"no_{state}_" for state in sorted(FORMS[name]))
+    bodies = [
+        a.g
+        for node in all_nodes(function.node)
+        if node.op_type == "Scan"
+        for a in node.attribute
+        if a.name == "body" and a.g.name.startswith(form)
+    ]
+    assert bool(bodies) == (left is not None)
+    states = equation(ops.get_op(name)).states
+    for body in bodies:
+        read = {key for node in body.node for key in node.input}
+        carried = {s for s in states for i in body.input if i.name.endswith(f"{s}_before")}
+        used = {s for s in carried if any(key.endswith(f"{s}_before") for key in read)}
+        assert used == left
+    general = list(all_nodes(ops.get_op(name).function(21).node))
+    assert not any(value.startswith("no_") for node in general for value in node.output)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("name", ["LifFloat", "CubaFloat", "LifSubtractFloat"])
+def test_floats_that_are_no_numbers_take_the_body_of_all(name: str, value: float) -> None:
+    """Zero times infinity is NaN, which torch keeps for ever."""
+    op = ops.get_op(name)
+    sample = op.samples()[0]
+    values = without(op, sample, FORMS[name])
+    values[0] = values[0].clone()
+    values[0][0, 1, 3] = value
+    with np.errstate(all="ignore"):
+        compared(name, sample, values, False, exact=False)
+
+
+# -- in files -----------------------------------------------------------------------------------
+
+
+def network(*decays: float | tuple[float, ...], **more: Any) -> nn.Module:
+    """Dense layers with CUBA neurons of some current decays."""
+    torch.manual_seed(2)
+    layers: list[nn.Module] = []
+    for decay in decays:
+        layers.append(so.synapse.Dense(6, 6, weight_scale=3, pre_hook_fx=so.quantize.q8))
+        many = isinstance(decay, tuple)
+        neuron = so.neuron.cuba.Neuron(1.0, 0.5, 0.1, shared_param=not many, **more)
+        value = torch.tensor(decay if many else [decay])
+        neuron.current_decay.data = 4096 * value
+        neuron._ranges.pop("current_decay", None)
+        layers.append(neuron)
+    return nn.Sequential(*layers).eval()
+
+
+def drive(steps: int = 30) -> Tensor:
+    return (torch.rand(2, 6, steps, generator=torch.Generator().manual_seed(4)) < 0.4).float()
+
+
+def said(model: onnx.ModelProto) -> list[str]:
+    layers = Metadata.read(model).layers
+    return [layer["arithmetic"] for layer in layers if layer["kind"] == "cuba"]
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize(
+    ("decays", "void"),
+    [
+        ((1.0,), [True]),
+        ((1.0, 0.3, 1.0), [True, False, True]),
+        (((1.0,) * 6,), [True]),
+        (((1.0,) * 5 + (0.5,),), [False]),
+        ((0.3,), [False]),
+    ],
+)
+def test_a_file_has_the_form_that_its_nodes_need(
+    decays: Any, void: list[bool], dynamic: bool
+) -> None:
+    """Choices that constants settle, of sizes that are constants, too: ONNX Runtime loads them."""
+    net, x = network(*decays), drive()
+    net(x)
+    model = so.export(net, x, dynamic=dynamic)
+    assert ["keeps no current" in text for text in said(model)] == void
+    assert ("not all channels" in said(model)[0]) == (isinstance(decays[0], tuple) and not void[0])
+    (function,) = (f for f in model.functions if f.name == "Cuba")
+    assert ("no_current" in str(function)) == any(void)
+    expected = net(x).detach().numpy()
+    assert expected.any()
+    assert not expected.all()
+    for native in (False, None):
+        np.testing.assert_array_equal(so.Session(model, native=native).run(x.numpy()), expected)
+
+
+def test_a_file_whose_parameters_are_changed_computes_them() -> None:
+    """The form is asked for in the file: another decay takes the body of all."""
+    x = drive()
+    model = so.export(network(1.0), x)
+    (decay,) = (i for i in model.graph.initializer if i.name.endswith("current_decay"))
+    decay.CopyFrom(numpy_helper.from_array(np.array([1000.0], np.float32), decay.name))
+    other = network(1000 / 4096)(x).detach().numpy()
+    assert not np.array_equal(other, network(1.0)(x).detach().numpy())
+    np.testing.assert_array_equal(so.Session(model, native=False).run(x.numpy()), other)
+
+
+def test_graded_spikes_have_no_form_in_fixed_point() -> None:
+    net, x = network(1.0, graded_spike=True), drive()
+    model = so.export(net, x)
+    assert "keeps" not in said(model)[0]
+    expected = net(x).detach().numpy()
+    np.testing.assert_array_equal(so.Session(model, native=False).run(x.numpy()), expected)
+
+
+@pytest.mark.parametrize("native", [False, None])
+def test_a_stream_keeps_its_states(native: bool | None) -> None:
+    """A void state is still an input and an output, and any chunks give the whole."""
+    net, x = network(1.0, 0.3), drive(12)
+    model = so.export(net, x, streaming=True)
+    names = [state["input"] for state in Metadata.read(model).states]
+    assert names == ["1.current", "1.voltage", "3.current", "3.voltage"]
+    expected = net(x).detach().numpy()
+    stream = so.Session(model, native=native).stream(2)
+    parts = [stream.run(x[..., a:b].numpy()) for a, b in ((0, 1), (1, 2), (2, 9), (9, 12))]
+    np.testing.assert_array_equal(np.concatenate(parts, -1), expected)
+    current = net[0](x)[..., -1]
+    np.testing.assert_array_equal(stream.states["1.current"], (4096 * current).long().numpy())
+
+
+def test_many_neurons_without_a_current() -> None:
+    """More than from which on products of few bits are tried in float32."""
+    neuron = so.neuron.cuba.Neuron(1.0, 1.0, 1 / 16).eval()
+    x = torch.randint(-16, 32, (1, 3000, 20), generator=torch.Generator().manual_seed(1)) / 16
+    expected = neuron(x).numpy()
+    assert expected.any()
+    assert not expected.all()
+    for dynamic in (True, False):
+        model = so.export(neuron, x, dynamic=dynamic)
+        np.testing.assert_array_equal(so.Session(model, native=False).run(x.numpy()), expected)
