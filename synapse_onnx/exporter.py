@@ -102,7 +102,7 @@ def export(
         take_bytes(graph.graph, data)
     # after the passes, which remove copies that only a name needs
     _name_border(graph, streamed)
-    model = _bind(ir.to_proto(graph), opset)
+    model = _bind(ir.to_proto(graph), opset, streaming=streaming)
     _describe(model, frozen, streamed, opset=opset, layout=layout, input_type=input_type)
     check(model)
     if path is not None:
@@ -384,12 +384,14 @@ def _module_of(operator: str, program: torch.export.ExportedProgram) -> str:
     return "(unknown)"
 
 
-def _bind(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _bind(model: onnx.ModelProto, opset: int, *, streaming: bool) -> onnx.ModelProto:
     """Attach the function body of every op of ours that the graph uses."""
     del model.functions[:]
     used = iter_used((node.domain, node.op_type) for node in model.graph.node)
     forms = _void_forms(model)
-    model.functions.extend(op.function(opset, *forms.get(op.name, ())) for op in used)
+    model.functions.extend(
+        op.function(opset, *forms.get(op.name, ()), single=streaming) for op in used
+    )
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
     if used:

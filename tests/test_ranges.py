@@ -239,10 +239,12 @@ def test_spikes_at_every_step_count(name: str) -> None:
     """Without leak a threshold grows by its step, and what is added to it by twice that."""
     currents, _ = SIZES[name]
     x = tuple(torch.zeros(1, 1, 40) for _ in range(currents))
-    kept = [torch.tensor([0.0])] * 4 if currents == 1 else [torch.tensor([v]) for v in (0, 4095.0)]
+    kept = (
+        [torch.tensor([0.0])] * 4 if currents == 1 else [torch.tensor([v]) for v in (0.0, 4095.0)]
+    )
     kept = (kept + [torch.tensor([0.0])] * 2)[:4]
     states = tuple(torch.zeros(1, 1, dtype=torch.int64) for _ in range(4))
-    # 40 steps: the threshold reaches 21 t, and twice the sum of that is added to it
+    # 40 steps: the threshold is bounded by 22 of it, and what is added by twice 40 times that
     assert run(name, x, tuple(kept), states, 4000) == "narrow"
     assert run(name, x, tuple(kept), states, 5200) == "wide"
 

@@ -1128,9 +1128,10 @@ class Form:
         count = len(self.sequences)
         return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
 
-    def body(self, opset: int, *void: frozenset[str]) -> str:
+    def body(self, opset: int, *void: frozenset[str], single: bool = False) -> str:
         """Return the statements; with forms of their own for nodes without some states.
 
+        With ``single`` there is one for a single step as well, where that is faster.
         Which nodes these are is asked within the body, from their parameters: where those are
         constants, ONNX Runtime settles it when it loads the model.
         """
@@ -1148,10 +1149,42 @@ class Form:
         # the most first: a node without both is without either
         forms = sorted(void, key=lambda form: (-len(form), sorted(form)))
         in_turn = forms and self.fixed and self.kind == "spikes"
-        found = (self._in_turn if in_turn else self._nested)(a, parts, forms)
+        write = functools.partial(self._in_turn if in_turn else self._nested, a, parts, forms)
+        # bounds are what a loop of one step spends its time on
+        single = single and self.fixed and not recurrent
+        found = self._single_or(a, parts, write) if single else write()
         for name, value in zip(self.outputs, found, strict=True):
             a.lines.append(f"{name} = Identity({value})")
         return "\n".join(a.before)
+
+    def _single_or(self, a: Text, parts: _Parts, write: Callable[[], list[str]]) -> list[str]:
+        """Write a choice: one step without a loop, or what is for any number of steps."""
+        sizes = [a.write(f"Size({name})", _INT64) for name in (self.e.currents[0], self.states[0])]
+        is_single = a.operation("Equal", *sizes, kind=_BOOL)
+        branches = _branch(a, lambda: self._single(a, parts)), _branch(a, write)
+        return a.choice(is_single.name, len(self.outputs), *branches)
+
+    def _single(self, a: Text, parts: _Parts) -> list[str]:
+        """Write one step in 64 bits; return the names of the op's outputs."""
+        time = a.write("Constant<value_ints = [0]>()", _INT64)
+        x = {
+            name: a.take(a.write(f"Squeeze({current.name}, {time.name})", _FLOAT))
+            for name, current in zip(self.e.currents, parts.inputs, strict=True)
+        }
+        before = dict(zip(self.states, parts.states, strict=True))
+        outer, a.lines, a.inside, a.calls = a.lines, [], True, {}
+        now = [SimpleNamespace(**values) for values in (x, parts.p, before)]
+        after, variables = self.e.step(a, now[0], now[1], now[2], parts.c)
+        names = self.e.fires if self.kind == "spikes" else self.e.traces
+        wanted = [variables[name] for name in names]
+        lines = _needed(a.lines, [value.name for value in (*after.values(), *wanted)])
+        a.lines, a.inside = outer, False
+        a.lines.extend(lines)
+        sequences = [
+            a.write(f"Unsqueeze({name}, {time.name})", _FLOAT).name
+            for name in self._behind(a, wanted, parts.c)
+        ]
+        return [*sequences, *_copied(a, [after[name].name for name in self.states])]
 
     def _nested(self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]]) -> list[str]:
         """Write the forms, each in the choice for the one before; return the op's outputs."""

@@ -54,8 +54,9 @@ class OpDef:
         attributes: name -> ``int``, ``float``, ``[int]`` (the type, for ints) of each attribute.
         symbolic: the function that the exporter calls in place of the torch op; it gets the
             torch op's arguments and returns the values of its outputs.
-        body: opset (and, of an op with ``void``, forms) -> statements of the ONNX function, in
-            ONNX's textual syntax, written with standard operators of that opset alone.
+        body: opset (of an op with ``void`` also what :meth:`function` takes) -> statements of the
+            ONNX function, in ONNX's textual syntax, written with standard operators of that opset
+            alone.
         samples: sample calls, for the parity tests.
         doc: the equation, from the docstring of the file.
         exact: whether equal inputs give equal outputs everywhere, to the last bit: True, False
@@ -84,22 +85,26 @@ class OpDef:
         None
     )
 
-    def function(self, opset: int, *void: frozenset[str]) -> onnx.FunctionProto:
+    def function(
+        self, opset: int, *void: frozenset[str], single: bool = False
+    ) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.
 
         Args:
             opset: opset of the standard operators.
             void: states that nodes are without; the body gets a form for each, and still computes
                 every node right.
+            single: whether calls of a single time step are usual, as in a stream.
 
         Raises:
             RegistryError: the body is not valid ONNX text.
         """
         attributes = f"<{', '.join(self.attributes)}>" if self.attributes else ""
+        body = self.body(opset) if self.void is None else self.body(opset, *void, single=single)
         text = (
             f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
             f"{self.name} {attributes} ({', '.join(self.inputs)}) => ({', '.join(self.outputs)})\n"
-            f"{{\n{self.body(opset, *void)}\n}}"
+            f"{{\n{body}\n}}"
         )
         try:
             function = onnx.parser.parse_function(text)
