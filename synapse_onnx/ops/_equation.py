@@ -1148,11 +1148,14 @@ class Form:
         parts = _Parts(inputs, states, p, c, fed)
         # the most first: a node without both is without either
         forms = sorted(void, key=lambda form: (-len(form), sorted(form)))
-        in_turn = forms and self.fixed and self.kind == "spikes"
-        write = functools.partial(self._in_turn if in_turn else self._nested, a, parts, forms)
-        # bounds are what a loop of one step spends its time on
+        # bounds are what a loop of one step spends its time on; only loops in fixed point have them
         single = single and self.fixed and not recurrent
-        found = self._single_or(a, parts, write) if single else write()
+        if self.fixed and self.kind == "spikes" and (forms or single):
+            found = self._in_turn(a, parts, forms, single=single)
+        elif single:
+            found = self._single_or(a, parts, lambda: self._nested(a, parts, forms))
+        else:
+            found = self._nested(a, parts, forms)
         for name, value in zip(self.outputs, found, strict=True):
             a.lines.append(f"{name} = Identity({value})")
         return "\n".join(a.before)
@@ -1195,7 +1198,9 @@ class Form:
         no = _branch(a, lambda: self._nested(a, parts, forms[1:]))
         return a.choice(is_void.name, len(self.outputs), yes, no)
 
-    def _in_turn(self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]]) -> list[str]:
+    def _in_turn(
+        self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]], *, single: bool
+    ) -> list[str]:
         """Write the forms one behind the other: constants may settle all of the choices.
 
         Of two such choices, one in the other, ONNX Runtime 1.32 loses the names in the inner one
@@ -1208,13 +1213,16 @@ class Form:
         left = a.write(f"Not({graded.name})", _BOOL)
         for form in forms:
             is_void = self._is_void(a, parts, form)
-            write = functools.partial(self._without, a, parts, form, self._spikes)
-            ways.append((left & is_void, write))
+            ways.append(
+                (left & is_void, functools.partial(self._without, a, parts, form, self._spikes))
+            )
             left = left & a.write(f"Not({is_void.name})", _BOOL)
         ways.append((left, lambda: self._spikes(a, parts)))
         found = [self.e.currents[0], *self.states]  # of the right types, and taken by no one
         for condition, way in ways:
-            branches = _branch(a, way), _branch(a, functools.partial(_copied, a, found))
+            # within, for what a settled choice gives would be copied once more in a branch
+            write = functools.partial(self._single_or, a, parts, way) if single else way
+            branches = _branch(a, write), _branch(a, functools.partial(_copied, a, found))
             found = a.choice(condition.name, len(self.outputs), *branches)
         return found
 

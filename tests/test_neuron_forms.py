@@ -1,4 +1,4 @@
-"""Neurons without a state that nothing is kept of: a body of their own, and the same numbers."""
+"""Forms of a neuron's body: without states that nothing is kept of, and for a single time step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def without(op: ops.OpDef, sample: ops.Sample, states: set[str]) -> list[Tensor]
 
 
 @cache
-def model(name: str, form: frozenset[str], graded: bool, ranks: tuple[int, ...]) -> bytes:
+def model(
+    name: str, form: frozenset[str] | None, graded: bool, ranks: tuple[int, ...], single: bool
+) -> bytes:
     """One node and its function; everything an input, sizes left open."""
     op = ops.get_op(name)
     sample = op.samples()[0]
@@ -76,14 +78,16 @@ def model(name: str, form: frozenset[str], graded: bool, ranks: tuple[int, ...])
     outs = [helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
     graph = helper.make_graph([node], "one", infos, outs)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
-    made = helper.make_model(graph, opset_imports=opsets, functions=[op.function(21, form)])
+    function = op.function(21, *([form] if form else []), single=single)
+    made = helper.make_model(graph, opset_imports=opsets, functions=[function])
     made.ir_version = 10
     return made.SerializeToString()
 
 
 def compared(
-    name: str, sample: ops.Sample, values: list[Tensor], graded: bool, exact: bool
-) -> None:
+    name: str, sample: ops.Sample, values: list[Tensor], graded: bool, exact: bool,
+    single: bool = False,
+) -> None:  # fmt: skip
     """Hold ONNX Runtime and the reference evaluator equal to torch, last states too."""
     op = ops.get_op(name)
     tail = list(sample.args[len(op.inputs) :])
@@ -95,7 +99,8 @@ def compared(
         key: np.moveaxis(v.numpy(), -1, 0) if key.startswith("x") else v.numpy()
         for key, v in zip(op.inputs, values, strict=True)
     }
-    data = model(name, frozenset(FORMS[name]), graded, tuple(v.dim() for v in values))
+    form = frozenset(FORMS[name]) if name in FORMS else None
+    data = model(name, form, graded, tuple(v.dim() for v in values), single)
     sequence = values[0].dim()
     runs = (
         ort.InferenceSession(data).run(None, feeds),
@@ -181,6 +186,44 @@ def test_floats_that_are_no_numbers_take_the_body_of_all(name: str, value: float
     values[0][0, 1, 3] = value
     with np.errstate(all="ignore"):
         compared(name, sample, values, False, exact=False)
+
+
+SINGLE = ["Cuba", "CubaDynamics", "CubaLoihi", "Alif", "AlifLoihi", "Rf", "RfDynamics", "RfIz",
+          "RfIzLoihi", "Adrf", "AdrfIz"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_step_needs_no_loop(name: str) -> None:
+    """One step from any states, and a few in the same file, of void states and of others."""
+    op = ops.get_op(name)
+    count = len(equation(op).e.currents)
+    for sample in op.samples():
+        for void in (False, True) if name in FORMS else (False,):
+            values = list(sample.args[: len(op.inputs)])
+            values = without(op, sample, FORMS[name]) if void else values
+            for steps in (1, 3):
+                some = [*(x[..., :steps] for x in values[:count]), *values[count:]]
+                compared(name, sample, some, sample.id == "graded", exact=True, single=True)
+    function = op.function(21, single=True)
+    choices = [
+        {a.name: [n.op_type for n in all_nodes(a.g.node)] for a in node.attribute}
+        for node in all_nodes(function.node)
+        if node.op_type == "If"
+    ]
+    ways = [c for c in choices if "Unsqueeze" in c["then_branch"] and "Scan" in c["else_branch"]]
+    assert any("Scan" not in way["then_branch"] for way in ways)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("decay", [1.0, 0.3])
+def test_a_stream_of_one_size_loads(decay: float, steps: int) -> None:
+    """All sizes are constants: what they settle in one another must not be lost."""
+    net, x = network(decay, 0.5), drive(8)
+    expected = net(x).detach().numpy()
+    model = so.export(net, x[..., :steps], streaming=True, dynamic=False)
+    stream = so.Session(model, native=False).stream(2)
+    parts = [stream.run(x[..., t : t + steps].numpy()) for t in range(0, 8, steps)]
+    np.testing.assert_array_equal(np.concatenate(parts, -1), expected)
 
 
 # -- in files -----------------------------------------------------------------------------------
