@@ -82,12 +82,12 @@ def test_the_file_says_in_which_numbers_a_layer_is_computed() -> None:
         "some": "floats; faster under 128 outputs where inputs may not be spikes",
         "cuba": "32 bits if states fit, else 64",
         "spikes": "bytes",
-        "alif": "64 bits; nothing bounds its states",
+        "alif": "32 bits if states fit, else 64",
         "fine": "floats; the weights are no bytes",
         "conv": "floats; there is no fast integer operator",
         "fed.input_synapse": "floats; faster under 32 outputs",
         "fed.neuron": "64 bits; nothing bounds the spikes that are fed back",
-        "real": "floats",
+        "real": "floats; keeps no current",
     }
 
 

@@ -1163,15 +1163,17 @@ class Form:
     def _single_or(self, a: Text, parts: _Parts, write: Callable[[], list[str]]) -> list[str]:
         """Write a choice: one step without a loop, or what is for any number of steps."""
         sizes = [a.write(f"Size({name})", _INT64) for name in (self.e.currents[0], self.states[0])]
-        is_single = a.operation("Equal", *sizes, kind=_BOOL)
+        # an empty batch has no size that tells of its steps
+        most = a.operation("Max", sizes[1], 1)
+        is_single = a.operation("Equal", sizes[0], most, kind=_BOOL)
         branches = _branch(a, lambda: self._single(a, parts)), _branch(a, write)
         return a.choice(is_single.name, len(self.outputs), *branches)
 
     def _single(self, a: Text, parts: _Parts) -> list[str]:
         """Write one step in 64 bits; return the names of the op's outputs."""
-        time = a.write("Constant<value_ints = [0]>()", _INT64)
+        time, first = a.write("Constant<value_ints = [0]>()", _INT64), a.number(0, _INT64)
         x = {
-            name: a.take(a.write(f"Squeeze({current.name}, {time.name})", _FLOAT))
+            name: a.take(a.write(f"Gather({current.name}, {first.name})", _FLOAT))
             for name, current in zip(self.e.currents, parts.inputs, strict=True)
         }
         before = dict(zip(self.states, parts.states, strict=True))
