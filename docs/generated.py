@@ -101,7 +101,8 @@ def _kernel(op: OpDef) -> str:
     """Whether an op has a native kernel in the install that builds these pages."""
     if native.library() is None:
         return "(not built here)"
-    return "yes" if op.name in native.kernels() else "no"
+    found = {"CPU": native.kernels(), "CUDA": native.kernels(native.CUDA)}
+    return ", ".join(name for name, kernels in found.items() if op.name in kernels) or "no"
 
 
 def _torch_name(op: OpDef) -> str:

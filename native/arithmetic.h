@@ -9,7 +9,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "common.h"
 
@@ -24,8 +23,38 @@ constexpr int64_t kStateLimit = 1 << 23;   // one more than Loihi's largest stat
 // What x86 makes of a float that no int64 holds, and torch with it.
 SYNAPSE_INLINE int64_t to_int64(float value) {
   const bool fits = value >= -9223372036854775808.0f && value < 9223372036854775808.0f;
-  return fits ? static_cast<int64_t>(value) : std::numeric_limits<int64_t>::min();
+  return fits ? static_cast<int64_t>(value) : INT64_MIN;
 }
+
+// An int64 that wraps, as torch's does: by its type, for nvcc has no switch that makes int64 do so.
+class Wrapping {
+ public:
+  Wrapping() = default;
+  SYNAPSE_INLINE constexpr Wrapping(int64_t value) : value_(value) {}
+  SYNAPSE_INLINE explicit constexpr operator int64_t() const { return value_; }
+  SYNAPSE_INLINE explicit operator float() const { return static_cast<float>(value_); }
+
+  SYNAPSE_INLINE friend Wrapping operator-(Wrapping a) { return of(0u - a.bits()); }
+  SYNAPSE_INLINE friend Wrapping operator+(Wrapping a, Wrapping b) {
+    return of(a.bits() + b.bits());
+  }
+  SYNAPSE_INLINE friend Wrapping operator-(Wrapping a, Wrapping b) {
+    return of(a.bits() - b.bits());
+  }
+  SYNAPSE_INLINE friend Wrapping operator*(Wrapping a, Wrapping b) {
+    return of(a.bits() * b.bits());
+  }
+  SYNAPSE_INLINE friend bool operator<(Wrapping a, Wrapping b) { return a.value_ < b.value_; }
+  SYNAPSE_INLINE friend bool operator>(Wrapping a, Wrapping b) { return a.value_ > b.value_; }
+  SYNAPSE_INLINE friend bool operator<=(Wrapping a, Wrapping b) { return a.value_ <= b.value_; }
+  SYNAPSE_INLINE friend bool operator>=(Wrapping a, Wrapping b) { return a.value_ >= b.value_; }
+
+ private:
+  SYNAPSE_INLINE uint64_t bits() const { return static_cast<uint64_t>(value_); }
+  SYNAPSE_INLINE static Wrapping of(uint64_t bits) { return static_cast<int64_t>(bits); }
+
+  int64_t value_;
+};
 
 // Bring a current back into 24 bits, from the other end (Loihi).
 template <class V>
@@ -69,8 +98,8 @@ struct Floating {
 // int64, wrapping as torch's does.
 template <bool loihi>
 struct Wide {
-  using V = int64_t;
-  using F = int64_t;
+  using V = Wrapping;
+  using F = Wrapping;
   using Carried = int64_t;
   using Attribute = int64_t;
   static constexpr bool kWatches = false;
@@ -78,9 +107,11 @@ struct Wide {
 
   SYNAPSE_INLINE V take(float x, int32_t&) const { return to_int64(scale * x); }
   SYNAPSE_INLINE float give(V state) const { return static_cast<float>(state) / scale; }
-  SYNAPSE_INLINE V scaled(V state, F fraction) const { return state * fraction / kOne; }
+  SYNAPSE_INLINE V scaled(V state, F fraction) const {
+    return static_cast<int64_t>(state * fraction) / kOne;
+  }
   SYNAPSE_INLINE V through_float(V state) const {
-    return loihi ? state : to_int64(static_cast<float>(state));
+    return loihi ? state : V(to_int64(static_cast<float>(state)));
   }
   SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
   SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }

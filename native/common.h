@@ -18,7 +18,8 @@
 // Functions with this are compiled for several instruction sets; the loader takes the best that
 // the processor has. Where the compiler cannot, the baseline is all there is.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    !defined(__clang__) && !defined(SYNAPSE_NO_CLONES) && !defined(SYNAPSE_ONE_INSTRUCTION_SET)
+    !defined(__clang__) && !defined(__CUDACC__) && !defined(SYNAPSE_NO_CLONES) &&           \
+    !defined(SYNAPSE_ONE_INSTRUCTION_SET)
 #if __GNUC__ >= 12
 #define SYNAPSE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
@@ -28,13 +29,17 @@
 #endif
 
 // x86 with a compiler that takes the instruction set of a function from an attribute
-#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && \
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__CUDACC__) && \
     !defined(SYNAPSE_ONE_INSTRUCTION_SET)
 #define SYNAPSE_X86
 #include <immintrin.h>
 #endif
 
-#if defined(__GNUC__)
+// What nvcc compiles with this is compiled for the GPU and for the processor, from one source.
+#if defined(__CUDACC__)
+#define SYNAPSE_INLINE __host__ __device__ __forceinline__
+#define SYNAPSE_LAMBDA
+#elif defined(__GNUC__)
 #define SYNAPSE_INLINE inline __attribute__((always_inline))
 #define SYNAPSE_LAMBDA __attribute__((always_inline))
 #else
@@ -42,7 +47,7 @@
 #define SYNAPSE_LAMBDA
 #endif
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define SYNAPSE_INDEPENDENT _Pragma("GCC ivdep")
 #elif defined(__clang__)
 #define SYNAPSE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")

@@ -18,6 +18,26 @@ std::vector<Registered>& registered() {
   return all;
 }
 
+namespace {
+
+// A library of kernels for CUDA also brings the same device code for the processor, where its
+// blocks and threads are taken one after the other: a session asks for it by this entry.
+constexpr const char* kEmulate = "ai.synapse.emulate_cuda";
+
+bool emulated(const OrtCustomOp* op) {
+  const char* provider = op->GetExecutionProviderType(op);
+  return provider != nullptr && std::string(provider) == "CPUExecutionProvider";
+}
+
+Ort::CustomOpDomain domain_of(bool emulation) {
+  Ort::CustomOpDomain made("ai.synapse");
+  for (const auto& entry : registered())
+    if (emulated(entry.op) == emulation) made.Add(entry.op);
+  return made;
+}
+
+}  // namespace
+
 }  // namespace synapse
 
 SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
@@ -31,13 +51,11 @@ SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* opti
   }
   Ort::InitApi(api);
   try {
-    // sessions refer to the domain for as long as they live
-    static const Ort::CustomOpDomain domain = [] {
-      Ort::CustomOpDomain made("ai.synapse");
-      for (const auto& entry : synapse::registered()) made.Add(entry.op);
-      return made;
-    }();
-    Ort::UnownedSessionOptions(options).Add(domain);
+    // sessions refer to the domains for as long as they live
+    static const Ort::CustomOpDomain domains[] = {synapse::domain_of(false),
+                                                  synapse::domain_of(true)};
+    Ort::UnownedSessionOptions of(options);
+    of.Add(domains[of.GetConfigEntryOrDefault(synapse::kEmulate, "0") == "1"]);
     return nullptr;
   } catch (const std::exception& error) {
     return api->CreateStatus(ORT_FAIL, error.what());
@@ -51,7 +69,7 @@ static std::string names_of(bool together) {
   std::string joined;
   for (const auto& entry : synapse::registered()) {
     const std::string name = entry.name;
-    if (entry.together != together) continue;
+    if (entry.together != together || synapse::emulated(entry.op)) continue;
     if (("," + joined + ",").find("," + name + ",") == std::string::npos)
       joined += (joined.empty() ? "" : ",") + name;
   }
@@ -70,6 +88,10 @@ SYNAPSE_EXPORT const char* synapse_onnx_together() {
 }
 
 SYNAPSE_EXPORT const char* synapse_onnx_instructions() {
+#if defined(SYNAPSE_CUDA)
+  return SYNAPSE_CUDA;
+#else
   const int level = synapse::instruction_level();
   return level >= 4 ? "avx512" : level >= 3 ? "avx2" : "baseline";
+#endif
 }

@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -39,6 +40,10 @@ struct Parameter {
 };
 
 enum class Kind { spikes, dynamics, recurrent };
+
+// Sequences that a kernel gives.
+template <class E, Kind kind>
+constexpr int kResults = kind == Kind::dynamics ? E::traces : 1;
 
 constexpr int kLanes = 512;  // neurons of a block, at the most
 
@@ -75,8 +80,8 @@ struct Block {
 };
 
 // Value of a parameter for a neuron: one for all, one a channel, or one for each of a sample.
-inline float value_for(const float* values, int64_t size, int64_t sample, int64_t channels,
-                       int64_t neuron) {
+SYNAPSE_INLINE float value_for(const float* values, int64_t size, int64_t sample, int64_t channels,
+                               int64_t neuron) {
   if (size == 1) return values[0];
   const int64_t within = neuron % sample;
   return size == sample ? values[within] : values[within / (sample / channels)];
@@ -142,6 +147,22 @@ SYNAPSE_INLINE void each(const F& f) {
   each(f, std::make_index_sequence<n>{});
 }
 
+// One time step of a neuron: its currents in x, and its spike or its traces to out.
+template <class E, class A, Kind kind>
+SYNAPSE_INLINE void advance(const A& a, const float* x, const typename A::F* parameter,
+                            typename A::V bias, typename A::V* state, const typename A::V* constant,
+                            float* out, int32_t& seen, bool graded) {
+  typename A::V current[E::currents], trace[E::traces > 1 ? E::traces : 1];
+  each<E::currents>([&](auto k) SYNAPSE_LAMBDA { current[k] = a.take(x[k], seen); });
+  const bool spike = E::template step<A>(a, current, parameter, bias, state, constant, trace);
+  each<E::states>([&](auto k) SYNAPSE_LAMBDA { a.watch(state[k], seen); });
+  if constexpr (kind == Kind::dynamics) {
+    each<E::traces>([&](auto k) SYNAPSE_LAMBDA { out[k] = a.give(trace[k]); });
+  } else {
+    out[0] = spike ? (graded ? a.give(trace[E::graded]) : 1.0f) : 0.0f;
+  }
+}
+
 // One time step of a block: currents in x, and spikes or traces to out.
 template <class E, class A, Kind kind, bool graded>
 SYNAPSE_INLINE void row(Block<E, A>& block, const float* const* x, float* const* out, int count) {
@@ -149,25 +170,19 @@ SYNAPSE_INLINE void row(Block<E, A>& block, const float* const* x, float* const*
   const A a = block.a;
   SYNAPSE_INDEPENDENT
   for (int i = 0; i < count; i++) {
-    V current[E::currents], state[E::states], trace[E::traces > 1 ? E::traces : 1];
+    V state[E::states];
     typename A::F parameter[std::size(E::parameters)];
+    float in[E::currents], result[kResults<E, kind>];
     int32_t seen = 0;
-    each<E::currents>([&](auto k) SYNAPSE_LAMBDA { current[k] = a.take(x[k][i], seen); });
+    each<E::currents>([&](auto k) SYNAPSE_LAMBDA { in[k] = x[k][i]; });
     each<E::states>([&](auto k) SYNAPSE_LAMBDA { state[k] = block.state[k][i]; });
     each<std::size(E::parameters)>([&](auto k)
                                        SYNAPSE_LAMBDA { parameter[k] = block.parameter[k][i]; });
-    const bool spike =
-        E::template step<A>(a, current, parameter, block.bias[i], state, block.constant, trace);
-    each<E::states>([&](auto k) SYNAPSE_LAMBDA {
-      a.watch(state[k], seen);
-      block.state[k][i] = state[k];
-    });
+    advance<E, A, kind>(a, in, parameter, block.bias[i], state, block.constant, result, seen,
+                        graded);
+    each<E::states>([&](auto k) SYNAPSE_LAMBDA { block.state[k][i] = state[k]; });
     if constexpr (A::kWatches) block.seen[i] |= seen;
-    if constexpr (kind == Kind::dynamics) {
-      each<E::traces>([&](auto k) SYNAPSE_LAMBDA { out[k][i] = a.give(trace[k]); });
-    } else {
-      out[0][i] = spike ? (graded ? a.give(trace[E::graded]) : 1.0f) : 0.0f;
-    }
+    each<kResults<E, kind>>([&](auto k) SYNAPSE_LAMBDA { out[k][i] = result[k]; });
   }
 }
 
@@ -184,7 +199,6 @@ SYNAPSE_INLINE bool fitted(const Block<E, A>& block, int count) {
 template <class E, class A, Kind kind, bool graded>
 struct OverTime {
   SYNAPSE_CLONES static bool run(const Job<E>& job, int64_t first, int count) {
-    static constexpr int kOuts = kind == Kind::dynamics ? E::traces : 1;
     Block<E, A> block;
     load(job, block, first, count);
     if (!fitted(block, count)) return false;
@@ -192,9 +206,9 @@ struct OverTime {
       const int64_t at = t * job.neurons + first;
       const int64_t from = t * job.stride + first - job.origin;
       const float* x[E::currents];
-      float* out[kOuts];
+      float* out[kResults<E, kind>];
       for (int k = 0; k < E::currents; k++) x[k] = job.x[k] + from;
-      for (int k = 0; k < kOuts; k++) out[k] = job.out[k] + at;
+      for (int k = 0; k < kResults<E, kind>; k++) out[k] = job.out[k] + at;
       row<E, A, kind, graded>(block, x, out, count);
     }
     if (!fitted(block, count)) return false;
@@ -207,7 +221,8 @@ struct OverTime {
 template <class E>
 struct Feedback {
   std::shared_ptr<const std::vector<float>> matrix[E::currents];  // (C, C), a row a spiking neuron
-  std::vector<float> gain[E::currents];
+  const float* gain[E::currents];
+  int64_t gains[E::currents];  // one, or one a channel
   const float* spikes;
   float* last_spikes;
 };
@@ -237,9 +252,11 @@ struct Row {
 };
 
 struct Gained {
-  SYNAPSE_CLONES static void run(const float* x, const float* gain, float* sums, int64_t count) {
+  SYNAPSE_CLONES static void run(const float* x, const float* gain, int64_t gains, float* sums,
+                                 int64_t count) {
+    const float shared = gain[0];
     SYNAPSE_INDEPENDENT
-    for (int64_t o = 0; o < count; o++) sums[o] = x[o] + sums[o] * gain[o];
+    for (int64_t o = 0; o < count; o++) sums[o] = x[o] + sums[o] * (gains == 1 ? shared : gain[o]);
   }
 };
 
@@ -262,7 +279,7 @@ bool fed_back(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
     for (int k = 0; k < E::currents; k++) {
       float* sums = currents.data() + k * channels;
       Sums::run(spikes, feedback.matrix[k]->data(), sums, channels);
-      Gained::run(job.x[k] + at, feedback.gain[k].data(), sums, channels);
+      Gained::run(job.x[k] + at, feedback.gain[k], feedback.gains[k], sums, channels);
     }
     for (int64_t b = 0; b < count; b++) {
       const float* x[E::currents];
@@ -297,11 +314,29 @@ const std::string& name_of() {
   return name;
 }
 
+// A node of a neuron and its calls, wherever they are computed.
 template <class E, Regime regime, Kind kind>
-class NeuronKernel {
+class NeuronNode {
  public:
-  explicit NeuronKernel(const OrtKernelInfo* raw) {
-    const Ort::ConstKernelInfo info(raw);
+  static const std::string& name() { return name_of<E, regime, kind>(); }
+
+  static constexpr bool kBiased = E::biased && regime == Regime::loihi;
+  static constexpr bool kFed = kind == Kind::recurrent;
+  static constexpr int kCurrents = E::currents;
+  static constexpr int kStates = E::states;
+  static constexpr int kParameters = static_cast<int>(std::size(E::parameters));
+  static constexpr int kWeightsAt = E::currents;
+  static constexpr int kSpikesAt = kWeightsAt + (kFed ? 2 * E::currents : 0);
+  static constexpr int kParametersAt = kSpikesAt + (kFed ? 1 : 0);
+  static constexpr int kStatesAt = kParametersAt + kParameters + (kBiased ? 1 : 0);
+  static constexpr int kInputs = kStatesAt + E::states;
+  static constexpr int kSequences = kResults<E, kind>;
+  static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
+  static constexpr ONNXTensorElementDataType kState =
+      element_type<typename Sure<regime>::Carried>();
+
+ protected:
+  explicit NeuronNode(const Ort::ConstKernelInfo& info) {
     if constexpr (regime != Regime::floating)
       scale_ = static_cast<float>(info.GetAttribute<int64_t>("scale"));
     for (int k = 0; k < E::constants; k++) {
@@ -316,60 +351,14 @@ class NeuronKernel {
         int constant = 0;
         const auto weight =
             info.GetTensorConstantInput(static_cast<size_t>(kWeightsAt + k), &constant);
-        if (constant)
+        if (constant && on_cpu(weight))
           matrix_[k] = std::make_shared<const std::vector<float>>(matrix_of(Input(weight)));
       }
     }
   }
 
-  static constexpr bool kBiased = E::biased && regime == Regime::loihi;
-  static constexpr bool kFed = kind == Kind::recurrent;
-  static constexpr int kParameters = static_cast<int>(std::size(E::parameters));
-  static constexpr int kWeightsAt = E::currents;
-  static constexpr int kSpikesAt = kWeightsAt + (kFed ? 2 * E::currents : 0);
-  static constexpr int kParametersAt = kSpikesAt + (kFed ? 1 : 0);
-  static constexpr int kStatesAt = kParametersAt + kParameters + (kBiased ? 1 : 0);
-  static constexpr int kInputs = kStatesAt + E::states;
-  static constexpr int kSequences = kind == Kind::dynamics ? E::traces : 1;
-  static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
-
-  // A call whose currents a synapse hands over: the inputs behind them stand `shift` further
-  // behind.
-  class Behind final : public NeuronCall {
-   public:
-    Behind(const NeuronKernel& kernel, const Ort::KernelContext& context,
-           const std::vector<int64_t>& shape, int shift)
-        : job_(kernel.job_of(context, shape, shift)) {}
-
-    void take(int64_t begin, int64_t steps, int64_t first, int count, const float* const* x,
-              int64_t stride) const override {
-      Job<E> job = job_;
-      std::copy_n(x, E::currents, job.x);
-      job.stride = stride;
-      job.origin = first;
-      job.steps = steps;
-      job.out[0] += begin * job.neurons;
-      if (begin > 0) std::copy(std::begin(job.last), std::end(job.last), job.start);
-      NeuronKernel::take(job, first, count);
-    }
-
-    void take_all(const Ort::KernelContext& context, const float* const* x) const override {
-      Job<E> job = job_;
-      std::copy_n(x, E::currents, job.x);
-      over_time(context, job);
-    }
-
-   private:
-    const Job<E> job_;
-  };
-
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(name_of<E, regime, kind>().c_str(),
-                   [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  void compute(const Ort::KernelContext& context) const {
+  // What a call has to compute; refuses arguments that do not fit.
+  Job<E> job_of(const Ort::KernelContext& context) const {
     const Input x(context, 0);
     Job<E> job = job_of(context, x.shape, 0);
     for (int k = 0; k < E::currents; k++) {
@@ -379,11 +368,7 @@ class NeuronKernel {
                         text(current.shape));
       job.x[k] = current.as<float>();
     }
-    if constexpr (kFed) {
-      with_feedback(context, job, {x.shape.begin() + 1, x.shape.end()});
-    } else {
-      over_time(context, job);
-    }
+    return job;
   }
 
   // A call for currents of a shape, which are not yet there, with all else that it takes and gives.
@@ -434,6 +419,125 @@ class NeuronKernel {
     return job;
   }
 
+  // The feedback of a call; refuses one that does not fit. A matrix that the file does not hold is
+  // laid out for this call.
+  Feedback<E> feedback_of(const Ort::KernelContext& context, const Job<E>& job) const {
+    Feedback<E> feedback;
+    const int64_t channels = job.channels;
+    if (job.sample != channels)
+      throw CallError("feedback needs currents (T, N, C), got " + std::to_string(job.sample) +
+                      " neurons of " + std::to_string(channels) + " channels");
+    for (int k = 0; k < E::currents; k++) {
+      const Ort::ConstValue value = context.GetInput(static_cast<size_t>(kWeightsAt + k));
+      const Input weight(value);
+      const Input step(context, kWeightsAt + E::currents + k);
+      if (weight.size != channels * channels)
+        throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
+                        std::to_string(channels) + " neurons");
+      check_step(step, channels, "channels");
+      feedback.gain[k] = step.as<float>();
+      feedback.gains[k] = step.size;
+      feedback.matrix[k] = matrix_[k];
+      if (feedback.matrix[k]) continue;
+      if (!on_cpu(value)) throw CallError("feedback weights must be in the processor's memory");
+      feedback.matrix[k] = std::make_shared<const std::vector<float>>(matrix_of(weight));
+    }
+    const Input spikes(context, kSpikesAt);
+    const std::vector<int64_t> plane = {channels ? job.neurons / channels : 0, channels};
+    if (spikes.shape != plane)
+      throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
+    feedback.spikes = spikes.as<float>();
+    feedback.last_spikes =
+        context.GetOutput(kSequences, plane).template GetTensorMutableData<float>();
+    return feedback;
+  }
+
+  // Whether the file holds the weights of a current's feedback.
+  bool holds(int k) const { return matrix_[k] != nullptr; }
+
+ private:
+  static bool on_cpu(const Ort::ConstValue& value) {
+    return value.GetTensorMemoryInfo().GetDeviceType() == OrtMemoryInfoDeviceType_CPU;
+  }
+
+  // A weight (C, C, ...) as a row of the weights that every neuron feeds.
+  static std::vector<float> matrix_of(const Input& weight) {
+    const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
+    if (weight.size != channels * channels)
+      throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
+    std::vector<float> matrix(static_cast<size_t>(weight.size));
+    for (int64_t o = 0; o < channels; o++)
+      for (int64_t c = 0; c < channels; c++)
+        matrix[static_cast<size_t>(c * channels + o)] = element(weight, o * channels + c);
+    return matrix;
+  }
+
+  // Weights come as floats, or as integers of 4, 8 or 16 bits.
+  static float element(const Input& weight, int64_t index) {
+    if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return weight.as<float>()[index];
+    return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
+  }
+
+  float scale_ = 1;
+  bool graded_ = false;
+  int64_t integer_constant_[E::constants + 1] = {};
+  float float_constant_[E::constants + 1] = {};
+  std::shared_ptr<const std::vector<float>> matrix_[E::currents];  // where the file holds it
+};
+
+// Calls that the processor computes.
+template <class E, Regime regime, Kind kind>
+class NeuronKernel : public NeuronNode<E, regime, kind> {
+ public:
+  using Node = NeuronNode<E, regime, kind>;
+  static constexpr const char* kProvider = nullptr;  // ONNX Runtime's default, the processor
+  static constexpr OrtMemType kWeightMemory = OrtMemTypeDefault;
+
+  explicit NeuronKernel(const OrtKernelInfo* info) : Node(Ort::ConstKernelInfo(info)) {}
+
+  // A call whose currents a synapse hands over: the inputs behind them stand `shift` further
+  // behind.
+  class Behind final : public NeuronCall {
+   public:
+    Behind(const NeuronKernel& kernel, const Ort::KernelContext& context,
+           const std::vector<int64_t>& shape, int shift)
+        : job_(kernel.job_of(context, shape, shift)) {}
+
+    void take(int64_t begin, int64_t steps, int64_t first, int count, const float* const* x,
+              int64_t stride) const override {
+      Job<E> job = job_;
+      std::copy_n(x, E::currents, job.x);
+      job.stride = stride;
+      job.origin = first;
+      job.steps = steps;
+      job.out[0] += begin * job.neurons;
+      if (begin > 0) std::copy(std::begin(job.last), std::end(job.last), job.start);
+      NeuronKernel::take(job, first, count);
+    }
+
+    void take_all(const Ort::KernelContext& context, const float* const* x) const override {
+      Job<E> job = job_;
+      std::copy_n(x, E::currents, job.x);
+      over_time(context, job);
+    }
+
+   private:
+    const Job<E> job_;
+  };
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* raw) const {
+    return guarded(Node::name().c_str(), [&] {
+      const Ort::KernelContext context(raw);
+      const Job<E> job = this->job_of(context);
+      if constexpr (Node::kFed) {
+        with_feedback(context, job, this->feedback_of(context, job));
+      } else {
+        over_time(context, job);
+      }
+    });
+  }
+
+ private:
   template <class A>
   static bool block(const Job<E>& job, int64_t first, int count) {
     if constexpr (kind != Kind::dynamics)  // traces are the same whatever spikes carry
@@ -461,34 +565,9 @@ class NeuronKernel {
     });
   }
 
-  void with_feedback(const Ort::KernelContext& context, const Job<E>& job,
-                     const std::vector<int64_t>& plane) const {
-    Feedback<E> feedback;
-    const int64_t channels = job.channels;
-    if (job.sample != channels)
-      throw CallError("feedback needs currents (T, N, C), got " + std::to_string(job.sample) +
-                      " neurons of " + std::to_string(channels) + " channels");
-    for (int k = 0; k < E::currents; k++) {
-      const Input weight(context, kWeightsAt + k);
-      const Input step(context, kWeightsAt + E::currents + k);
-      if (weight.size != channels * channels)
-        throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
-                        std::to_string(channels) + " neurons");
-      check_step(step, channels, "channels");
-      feedback.matrix[k] = matrix_[k];
-      if (!feedback.matrix[k])
-        feedback.matrix[k] = std::make_shared<const std::vector<float>>(matrix_of(weight));
-      feedback.gain[k].resize(static_cast<size_t>(channels));
-      for (int64_t o = 0; o < channels; o++)
-        feedback.gain[k][static_cast<size_t>(o)] = step.as<float>()[step.size == 1 ? 0 : o];
-    }
-    const Input spikes(context, kSpikesAt);
-    if (spikes.shape != plane)
-      throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
-    feedback.spikes = spikes.as<float>();
-    feedback.last_spikes =
-        context.GetOutput(kSequences, plane).template GetTensorMutableData<float>();
-    parallel(context, job.neurons / std::max<int64_t>(channels, 1), 1,
+  static void with_feedback(const Ort::KernelContext& context, const Job<E>& job,
+                            const Feedback<E>& feedback) {
+    parallel(context, job.neurons / std::max<int64_t>(job.channels, 1), 1,
              [&](int64_t from, int64_t to) {
                for (int64_t item = from; item < to; item++) {
                  if (!fed<Fast<regime>>(job, feedback, item))
@@ -502,56 +581,27 @@ class NeuronKernel {
     if (job.graded) return fed_back<E, A, true>(job, feedback, item);
     return fed_back<E, A, false>(job, feedback, item);
   }
-
-  float scale_ = 1;
-  bool graded_ = false;
-  int64_t integer_constant_[E::constants + 1] = {};
-  float float_constant_[E::constants + 1] = {};
-
-  std::shared_ptr<const std::vector<float>> matrix_[E::currents];
-
-  // A weight (C, C, ...) as a row of the weights that every neuron feeds.
-  static std::vector<float> matrix_of(const Input& weight) {
-    const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
-    if (weight.size != channels * channels)
-      throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
-    std::vector<float> matrix(static_cast<size_t>(weight.size));
-    for (int64_t o = 0; o < channels; o++)
-      for (int64_t c = 0; c < channels; c++)
-        matrix[static_cast<size_t>(c * channels + o)] = element(weight, o * channels + c);
-    return matrix;
-  }
-
-  // Weights come as floats, or as integers of 4, 8 or 16 bits.
-  static float element(const Input& weight, int64_t index) {
-    if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return weight.as<float>()[index];
-    return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
-  }
 };
 
-template <class E, Regime regime, Kind kind>
-struct NeuronOp
-    : Ort::CustomOpBase<NeuronOp<E, regime, kind>, NeuronKernel<E, regime, kind>, true> {
-  using Kernel = NeuronKernel<E, regime, kind>;
-
-  static const std::string& name() { return name_of<E, regime, kind>(); }
-
-  const char* GetName() const { return name().c_str(); }
+template <class Kernel>
+struct NeuronOp : Ort::CustomOpBase<NeuronOp<Kernel>, Kernel, true> {
+  const char* GetName() const { return Kernel::name().c_str(); }
+  const char* GetExecutionProviderType() const { return Kernel::kProvider; }
   size_t GetInputTypeCount() const { return Kernel::kInputs; }
   size_t GetOutputTypeCount() const { return Kernel::kOutputs; }
 
-  static constexpr ONNXTensorElementDataType kState =
-      element_type<typename Sure<regime>::Carried>();
-
   ONNXTensorElementDataType GetInputType(size_t i) const {
-    const int index = static_cast<int>(i);
-    if (Kernel::kFed && index >= Kernel::kWeightsAt && index < Kernel::kWeightsAt + E::currents)
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // any; the kernel looks
-    return index >= Kernel::kStatesAt ? kState : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    if (is_weight(i)) return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // any; the kernel looks
+    return static_cast<int>(i) >= Kernel::kStatesAt ? Kernel::kState
+                                                    : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  OrtMemType GetInputMemoryType(size_t i) const {
+    return is_weight(i) ? Kernel::kWeightMemory : OrtMemTypeDefault;
   }
   ONNXTensorElementDataType GetOutputType(size_t i) const {
-    const int index = static_cast<int>(i);
-    return index >= Kernel::kOutputs - E::states ? kState : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    return static_cast<int>(i) >= Kernel::kOutputs - Kernel::kStates
+               ? Kernel::kState
+               : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
@@ -560,16 +610,36 @@ struct NeuronOp
 
   NeuronOp() {
     OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded(name().c_str(), [&] {
+      return guarded(Kernel::name().c_str(), [&] {
         const Shapes shapes(context);
         for (int k = 0; k < Kernel::kSequences; k++) shapes.copy(0, k);
         if (Kernel::kFed) shapes.copy(Kernel::kSpikesAt, Kernel::kSequences);
-        for (int k = 0; k < E::states; k++)
-          shapes.copy(Kernel::kStatesAt + k, Kernel::kOutputs - E::states + k);
+        for (int k = 0; k < Kernel::kStates; k++)
+          shapes.copy(Kernel::kStatesAt + k, Kernel::kOutputs - Kernel::kStates + k);
       });
     };
   }
+
+ private:
+  static bool is_weight(size_t i) {
+    const int index = static_cast<int>(i);
+    return Kernel::kFed && index >= Kernel::kWeightsAt &&
+           index < Kernel::kWeightsAt + Kernel::kCurrents;
+  }
 };
+
+}  // namespace synapse
+
+#if defined(SYNAPSE_CUDA)
+#include "cuda.h"
+#endif
+
+namespace synapse {
+
+#if !defined(SYNAPSE_CUDA)
+// The kernels of a neuron that this library brings.
+template <class E, Regime regime, Kind kind>
+using Kernels = std::tuple<NeuronKernel<E, regime, kind>>;
 
 // A neuron as a synapse has it behind itself.
 template <class E, Regime regime>
@@ -587,28 +657,35 @@ class NeuronBehind final : public Neuron {
  private:
   const Kernel kernel_;
 };
+#endif
 
 // Registers all kernels of an equation, in the regimes that it is for.
 template <class E, Regime... regimes>
 struct RegisterNeuron {
-  RegisterNeuron() { (add<regimes>(), ...); }
+  RegisterNeuron() { (of_regime<regimes>(), ...); }
 
  private:
   template <Regime regime>
-  static void add() {
-    using Op = NeuronOp<E, regime, Kind::spikes>;
-    add<Op>();
-    behind_dense({Op::name(), E::currents, Op::Kernel::kInputs - E::currents, E::states, Op::kState,
+  static void of_regime() {
+    add(static_cast<Kernels<E, regime, Kind::spikes>*>(nullptr));
+#if !defined(SYNAPSE_CUDA)
+    using Node = NeuronNode<E, regime, Kind::spikes>;
+    behind_dense({Node::name(), E::currents, Node::kInputs - E::currents, E::states, Node::kState,
                   [](const OrtKernelInfo* info) -> std::unique_ptr<Neuron> {
                     return std::make_unique<NeuronBehind<E, regime>>(info);
                   }});
-    add<NeuronOp<E, regime, Kind::dynamics>>();
-    add<NeuronOp<E, regime, Kind::recurrent>>();
+#endif
+    add(static_cast<Kernels<E, regime, Kind::dynamics>*>(nullptr));
+    add(static_cast<Kernels<E, regime, Kind::recurrent>*>(nullptr));
   }
-  template <class Op>
-  static void add() {
-    static const Op op;
-    Register(op, Op::name().c_str());
+  template <class... Kernel>
+  static void add(std::tuple<Kernel...>*) {
+    (add_one<Kernel>(), ...);
+  }
+  template <class Kernel>
+  static void add_one() {
+    static const NeuronOp<Kernel> op;
+    Register(op, Kernel::name().c_str());
   }
 };
 

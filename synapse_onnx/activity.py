@@ -207,8 +207,14 @@ def profile_kernels(
             events = json.load(file)
     if not session.native:
         return _kernels(events, {})
-    ran = fused(model, native_kernels.together()) or model
-    own = {node.name: node.op_type for node in ran.graph.node if node.domain == _DOMAIN}
+    ran, joined = model, native_kernels.together()
+    if session.session.get_providers() == [native_kernels.CPU]:
+        ran = fused(model, joined) or model
+    own = {
+        node.name: node.op_type
+        for node in ran.graph.node
+        if node.domain == _DOMAIN and node.op_type in (*session.kernels, *joined)
+    }
     return _kernels(events, own)
 
 

@@ -1,7 +1,9 @@
-"""Native kernels: the library of custom ops that an install may bring, found and asked.
+"""Native kernels: the libraries of custom ops that an install may bring, found and asked.
 
 A model needs none: its ops carry their bodies in the file. ONNX Runtime prefers a registered kernel
-to the body of the same name, so the same file runs faster where the library is there.
+to the body of the same name, so the same file runs faster where a library is there. There is one
+for the CPU and one for CUDA, each with kernels of its execution provider alone: a kernel of the CPU
+would take its node off the GPU.
 """
 
 from __future__ import annotations
@@ -15,9 +17,23 @@ from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 
-__all__ = ["instructions", "kernels", "library", "problem", "status", "together", "used_by"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "instructions",
+    "kernels",
+    "library",
+    "problem",
+    "status",
+    "together",
+    "used_by",
+]
 
-#: the file's name without the suffix, which is the platform's
+#: the execution providers that there are kernels for, by ONNX Runtime's names
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+#: the file's name without the suffix, which is the platform's; that for CUDA has _cuda behind it
 _NAME = "synapse_onnx_kernels"
 
 #: value of SYNAPSE_ONNX_LIBRARY that leaves the kernels out
@@ -28,7 +44,11 @@ _ABSENT = (
     "(libonnxruntime-dev), then synapse-onnx once more with SYNAPSE_ONNX_NATIVE=1, which says "
     "what is missing"
 )
-_AGAIN = "install synapse-onnx once more, or correct SYNAPSE_ONNX_LIBRARY where it is set"
+_ABSENT_CUDA = (
+    "synapse-onnx was installed without them; install it once more with SYNAPSE_ONNX_CUDA=1, which "
+    "says what is missing, where nvcc is found"
+)
+_VARIABLES = {CPU: "SYNAPSE_ONNX_LIBRARY", CUDA: "SYNAPSE_ONNX_CUDA_LIBRARY"}
 
 
 class _Library(NamedTuple):
@@ -40,89 +60,92 @@ class _Library(NamedTuple):
     together: tuple[str, ...] = ()
 
 
-def library() -> Path | None:
-    """Return the library's path, whether or not it can be used; None where there is none.
+def library(provider: str = CPU) -> Path | None:
+    """Return the path of a provider's library, whether or not it can be used; None without one.
 
-    The environment variable SYNAPSE_ONNX_LIBRARY names another one than the install's, or is
-    "none", so that models run without.
+    The environment variables SYNAPSE_ONNX_LIBRARY and SYNAPSE_ONNX_CUDA_LIBRARY name others than
+    the install's. Where the first is "none", models run without any.
     """
-    named = os.environ.get("SYNAPSE_ONNX_LIBRARY")
-    if named == _NONE:
+    if os.environ.get(_VARIABLES[CPU]) == _NONE:
         return None
-    if named:
+    if named := os.environ.get(_VARIABLES[provider]):
         return Path(named).absolute()
+    name = _NAME + ("_cuda" if provider == CUDA else "")
     # an editable install has two folders: the checkout's, and site-packages with what was built
     for folder in sys.modules[__name__.rpartition(".")[0]].__path__:
         for suffix in (".so", ".dylib", ".dll"):
-            path = Path(folder, "_native", _NAME + suffix)
+            path = Path(folder, "_native", name + suffix)
             if path.is_file():
                 return path
     return None
 
 
-def kernels() -> tuple[str, ...]:
+def kernels(provider: str = CPU) -> tuple[str, ...]:
     """Return the names of the ops that have a kernel; none where the library cannot be used."""
-    return _found().kernels
+    return _found(provider).kernels
 
 
-def together() -> tuple[str, ...]:
+def together(provider: str = CPU) -> tuple[str, ...]:
     """Return the names of the ops that compute two nodes of a file at once, as "AAndB".
 
     No file has them: :func:`fusion.fused` puts them into a model that is to be run.
     """
-    return _found().together
+    return _found(provider).together
 
 
-def instructions() -> str:
-    """Return the name of the vector instructions that the kernels use here, as "avx512"."""
-    return _found().instructions
+def instructions(provider: str = CPU) -> str:
+    """Return what the kernels are compiled for here, as "avx512", or "sm_75 sm_80 sm_90"."""
+    return _found(provider).instructions
 
 
-def problem() -> str | None:
-    """Say in a sentence why there are no kernels here; None where there are."""
-    return _found().problem
+def problem(provider: str = CPU) -> str | None:
+    """Say in a sentence why there are no kernels for a provider; None where there are."""
+    return _found(provider).problem
 
 
-def status() -> str:
-    """Say in a sentence which kernels there are, or why there are none."""
-    found = _found()
+def status(provider: str = CPU) -> str:
+    """Say in a sentence which kernels there are for a provider, or why there are none."""
+    found, where = _found(provider), " for CUDA" if provider == CUDA else ""
     if found.problem is not None:
-        return f"no native kernels: {found.problem}"
-    return f"native kernels: {len(found.kernels)} ({found.instructions}), {library()}"
+        return f"no native kernels{where}: {found.problem}"
+    kinds = f"{len(found.kernels)} ({found.instructions})"
+    return f"native kernels{where}: {kinds}, {library(provider)}"
 
 
-def used_by(model: Any) -> tuple[str, ...]:
+def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
     """Return the names of the ops of an ``onnx.ModelProto`` that have a kernel here, sorted."""
     ops = {node.op_type for node in model.graph.node if node.domain == "ai.synapse"}
-    return tuple(sorted(ops & set(kernels())))
+    return tuple(sorted(ops & set(kernels(provider))))
 
 
-def _found() -> _Library:
-    path = library()
+def _found(provider: str) -> _Library:
+    path = library(provider)
     if path is not None:
-        return _load(path)
-    left_out = os.environ.get("SYNAPSE_ONNX_LIBRARY") == _NONE
-    return _Library(problem=f"SYNAPSE_ONNX_LIBRARY is {_NONE}" if left_out else _ABSENT)
+        return _load(path, _VARIABLES[provider])
+    if os.environ.get(_VARIABLES[CPU]) == _NONE:
+        return _Library(problem=f"{_VARIABLES[CPU]} is {_NONE}")
+    return _Library(problem=_ABSENT_CUDA if provider == CUDA else _ABSENT)
 
 
 @functools.cache
-def _load(path: Path) -> _Library:
+def _load(path: Path, variable: str) -> _Library:
     """Load a library, once, and ask it."""
+    again = f"install synapse-onnx once more, or correct {variable} where it is set"
     if not path.is_file():
-        return _Library(problem=f"{path} (SYNAPSE_ONNX_LIBRARY) is no file")
+        return _Library(problem=f"{path} ({variable}) is no file")
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        return _Library(problem=f"{path} cannot be loaded: {error}; {_AGAIN}")
+        return _Library(problem=f"{path} cannot be loaded: {error}; {again}")
     try:
         version = _text(loaded, "version")
         names, instructions = _text(loaded, "kernels"), _text(loaded, "instructions")
         together = _text(loaded, "together")
     except AttributeError:
-        return _Library(problem=f"{path} is no library of synapse-onnx; {_AGAIN}")
+        return _Library(problem=f"{path} is no library of synapse-onnx; {again}")
     if version != __version__:
         return _Library(
-            problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {_AGAIN}"
+            problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {again}"
         )
     return _Library(_names(names), instructions, together=_names(together))
 

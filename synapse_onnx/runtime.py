@@ -81,21 +81,32 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+def _kernels_on(providers: Sequence[str]) -> str | None:
+    """Return the provider whose kernels may take part: no kernel takes a node off the first one."""
+    if set(providers) == {native_kernels.CPU}:
+        return native_kernels.CPU
+    if native_kernels.CUDA in providers and providers[0] in _CUDA:
+        return native_kernels.CUDA
+    return None
+
+
 def _library(native: bool | None, providers: Sequence[str]) -> Path | None:
     """Return the library of native kernels to register; None to run the bodies."""
-    others = [name for name in providers if name != "CPUExecutionProvider"]
-    if native and others:
+    provider = _kernels_on(providers)
+    if native and provider is None:
+        others = [name for name in providers if name != native_kernels.CPU]
         raise InputError(
-            f"native=True: the native kernels run on the CPU, and would take the model off "
-            f"{others[0]}; use native=None, or the CPU alone"
+            f"native=True: the native kernels run on the CPU or on CUDA, and would take the model "
+            f"off {others[0]}; use native=None, or one of these first"
         )
-    if native is False or others:
+    if native is False or provider is None:
         return None
-    path, problem = native_kernels.library(), native_kernels.problem()
+    path, problem = native_kernels.library(provider), native_kernels.problem(provider)
     if problem is None:
         return path
     if native:
-        raise SynapseError(f"native=True: there are no native kernels: {problem}")
+        on = " for CUDA" if provider == native_kernels.CUDA else ""
+        raise SynapseError(f"native=True: there are no native kernels{on}: {problem}")
     if path is not None:  # that there is none is nothing to warn of
         warnings.warn(f"no native kernels: {problem}", stacklevel=3)
     return None
@@ -107,9 +118,10 @@ class Session:
     Args:
         model_or_path: an ``onnx.ModelProto`` or the path of an .onnx file.
         providers: execution providers, by ONNX Runtime's names, best first; the CPU by default.
-        native: None takes the native kernels where the library is there, fits and the CPU alone
-            runs the model; a library that does not fit is a warning. True demands them, False
-            runs the bodies that the file holds.
+        native: None takes the native kernels where a library for the provider is there and fits:
+            that of the CPU where the CPU alone runs the model, that of CUDA where CUDA comes
+            first. A library that does not fit is a warning. True demands them, False runs the
+            bodies that the file holds.
         threads: threads inside an operator; ONNX Runtime's own choice by default.
         profile: begin of the name of a file that ONNX Runtime writes its profile to;
             ``session.end_profiling()`` ends it and returns the whole name.
@@ -120,11 +132,12 @@ class Session:
         layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
         native: whether the native kernels are registered.
         kernels: names of the model's ops that run as native kernels, sorted.
+        instructions: what these kernels are compiled for, as "avx512"; empty without.
         session: the ``onnxruntime.InferenceSession`` behind it.
 
     Raises:
         InputError: no such file, or an execution provider that this machine does not have, or
-            native kernels demanded beside another provider than the CPU.
+            native kernels demanded for a provider that there are none for.
         ModelError: not an ONNX model, or one that ONNX Runtime refuses.
         SynapseError: ONNX Runtime is not installed, or native kernels were demanded and there
             are none.
@@ -156,17 +169,20 @@ class Session:
         else:
             model, where = model_or_path, "the model"
             check_model(model, where)
-        if set(names) & set(_CUDA):
-            model, source = for_cuda(model), None
-        if source is None:
-            source = model.SerializeToString()
+        provider = _kernels_on(names) or native_kernels.CPU
 
         def opened(library: Path | None) -> onnxruntime.InferenceSession:
-            options, given = _options(threads, profile), source
+            options, lowered = _options(threads, profile), None
             if library is not None:
                 options.register_custom_ops_library(str(library))
-                joined = fused(model, native_kernels.together())
-                given = source if joined is None else joined.SerializeToString()
+            if set(names) & set(_CUDA):
+                kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
+                lowered = for_cuda(model, kept)
+            elif library is not None:
+                lowered = fused(model, native_kernels.together())
+            given = source if lowered is None else lowered.SerializeToString()
+            if given is None:
+                given = model.SerializeToString()
             return ort.InferenceSession(
                 given, options, providers=[_with_options(name) for name in names]
             )
@@ -190,7 +206,11 @@ class Session:
             )
         self.native = library is not None and refusal is None
         #: names of the model's ops that run as native kernels, sorted
-        self.kernels: tuple[str, ...] = native_kernels.used_by(model) if self.native else ()
+        self.kernels: tuple[str, ...] = (
+            native_kernels.used_by(model, provider) if self.native else ()
+        )
+        #: what these kernels are compiled for, as "avx512"; empty without
+        self.instructions = native_kernels.instructions(provider) if self.kernels else ""
         self._read_metadata(where)
         carried = {name for state in self.states for name in (state["input"], state["output"])}
         self._input_infos = [v for v in self.session.get_inputs() if v.name not in carried]
@@ -691,11 +711,15 @@ def _options(threads: int | None, profile: str | None) -> onnxruntime.SessionOpt
 _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
-def for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
+def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a copy for CUDA: one flat graph, whose dense products are of floats.
 
     CUDA has no product of uint8. Within functions its Scan takes too little memory for states
     whose sizes are symbols (ONNX Runtime's issue 27887), so there are none.
+
+    Args:
+        model: the model as it is in its file; it stays as it is.
+        kept: ops that stay nodes, without a function: native kernels compute them, or nothing.
     """
     import onnx.inliner
 
@@ -704,7 +728,10 @@ def for_cuda(model: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in node.attribute:
             if node.domain == "ai.synapse" and attribute.name == "integers":
                 attribute.i = 0
-    return onnx.inliner.inline_local_functions(copied)
+    whole = [("ai.synapse", name) for name in kept]
+    flat = onnx.inliner.inline_selected_functions(copied, whole, exclude=True)
+    del flat.functions[:]
+    return flat
 
 
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:

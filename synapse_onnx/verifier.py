@@ -32,7 +32,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synapse_onnx import native as native_kernels
 from synapse_onnx import page
 from synapse_onnx._version import __version__
 from synapse_onnx.arguments import Arguments
@@ -971,7 +970,7 @@ def _facts(
         "onnx": onnx.__version__,
         "ONNX Runtime": onnxruntime.__version__,
         "execution providers": ", ".join(session.session.get_providers()),
-        "native kernels": f"{kernels} ({native_kernels.instructions()})" if kernels else "none",
+        "native kernels": f"{kernels} ({session.instructions})" if kernels else "none",
     }
 
 

@@ -218,7 +218,7 @@ def test_a_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch)
 def test_version() -> None:
     text = _good("--version")
     assert text.splitlines()[0] == f"synapse-onnx {so.__version__}"
-    assert text.splitlines()[1:] == [native.status()]
+    assert text.splitlines()[1:] == [native.status(), native.status(native.CUDA)]
 
 
 # -- export ----------------------------------------------------------------------------------

@@ -14,7 +14,18 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from kernels import attributes_of, sequences_of, session_of, split, time_first, whole
+from of_one_node import (
+    EQUATIONS,
+    assert_equal,
+    expected,
+    feeds_of,
+    model_of,
+    sequences_of,
+    session_of,
+    split,
+    time_first,
+    whole,
+)
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -33,70 +44,11 @@ CALLS = [
     for name in KERNELS
     for sample in OPS[name].samples()
 ]
-EQUATIONS = sorted(
-    op.name
-    for op in OPS.values()
-    if "graded" in op.attributes and any(name.startswith("last_") for name in op.outputs)
-)
-
-
-def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.ModelProto:
-    """One node, without a body; all tensors are inputs but weights, which are constants."""
-    tensors, rest = split(args)
-    inputs, constants = [], []
-    for name, tensor in zip(op.inputs, tensors, strict=True):
-        array = time_first(tensor, name, sequences)
-        if name.startswith("weight"):
-            constants.append(numpy_helper.from_array(array, name))
-        else:
-            steps = "D" if name == "line" else "T"
-            shape = [steps, *array.shape[1:]] if name in sequences else list(array.shape)
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            inputs.append(helper.make_tensor_value_info(name, kind, shape))
-    attributes = attributes_of(op, rest)
-    node = helper.make_node(op.name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
-    kinds = {
-        f"last_{name}": helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
-        for name, tensor in zip(op.inputs, tensors, strict=True)
-    }
-    outputs = [
-        helper.make_tensor_value_info(name, kinds.get(name, onnx.TensorProto.FLOAT), None)
-        for name in op.outputs
-    ]
-    graph = helper.make_graph([node], "one", inputs, outputs, constants)
-    return whole(graph)
 
 
 def run(op: ops.OpDef, args: tuple[Any, ...], threads: int = 2) -> list[np.ndarray]:
-    sequences = sequences_of(op)
-    session = session_of(model_of(op, args, sequences), threads)
-    tensors, _ = split(args)
-    arrays = dict(zip(op.inputs, tensors, strict=True))
-    feeds = {
-        info.name: time_first(arrays[info.name], info.name, sequences)
-        for info in session.get_inputs()
-    }
-    return session.run(None, feeds)
-
-
-def expected(op: ops.OpDef, args: tuple[Any, ...]) -> list[np.ndarray]:
-    result = op.torch_op(*args)
-    found = result if isinstance(result, tuple) else (result,)
-    frames = {name for name in op.outputs if name.startswith("last_")} - {"last_line"}
-    return [
-        (y if name in frames else y.movedim(-1, 0)).numpy()
-        for name, y in zip(op.outputs, found, strict=True)
-    ]
-
-
-def assert_equal(found: list[np.ndarray], wanted: list[np.ndarray], rtol: float = 0.0) -> None:
-    assert len(found) == len(wanted)
-    for value, reference in zip(found, wanted, strict=True):
-        assert (value.shape, value.dtype) == (reference.shape, reference.dtype)
-        if rtol == 0:
-            np.testing.assert_array_equal(value, reference)
-        elif reference.size:
-            assert np.abs(value - reference).max() <= rtol * np.abs(reference).max()
+    session = session_of(model_of(op, args, sequences_of(op)), threads)
+    return session.run(None, feeds_of(op, args, session))
 
 
 def test_every_neuron_has_a_kernel() -> None:

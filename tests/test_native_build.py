@@ -101,7 +101,8 @@ def test_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (session.native, session.kernels) == (False, ())
     with pytest.raises(so.SynapseError, match=r"^native=True: there are no native kernels: syn"):
         so.Session(MODEL, native=True)
-    assert call("--version").stdout == f"synapse-onnx {so.__version__}\n{native.status()}\n"
+    both = f"{native.status()}\n{native.status(native.CUDA)}\n"
+    assert call("--version").stdout == f"synapse-onnx {so.__version__}\n{both}"
     text = call("inspect", str(MODEL)).stdout
     assert "\nnative kernels  none here; synapse-onnx --version says why\n" in text
     assert json.loads(call("inspect", str(MODEL), "--json").stdout)["native"] == []

@@ -11,7 +11,7 @@ import onnx
 import onnx.parser
 import pytest
 import torch
-from kernels import attributes_of, session_of, split, whole
+from of_one_node import attributes_of, session_of, split, whole
 from onnx import helper, numpy_helper
 
 import synapse_onnx as so

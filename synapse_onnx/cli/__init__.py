@@ -19,7 +19,9 @@ __all__ = ["main"]
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Print the version, and which native kernels there are."""
     if value and not context.resilient_parsing:
-        click.echo(f"synapse-onnx {__version__}\n{native_kernels.status()}")
+        click.echo(f"synapse-onnx {__version__}")
+        for provider in (native_kernels.CPU, native_kernels.CUDA):
+            click.echo(native_kernels.status(provider))
         context.exit()
 
 

@@ -132,10 +132,11 @@ def _print_activity(activity: Activity, kernels: tuple[Kernel, ...]) -> list[str
     return notes
 
 
-def _kernels_text(names: tuple[str, ...]) -> str:
+def _kernels_text(proto: Any, provider: str) -> str:
+    names = native_kernels.used_by(proto, provider)
     if names:
-        return f"{', '.join(names)} ({native_kernels.instructions()})"
-    if native_kernels.problem() is None:
+        return f"{', '.join(names)} ({native_kernels.instructions(provider)})"
+    if native_kernels.problem(provider) is None:
         return "none for its ops"
     return "none here; synapse-onnx --version says why"
 
@@ -198,6 +199,7 @@ def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, An
         "states": [dict(state) for state in states],
         "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
         "native": list(native_kernels.used_by(proto)),
+        "native_cuda": list(native_kernels.used_by(proto, native_kernels.CUDA)),
         "notes": _notes(metadata),
     }
 
@@ -216,7 +218,9 @@ def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
         "nodes": f"{len(proto.graph.node)} ({len(proto.functions)} functions)",
     }
     if metadata:
-        facts["native kernels"] = _kernels_text(native_kernels.used_by(proto))
+        facts["native kernels"] = _kernels_text(proto, native_kernels.CPU)
+        if native_kernels.library(native_kernels.CUDA) is not None:
+            facts["and for CUDA"] = _kernels_text(proto, native_kernels.CUDA)
         facts["regime"] = metadata.regime
         if metadata.layout == "TNC":
             facts["layout"] = "TNC, time first"
