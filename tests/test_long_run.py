@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import synapse_onnx as so
+from synapse_onnx.runtime import Stream
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -20,7 +21,20 @@ MODELS = Path(__file__).parents[1] / "models"
 def test_a_share_of_a_long_run(name: str) -> None:
     differ, grown = long_run.run(MODELS / f"{name}.onnx", 3000)
     assert differ == 0
-    assert grown < 4 << 20
+    assert grown < long_run.MOST
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says how much memory was taken")
+def test_a_step_that_keeps_memory_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, step = [], Stream.step
+
+    def keeping(stream: Stream, *inputs: np.ndarray) -> np.ndarray:
+        kept.append(bytearray(b"x" * 1000))
+        return step(stream, *inputs)
+
+    monkeypatch.setattr(Stream, "step", keeping)
+    _, grown = long_run.run(MODELS / "tones_stream.onnx", 3000)
+    assert grown > long_run.MOST
 
 
 def test_eight_streams_share_a_session() -> None:
