@@ -85,7 +85,7 @@ def _kernels_on(providers: Sequence[str]) -> str | None:
     """Return the provider whose kernels may take part: no kernel takes a node off the first one."""
     if set(providers) == {native_kernels.CPU}:
         return native_kernels.CPU
-    if native_kernels.CUDA in providers and providers[0] in _CUDA:
+    if native_kernels.CUDA in providers and providers[0] in _DEVICES:
         return native_kernels.CUDA
     return None
 
@@ -118,6 +118,7 @@ class Session:
     Args:
         model_or_path: an ``onnx.ModelProto`` or the path of an .onnx file.
         providers: execution providers, by ONNX Runtime's names, best first; the CPU by default.
+            One that ONNX Runtime has but cannot start here is a warning.
         native: None takes the native kernels where a library for the provider is there and fits:
             that of the CPU where the CPU alone runs the model, that of CUDA where CUDA comes
             first. A library that does not fit is a warning. True demands them, False runs the
@@ -153,7 +154,7 @@ class Session:
         profile: str | None = None,
     ) -> None:
         ort = _onnxruntime()
-        names = list(providers) if providers is not None else ["CPUExecutionProvider"]
+        names = list(providers if providers is not None else _DEFAULT)
         missing = [name for name in names if name not in ort.get_available_providers()]
         if missing:
             raise InputError(
@@ -175,7 +176,7 @@ class Session:
             options, lowered = _options(threads, profile), None
             if library is not None:
                 options.register_custom_ops_library(str(library))
-            if set(names) & set(_CUDA):
+            if not _DEVICES.keys().isdisjoint(names):
                 kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
                 lowered = for_cuda(model, kept)
             elif library is not None:
@@ -202,6 +203,14 @@ class Session:
         if refusal is not None:
             warnings.warn(
                 f"no native kernels: with {library}, ONNX Runtime refuses {where}: {refusal}",
+                stacklevel=2,
+            )
+        used = self.session.get_providers()
+        left_out = [name for name in names if name not in used]
+        if left_out:  # which ONNX Runtime does without a word
+            warnings.warn(
+                f"{left_out[0]} cannot be used here, so {where} runs on {used[0]}: a device or its "
+                f"libraries are missing",
                 stacklevel=2,
             )
         self.native = library is not None and refusal is None
@@ -358,7 +367,9 @@ class Stream:
         self._session, self.batch, self.steps = session, batch, 0
         self._ort = _onnxruntime()
         provider = session.session.get_providers()[0]
-        self._device = "cuda" if provider in _CUDA else "cpu"
+        self._device = _DEVICES.get(provider, "cpu")
+        #: a call of few bytes is prepared where its buffers are NumPy's too
+        self._prepares = provider not in _DEVICES
         self._binding = session.session.io_binding()
         self._timed = [_is_timed(info.shape) for info in session._input_infos]
         self._states: dict[str, Any] = {}
@@ -612,7 +623,7 @@ class Stream:
         }
         results = [value.numpy() for value in values[:count]]
         size = sum(array.nbytes for array in (*inputs, *results))
-        if self._device == "cpu" and shapes == self._shapes and size < _SMALL:
+        if self._prepares and shapes == self._shapes and size < _SMALL:
             self._prepared = _Prepared(session, inputs, self._states, results)
         self._shapes = shapes
         return [time_last(value, layout) for value in results]
@@ -707,8 +718,11 @@ def _options(threads: int | None, profile: str | None) -> onnxruntime.SessionOpt
     return options
 
 
-#: execution providers whose memory is that of a GPU of NVIDIA's
-_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+#: execution providers where none is named
+_DEFAULT = ("CPUExecutionProvider",)
+
+#: execution providers whose memory is that of a GPU of NVIDIA's, as ONNX Runtime names it
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:

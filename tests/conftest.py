@@ -2,6 +2,10 @@
 
 Models run by the functions in their files. ``--kernels`` runs them with native kernels, where there
 are any; the tests of the kernels themselves always do, and random networks run both ways.
+
+``-m gpu`` runs the parity tests on CUDA. SYNAPSE_ONNX_TEST_PROVIDER names another execution
+provider for them: with CPUExecutionProvider the CPU goes the way of a GPU, by flat graphs and with
+states that stay where they were computed.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 import synapse_onnx as so
+from synapse_onnx import runtime
 from synapse_onnx.limits import max_bytes
 from synapse_onnx.readers import _hdf5, _hdf5_copy
 
@@ -37,6 +43,38 @@ def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     of_kernels = request.node.nodeid.startswith(("tests/test_native", "tests/test_random"))
     if not (of_kernels or request.config.getoption("--kernels")):
         monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
+
+
+@pytest.fixture(scope="session")
+def provider() -> str:
+    """The execution provider of the tests that are marked gpu; skips where it cannot be used."""
+    name = os.environ.get("SYNAPSE_ONNX_TEST_PROVIDER", "CUDAExecutionProvider")
+    present = onnxruntime.get_available_providers()
+    if name not in present:
+        pytest.skip(f"this ONNX Runtime has no {name}, only {', '.join(present)}")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")
+    graph = onnx.helper.make_graph([node], "one", [x], [y])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[name])
+    if session.get_providers()[0] != name:
+        pytest.skip(f"{name} cannot be started: a device or its libraries are missing")
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _on_the_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run models on the GPU: with ``-m gpu``, and in tests that name its provider."""
+    if request.config.option.markexpr != "gpu" and "provider" not in request.fixturenames:
+        return
+    name = request.getfixturevalue("provider")
+    devices = {"CPUExecutionProvider": "cpu"} | runtime._DEVICES
+    monkeypatch.setattr(runtime, "_DEVICES", {name: devices[name]})
+    monkeypatch.setattr(runtime, "_DEFAULT", tuple(dict.fromkeys([name, "CPUExecutionProvider"])))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.gpu
+
 KINDS = so.neuron.kinds()
 RESONATORS = [kind for kind, module in KINDS.items() if module.Neuron.complex]
 STEPPED = [kind for kind, module in KINDS.items() if hasattr(module.Neuron, "equation")]

@@ -215,6 +215,7 @@ def test_a_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch)
         assert outcome.stdout.split() == [f"plain,{found}"]
 
 
+@pytest.mark.matrix
 def test_version() -> None:
     text = _good("--version")
     assert text.splitlines()[0] == f"synapse-onnx {so.__version__}"
@@ -224,6 +225,7 @@ def test_version() -> None:
 # -- export ----------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_export_writes_the_model_that_the_api_gives(here: Path) -> None:
     text = _good("export", "net.py:Net", "--shape", "4", "-o", "new.onnx")
     model = onnx.load("new.onnx")
@@ -462,6 +464,7 @@ def test_a_checkpoint_that_does_not_fit(here: Path) -> None:
 # -- verify ----------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_verify_equal(here: Path) -> None:
     text = _good("verify", "net.py:Net", "net.onnx")
     assert "✓ dense " in text
@@ -496,6 +499,7 @@ def test_verify_prints_the_report(here: Path, monkeypatch: pytest.MonkeyPatch) -
     }
 
 
+@pytest.mark.matrix
 def test_verify_different_is_exit_1(here: Path) -> None:
     outcome = _invoke("verify", "net.py:other", "net.onnx")
     assert outcome.exit_code == 1
@@ -618,6 +622,7 @@ def test_verify_refuses_reports_that_cannot_be(here: Path, options, sentence) ->
 # -- run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_run_writes_what_the_session_gives(here: Path) -> None:
     expected = so.Session("net.onnx").run(np.load("x.npy"))
     assert 0 < expected.mean() < 1
@@ -740,6 +745,7 @@ def test_what_run_refuses(here: Path, name: str) -> None:
 # -- inspect ---------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_inspect(here: Path) -> None:
     text = _good("inspect", "net.onnx")
     lines = [line.split() for line in text.splitlines()]
@@ -846,6 +852,7 @@ def test_interruption_and_memory(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     [("run", "net.onnx", "-i", "x.npy", "-o", "out.npz"), ("inspect", "net.onnx"), ("--help",)],
     ids=["run", "inspect", "help"],
 )
+@pytest.mark.matrix
 def test_no_torch_is_imported(here: Path, args: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom synapse_onnx.cli import main\n"
@@ -861,6 +868,7 @@ def test_no_torch_is_imported(here: Path, args: tuple[str, ...]) -> None:
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.matrix
 def test_the_installed_command(here: Path) -> None:
     """Exit codes and streams of a process, and ✓ where the encoding has none."""
     call = [sys.executable, "-c", "from synapse_onnx.cli import main; main()"]

@@ -31,7 +31,11 @@ def test_there_are_some() -> None:
     assert len(FILES) >= 6
 
 
-@pytest.mark.parametrize("kernels", [False, True], ids=["portable", "native"])
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    "kernels",
+    [pytest.param(False, id="portable", marks=pytest.mark.gpu), pytest.param(True, id="native")],
+)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_they_give_what_todays_give(
     path: Path, kernels: bool, monkeypatch: pytest.MonkeyPatch

@@ -115,6 +115,7 @@ def test_no_transposes_between_layers() -> None:
 @pytest.mark.parametrize("steps", [1, 7, 50])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kind", [Convolutional, Complex])
+@pytest.mark.gpu
 def test_one_file_serves_every_batch_and_length(kind: type, batch: int, steps: int) -> None:
     module = built(kind)
     session = so.Session(so.export(module, spikes(2, 2, 8, 8, 5)))
@@ -139,6 +140,8 @@ def test_static_export_keeps_its_sizes() -> None:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.gpu
+@pytest.mark.matrix
 def test_every_opset_gives_the_same_spikes(opset: int) -> None:
     module, x = built(), spikes(2, 2, 8, 8, 12)
     model = so.export(module, x, opset=opset)
@@ -286,6 +289,7 @@ def test_metadata_say_what_is_in_the_file() -> None:
     assert Metadata.read(so.export(floats, spikes(2, 2, 8, 8, 5))).regime == "float"
 
 
+@pytest.mark.gpu
 def test_a_network_mixed_with_torch_code_is_equal() -> None:
     module = built(Mixed)
     model = so.export(module, spikes(2, 6, 5))

@@ -28,6 +28,7 @@ def test_recipes_are_found() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.gpu
 def test_every_recipe_exports_and_verifies_from_its_checkpoint(recipe: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [recipe, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output

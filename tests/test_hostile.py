@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import synapse_onnx as so
 from synapse_onnx import limits
 from synapse_onnx.cli import main
 from synapse_onnx.metadata import Metadata
-from synapse_onnx.readers import _hdf5
+from synapse_onnx.readers import _hdf5, _hdf5_copy
 from synapse_onnx.runtime import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -444,3 +445,28 @@ def test_a_refusal_takes_no_memory(tmp_path: Path) -> None:
     assert ended.returncode == 2, ended.stderr
     assert HUGE in ended.stderr
     assert int(ended.stdout) < 500_000, "KiB"
+
+
+def test_bounds_that_the_system_refuses_leave_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS refuses to bound memory, a container may have lower bounds, Windows has none."""
+    made: dict[str, tuple[int, int]] = {}
+
+    def setrlimit(kind: str, bounds: tuple[int, int]) -> None:
+        if kind == "memory":
+            raise ValueError("current limit exceeds maximum limit")
+        made[kind] = bounds
+
+    limits_of_the_system = {"memory": (-1, -1), "time": (-1, 5), "core": (-1, -1)}
+    system = types.SimpleNamespace(
+        RLIMIT_AS="memory",
+        RLIMIT_CPU="time",
+        RLIMIT_CORE="core",
+        RLIM_INFINITY=-1,
+        getrlimit=limits_of_the_system.__getitem__,
+        setrlimit=setrlimit,
+    )
+    monkeypatch.setitem(sys.modules, "resource", system)
+    _hdf5_copy._limit(1 << 20, 9)
+    assert made == {"time": (5, 5), "core": (0, 0)}
+    monkeypatch.setitem(sys.modules, "resource", None)
+    _hdf5_copy._limit(1 << 20, 9)

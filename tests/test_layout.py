@@ -18,6 +18,8 @@ from synapse_onnx.cli import main
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN
 
+pytestmark = pytest.mark.gpu
+
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "convolutional": (networks.Convolutional(), (2, 2, 8, 8, 12)),
     "mixed": (networks.Mixed(), (2, 6, 12)),

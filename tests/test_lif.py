@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.gpu
+
 STEPS = 50
 RESETS = ("zero", "subtract", "delayed", "delayed_zero")
 #: an equation with every term in use

@@ -14,6 +14,8 @@ import synapse_onnx as so
 from synapse_onnx.loihi import STATE_LIMIT, clip, wrap
 from synapse_onnx.neuron import kinds
 
+pytestmark = pytest.mark.gpu
+
 STEPS = 120
 
 #: parameters as a file has them

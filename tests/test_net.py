@@ -57,6 +57,8 @@ def test_the_recorded_networks_are_all_here() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.gpu
+@pytest.mark.matrix
 def test_recorded_spikes_of_every_layer(name: str) -> None:
     """lava-dl's torch code: the two regimes are one while the states stay within 24 bits."""
     net = load(FOLDER / f"{name}.net", delay_shift=True)
@@ -640,6 +642,7 @@ def test_a_layer_is_what_its_parts_are(name: str, older: bool, tmp_path: Path) -
     ],
     ids=lambda device: device["type"],
 )
+@pytest.mark.gpu
 def test_every_type_of_neuron(device: dict[str, Any], tmp_path: Path) -> None:
     parameters = NEURON | {"sinDecay": 2607, "cosDecay": 2607, "vThMant": 25} | device
     real, imag = weight(6, 5), weight(6, 5)
@@ -685,6 +688,7 @@ def test_a_complex_input_with_a_resonator(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected.numpy())
 
 
+@pytest.mark.gpu
 def test_streams_of_a_file_are_its_whole(tmp_path: Path) -> None:
     """Delays, recurrent spikes, biases and shifts, in chunks of odd lengths."""
     layers = [

@@ -217,6 +217,7 @@ NEURONS: dict[str, tuple[Any, dict[str, float]]] = {
 
 @pytest.mark.parametrize("reset", ["zero", "subtract", "delayed"])
 @pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.gpu
 def test_neurons_are_their_equations(name: str, reset: str, tmp_path: Path) -> None:
     node, terms = NEURONS[name]
     if "level" not in terms and reset != "zero":
@@ -475,6 +476,7 @@ def test_any_names(names: tuple[str, str]) -> None:
     assert so.verify(net, so.export(net, x), x).ok
 
 
+@pytest.mark.gpu
 def test_streams_of_a_graph_are_its_whole() -> None:
     graph = line(nir.Linear(3 * np.eye(4)), lif(), nir.Delay(many(3 * DT)), nir.LI(
         many(TAU), many(1), many(0)))  # fmt: skip
@@ -531,6 +533,8 @@ def test_cuba_networks_in_floats_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*NODES, *NEURONS])
+@pytest.mark.gpu
+@pytest.mark.matrix
 def test_what_was_read_comes_back(name: str, tmp_path: Path) -> None:
     node, shape = (NODES[name][0], NODES[name][1]) if name in NODES else (NEURONS[name][0], (4,))
     if name in ("flatten of two axes", "conv2d same"):

@@ -23,9 +23,9 @@ from synapse_onnx.exporter import OPSETS
 
 OPS = ops.all_ops()
 CALLS = [
-    pytest.param(op, sample, id=f"{name}-{sample.id}")
+    pytest.param(op, sample, id=f"{name}-{sample.id}", marks=[pytest.mark.matrix] * (i == 0))
     for name, op in OPS.items()
-    for sample in op.samples()
+    for i, sample in enumerate(op.samples())
 ]
 FIRST = [pytest.param(op, op.samples()[0], id=name) for name, op in OPS.items()]
 
@@ -101,6 +101,7 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
 
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
+@pytest.mark.gpu
 def test_torch_equals_onnx_runtime_equals_the_reference(op: ops.OpDef, sample: ops.Sample) -> None:
     model = exported(op.name, _index(op, sample))
     assert [n.op_type for n in model.graph.node if n.domain == ops.DOMAIN] == [op.name]

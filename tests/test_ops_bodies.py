@@ -18,6 +18,8 @@ import synapse_onnx as so
 from synapse_onnx import ops
 from synapse_onnx.exporter import OPSETS
 
+pytestmark = pytest.mark.gpu
+
 OPS = ops.all_ops()
 FIRST = [pytest.param(op, op.samples()[0], id=name) for name, op in OPS.items()]
 

@@ -57,6 +57,7 @@ def all_layers(layers: list[rn.Layer]) -> Iterator[rn.Layer]:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.gpu
 def test_random_networks_are_equal(seed: int) -> None:
     tally = rn.Tally()
     rn.hunt(seed, 7, tally)
@@ -67,6 +68,7 @@ def test_random_networks_are_equal(seed: int) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+@pytest.mark.gpu
 def test_a_case_that_once_failed_is_equal(path: Path) -> None:
     verdict = rn.judge(rn.read(path))
     assert not verdict.problems, verdict.problems[0]

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.gpu
+
 FOLDER = Path(__file__).parent / "reference"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
 SYNAPSES = [name for name in FILES if name.startswith("synapse")]
@@ -180,7 +182,9 @@ def in_torch(case: Case) -> Any:
     return tuple(y.numpy() for y in found) if isinstance(found, tuple) else found.numpy()
 
 
-@pytest.mark.parametrize("name", [*NEURONS, *NETWORKS, *DELAYS])
+@pytest.mark.parametrize(
+    "name", [*NEURONS, *(pytest.param(n, marks=pytest.mark.matrix) for n in NETWORKS), *DELAYS]
+)
 def test_neurons_delays_and_every_layer_of_networks(name: str) -> None:
     case = load(name)
     compare(case, in_torch(case))

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.metadata import Metadata
 
+pytestmark = pytest.mark.gpu
+
 KINDS = sorted(so.neuron.kinds())
 CUBA = so.neuron.cuba.Neuron.example
 
@@ -166,6 +168,7 @@ def test_torch_in_chunks_gives_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.matrix
 def test_steps_equal_the_whole(kind: str) -> None:
     x = spikes(2, 12, 30, rate=0.4)
     stream = session(kind).stream(2)
@@ -191,6 +194,7 @@ def test_reset_of_one_sequence_leaves_the_others(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuba", "images", "decimated", "adrf", "sigma_delta"])
+@pytest.mark.matrix
 def test_a_stream_goes_on_from_a_file(name: str, tmp_path: Path) -> None:
     _, shape = NETWORKS[name]
     x = spikes(2, *shape, 21, rate=0.4)
@@ -272,6 +276,7 @@ def test_the_streaming_graph_does_not_grow_with_time_either() -> None:
 
 
 @pytest.mark.parametrize("name", ["cuba", "rf", "sigma_delta", "decimated", "images"])
+@pytest.mark.matrix
 def test_verify_runs_the_stream_in_chunks(name: str) -> None:
     _, shape = NETWORKS[name]
     x = spikes(2, *shape, 20, rate=0.4)

@@ -14,6 +14,8 @@ from torch import nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture(scope="module")
 def network() -> Convolutional:
@@ -31,6 +33,7 @@ def inputs() -> torch.Tensor:
     return spikes(6, 2, 8, 8, 30)
 
 
+@pytest.mark.matrix
 def test_an_equal_model_is_called_equal(network, model, inputs) -> None:
     report = so.verify(network, model, inputs)
     assert report.ok
@@ -57,6 +60,7 @@ def test_the_network_really_spikes(network, inputs) -> None:
 
 @pytest.mark.parametrize(("fault", "layer"), FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("hook", [so.quantize.q8, None], ids=["q8", "float"])
+@pytest.mark.matrix
 def test_planted_faults_are_found_in_their_layer(fault, layer: str, hook, inputs) -> None:
     torch.manual_seed(0)
     network = Convolutional(hook).eval()

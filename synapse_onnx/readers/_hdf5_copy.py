@@ -9,6 +9,7 @@ refuses the file, and by anything else where the file is damaged.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -28,9 +29,16 @@ def _limit(size: int, seconds: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (2 * size + (1 << 30), 2 * size + (1 << 30)))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bounds = {
+        resource.RLIMIT_AS: 2 * size + (1 << 30),
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, most in bounds.items():
+        _, hard = resource.getrlimit(kind)
+        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS knows RLIMIT_AS and refuses it
+            resource.setrlimit(kind, (bound, bound))
 
 
 def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
