@@ -212,12 +212,15 @@ def main(
         if built.returncode:
             raise click.ClickException(f"no wheel: {built.stderr.strip()}")
         (wheel,) = (folder / "wheel").glob("*.whl")
-        rows = [
-            tried(kind, python, wheel, folder, workers)
-            for kind, (_, fits) in VERSIONS.items()
-            if kind in versions or not versions
-            for python in pythons or fits
-        ]
+        rows: list[Row] = []
+        for kind, (_, fits) in VERSIONS.items():
+            for python in fits:
+                if (versions and kind not in versions) or (pythons and python not in pythons):
+                    continue
+                rows.append(tried(kind, python, wheel, folder, workers))
+                click.echo(table(rows[-1:]), err=True)
+    if not rows:
+        raise click.UsageError("no environment has these versions and this Python")
     click.echo(table(rows))
     if writes:
         write(rows)
