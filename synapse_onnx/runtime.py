@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "Stream", "load_model"]
 
+#: the oldest ONNX Runtime that computes what it should: 1.29 crashes in streams, 1.23 refuses
+#: shapes of states, 1.20 has no int4
+_OLDEST = (1, 30)
+
 #: ONNX Runtime's names of element types -> NumPy's
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -78,6 +82,12 @@ def _onnxruntime() -> Any:
             "ONNX Runtime is not installed: pip install 'synapse-onnx[cpu]', "
             "or 'synapse-onnx[gpu]' for CUDA (one of the two, not both)"
         ) from error
+    version = onnxruntime.__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise SynapseError(
+            f"ONNX Runtime {version} is too old, and may crash on states of a stream; install "
+            f"{'.'.join(map(str, _OLDEST))} or newer"
+        )
     return onnxruntime
 
 

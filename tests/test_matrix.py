@@ -6,8 +6,12 @@ import tomllib
 from pathlib import Path
 
 import matrix
+import onnxruntime
 import pytest
 from packaging.version import Version
+
+import synapse_onnx as so
+from synapse_onnx import runtime
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,3 +97,34 @@ def test_the_bounds_that_were_tested_are_those_of_today() -> None:
         assert Version(oldest[name].partition("+")[0]) == Version(bounds[name]), name
     assert int(oldest["passed"]) > 100
     assert oldest["failed"] == "0"
+
+
+@pytest.mark.parametrize(("version", "taken"), [("1.29.1", False), ("1.30.0", True), ("2.0", True)])
+def test_an_onnx_runtime_that_is_too_old_is_refused(
+    version: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    model = ROOT / "models" / "digits_q8.onnx"
+    if taken:
+        so.Session(model)
+        return
+    with pytest.raises(
+        so.SynapseError, match=r"^ONNX Runtime 1\.29\.1 is too old, .* 1\.30 or newer$"
+    ):
+        so.Session(model)
+
+
+def test_every_place_names_the_same_oldest_onnx_runtime() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = [
+        requirement
+        for extra in extras["optional-dependencies"].values()
+        for requirement in extra
+        if requirement.startswith("onnxruntime")
+    ]
+    oldest = ".".join(map(str, runtime._OLDEST))
+    assert named == [
+        f"onnxruntime>={oldest}",
+        f"onnxruntime-gpu>={oldest}",
+        f"onnxruntime>={oldest}",
+    ]
