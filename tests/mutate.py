@@ -1,0 +1,573 @@
+"""Plant faults in the package, one at a time, and see that the tests of just that file notice.
+
+    python tests/mutate.py synapse_onnx/ops --sample 30 --seed 1
+
+Which tests those are follows from their names: for a file that declares an op or a neuron, the tests
+that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file that
+several ops share (``ops/_synapse.py``), a spread of the tests of these ops; for any other module, all
+tests of the files in ``TESTS``. They are run once on the package as it is, to see that they pass, how
+long they take and which lines they run. A mutant is given the tests that run its line, quickest first,
+until one fails: in a process forked from this one, on a copy of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import inspect
+import io
+import json
+import logging
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import coverage
+import pytest
+from mutants import Mutant, plant
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "synapse_onnx"
+EXCUSES = Path(__file__).with_name("mutants.toml")
+
+_OPS = ("test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products")
+#: where the tests of the files of a package stand, and those of a module
+TESTS: dict[str, tuple[str, ...]] = {
+    "ops": (*_OPS, "test_training"),
+    "neuron": (*_OPS, "test_neuron", "test_lif", "test_loihi"),
+    "passes": ("test_passes",),
+    "exporter": ("test_export",),
+    "border": ("test_layout",),
+    "exactness": ("test_exactness",),
+    "streaming": ("test_streaming",),
+    "freezer": ("test_freeze",),
+    "fixed": ("test_fixed",),
+    "loihi": ("test_loihi",),
+}
+
+#: tests of each function of a test file that a file shared by several ops is given
+SPREAD = 12
+#: seconds of tests, on the package as it is, that a mutant is given at the most
+SECONDS = 60.0
+#: memory that a mutant may take
+MEMORY = 16 << 30
+
+
+def warm() -> None:
+    """Import and use once what every mutant needs, but not the package."""
+    import hypothesis  # noqa: F401
+    import onnx.reference
+    import onnx.version_converter
+    import onnxruntime  # noqa: F401
+    import onnxscript.optimizer
+    import torch
+    import torch.testing._internal.optests
+    from torch.onnx._internal.exporter import _registration
+
+    torch.set_num_threads(1)
+    of_torchlib = functools.cache(_registration.ONNXRegistry.from_torchlib)
+
+    def copied(**options: Any) -> Any:
+        """The same table of operators, which takes longer to make than all else in an export."""
+        made = of_torchlib(**options)
+        table = _registration.ONNXRegistry()
+        table._opset_version = made._opset_version
+        table.functions = {name: list(forms) for name, forms in made.functions.items()}
+        return table
+
+    _registration.ONNXRegistry.from_torchlib = copied
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),))
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for opset in (21, 24):
+            torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+
+
+class Here(importlib.abc.MetaPathFinder):
+    """Finds the package in a folder, wherever it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name.partition(".")[0] != PACKAGE.name:
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, path or [self.folder])
+
+
+def copy_of_the_package(folder: Path, mutant: Mutant | None) -> None:
+    """Put the package into a folder, with its fault, and let it be imported from there."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("_native"))
+    if mutant is not None:
+        path = folder / mutant.path
+        path.write_text(mutant.apply(path.read_text()))
+    sys.meta_path.insert(0, Here(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+    package = importlib.import_module(PACKAGE.name)
+    assert str(package.__file__).startswith(str(folder)), package.__file__
+
+
+# -- which tests -----------------------------------------------------------------------------------
+
+
+def names() -> dict[str, set[str]]:
+    """File -> the names in tests of what it declares or shares: ops, neurons, passes."""
+    from synapse_onnx import ops
+    from synapse_onnx._discovery import public_modules
+
+    found: dict[str, set[str]] = defaultdict(set)
+
+    def add(module: str, op: Any) -> None:
+        path = f"{module.replace('.', '/')}.py"
+        found[path] |= {op.name, f"synapse.{op.torch_op._schema.name.partition('::')[2]}"}
+
+    table = ops.all_ops()
+    for package in ("ops", "neuron", "passes"):
+        whole = importlib.import_module(f"synapse_onnx.{package}")
+        for stem in public_modules(whole.__path__):
+            module = importlib.import_module(f"{whole.__name__}.{stem}")
+            found[f"synapse_onnx/{package}/{stem}.py"] |= {stem, f"{package}.{stem}"}
+            for value in vars(module).values():
+                for op in value if isinstance(value, tuple) else (value,):
+                    if isinstance(op, ops.OpDef):
+                        add(module.__name__, op)
+            for op in table.values():
+                equation = getattr(getattr(op.symbolic, "__self__", None), "e", None)
+                if equation is not None and type(equation).__module__ == module.__name__:
+                    add(module.__name__, op)
+    for op in table.values():
+        for file in {op.symbolic.__module__, op.body.__module__}:
+            add(file, op)
+    for shared in (*(PACKAGE / "ops").glob("_*.py"), *(PACKAGE / "neuron").glob("_[a-z]*.py")):
+        path = str(shared.relative_to(ROOT))
+        if path not in found:
+            users = _users(shared)
+            found[path] = set().union(*(found[user] for user in users)) or set(table)
+    return found
+
+
+def _users(shared: Path) -> list[str]:
+    """The public files that import a file of their package."""
+    module = ".".join(shared.relative_to(ROOT).with_suffix("").parts)
+    return [
+        str(path.relative_to(ROOT))
+        for path in shared.parent.glob("[a-z]*.py")
+        if module in path.read_text() or f"import {shared.stem}" in path.read_text()
+    ]
+
+
+def is_shared(path: str) -> bool:
+    return Path(path).name.startswith("_") or Path(path).stem == "base"
+
+
+def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
+    """Whether a test is of what bears these names: it is given one of them, or says one."""
+    call = getattr(item, "callspec", None)
+    if call is not None:
+        named = [getattr(value, "name", value) for value in call.params.values()]
+        given = {value for value in named if isinstance(value, str)}
+        given |= set(re.split(r"[^\w]+", call.id))
+        if given & known:
+            return True
+        if given & all_names:  # a test of another one
+            return False
+    text = inspect.getsource(getattr(item, "function", lambda: None))
+    words = [name for name in known if "." in name or not name.islower() or "_" in name]
+    return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words)
+
+
+class Chosen:
+    """A pytest plugin: run these tests in this order, and note what became of them."""
+
+    def __init__(self, choose: Callable[[list[Any]], list[Any]], cover: Any = None) -> None:
+        self.choose, self.cover = choose, cover
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.failed: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = self.choose(items)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        if self.cover is not None:
+            self.cover.switch_context(item.nodeid)
+        yield
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def run_tests(files: Sequence[str], plugin: Chosen) -> int:
+    paths = [str(ROOT / "tests" / f"{name}.py") for name in files]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--assert=plain"]
+    return int(pytest.main([*paths, *options], plugins=[plugin]))
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """Work for a process of its own, which returns something that JSON holds."""
+
+    work: Callable[[Path], Any]
+    seconds: float
+    done: Callable[[Any], None]
+    pid: int = 0
+    begun: float = 0.0
+    folder: str = ""
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> None:
+    """Run jobs in forked processes, so many at once; each is told of its end here.
+
+    The result is ``{"ended": ...}`` where a process died or was stopped after its time.
+    """
+    waiting, running = list(jobs), list[Job]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(_start(waiting.pop(0)))
+            time.sleep(0.02)
+            for job in list(running):
+                late = time.monotonic() - job.begun > job.seconds
+                if late:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(job.pid, signal.SIGKILL)
+                pid, status = os.waitpid(job.pid, 0 if late else os.WNOHANG)
+                if pid == 0:
+                    continue
+                running.remove(job)
+                result = Path(job.folder, "result.json")
+                if late:
+                    found: Any = {"ended": "stopped after its time"}
+                elif status == 0 and result.exists():
+                    found = json.loads(result.read_text())
+                else:
+                    log = Path(job.folder, "log").read_text(errors="replace")
+                    found = {"ended": f"wait status {status}", "log": log[-3000:]}
+                shutil.rmtree(job.folder, ignore_errors=True)
+                job.done(found)
+    finally:
+        for job in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            os.waitpid(job.pid, 0)
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _start(job: Job) -> Job:
+    job.folder, job.begun = tempfile.mkdtemp(prefix="mutate-"), time.monotonic()
+    sys.stdout.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of forks beside threads
+        job.pid = os.fork()
+    if job.pid == 0:
+        _child(job.work, Path(job.folder))
+    return job
+
+
+def _child(work: Callable[[Path], Any], folder: Path) -> None:
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["TMPDIR"] = str(folder)
+        tempfile.tempdir = None
+        (folder / "result.json").write_text(json.dumps(work(folder)))
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+# -- baseline --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Baseline:
+    """The tests of one file: how long each takes, and which of them run a line."""
+
+    path: str
+    files: tuple[str, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[int, list[str]] = field(default_factory=dict)
+
+    def of(self, mutant: Mutant, text: str) -> list[str]:
+        """The tests that run a mutant's statement, quickest first."""
+        found: set[str] = set()
+        for line in _statement(text, mutant.line):
+            found |= set(self.lines.get(line, ()))
+        if "" in found:  # run when it is imported
+            found = set(self.seconds)
+        chosen, total = [], 0.0
+        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            total += self.seconds[test]
+            if total > SECONDS and chosen:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def _statement(text: str, line: int) -> range:
+    """Lines of the innermost statement around a line."""
+    best = range(line, line + 1)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            last = node.body[0].lineno - 1 if hasattr(node, "body") else node.end_lineno or line
+            if node.lineno <= line <= last:
+                best = range(node.lineno, last + 1)
+    return best
+
+
+def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """Run the tests of a file on the package as it is."""
+    # the core that tells lines from contexts, on every Python
+    os.environ["COVERAGE_CORE"] = "ctrace"
+    cover = coverage.Coverage(data_file=None, include=[str(folder / PACKAGE.name / "*")])
+    cover.start()
+    copy_of_the_package(folder, None)
+    known = names()
+    everything = set().union(*known.values())
+    mine = known.get(path)
+
+    def choose(items: list[Any]) -> list[Any]:
+        if mine is not None:
+            items = [item for item in items if concerns(item, mine, everything)]
+        return _spread(items) if is_shared(path) else items
+
+    plugin = Chosen(choose, cover)
+    code = run_tests(files, plugin)
+    cover.stop()
+    lines = cover.get_data().contexts_by_lineno(str(folder / path))
+    return {
+        "code": code, "failed": plugin.failed, "seconds": plugin.seconds,
+        "log": (folder / "log").read_text()[-3000:],
+        "lines": {str(line): contexts for line, contexts in lines.items()},
+    }  # fmt: skip
+
+
+def _spread(items: list[Any]) -> list[Any]:
+    """A few of the tests of each function, from all over its parameters."""
+    by_function: dict[str, list[Any]] = defaultdict(list)
+    for item in items:
+        by_function[item.nodeid.partition("[")[0]].append(item)
+    chosen = []
+    for group in by_function.values():
+        count = min(SPREAD, len(group))
+        chosen += [group[i * len(group) // count] for i in range(count)]
+    return chosen
+
+
+def trial(mutant: Mutant, files: tuple[str, ...], tests: Sequence[str], folder: Path) -> Any:
+    """Run tests on a mutant until one fails."""
+    try:
+        copy_of_the_package(folder, mutant)
+    except Exception as error:
+        return {"caught": f"import: {type(error).__name__}"}
+    order = {test: i for i, test in enumerate(tests)}
+
+    def choose(items: list[Any]) -> list[Any]:
+        return sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
+
+    plugin = Chosen(choose)
+    wanted = sorted({test.partition("::")[0] for test in tests})
+    code = run_tests([name for name in files if f"tests/{name}.py" in wanted], plugin)
+    if code == pytest.ExitCode.OK:
+        return {"caught": None}
+    if not plugin.failed and code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        return {"caught": "its tests are gone"}
+    return {"caught": plugin.failed[0] if plugin.failed else f"pytest: exit code {code}"}
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def excuses() -> list[dict[str, str]]:
+    """Mutants that change nothing, each with its reason."""
+    return tomllib.loads(EXCUSES.read_text()).get("excuse", []) if EXCUSES.exists() else []
+
+
+def excused(mutant: Mutant, text: str, known: Sequence[dict[str, str]]) -> dict[str, str] | None:
+    """The entry that a mutant falls under: of a function, or of a line and what becomes of it."""
+    line = text.splitlines()[mutant.line - 1].strip()
+    for entry in known:
+        if entry["file"] != mutant.path:
+            continue
+        if "function" in entry and re.fullmatch(entry["function"], mutant.function):
+            return entry
+        if entry.get("line") == line and entry.get("change") in (None, f"{mutant.old} → {mutant.new}"):
+            return entry
+    return None
+
+
+def sources(given: Sequence[str]) -> list[str]:
+    """The files of the package that have tests named in ``TESTS``."""
+    places = [ROOT / each for each in given] or [PACKAGE]
+    found: set[str] = set()
+    for place in places:
+        for path in [place] if place.is_file() else place.rglob("*.py"):
+            parts = path.resolve().relative_to(PACKAGE).with_suffix("").parts
+            if parts[0] in TESTS:
+                found.add(str(path.resolve().relative_to(ROOT)))
+    return sorted(found)
+
+
+@dataclass
+class Result:
+    """What became of a mutant."""
+
+    mutant: Mutant
+    by: str | None
+    excuse: str | None = None
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.argument("paths", nargs=-1)
+@click.option("--sample", type=int, help="Mutants of each file, drawn at random; all without it.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--workers", default=os.cpu_count() or 1, show_default=True)
+@click.option("--least", default=0.9, show_default=True, help="Score that each run must reach.")
+@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path))
+def command(
+    paths: tuple[str, ...], sample: int | None, seed: int, workers: int, least: float,
+    target: Path | None,
+) -> None:  # fmt: skip
+    """Run mutants, print a table and the survivors, and leave with 1 below the score."""
+    logging.disable(logging.WARNING)  # torch tells of packages that are not there
+    os.environ.update(OMP_NUM_THREADS="1", SYNAPSE_ONNX_LIBRARY="none")
+    os.chdir(ROOT)
+    sys.dont_write_bytecode = True
+    begun = time.monotonic()
+    results = mutate(sources(paths), sample, seed, workers)
+    total = report(results)
+    print(f"{time.monotonic() - begun:.0f} s")
+    if target is not None:
+        rows = [
+            {"file": r.mutant.path, "line": r.mutant.line, "old": r.mutant.old,
+             "new": r.mutant.new, "caught": r.by, "excuse": r.excuse}
+            for r in results
+        ]  # fmt: skip
+        target.write_text(json.dumps({"score": total, "mutants": rows}, indent=1) + "\n")
+    sys.exit(0 if total >= least else 1)
+
+
+def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) -> list[Result]:
+    """Plant a sample of faults in every file, and try them."""
+    if not files:
+        raise click.UsageError("no file of the package with tests is among these")
+    warm()
+    texts = {path: (ROOT / path).read_text() for path in files}
+    drawn = {}
+    for path, text in texts.items():
+        every = plant(path, text)
+        draw = random.Random(f"{seed} {path}")
+        count = len(every) if sample is None else min(sample, len(every))
+        drawn[path] = sorted(draw.sample(every, count), key=lambda m: (m.start, m.end, m.new))
+    bases: dict[str, Baseline] = {}
+    jobs = []
+    for path in files:
+        if not drawn[path]:
+            continue
+        key = Path(path).relative_to(PACKAGE.name).with_suffix("").parts[0]
+        base = bases[path] = Baseline(path, TESTS[key])
+        jobs.append(Job(
+            lambda folder, base=base: baseline(base.path, base.files, folder),
+            3600, lambda found, base=base: _fill(base, found),
+        ))  # fmt: skip
+    run_all(jobs, workers)
+    known, results, jobs = excuses(), list[Result](), []
+    for path, base in bases.items():
+        for mutant in drawn[path]:
+            entry = excused(mutant, texts[path], known)
+            reason = None if entry is None else entry["reason"]
+            tests = base.of(mutant, texts[path])
+            if not tests:
+                results.append(Result(mutant, None, reason or None))
+                _say(results[-1], "no test runs it")
+                continue
+            seconds = 30 + 6 * sum(base.seconds[test] for test in tests)
+
+            def done(found: Any, mutant: Mutant = mutant, reason: str | None = reason) -> None:
+                by = found["caught"] if "caught" in found else found["ended"]
+                results.append(Result(mutant, by, reason))
+                _say(results[-1], "survived")
+
+            jobs.append(Job(
+                lambda folder, mutant=mutant, base=base, tests=tests: trial(
+                    mutant, base.files, tests, folder
+                ),
+                seconds, done,
+            ))  # fmt: skip
+    run_all(jobs, workers)
+    return sorted(results, key=lambda r: (r.mutant.path, r.mutant.start, r.mutant.new))
+
+
+def _fill(base: Baseline, found: dict[str, Any]) -> None:
+    if found.get("code") != 0:
+        print(found.get("log", ""), file=sys.stderr)
+        raise click.ClickException(f"the tests of {base.path} do not pass on the package as it is")
+    base.seconds = found["seconds"]
+    base.lines = {int(line): contexts for line, contexts in found["lines"].items()}
+    print(f"{base.path}: {len(base.seconds)} tests, {sum(base.seconds.values()):.0f} s", flush=True)
+
+
+def _say(result: Result, how: str) -> None:
+    if result.by is None and result.excuse is None:
+        print(f"{how}: {result.mutant.path}", flush=True)
+        print(result.mutant.diff((ROOT / result.mutant.path).read_text()), flush=True)
+
+
+def report(results: Sequence[Result]) -> float:
+    """Print a row for every file, and return the whole score."""
+    rows = []
+    for path in sorted({result.mutant.path for result in results}):
+        rows.append((path, [r for r in results if r.mutant.path == path]))
+    rows.append(("all", list(results)))
+    print(f"\n{'file':44}{'mutants':>8}{'caught':>8}{'survived':>9}{'excused':>8}{'score':>7}")
+    score = 1.0
+    for path, group in rows:
+        excuse = sum(r.by is None and r.excuse is not None for r in group)
+        caught = sum(r.by is not None for r in group)
+        survived = len(group) - excuse - caught
+        score = caught / (caught + survived) if caught + survived else 1.0
+        print(f"{path:44}{len(group):8}{caught:8}{survived:9}{excuse:8}{score:7.1%}")
+    return score
+
+
+if __name__ == "__main__":
+    command()
