@@ -93,7 +93,7 @@ def warm() -> None:
         table.functions = {name: list(forms) for name, forms in made.functions.items()}
         return table
 
-    _registration.ONNXRegistry.from_torchlib = copied
+    _registration.ONNXRegistry.from_torchlib = staticmethod(copied)
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
