@@ -100,11 +100,11 @@ class _Planter:
 
     def mutant(self, start: int, end: int, new: str, function: str) -> Mutant:
         line = self.data.count(b"\n", 0, start) + 1
-        return Mutant(
-            self.path, line, start, end, self.data[start:end].decode(), new, function
-        )
+        return Mutant(self.path, line, start, end, self.data[start:end].decode(), new, function)
 
-    def between(self, left: ast.AST, right: ast.AST, operator: ast.AST) -> tuple[int, int, str] | None:
+    def between(
+        self, left: ast.AST, right: ast.AST, operator: ast.AST
+    ) -> tuple[int, int, str] | None:
         """Where an operator stands between its operands, and what takes its place."""
         if type(operator) not in OPERATORS:
             return None
@@ -149,6 +149,9 @@ class _Planter:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {
             *SAMPLES, "__all__", "__slots__",
         }:  # fmt: skip
+            return
+        if isinstance(node, ast.Set):
+            yield from (each for each in node.elts if not isinstance(each, ast.Constant))
             return
         if isinstance(node, ast.keyword) and node.arg in SAMPLES:
             return
@@ -225,9 +228,7 @@ class _Planter:
         for attributes in _ATTRIBUTES.finditer(text):
             offset = attributes.start(1)
             if perm := _PERM.match(attributes[1]):
-                yield edit(
-                    (offset + perm.start(1), offset + perm.end(2)), f"{perm[2]}, {perm[1]}"
-                )
+                yield edit((offset + perm.start(1), offset + perm.end(2)), f"{perm[2]}, {perm[1]}")
                 continue
             for number in _NUMBER.finditer(attributes[1]):
                 value = float(number[0])

@@ -430,7 +430,10 @@ def excused(mutant: Mutant, text: str, known: Sequence[dict[str, str]]) -> dict[
             continue
         if "function" in entry and re.fullmatch(entry["function"], mutant.function):
             return entry
-        if entry.get("line") == line and entry.get("change") in (None, f"{mutant.old} → {mutant.new}"):
+        if entry.get("line") == line and entry.get("change") in (
+            None,
+            f"{mutant.old} → {mutant.new}",
+        ):
             return entry
     return None
 

@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from synapse_onnx.passes import (
     LOWERING,
+    _transposes,
     cancel_transposes,
     clean_up,
     give_shapes,
@@ -154,6 +155,137 @@ def test_a_flatten_keeps_time_first(
     np.testing.assert_array_equal(found, expected)
 
 
+ELEMENTWISE = """
+    Abs Add Cast Ceil Clip Div Elu Equal Exp Floor Greater GreaterOrEqual HardSigmoid Identity
+    LeakyRelu Less LessOrEqual Log Max Min Mul Neg Not Pow Reciprocal Relu Round Sigmoid Sign Softplus
+    Sqrt Sub Sum Tanh Where
+""".split()
+
+
+def turned(nodes: str) -> ir.Model:
+    """c is x as a layer hands it on, b the same with time first; y is what is made of it."""
+    head = "g (float[2, 3, 4] x, float[2, 3] w) => (float[A, B, C] y)"
+    model = ir.from_proto(parsed(f"{head} {{ {_TIME_FIRST} {nodes} }}"))
+    for node, shape in zip(model.graph, ([4, 2, 3], [4, 2, 3], [2, 3, 4]), strict=False):
+        node.outputs[0].shape = ir.Shape(shape)
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    return model
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+def test_every_elementwise_operator_is_moved(kind: str) -> None:
+    for node in (f"{kind}(c)", f"{kind}(c, x)"):
+        model = turned(f"y = {node}")
+        assert move_transposes.run(model) == 1
+        moved = model.graph.node(-2)
+        assert moved.op_type == kind
+        assert [value.name for value in moved.inputs] == ["b", "a"][: node.count(",") + 1]
+        assert model.graph.node(-1).op_type == "Transpose"
+        # in a domain of its own a name means something else
+        foreign = turned(f"y = other.{node}")
+        assert move_transposes.run(foreign) == 0
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "y = ai.synapse.Reshape(c, x)",
+        "k = Constant<value_ints = [2, 3, 4]>()  y = Reshape(x, k)",  # nothing was turned
+        "y = Add(x, x)",
+        "y = Add(c, w)",  # another rank, which is broadcast along other axes
+        "y = Concat<axis = 0>(c, w)",
+        "k = Constant<value = float {1}>()  y = Concat<axis = 0>(c, k)",
+        "d = Transpose(b)  y = Relu(d)",  # no axes named
+        "k = Constant<value = float[1, 1] {1}>()  y = Add(c, k)",
+        "k = Constant<value = float[2] {1, 2}>()  y = Add(c, k)",
+    ],
+)
+def test_what_is_not_moved(nodes: str) -> None:
+    model = turned(nodes)
+    nodes_before = list(model.graph)
+    inputs = [node.inputs for node in nodes_before]
+    assert move_transposes.run(model) == 0
+    assert list(model.graph) == nodes_before
+    assert [node.inputs for node in model.graph] == inputs
+
+
+def test_what_is_moved_keeps_name_type_shape_and_marks() -> None:
+    model = turned("k = Constant<value = float {0.25}>()  y = Clip(c, , k)")
+    model.graph.node(-1).name = "limit"
+    model.graph.node(-1).metadata_props["mark"] = "here"
+    model.graph.outputs[0].shape = ir.Shape([2, 3, 4])
+    assert move_transposes.run(model) == 1
+    clip, back = model.graph.node(-2), model.graph.node(-1)
+    assert (clip.name, back.name) == ("limit", "limit/Transpose")
+    assert clip.metadata_props["mark"] == "here"
+    assert [None if v is None else v.name for v in clip.inputs] == ["b", None, "k"]
+    assert clip.outputs[0].name == "y/time_first"
+    assert list(clip.outputs[0].shape) == [4, 2, 3]
+    assert clip.outputs[0].dtype == ir.DataType.FLOAT
+    assert list(back.attributes["perm"].as_ints()) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        (["N", 3, 4, 5, "T"], ["N", 60, "T"], [0, 0, 60]),
+        (["N", 60, "T"], ["N", 3, 4, 5, "T"], [0, 0, 3, 4, 5]),
+        (["N", 3, 4, 5, "T"], ["N", 3, 20, "T"], [0, 0, 3, 20]),
+        (["N", 3, 4, 5, "T"], ["N", "K", "T"], None),
+        (["N", "C", 4, 5, "T"], ["N", 60, "T"], None),
+        (["N", 3, 4, 5, "T"], ["T", 60, "N"], None),
+        (["N", 3, 4, 5, "T"], ["N", 60, "S"], None),
+        (["N", 3, 4, 5, "T"], ["M", 60, "T"], None),
+        (["N", 60, "T"], ["N", "T"], None),
+        (["N", 0, 5, "T"], ["N", 0, "T"], None),  # a zero would keep another axis
+        ([None, 3, 4, 5, "T"], [None, 60, "T"], None),  # two sizes of which nothing is known
+        ([2, 3, 4, 5, None], [2, 60, None], None),
+    ],
+    ids=str,
+)
+def test_a_flatten_of_open_sizes(
+    before: list[int | str | None], after: list[int | str | None], moved: list[int] | None
+) -> None:
+    rank = len(before)
+    perm = [*range(1, rank), 0]
+    model = turned(
+        f"d = Transpose<perm = {perm}>(b)  k = Constant<value_ints = [1]>()  y = Reshape(d, k)"
+    )
+    flatten = model.graph.node(-1)
+    flatten.inputs[0].shape, flatten.outputs[0].shape = ir.Shape(before), ir.Shape(after)
+    assert move_transposes.run(model) == (moved is not None)
+    if moved is not None:
+        constant, flatten, back = (model.graph.node(i) for i in (-3, -2, -1))
+        assert flatten.inputs[0].name == "b"
+        assert flatten.inputs[1] is constant.outputs[0]
+        assert constant.attributes["value"].as_tensor().numpy().tolist() == moved
+        assert list(flatten.outputs[0].shape) == [after[-1], *after[:-1]]
+        assert list(back.attributes["perm"].as_ints()) == [*range(1, len(after)), 0]
+
+
+# -- _transposes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("Transpose<perm = [0, 1]>(x)", True),
+        ("Transpose(x)", False),
+        ("ai.synapse.Transpose<perm = [0, 1]>(x)", False),
+        ("Relu<perm = [0, 1]>(x)", False),
+        ("ai.synapse.Relu<perm = [0, 1]>(x)", False),
+    ],
+)
+def test_a_transpose_names_its_axes(node: str, expected: bool) -> None:
+    model = ir.from_proto(parsed(f"g (float[2, 2] x) => (float[2, 2] y) {{ y = {node} }}"))
+    assert _transposes.is_transpose(model.graph.node(0)) is expected
+
+
+def test_axes_of_time() -> None:
+    assert _transposes.time_first(4) == [3, 0, 1, 2]
+    assert _transposes.time_last(4) == [1, 2, 3, 0]
+
+
 # -- give_shapes -------------------------------------------------------------------------------
 
 
@@ -265,7 +397,30 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_constants_are_folded_and_become_initialisers() -> None:
+    proto = parsed("""
+    g (float[N, 2] x) => (float[N, 2] y, int64[Z] z) {
+      two = Constant<value = float {2}>()
+      three = Constant<value = float {3}>()
+      k = Mul(two, three)
+      nothing = Constant<value_ints: ints = []>()
+      z = Add(nothing, nothing)
+      y = Mul(x, k)
+    }""")
+    model = ir.from_proto(proto)
+    clean_up.run(model)
+    assert kinds(model) == ["Mul"]
+    assert [
+        float(v.const_value.numpy()) for v in model.graph.initializers.values() if v.uses()
+    ] == [6]
+
+
 # -- mark_spikes -------------------------------------------------------------------------------
+
+#: operators that hand on the elements of their first input
+MOVES = """
+    Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze
+""".split()
 
 
 @pytest.mark.parametrize(
@@ -277,6 +432,11 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
         ("Add(s, s)", False),
         ("Concat<axis = 0>(s, s)", True),
         ("Concat<axis = 0>(s, x)", False),
+        ("Gather(, s)", False),
+        ("other.Identity(s)", False),
+        ("other.Concat(s, s)", False),
+        *((f"{kind}(s, x)", True) for kind in MOVES),
+        *((f"{kind}(x, s)", False) for kind in MOVES),
         ("Identity(last)", False),
         ("Identity(x)", False),
     ],
@@ -332,6 +492,19 @@ def test_integers_of_the_users_own_are_left_alone() -> None:
 
 
 # -- name_after_modules ------------------------------------------------------------------------
+
+
+def test_a_constant_takes_no_name_of_the_users() -> None:
+    model = ir.from_proto(
+        parsed("""
+    g (float[N, 2] x) => (float[N, 2] y)
+    <float constant_0 = {1}, float val_0 = {2}, float constant_2 = {3}, float val_1 = {4}> {
+      y = Sum(x, constant_0, val_0, constant_2, val_1)
+    }""")
+    )
+    name_after_modules.run(model)
+    values = {name: float(v.const_value.numpy()) for name, v in model.graph.initializers.items()}
+    assert values == {"constant_0": 1, "constant_1": 2, "constant_2": 3, "constant_3": 4}
 
 
 def test_names_come_from_modules_and_traces_go() -> None:
