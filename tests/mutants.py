@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,9 +117,7 @@ class _Planter:
 
     def walk(self, node: ast.AST, function: str) -> Iterator[Mutant]:
         """Mutants of a node and of all below it."""
-        if isinstance(node, ast.FunctionDef):
-            function = f"{function}.{node.name}".lstrip(".")
-        elif isinstance(node, ast.ClassDef):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             function = f"{function}.{node.name}".lstrip(".")
         for start, end, new in self.here(node):
             yield self.mutant(start, end, new, function)
@@ -165,7 +164,7 @@ class _Planter:
                 if edit := self.between(left, right, operator):
                     yield edit
             case ast.BoolOp(operator, values):
-                for left, right in zip(values, values[1:], strict=False):
+                for left, right in itertools.pairwise(values):
                     if edit := self.between(left, right, operator):
                         yield edit
             case ast.Compare(left, operators, rights):
@@ -188,7 +187,7 @@ class _Planter:
             case ast.Constant(str()) | ast.JoinedStr():
                 yield from self.text(node)
             case ast.Set(elements):
-                for element, after in zip(elements, elements[1:], strict=False):
+                for element, after in itertools.pairwise(elements):
                     yield self.begin(element), self.begin(after), ""
             case ast.Call(function, arguments):
                 yield from self.call(function, arguments)

@@ -2,12 +2,14 @@
 
     python tests/mutate.py synapse_onnx/ops --sample 30 --seed 1
 
-Which tests those are follows from their names: for a file that declares an op or a neuron, the tests
-that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file that
-several ops share (``ops/_synapse.py``), a spread of the tests of these ops; for any other module, all
-tests of the files in ``TESTS``. They are run once on the package as it is, to see that they pass, how
-long they take and which lines they run. A mutant is given the tests that run its line, quickest first,
-until one fails: in a process forked from this one, on a copy of the package.
+Which tests those are follows from their names: for a file that declares an op or a neuron, the
+tests that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file
+that several ops share (``ops/_synapse.py``), a spread of the tests of these ops; for any other
+module, all tests of the files in ``TESTS``. They are run once on the package as it is, to see that
+they pass, how long they take and which lines they run. A mutant is given the tests that run its
+line, quickest first, until one fails. Nothing is edited: each runs in a process forked from one
+that has everything imported, where it gives its function another code; what runs while the package
+is imported is planted in a copy of the package instead.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -37,6 +40,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import click
@@ -67,6 +71,8 @@ TESTS: dict[str, tuple[str, ...]] = {
 SPREAD = 12
 #: seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
+#: mutants of a file that are tried by one process
+BATCH = 20
 #: memory that a mutant may take
 MEMORY = 16 << 30
 
@@ -74,10 +80,7 @@ MEMORY = 16 << 30
 def warm() -> None:
     """Import and use once what every mutant needs, but not the package."""
     import hypothesis  # noqa: F401
-    import onnx.reference
-    import onnx.version_converter
     import onnxruntime  # noqa: F401
-    import onnxscript.optimizer
     import torch
     import torch.testing._internal.optests
     from torch.onnx._internal.exporter import _registration
@@ -327,12 +330,13 @@ class Baseline:
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[int, list[str]] = field(default_factory=dict)
 
-    def of(self, mutant: Mutant, text: str) -> list[str]:
-        """The tests that run a mutant's statement, quickest first."""
+    def of(self, mutant: Mutant, text: str) -> tuple[list[str], bool]:
+        """The tests that run a mutant's statement, quickest first; whether its import does."""
         found: set[str] = set()
         for line in _statement(text, mutant.line):
             found |= set(self.lines.get(line, ()))
-        if "" in found:  # run when it is imported
+        imported = "" in found
+        if imported:
             found = set(self.seconds)
         chosen, total = [], 0.0
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
@@ -340,7 +344,7 @@ class Baseline:
             if total > SECONDS and chosen:
                 break
             chosen.append(test)
-        return chosen
+        return chosen, imported
 
 
 def _statement(text: str, line: int) -> range:
@@ -394,24 +398,110 @@ def _spread(items: list[Any]) -> list[Any]:
 
 
 def trial(mutant: Mutant, files: tuple[str, ...], tests: Sequence[str], folder: Path) -> Any:
-    """Run tests on a mutant until one fails."""
+    """Run tests on a copy of the package with a mutant, until one fails."""
     try:
         copy_of_the_package(folder, mutant)
     except Exception as error:
-        return {"caught": f"import: {type(error).__name__}"}
-    order = {test: i for i, test in enumerate(tests)}
-
-    def choose(items: list[Any]) -> list[Any]:
-        return sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
-
-    plugin = Chosen(choose)
-    wanted = sorted({test.partition("::")[0] for test in tests})
-    code = run_tests([name for name in files if f"tests/{name}.py" in wanted], plugin)
+        return f"import: {type(error).__name__}"
+    plugin = Chosen(lambda items: _ordered(items, tests))
+    code = run_tests(_only(files, tests), plugin)
     if code == pytest.ExitCode.OK:
-        return {"caught": None}
-    if not plugin.failed and code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        return {"caught": "its tests are gone"}
-    return {"caught": plugin.failed[0] if plugin.failed else f"pytest: exit code {code}"}
+        return None
+    return plugin.failed[0] if plugin.failed else f"pytest: exit code {code}"
+
+
+def _ordered(items: list[Any], tests: Sequence[str]) -> list[Any]:
+    by_name = {item.nodeid: item for item in items}
+    return [by_name[test] for test in tests if test in by_name]
+
+
+def _only(files: Sequence[str], tests: Sequence[str]) -> list[str]:
+    wanted = {test.partition("::")[0] for test in tests}
+    return [name for name in files if f"tests/{name}.py" in wanted]
+
+
+@dataclass
+class Trial:
+    """A mutant, the tests that it is given and the time that they may take."""
+
+    mutant: Mutant | None
+    tests: list[str]
+    seconds: float
+
+
+def trials(batch: Sequence[Trial], files: tuple[str, ...], folder: Path) -> list[Any]:
+    """Run tests on mutants of one file, each in a process that has the package imported."""
+    copy_of_the_package(folder, None)
+    plugin = Swapping(batch, folder)
+    every = [test for each in batch for test in each.tests]
+    run_tests(_only(files, every), plugin)
+    assert len(plugin.results) == len(batch), "pytest has stopped"
+    return plugin.results
+
+
+class Swapping(Chosen):
+    """A pytest plugin: in place of the tests, run them on every mutant, in a process of its own."""
+
+    def __init__(self, batch: Sequence[Trial], folder: Path) -> None:
+        super().__init__(lambda items: items)
+        self.batch, self.folder = batch, folder
+        self.results: list[Any] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self.path = str(self.folder / self.batch[0].mutant.path)
+        self.text = Path(self.path).read_text()
+        self.live: dict[Any, list[Any]] = defaultdict(list)
+        gc.collect()
+        for thing in gc.get_objects():
+            if type(thing) is FunctionType and thing.__code__.co_filename == self.path:
+                self.live[thing.__code__].append(thing)
+        gc.freeze()
+        # first without a fault: what fails then says nothing
+        control = Trial(None, self.batch[0].tests[:3], 600)
+        for each in (control, *self.batch):
+            job = Job(
+                lambda _, each=each: self._one(each, session.items), each.seconds,
+                self.results.append,
+            )  # fmt: skip
+            run_all([job], 1)
+        assert self.results.pop(0) is None, "tests fail without a fault"
+        return True
+
+    def _one(self, each: Trial, items: list[Any]) -> Any:
+        if each.mutant is not None and not self._swap(each.mutant):
+            return {"imported": True}
+        ordered = _ordered(items, each.tests)
+        for item, after in zip(ordered, [*ordered[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if self.failed:
+                return self.failed[0]
+        return None
+
+    def _swap(self, mutant: Mutant) -> bool:
+        """Give the functions that have a mutant in them their new code."""
+        old, new = (
+            list(_codes(compile(text, self.path, "exec", dont_inherit=True)))
+            for text in (self.text, mutant.apply(self.text))
+        )
+        if len(old) != len(new):  # a lambda has gone
+            return False
+        swapped = 0
+        for before, after in zip(old, new, strict=True):
+            for function in self.live.get(before, ()) if before != after else ():
+                if before.co_freevars != after.co_freevars:
+                    return False
+                function.__code__ = after
+                swapped += 1
+        return swapped > 0
+
+
+def _codes(code: Any) -> Iterator[Any]:
+    """A code and all within it, in the order of the text."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -513,30 +603,49 @@ def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) ->
             3600, lambda found, base=base: _fill(base, found),
         ))  # fmt: skip
     run_all(jobs, workers)
-    known, results, jobs = excuses(), list[Result](), []
+    known, results = excuses(), list[Result]()
+    singles, batches = list[Job](), list[Job]()
+
+    def end(mutant: Mutant, by: Any, reason: str | None = None) -> None:
+        results.append(Result(mutant, by.get("ended") if isinstance(by, dict) else by, reason))
+        if results[-1].by is None and reason is None:
+            print(f"survived: {mutant.path}\n{mutant.diff(texts[mutant.path])}", flush=True)
+
+    def single(base: Baseline, each: Trial) -> Job:
+        return Job(
+            lambda folder: trial(each.mutant, base.files, each.tests, folder),
+            each.seconds, lambda found: end(each.mutant, found),
+        )  # fmt: skip
+
+    def batch(base: Baseline, each: list[Trial]) -> Job:
+        def done(found: Any) -> None:
+            if isinstance(found, dict):
+                raise click.ClickException(f"{base.path}: {found['ended']}\n{found.get('log')}")
+            for one, by in zip(each, found, strict=True):
+                if isinstance(by, dict) and "imported" in by:
+                    singles.append(single(base, one))
+                else:
+                    end(one.mutant, by)
+
+        seconds = 60 + sum(one.seconds for one in each)
+        return Job(lambda folder: trials(each, base.files, folder), seconds, done)
+
     for path, base in bases.items():
+        quick = []
         for mutant in drawn[path]:
             entry = excused(mutant, texts[path], known)
-            reason = None if entry is None else entry["reason"]
-            tests = base.of(mutant, texts[path])
-            if not tests:
-                results.append(Result(mutant, None, reason or None))
-                _say(results[-1], "no test runs it")
+            tests, imported = base.of(mutant, texts[path])
+            if entry is not None or not tests:
+                end(mutant, None, None if entry is None else entry["reason"])
                 continue
-            seconds = 30 + 6 * sum(base.seconds[test] for test in tests)
-
-            def done(found: Any, mutant: Mutant = mutant, reason: str | None = reason) -> None:
-                by = found["caught"] if "caught" in found else found["ended"]
-                results.append(Result(mutant, by, reason))
-                _say(results[-1], "survived")
-
-            jobs.append(Job(
-                lambda folder, mutant=mutant, base=base, tests=tests: trial(
-                    mutant, base.files, tests, folder
-                ),
-                seconds, done,
-            ))  # fmt: skip
-    run_all(jobs, workers)
+            each = Trial(mutant, tests, 30 + 6 * sum(base.seconds[test] for test in tests))
+            if imported:
+                singles.append(single(base, each))
+            else:
+                quick.append(each)
+        batches += [batch(base, quick[i : i + BATCH]) for i in range(0, len(quick), BATCH)]
+    run_all(batches, workers)
+    run_all(singles, workers)
     return sorted(results, key=lambda r: (r.mutant.path, r.mutant.start, r.mutant.new))
 
 
@@ -547,12 +656,6 @@ def _fill(base: Baseline, found: dict[str, Any]) -> None:
     base.seconds = found["seconds"]
     base.lines = {int(line): contexts for line, contexts in found["lines"].items()}
     print(f"{base.path}: {len(base.seconds)} tests, {sum(base.seconds.values()):.0f} s", flush=True)
-
-
-def _say(result: Result, how: str) -> None:
-    if result.by is None and result.excuse is None:
-        print(f"{how}: {result.mutant.path}", flush=True)
-        print(result.mutant.diff((ROOT / result.mutant.path).read_text()), flush=True)
 
 
 def report(results: Sequence[Result]) -> float:

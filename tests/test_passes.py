@@ -155,11 +155,43 @@ def test_a_flatten_keeps_time_first(
     np.testing.assert_array_equal(found, expected)
 
 
-ELEMENTWISE = """
-    Abs Add Cast Ceil Clip Div Elu Equal Exp Floor Greater GreaterOrEqual HardSigmoid Identity
-    LeakyRelu Less LessOrEqual Log Max Min Mul Neg Not Pow Reciprocal Relu Round Sigmoid Sign Softplus
-    Sqrt Sub Sum Tanh Where
-""".split()
+ELEMENTWISE = [
+    "Abs",
+    "Add",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Div",
+    "Elu",
+    "Equal",
+    "Exp",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "Identity",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Not",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Where",
+]
 
 
 def turned(nodes: str) -> ir.Model:
@@ -418,9 +450,19 @@ def test_constants_are_folded_and_become_initialisers() -> None:
 # -- mark_spikes -------------------------------------------------------------------------------
 
 #: operators that hand on the elements of their first input
-MOVES = """
-    Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze
-""".split()
+MOVES = [
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+]
 
 
 @pytest.mark.parametrize(
