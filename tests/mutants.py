@@ -17,8 +17,9 @@ from dataclasses import dataclass
 OPERATORS: dict[type[ast.AST], tuple[str, str]] = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
     ast.FloorDiv: ("//", "/"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.MatMult: ("@", "*"),
-    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
-    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
+    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.LShift: ("<<", ">>"),
+    ast.RShift: (">>", "<<"), ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="),
+    ast.GtE: (">=", ">"),
     ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"),
     ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"),
     ast.And: ("and", "or"), ast.Or: ("or", "and"),
@@ -26,9 +27,9 @@ OPERATORS: dict[type[ast.AST], tuple[str, str]] = {
 
 #: functions of Python, NumPy and torch
 CALLS = {
-    "max": "min", "min": "max", "any": "all", "all": "any", "floor": "ceil", "zeros_like": "ones_like",
-    "zeros": "ones", "ones": "zeros", "maximum": "minimum", "minimum": "maximum", "sin": "cos",
-    "cos": "sin", "round": "floor",
+    "max": "min", "min": "max", "any": "all", "all": "any", "floor": "ceil",
+    "zeros_like": "ones_like", "zeros": "ones", "ones": "zeros", "maximum": "minimum",
+    "minimum": "maximum", "sin": "cos", "cos": "sin", "round": "floor",
 }  # fmt: skip
 
 #: operators of ONNX
@@ -167,8 +168,9 @@ class _Planter:
                 for left, right in itertools.pairwise(values):
                     if edit := self.between(left, right, operator):
                         yield edit
-            case ast.Compare(left, operators, rights):
-                for left, operator, right in zip([left, *rights], operators, rights, strict=False):
+            case ast.Compare(first, operators, rights):
+                lefts = [first, *rights[:-1]]
+                for left, operator, right in zip(lefts, operators, rights, strict=True):
                     if edit := self.between(left, right, operator):
                         yield edit
             case ast.UnaryOp(ast.Not() | ast.USub(), operand):

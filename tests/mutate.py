@@ -4,8 +4,8 @@
 
 Which tests those are follows from their names: for a file that declares an op or a neuron, the
 tests that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file
-that several ops share (``ops/_synapse.py``), a spread of the tests of these ops; for any other
-module, all tests of the files in ``TESTS``. They are run once on the package as it is, to see that
+that several ops share (``ops/_synapse.py``), the tests of these ops; for any other module, all
+tests of the files in ``TESTS``. Of a test with many parameters a few are taken. They are run once on the package as it is, to see that
 they pass, how long they take and which lines they run. A mutant is given the tests that run its
 line, quickest first, until one fails. Nothing is edited: each runs in a process forked from one
 that has everything imported, where it gives its function another code; what runs while the package
@@ -67,8 +67,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "loihi": ("test_loihi",),
 }
 
-#: tests of each function of a test file that a file shared by several ops is given
-SPREAD = 12
+#: how many of the tests of one function are taken, where they are of ops
+SPREAD = 6
 #: seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
 #: mutants of a file that are tried by one process
@@ -175,10 +175,6 @@ def _users(shared: Path) -> list[str]:
         for path in shared.parent.glob("[a-z]*.py")
         if module in path.read_text() or f"import {shared.stem}" in path.read_text()
     ]
-
-
-def is_shared(path: str) -> bool:
-    return Path(path).name.startswith("_") or Path(path).stem == "base"
 
 
 def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
@@ -372,7 +368,7 @@ def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
     def choose(items: list[Any]) -> list[Any]:
         if mine is not None:
             items = [item for item in items if concerns(item, mine, everything)]
-        return _spread(items) if is_shared(path) else items
+        return items if files == TESTS["passes"] or mine is None else _spread(items)
 
     plugin = Chosen(choose, cover)
     code = run_tests(files, plugin)
@@ -660,9 +656,8 @@ def _fill(base: Baseline, found: dict[str, Any]) -> None:
 
 def report(results: Sequence[Result]) -> float:
     """Print a row for every file, and return the whole score."""
-    rows = []
-    for path in sorted({result.mutant.path for result in results}):
-        rows.append((path, [r for r in results if r.mutant.path == path]))
+    files = sorted({result.mutant.path for result in results})
+    rows = [(path, [r for r in results if r.mutant.path == path]) for path in files]
     rows.append(("all", list(results)))
     print(f"\n{'file':44}{'mutants':>8}{'caught':>8}{'survived':>9}{'excused':>8}{'score':>7}")
     score = 1.0

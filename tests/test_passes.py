@@ -156,42 +156,11 @@ def test_a_flatten_keeps_time_first(
 
 
 ELEMENTWISE = [
-    "Abs",
-    "Add",
-    "Cast",
-    "Ceil",
-    "Clip",
-    "Div",
-    "Elu",
-    "Equal",
-    "Exp",
-    "Floor",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "Identity",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "Max",
-    "Min",
-    "Mul",
-    "Neg",
-    "Not",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Sigmoid",
-    "Sign",
-    "Softplus",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Tanh",
-    "Where",
-]
+    "Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Equal", "Exp", "Floor", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max",
+    "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Softplus",
+    "Sqrt", "Sub", "Sum", "Tanh", "Where",
+]  # fmt: skip
 
 
 def turned(nodes: str) -> ir.Model:
@@ -451,18 +420,9 @@ def test_constants_are_folded_and_become_initialisers() -> None:
 
 #: operators that hand on the elements of their first input
 MOVES = [
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-]
+    "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""A share of the faults of ``mutate.py``, what it plants, and that it tells what is caught."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("faults are tried in forked processes: Linux alone", allow_module_level=True)
+
+import mutants
+import mutate
+
+ROOT = Path(__file__).parents[1]
+
+
+def planted(text: str) -> set[str]:
+    return {mutant.apply(text) for mutant in mutants.plant("some.py", text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("y = a + b", {"y = a - b"}),
+        ("y = a // b", {"y = a / b"}),
+        ("y = a @ b", {"y = a * b"}),
+        ("y = a >= b", {"y = a > b"}),
+        ("y = a < b <= c", {"y = a <= b <= c", "y = a < b < c"}),
+        ("y = a is not b", {"y = a is b"}),
+        ("y = a and b", {"y = a or b"}),
+        ("y = not a", {"y = a"}),
+        ("y = -a", {"y = a"}),
+        ("y = a[1]", {"y = a[2]"}),
+        ("y = 0.5", {"y = 1.0"}),
+        ("y = True", {"y = False"}),
+        ("y = x.floor()", {"y = x.ceil()"}),
+        ("y = torch.where(c, a, b)", {"y = torch.where(c, b, a)"}),
+        ("y = {'a', 'b'}", {"y = {'b'}"}),
+        ("y = a if b else c", {"y = a if (not (b)) else c"}),
+        ("for a in b:\n    continue", {"for a in b:\n    pass"}),
+        ("write(a)", {"pass"}),
+        ("y += a", {"pass"}),
+        ("y = f'{a - b}'", {"y = f'{a + b}'"}),
+        ("if a > b:\n    raise E(f'{1 + 2}')", {
+            "if a >= b:\n    raise E(f'{1 + 2}')", "if a > b:\n    pass",
+        }),
+    ],
+)  # fmt: skip
+def test_faults_in_python(text: str, expected: set[str]) -> None:
+    assert planted(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("y = Add(a, b)", {"y = Sub(a, b)"}),
+        ("y = Sub(a, b)", {"y = Add(a, b)", "y = Sub(b, a)"}),
+        ("y = Less(a, b)", {"y = LessOrEqual(a, b)", "y = Less(b, a)"}),
+        ("y = Where(c, a, b)", {"y = Where(c, b, a)"}),
+        ("y = Cast<to = 6>(a)", {"y = Cast<to = 7>(a)"}),
+        ("y = Constant<value = float {1}>()", {"y = Constant<value = float {2}>()"}),
+        ("y = Constant<value_ints = [-1]>()", {"y = Constant<value_ints = [0]>()"}),
+        ("y = Constant<value_float = 0.5>()", {"y = Constant<value_float = 1.0>()"}),
+        ("y = Transpose<perm = [1, 0]>(a)", {"y = Transpose<perm = [0, 1]>(a)"}),
+        ("a, b = Split<num_outputs = 2>(c)", set()),
+        ("y = Constant<value = int64 {9223372036854775807}>()", set()),
+        ("v = Scan<num_scan_inputs = 1, body = f (a, b) => (c, d) {}>(u, v)", {
+            "v = Scan<num_scan_inputs = 1, body = f (a, b) => (c, d) {}>(v, u)",
+        }),
+        ("of a layer (N, C, T), Add it", set()),
+    ],
+)  # fmt: skip
+def test_faults_in_onnx_text(text: str, expected: set[str]) -> None:
+    assert planted(f'y = """\n{text}\n"""') == {f'y = """\n{each}\n"""' for each in expected}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""Add(a, b) - of 1."""',
+        "from a import b",
+        "def f(a: int = b, *, c: tuple[int, 1]) -> x[2]:\n    return a",
+        "def samples():\n    return 1 + 1",
+        "x: Literal[1] = y",
+        "__all__ = [1]",
+        "def f(a):\n    del a",
+    ],
+)
+def test_what_computes_nothing_has_no_faults(text: str) -> None:
+    assert planted(text) == set()
+
+
+def test_every_excuse_has_its_mutant_and_its_reason() -> None:
+    known = mutate.excuses()
+    found = []
+    for path in {entry["file"] for entry in known}:
+        text = (ROOT / path).read_text()
+        found += [mutate.excused(each, text, known) for each in mutants.plant(path, text)]
+    assert [entry for entry in known if entry not in found or not entry["reason"]] == []
+
+
+def test_every_file_of_ops_passes_and_export_takes_part() -> None:
+    paths = {Path(path) for path in mutate.sources(())}
+    package = Path("synapse_onnx")
+    for folder in ("ops", "passes", "neuron"):
+        there = (ROOT / package / folder).glob("*.py")
+        assert {path.relative_to(ROOT) for path in there} <= paths
+    assert {package / f"{name}.py" for name in ("border", "exactness", "exporter")} <= paths
+
+
+def test_the_score_counts_what_was_caught() -> None:
+    one, *_ = mutants.plant("a.py", "y = a + b")
+    results = [mutate.Result(one, by) for by in ("test", "test", None, "test")]
+    assert mutate.report(results) == 0.75
+    excused = mutate.Result(one, None, "for a reason")
+    assert mutate.report([*results, excused]) == 0.75
+
+
+def test_a_share_is_caught(tmp_path: Path) -> None:
+    """Of an op and of every pass: code in place of code, and what runs at import."""
+    files = ["synapse_onnx/ops/spike.py", "synapse_onnx/passes"]
+    call = [sys.executable, str(ROOT / "tests/mutate.py"), *files, "--sample", "4", "--workers"]
+    target = tmp_path / "found.json"
+    ended = subprocess.run(
+        [*call, "1", "--seed", "2", "--json", str(target)],
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(target.read_text())
+    assert found["score"] >= 0.9
+    paths = {row["file"] for row in found["mutants"]}
+    assert len(paths) >= 8
