@@ -5,11 +5,11 @@
 Which tests those are follows from their names: for a file that declares an op or a neuron, the
 tests that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file
 that several ops share (``ops/_synapse.py``), the tests of these ops; for any other module, all
-tests of the files in ``TESTS``. Of a test with many parameters a few are taken. They are run once on the package as it is, to see that
-they pass, how long they take and which lines they run. A mutant is given the tests that run its
-line, quickest first, until one fails. Nothing is edited: each runs in a process forked from one
-that has everything imported, where it gives its function another code; what runs while the package
-is imported is planted in a copy of the package instead.
+tests of the files in ``TESTS``. Of a test of ops with many parameters a few are taken. They are run
+once on the package as it is, to see that they pass, how long they take and which lines they run.
+A mutant is given the tests that run its line, quickest first, until one fails. No file is edited:
+a mutant runs in a process forked from one that has everything imported, and there its function
+gets another code; what runs while the package is imported is planted in a copy of the package.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "neuron": (*_OPS, "test_neuron", "test_lif", "test_loihi"),
     "passes": ("test_passes",),
     "exporter": ("test_export",),
-    "border": ("test_layout",),
+    "border": ("test_border", "test_layout"),
     "exactness": ("test_exactness",),
     "streaming": ("test_streaming",),
     "freezer": ("test_freeze",),
