@@ -69,8 +69,10 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 #: how many of the tests of one function are taken, where they are of ops
 SPREAD = 6
-#: seconds of tests, on the package as it is, that a mutant is given at the most
+#: processor seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
+#: how much longer than processor seconds a job may last: others may use the machine as well
+PATIENCE = 15
 #: mutants of a file that are tried by one process
 BATCH = 20
 #: memory that a mutant may take
@@ -209,10 +211,11 @@ class Chosen:
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         if self.cover is not None:
             self.cover.switch_context(item.nodeid)
+        begun = time.process_time()
         yield
+        self.seconds[item.nodeid] = time.process_time() - begun
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] += report.duration
         if report.failed:
             self.failed.append(report.nodeid)
 
@@ -232,7 +235,10 @@ def run_tests(files: Sequence[str], plugin: Chosen) -> int:
 
 @dataclass
 class Job:
-    """Work for a process of its own, which returns something that JSON holds."""
+    """Work for a process of its own, which returns something that JSON holds.
+
+    It may take so many processor seconds; ``PATIENCE`` times as long by the clock.
+    """
 
     work: Callable[[Path], Any]
     seconds: float
@@ -254,7 +260,7 @@ def run_all(jobs: Sequence[Job], workers: int) -> None:
                 running.append(_start(waiting.pop(0)))
             time.sleep(0.02)
             for job in list(running):
-                late = time.monotonic() - job.begun > job.seconds
+                late = time.monotonic() - job.begun > PATIENCE * job.seconds
                 if late:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(job.pid, signal.SIGKILL)
@@ -287,15 +293,16 @@ def _start(job: Job) -> Job:
         warnings.simplefilter("ignore")  # Python warns of forks beside threads
         job.pid = os.fork()
     if job.pid == 0:
-        _child(job.work, Path(job.folder))
+        _child(job.work, Path(job.folder), int(job.seconds))
     return job
 
 
-def _child(work: Callable[[Path], Any], folder: Path) -> None:
+def _child(work: Callable[[Path], Any], folder: Path, seconds: int) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
         os.dup2(log, 1)
@@ -634,7 +641,7 @@ def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) ->
             if entry is not None or not tests:
                 end(mutant, None, None if entry is None else entry["reason"])
                 continue
-            each = Trial(mutant, tests, 30 + 6 * sum(base.seconds[test] for test in tests))
+            each = Trial(mutant, tests, 20 + 4 * sum(base.seconds[test] for test in tests))
             if imported:
                 singles.append(single(base, each))
             else:
