@@ -23,6 +23,7 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import io
+import itertools
 import json
 import logging
 import os
@@ -190,9 +191,20 @@ def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
             return True
         if given & all_names:  # a test of another one
             return False
-    text = inspect.getsource(getattr(item, "function", lambda: None))
+    text = _said(item.function) if hasattr(item, "function") else ""
     words = [name for name in known if "." in name or not name.islower() or "_" in name]
     return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words)
+
+
+def _said(function: Any) -> str:
+    """The text of a test, and of the functions of its file that it calls."""
+    text, there = inspect.getsource(function), vars(sys.modules[function.__module__])
+    called = [there.get(name) for name in inspect.unwrap(function).__code__.co_names]
+    ours = [
+        each for each in called
+        if inspect.isfunction(each) and each.__module__ == function.__module__
+    ]  # fmt: skip
+    return "\n".join([text, *map(inspect.getsource, ours)])
 
 
 class Chosen:
@@ -591,9 +603,9 @@ def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) ->
     drawn = {}
     for path, text in texts.items():
         every = plant(path, text)
-        draw = random.Random(f"{seed} {path}")
-        count = len(every) if sample is None else min(sample, len(every))
-        drawn[path] = sorted(draw.sample(every, count), key=lambda m: (m.start, m.end, m.new))
+        random.Random(f"{seed} {path}").shuffle(every)
+        some = (mutant for mutant in every if mutant.is_python(text))
+        drawn[path] = list(itertools.islice(some, sample))
     bases: dict[str, Baseline] = {}
     jobs = []
     for path in files:
