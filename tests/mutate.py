@@ -314,7 +314,8 @@ def _child(work: Callable[[Path], Any], folder: Path, seconds: int) -> None:
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
         os.dup2(log, 1)
