@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "neuron": (*_OPS, "test_neuron", "test_lif", "test_loihi"),
     "passes": ("test_passes",),
     "exporter": ("test_export",),
-    "border": ("test_border", "test_layout"),
+    "border": ("test_border",),
     "exactness": ("test_exactness",),
     "streaming": ("test_streaming",),
     "freezer": ("test_freeze",),

@@ -162,7 +162,7 @@ def test_sizes_are_asked_of_the_axis_where_they_are(asked: str, expected: str) -
 
 
 @pytest.mark.parametrize(
-    "asked", ["", "<start = 1>", "<start = 0, end = 2>", "<start = -1, end = 0>"]
+    "asked", ["", "<start = 1>", "<end = 1>", "<start = 0, end = 2>", "<start = -1, end = 0>"]
 )
 def test_several_sizes_are_asked_of_the_old_layout(asked: str) -> None:
     model = graph("(float[N, 3, T] x) => (int64[K] y)", f"y = Shape{asked}(x)")
