@@ -46,6 +46,8 @@ _COMMUTE = {"Add", "Mul", "And", "Or", "Equal", "Max", "Min", "BitwiseAnd"}
 
 #: what makes the numbers of a parity test, and no output of a network
 SAMPLES = {"samples", "_samples", "example", "typical"}
+#: arguments that guard against faults of our own, and change nothing where there is none
+GUARDS = {"strict", "safe"}
 
 _HEAD = re.compile(r"\b([A-Z]\w+)(?=\(|<)")
 _CALL = re.compile(r"(?:\b([A-Z]\w+)(?:<[^<>]*>)?|\}>)\(([^()]*)\)")
@@ -161,7 +163,7 @@ class _Planter:
         if isinstance(node, ast.Set):
             yield from (each for each in node.elts if not isinstance(each, ast.Constant))
             return
-        if isinstance(node, ast.keyword) and node.arg in SAMPLES:
+        if isinstance(node, ast.keyword) and node.arg in SAMPLES | GUARDS:
             return
         yield from ast.iter_child_nodes(node)
 

@@ -147,6 +147,17 @@ def test_an_output_twice_is_turned_once_and_an_input_stays() -> None:
     assert nodes(model) == []
 
 
+def test_one_of_several_inputs_that_is_returned_is_not_turned_twice() -> None:
+    model = graph(
+        "(float[N, 3, T] x, float[N, 3, T] z) => (float[N, 3, T] z, float[N, 3, T] y)",
+        "a = Transpose<perm = [2, 0, 1]>(x) y = Transpose<perm = [1, 2, 0]>(a)",
+    )
+    inputs = list(model.graph.inputs)
+    turn_time_first(model.graph, inputs, [0, 1])
+    assert model.graph.outputs[0] is inputs[1]
+    assert nodes(model) == []
+
+
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [

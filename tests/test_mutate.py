@@ -85,6 +85,7 @@ def test_faults_in_onnx_text(text: str, expected: set[str]) -> None:
         "from a import b",
         "def f(a: int = b, *, c: tuple[int, 1]) -> x[2]:\n    return a",
         "def samples():\n    return 1 + 1",
+        "y = zip(a, b, strict=True)",
         "x: Literal[1] = y",
         "__all__ = [1]",
         "def f(a):\n    del a",

@@ -400,20 +400,17 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
 
 def test_constants_are_folded_and_become_initialisers() -> None:
     proto = parsed("""
-    g (float[N, 2] x) => (float[N, 2] y, int64[Z] z) {
+    g (float[N, 2] x) => (float[N, 2] y) {
       two = Constant<value = float {2}>()
       three = Constant<value = float {3}>()
       k = Mul(two, three)
-      nothing = Constant<value_ints: ints = []>()
-      z = Add(nothing, nothing)
       y = Mul(x, k)
     }""")
     model = ir.from_proto(proto)
-    clean_up.run(model)
+    assert clean_up.run(model) == 3
     assert kinds(model) == ["Mul"]
-    assert [
-        float(v.const_value.numpy()) for v in model.graph.initializers.values() if v.uses()
-    ] == [6]
+    used = [v.const_value.numpy() for v in model.graph.initializers.values() if v.uses()]
+    assert [float(value) for value in used] == [6]
 
 
 # -- mark_spikes -------------------------------------------------------------------------------
@@ -490,10 +487,44 @@ def test_weights_of_four_bits_are_packed(values: list[int], packed: bool) -> Non
 
 
 def test_integers_of_the_users_own_are_left_alone() -> None:
+    both = weights([1, 2], "ai.synapse.QuantizedDense(x, w, s)  z = Cast<to = 1>(w)")
+    assert store_int4.run(both) == 0
     assert store_int4.run(weights([1, 2], "Cast<to = 1>(w)")) == 0
 
 
 # -- name_after_modules ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scopes", "name"),
+    [
+        ("['relu']", "Relu"),
+        ("[]", "Relu"),
+        ("['net', 'relu']", "net/Relu"),
+        ("['', 'net', 'net.a', 'relu']", "net.a/Relu"),
+        ("['', '_guards', 'relu']", "Relu"),
+        (None, "Relu"),
+    ],
+)
+def test_a_name_is_that_of_the_innermost_module(scopes: str | None, name: str) -> None:
+    model = ir.from_proto(parsed("g (float[2] x) => (float[2] y) { a = Relu(x) y = Neg(a) }"))
+    node = model.graph.node(0)
+    if scopes is not None:
+        node.metadata_props["pkg.torch.onnx.name_scopes"] = scopes
+    assert name_after_modules.run(model) == 2
+    assert (node.name, node.outputs[0].name) == (name, f"{name}:out")
+
+
+def test_no_metadata_of_the_tracer_stay() -> None:
+    model = ir.from_proto(
+        parsed("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { a = Add(x, w) y = Neg(a) }")
+    )
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph for value in node.outputs]
+    for thing in (model, model.graph, *model.graph, *values):
+        thing.metadata_props["file"] = "/home/somebody/net.py"
+    name_after_modules.run(model)
+    assert [dict(t.metadata_props) for t in (model, model.graph, *model.graph, *values)] == [{}] * 8
 
 
 def test_a_constant_takes_no_name_of_the_users() -> None:

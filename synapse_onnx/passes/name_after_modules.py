@@ -59,10 +59,9 @@ def _name_constants(graph: ir.Graph) -> None:
     count = 0
     for value in list(graph.initializers.values()):
         if value.name is not None and _TRACED.fullmatch(value.name):
-            while f"constant_{count}" in graph.initializers:  # a parameter of the user's
+            while f"constant_{count}" in graph.initializers:  # the last, or one of the user's
                 count += 1
             value.name = f"constant_{count}"
-            count += 1
 
 
 def _name_open_axes(graph: ir.Graph) -> None:
