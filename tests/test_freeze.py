@@ -32,6 +32,10 @@ def test_float_weights_stay_as_they_are_with_the_norm_folded() -> None:
     assert not frozen.weight_norm_enabled
     assert [name for name, _ in frozen.named_parameters()] == ["weight"]
     assert torch.equal(frozen.weight, layer.weight)
+    assert not frozen.weight.requires_grad
+    mixed = nn.Sequential(nn.Linear(3, 2), layer)
+    assert [p.requires_grad for p in so.freeze(mixed).parameters()] == [False] * 3
+    assert all(p.requires_grad for p in mixed.parameters())
 
 
 def test_what_is_left_in_the_frozen_form() -> None:
