@@ -183,17 +183,10 @@ class Session:
         provider = _kernels_on(names) or native_kernels.CPU
 
         def opened(library: Path | None) -> onnxruntime.InferenceSession:
-            options, lowered = _options(threads, profile), None
+            options = _options(threads, profile)
             if library is not None:
                 options.register_custom_ops_library(str(library))
-            if not _DEVICES.keys().isdisjoint(names):
-                kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
-                lowered = for_cuda(model, kept)
-            elif library is not None:
-                lowered = fused(model, native_kernels.together())
-            given = source if lowered is None else lowered.SerializeToString()
-            if given is None:
-                given = model.SerializeToString()
+            given = _given(model, source, names, library)
             return ort.InferenceSession(
                 given, options, providers=[_with_options(name) for name in names]
             )
@@ -733,6 +726,22 @@ _DEFAULT = ("CPUExecutionProvider",)
 
 #: execution providers whose memory is that of a GPU of NVIDIA's, as ONNX Runtime names it
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+
+
+def _given(
+    model: onnx.ModelProto, source: bytes | None, providers: Sequence[str], library: Path | None
+) -> bytes:
+    """Return what ONNX Runtime is given: the model as it is, or lowered for where it runs."""
+    lowered = None
+    if not _DEVICES.keys().isdisjoint(providers):
+        kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
+        lowered = for_cuda(model, kept)
+    elif library is not None:
+        lowered = fused(model, native_kernels.together())
+    if lowered is None and source is not None:
+        return source
+    data: bytes = (model if lowered is None else lowered).SerializeToString()
+    return data
 
 
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:
