@@ -173,6 +173,14 @@ def test_states_of_any_size(state: int, opened: Open) -> None:
         assert_equal(run(opened, OPS["Cuba"], args), expected(OPS["Cuba"], args))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_that_wrap(sign: int, opened: Open) -> None:
+    x = currents(1, 70, 12)
+    x[..., 0] = sign * (2.0**51 - 2.0**27)  # the largest float whose current is an int64
+    args = cuba(x, state=sign << 50)
+    assert_equal(run(opened, OPS["Cuba"], args), expected(OPS["Cuba"], args))
+
+
 @pytest.mark.parametrize("decay", [0.0, 4096.0, 4097.0, -1.0, 9000.0])
 def test_fractions_of_any_size(decay: float, opened: Open) -> None:
     args = list(cuba(currents(1, 70, 12)))
