@@ -331,7 +331,10 @@ def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def inference_session(model: bytes, given: Any, providers: Any) -> ort.InferenceSession:
         asked.append((onnx.ModelProto.FromString(model), providers))
-        return ort.InferenceSession(model, given, providers=[native.CPU])
+        made = ort.InferenceSession(model, given, providers=[native.CPU])
+        names = [name if isinstance(name, str) else name[0] for name in providers]
+        monkeypatch.setattr(made, "get_providers", lambda: names)
+        return made
 
     fake = SimpleNamespace(
         get_available_providers=lambda: [*PROVIDERS, "TensorrtExecutionProvider"],
