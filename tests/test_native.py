@@ -251,7 +251,9 @@ def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.
 @pytest.mark.parametrize(
     ("inputs", "outputs"), [(1, 1), (13, 10), (64, 40), (700, 129), (1031, 512)]
 )
-@pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "large", "uint8"])
+@pytest.mark.parametrize(
+    "kind", ["spikes", "all", "none", "signs", "counts", "signed", "large", "uint8"]
+)
 def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: str) -> None:
     shape = (7, 3, inputs)
     x = {
@@ -259,6 +261,7 @@ def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: 
         "all": np.ones(shape),
         "none": np.zeros(shape),
         "counts": RNG.integers(0, 128, shape),
+        "signs": RNG.integers(-1, 2, shape),
         "signed": RNG.integers(-60, 60, shape),
         "large": RNG.integers(-32767, 32768, shape),
         "uint8": RNG.integers(0, 256, shape).astype(np.uint8),
@@ -327,7 +330,7 @@ GEOMETRIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("kind", ["spikes", "all", "none", "counts", "signed", "uint8"])
+@pytest.mark.parametrize("kind", ["spikes", "all", "none", "signs", "counts", "signed", "uint8"])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_convolutions_of_integers_are_exact(geometry: dict[str, Any], kind: str, bits: int) -> None:
     shape = (3, 2, 6, 9, 11)
@@ -335,6 +338,7 @@ def test_convolutions_of_integers_are_exact(geometry: dict[str, Any], kind: str,
         "spikes": RNG.random(shape) < 0.3,
         "all": np.ones(shape),
         "none": np.zeros(shape),
+        "signs": RNG.integers(-1, 2, shape),
         "counts": RNG.integers(0, 100, shape),
         "signed": RNG.integers(-60, 60, shape),
         "uint8": RNG.integers(0, 256, shape).astype(np.uint8),

@@ -519,10 +519,12 @@ class ConvKernel {
   bool one_image(const Geometry& g, const Kernels& k, const X* x, const Reaches& reaches,
                  const Input& step, Scratch& scratch, float* y) const {
     int64_t most = 1;
+    bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
       Events& events = scratch.events[static_cast<size_t>(c)];
       events.read(x + c * g.height * g.width, g.height * g.width);
       if (!events.integers) return false;
+      ones = ones && events.ones;
       if (!events.ones)
         for (int64_t e = 0; e < events.count; e++)
           most = std::max<int64_t>(most, std::abs(events.value[static_cast<size_t>(e)]));
@@ -530,7 +532,7 @@ class ConvKernel {
     if (static_cast<double>(k.largest_sum) * static_cast<double>(most) >= 2147483648.0)
       return false;
 #if defined(SYNAPSE_X86)
-    if (most == 1 && taps_.count > 0 && are_many(g, scratch.events)) {
+    if (ones && taps_.count > 0 && are_many(g, scratch.events)) {
       int32_t* total = room(scratch.longs, g.out_width * taps_.padded);
       scratch.bits.read(g, scratch.events, reaches);
       Collect collect(g, taps_);
