@@ -59,7 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ops": (*_OPS, "test_training"),
     "neuron": (*_OPS, "test_neuron", "test_lif", "test_loihi"),
     "passes": ("test_passes",),
-    "exporter": ("test_export",),
+    "exporter": ("test_export", "test_streaming"),
     "border": ("test_border",),
     "exactness": ("test_exactness",),
     "streaming": ("test_streaming",),

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import torch
 from networks import Complex, Convolutional, Mixed, spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx import exporter
 from synapse_onnx.exporter import OPSETS
 from synapse_onnx.metadata import Metadata
 
@@ -252,6 +254,43 @@ def test_a_hook_without_a_grid_leaves_float_weights_and_a_note() -> None:
     report = so.verify(layer, model, spikes(3, 8, 20))
     assert report.ok
     assert note in report.notes
+
+
+@pytest.mark.parametrize("path", ["", "0"], ids=["bare", "within"])
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        (None, "float weights; its hook leaves"),
+        (lambda w: torch.round(w * 10) / 10, "steps are no powers of two"),
+        (lambda w: torch.round(w * 2**14) / 2**14, "sums pass 2**24"),
+        (so.quantize.q8, None),
+    ],
+    ids=["floats", "steps", "wide", "none"],
+)
+def test_notes_name_the_layer(path: str, hook: Any, says: str | None) -> None:
+    torch.manual_seed(0)
+    layer = so.synapse.Dense(2000, 3, pre_hook_fx=hook)
+    layer.weight.data.uniform_(-1.9, 1.9)
+    module = nn.Sequential(layer) if path else layer
+    notes = Metadata.read(so.export(module, spikes(2, 2000, 5))).notes
+    assert len(notes) == (says is not None)
+    if says is not None:
+        assert notes[0].startswith(f"{path or 'the synapse'}: {says}")
+
+
+@pytest.mark.parametrize(("running", "said"), [([], ""), ([""], ""), (["", "a", "a.b"], "a.b: ")])
+def test_an_error_says_where_it_was(running: list[str], said: str) -> None:
+    assert exporter._where(running) == said
+
+
+def test_shapes_that_contradict_each_other_do_not_pass() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> '
+        "g (float[2, 3] x) => (float[3, 2] y) { y = Relu(x) }"
+    )
+    onnx.checker.check_model(model)
+    with pytest.raises(so.ExportError, match=r"does not pass onnx\.checker: "):
+        exporter.check(model)
 
 
 def test_channel_steps_that_are_no_powers_of_two_are_exact_behind_the_sum() -> None:

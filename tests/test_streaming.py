@@ -234,6 +234,11 @@ def test_states_are_named_inputs_and_outputs() -> None:
         "0.step.line", "0.delay.line",
     ]  # fmt: skip
     assert "1.neuron.spikes" in names
+    assert metadata.exact == ("output",)  # states are no outputs
+    assert metadata.chunk == 1
+    current, line = metadata.states[0], metadata.states[4]
+    assert (current["dtype"], current["shape"]) == ("int64", [None, 10])
+    assert (line["dtype"], line["shape"]) == ("float32", [None, 10, 1])
     assert [value.name for value in model.graph.input] == ["input", *names]
     assert [value.name for value in model.graph.output] == [
         "output", *(f"{name}.next" for name in names)
