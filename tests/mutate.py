@@ -198,13 +198,19 @@ def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
 
 def _said(function: Any) -> str:
     """The text of a test, and of the functions of its file that it calls."""
-    text, there = inspect.getsource(function), vars(sys.modules[function.__module__])
-    called = [there.get(name) for name in inspect.unwrap(function).__code__.co_names]
-    ours = [
-        each for each in called
-        if inspect.isfunction(each) and each.__module__ == function.__module__
-    ]  # fmt: skip
-    return "\n".join([text, *map(inspect.getsource, ours)])
+    there = vars(sys.modules[function.__module__])
+    said, waiting = dict[str, str](), [inspect.unwrap(function)]
+    while waiting:
+        each = waiting.pop()
+        said[each.__name__] = inspect.getsource(each)
+        names = {name for code in _codes(each.__code__) for name in code.co_names}
+        called = [inspect.unwrap(there[name]) for name in sorted(names & set(there))]
+        waiting += [
+            one for one in called
+            if inspect.isfunction(one) and one.__module__ == function.__module__
+            and one.__name__ not in said
+        ]  # fmt: skip
+    return "\n".join(said.values())
 
 
 class Chosen:
