@@ -162,22 +162,18 @@ def names() -> dict[str, set[str]]:
     for op in table.values():
         for file in {op.symbolic.__module__, op.body.__module__}:
             add(file, op)
-    for shared in (*(PACKAGE / "ops").glob("_*.py"), *(PACKAGE / "neuron").glob("_[a-z]*.py")):
-        path = str(shared.relative_to(ROOT))
-        if path not in found:
-            users = _users(shared)
-            found[path] = set().union(*(found[user] for user in users)) or set(table)
+    for path in (PACKAGE / "ops").glob("_*.py"):  # what every op stands on
+        found.setdefault(str(path.relative_to(ROOT)), set(table))
+    for path in (PACKAGE / "neuron").glob("_[a-z]*.py"):
+        files = (f"synapse_onnx/neuron/{user}.py" for user in _users(path))
+        found[str(path.relative_to(ROOT))] |= set().union(*(found[file] for file in files))
     return found
 
 
 def _users(shared: Path) -> list[str]:
-    """The public files that import a file of their package."""
-    module = ".".join(shared.relative_to(ROOT).with_suffix("").parts)
-    return [
-        str(path.relative_to(ROOT))
-        for path in shared.parent.glob("[a-z]*.py")
-        if module in path.read_text() or f"import {shared.stem}" in path.read_text()
-    ]
+    """The neurons whose files import a file of their package."""
+    paths = shared.parent.glob("[a-z]*.py")
+    return [path.stem for path in paths if re.search(rf"\b{shared.stem}\b", path.read_text())]
 
 
 def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:

@@ -89,6 +89,7 @@ def test_faults_in_onnx_text(text: str, expected: set[str]) -> None:
         "x: Literal[1] = y",
         "__all__ = [1]",
         "def f(a):\n    del a",
+        "def f(a):\n    raise NotImplementedError",
     ],
 )
 def test_what_computes_nothing_has_no_faults(text: str) -> None:

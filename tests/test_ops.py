@@ -160,6 +160,32 @@ def test_an_op_says_whether_it_is_exact_and_whether_it_spikes(op: ops.OpDef) -> 
     assert op.spikes == ("graded" in op.attributes)
 
 
+def test_files_name_the_domain_and_its_first_version() -> None:
+    model = exported("Dense", 0)
+    imports = {entry.domain: entry.version for entry in model.opset_import}
+    assert (ops.DOMAIN, imports[ops.DOMAIN]) == ("ai.synapse", 1)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+def test_a_synapse_says_in_which_numbers_it_is_computed(op: ops.OpDef) -> None:
+    if "weight" not in "".join(op.inputs) or op.name.startswith("Recurrent"):
+        assert op.arithmetic is None or _is_of_an_equation(op)
+        return
+    assert op.arithmetic is not None
+    weights = {
+        name: onnx.numpy_helper.from_array(np.zeros((128, 2), np.int8), name)
+        for name in op.inputs
+        if name.startswith("weight")
+    }
+    said = op.arithmetic({"integers": 1, "spikes": 1}, weights)
+    if not op.name.startswith("Quantized"):
+        assert said == "floats"
+    elif op.name.endswith("Dense"):
+        assert said == "bytes"
+    else:
+        assert said == "floats; there is no fast integer operator"
+
+
 def test_a_name_or_torch_op_is_registered_once() -> None:
     op = OPS["Dense"]
     with pytest.raises(so.RegistryError, match=r"op Dense .* is registered twice"):
