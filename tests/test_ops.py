@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx import ops
 from synapse_onnx.exporter import OPSETS
-from synapse_onnx.ops._equation import Form
+from synapse_onnx.ops._equation import Form, _Pair
+from synapse_onnx.ops._neuron import per_channel
 
 OPS = ops.all_ops()
 CALLS = [
@@ -353,6 +354,34 @@ def test_the_surrogate_gradient_is_slayers(graded: bool) -> None:
     if graded:
         expected = scale * torch.exp(torch.clamp(distance, max=0) / tau)
     torch.testing.assert_close(v.grad, expected)
+
+
+def test_pairs_compute_with_the_integer_and_the_real_number_alike() -> None:
+    def pair(value: int, real: float) -> _Pair:
+        return _Pair(torch.tensor([value]), torch.tensor([real]), 64)
+
+    one, other = pair(12, 0.3), pair(5, 0.1)
+    for found, value, real in (
+        (one + other, 17, 0.4), (one - other, 7, 0.2), (one * 3, 36, 0.9), (3 * one, 36, 0.9),
+        (one + 64, 76, 1.3), (64 + one, 76, 1.3), (one - 64, -52, -0.7), (64 - one, 52, 0.7),
+    ):  # fmt: skip
+        assert int(found.value) == value
+        assert float(found.real) == pytest.approx(real)
+        assert found.scale == 64
+    assert [bool(one >= 12), bool(one >= 13), bool(one < 12), bool(one < 13)] == [
+        True, False, False, True,
+    ]  # fmt: skip
+    exact = one.exact()
+    assert (int(exact.value), float(exact.real)) == (12, 12 / 64)
+
+
+def test_a_parameter_is_shared_or_one_a_channel_or_one_a_neuron() -> None:
+    for state in ((2, 3), (2, 3, 4, 5)):
+        ends = (1,) * (len(state) - 2)
+        assert per_channel(torch.ones(1), torch.zeros(state)).shape == (1, *ends)
+        assert per_channel(torch.ones(3), torch.zeros(state)).shape == (3, *ends)
+    each = torch.rand(3, 4, 5)
+    assert torch.equal(per_channel(each, torch.zeros(2, 3, 4, 5)), each)
 
 
 TWINS = [
