@@ -359,6 +359,21 @@ def test_several_inputs_keep_their_names() -> None:
     assert so.verify(module, model, args).ok
 
 
+class Star(nn.Module):
+    """As many inputs as it is given."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] - inputs[1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_forward_of_any_number_of_inputs(streaming: bool) -> None:
+    model = so.export(Star(), (spikes(2, 3, 5), spikes(2, 3, 5)), streaming=streaming)
+    x, y = spikes(4, 3, 9), spikes(4, 3, 9, seed=1)
+    found = so.Session(model).run(x.numpy(), y.numpy())
+    np.testing.assert_array_equal(found, (x - y).numpy())
+
+
 def test_inputs_that_are_returned_and_names_that_clash() -> None:
     class Through(nn.Module):
         def forward(self, output: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -159,6 +159,9 @@ def test_an_op_says_whether_it_is_exact_and_whether_it_spikes(op: ops.OpDef) -> 
     rounds = any(sample.rtol for sample in op.samples())
     assert (op.exact is False) == rounds
     assert op.spikes == ("graded" in op.attributes)
+    # one that says nothing promises nothing
+    fields = {field.name: field.default for field in dataclasses.fields(ops.OpDef)}
+    assert (fields["exact"], fields["spikes"]) == (False, False)
 
 
 def test_files_name_the_domain_and_its_first_version() -> None:
