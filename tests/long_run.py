@@ -25,7 +25,8 @@ def taken() -> int:
     Pages of libraries do not count: the system drops them when it likes, and they come back.
     """
     text = Path("/proc/self/status").read_text()
-    return int(text.split("RssAnon:")[1].split()[0]) * 1024
+    # what was paged out is taken as well
+    return sum(int(text.split(f"{part}:")[1].split()[0]) for part in ("RssAnon", "VmSwap")) * 1024
 
 
 def run(model: Path, steps: int, *, native: bool | None = None) -> tuple[int, int]:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import gc
 import json
 import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ import onnxruntime as ort
 import torch
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+from quick_export import quick_export
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -642,32 +642,6 @@ class Verdict:
     comparisons: int = 0
     refused: str = ""
     exact: bool = False
-
-
-@contextlib.contextmanager
-def quick_export() -> Iterator[None]:
-    """Make torch's tables of translations once: a third of the time of a small export.
-
-    Each export is given copies, for it enters our ops into them.
-    """
-    from torch.onnx._internal.exporter import _decomp, _registration
-
-    registries = functools.cache(_registration.ONNXRegistry.from_torchlib)
-    tables = functools.cache(_decomp.create_onnx_friendly_decomposition_table)
-
-    def registry(**options: Any) -> Any:
-        copied = copy.copy(registries(**options))
-        copied.functions = {op: list(found) for op, found in copied.functions.items()}
-        return copied
-
-    def table(ops: Iterable[Any]) -> dict[Any, Any]:
-        return dict(tables(frozenset(ops)))
-
-    with (
-        mock.patch.object(_registration.ONNXRegistry, "from_torchlib", staticmethod(registry)),
-        mock.patch.object(_decomp, "create_onnx_friendly_decomposition_table", table),
-    ):
-        yield
 
 
 def judge(case: Case) -> Verdict:

@@ -21,12 +21,6 @@ from synapse_onnx.ops import all_ops
 FILES = sorted(rn.CASES.glob("*.json"))
 
 
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with rn.quick_export():
-        yield
-
-
 @pytest.fixture(scope="module")
 def drawn() -> list[rn.Case]:
     """Random cases, not run: each has been built layer by layer when it was drawn."""
