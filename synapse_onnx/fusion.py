@@ -37,8 +37,9 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
         together: names of the ops that compute a synapse and a neuron, as
             :func:`native.together` gives them.
     """
-    turned = _turned(model.graph)
-    pairs = _pairs(model.graph, together)
+    read = _read(model.graph)
+    turned = _turned(model.graph, read)
+    pairs = _pairs(model.graph, read, together)
     if not turned and not pairs:
         return None
     import onnx
@@ -62,7 +63,7 @@ def _is_dense(node: onnx.NodeProto) -> bool:
     return node.domain == _DOMAIN and node.op_type in _DENSE
 
 
-def _turned(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _turned(graph: onnx.GraphProto, read: Counter[str]) -> list[onnx.NodeProto]:
     """Return the Transposes that bring time to the front for nothing but dense synapses."""
     first = {
         node.output[0]: node
@@ -71,16 +72,14 @@ def _turned(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         and node.domain == ""
         and [list(a.ints) for a in node.attribute if a.name == "perm"] == [[2, 0, 1]]
     }
-    read = _read(graph)
     by_kernels = Counter(node.input[0] for node in graph.node if _is_dense(node) and node.input)
     return [node for name, node in first.items() if read[name] and read[name] == by_kernels[name]]
 
 
-def _pairs(graph: onnx.GraphProto, together: Collection[str]) -> list[tuple[str, str]]:
+def _pairs(
+    graph: onnx.GraphProto, read: Counter[str], together: Collection[str]
+) -> list[tuple[str, str]]:
     """Return dense synapses and the neurons that alone read their currents, by first outputs."""
-    if not together:
-        return []
-    read = _read(graph)
     synapses = {tuple(node.output): node for node in graph.node if _is_dense(node)}
     found = []
     for node in graph.node:

@@ -25,10 +25,13 @@ from of_one_node import (
     NEURONS,
     OPS,
     assert_equal,
+    cuba,
+    currents,
     expected,
     feeds_of,
     model_of,
     sequences_of,
+    tolerance,
 )
 from onnx import numpy_helper
 from torch import Tensor
@@ -107,25 +110,10 @@ def test_every_neuron_has_a_kernel() -> None:
 
 @pytest.mark.parametrize(("op", "sample"), SAMPLES)
 def test_a_kernel_computes_what_torch_does(op: ops.OpDef, sample: ops.Sample, opened: Open) -> None:
-    # sums of floats with feedback, in another order than torch's
-    summed = op.name.startswith("Recurrent") and "Float" in op.name
-    assert_equal(
-        run(opened, op, sample.args), expected(op, sample.args), rtol=2e-6 if summed else 0.0
-    )
+    assert_equal(run(opened, op, sample.args), expected(op, sample.args), tolerance(op))
 
 
 # -- sizes and values --------------------------------------------------------------------------
-
-
-def cuba(x: Tensor, *, graded: bool = False, level: float = 3000, state: int = 0) -> Any:
-    u = torch.full(x.shape[:-1], state)
-    return (x, torch.tensor([1024.0]), torch.tensor([128.0]), u, u.clone(), 4096, level, 1.0, 1.0,
-            graded)  # fmt: skip
-
-
-def currents(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(-24, 40, shape, generator=generator) / 32
 
 
 @pytest.mark.parametrize("neurons", [1, 63, 64, 65, 2049])  # of two samples; 128 are a block
