@@ -119,7 +119,8 @@ struct Reaches {
 #if defined(SYNAPSE_X86)
 // Weights of 8 bits as [channel][ky][kx][output, padded], for sums that collect their events.
 struct Taps {
-  static constexpr int64_t kEach = 32;  // outputs whose sums are kept in a register
+  static constexpr int64_t kEach =
+      32;  // outputs whose sums are kept in one register of 512 bits, or two of 256
 
   int64_t count = 0, padded = 0;
   Lines<int16_t> rows;
@@ -172,9 +173,9 @@ class BitRows {
   }
 
   // words[i] = bits of the kernel's rows [first, first + count) at output out_x + i, `width` of
-  // each.
-  __attribute__((target("avx512f"))) void words(const Geometry& g, int64_t first, int64_t count,
-                                                int64_t out_x, uint64_t* words) const {
+  // each; kLanes of them.
+  __attribute__((target("avx512f"))) void words_512(const Geometry& g, int64_t first, int64_t count,
+                                                    int64_t out_x, uint64_t* words) const {
     const int64_t x = out_x * g.stride_x;
     const __m512i lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
     const __m512i right = _mm512_add_epi64(
@@ -182,17 +183,43 @@ class BitRows {
     const __m512i mask = _mm512_set1_epi64((int64_t{1} << g.kernel_width) - 1);
     __m512i found = _mm512_setzero_si512();
     for (int64_t i = 0; i < count; i++) {
-      int64_t row;
-      std::memcpy(&row, rows_[static_cast<size_t>(first + i)] + x / 8, sizeof row);
-      const __m512i part = _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(row), right), mask);
+      const __m512i row = _mm512_set1_epi64(bits_from(first + i, x));
+      const __m512i part = _mm512_and_si512(_mm512_srlv_epi64(row, right), mask);
       found = _mm512_or_si512(found, _mm512_sll_epi64(part, _mm_cvtsi64_si128(i * g.kernel_width)));
     }
     _mm512_storeu_si512(words, found);
   }
 
+  __attribute__((target("avx2"))) void words_256(const Geometry& g, int64_t first, int64_t count,
+                                                 int64_t out_x, uint64_t* words) const {
+    const int64_t x = out_x * g.stride_x, s = g.stride_x;
+    const __m256i low =
+        _mm256_add_epi64(_mm256_set1_epi64x(x % 8), _mm256_setr_epi64x(0, s, 2 * s, 3 * s));
+    const __m256i high = _mm256_add_epi64(low, _mm256_set1_epi64x(4 * s));
+    const __m256i mask = _mm256_set1_epi64x((int64_t{1} << g.kernel_width) - 1);
+    __m256i lows = _mm256_setzero_si256(), highs = lows;
+    for (int64_t i = 0; i < count; i++) {
+      const __m256i row = _mm256_set1_epi64x(bits_from(first + i, x));
+      const __m128i left = _mm_cvtsi64_si128(i * g.kernel_width);
+      const __m256i a = _mm256_and_si256(_mm256_srlv_epi64(row, low), mask);
+      const __m256i b = _mm256_and_si256(_mm256_srlv_epi64(row, high), mask);
+      lows = _mm256_or_si256(lows, _mm256_sll_epi64(a, left));
+      highs = _mm256_or_si256(highs, _mm256_sll_epi64(b, left));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), lows);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 4), highs);
+  }
+
   int64_t rows() const { return static_cast<int64_t>(rows_.size()); }
 
  private:
+  // 64 bits of a row of the kernel, from the byte of column x on.
+  int64_t bits_from(int64_t row, int64_t x) const {
+    int64_t bits;
+    std::memcpy(&bits, rows_[static_cast<size_t>(row)] + x / 8, sizeof bits);
+    return bits;
+  }
+
   int64_t row_;
   std::vector<uint8_t> bits_;
   std::vector<const uint8_t*> rows_;
@@ -209,29 +236,47 @@ class Collect {
   }
 
   // sums[place][o] of a row of outputs.
-  __attribute__((target("avx512f,avx512bw"))) void row(BitRows& bits, int64_t y, int32_t* sums) {
+  void row(BitRows& bits, int64_t y, int32_t* sums) {
+    static const bool wide = instruction_level() >= 4;
     const int64_t words = static_cast<int64_t>(words_.size()) / kLanes;
     bits.go_to(g_, y);
     for (int64_t x = 0; x < g_.out_width; x += kLanes) {
-      for (int64_t w = 0; w < words; w++)
-        bits.words(g_, w * each_, std::min(each_, bits.rows() - w * each_), x,
-                   words_.data() + w * kLanes);
-      const int64_t count = std::min(kLanes, g_.out_width - x);
-      for (int64_t i = 0; i < count; i++, sums += taps_.padded) {
-        int64_t o = 0;
-        for (; o + 2 * Taps::kEach <= taps_.padded; o += 2 * Taps::kEach)
-          one<2>(i, o, words, sums + o);
-        if (o < taps_.padded) one<1>(i, o, words, sums + o);
+      for (int64_t w = 0; w < words; w++) {
+        const int64_t first = w * each_, rows = std::min(each_, bits.rows() - first);
+        uint64_t* to = words_.data() + w * kLanes;
+        wide ? bits.words_512(g_, first, rows, x, to) : bits.words_256(g_, first, rows, x, to);
       }
+      const int64_t count = std::min(kLanes, g_.out_width - x);
+      wide ? lanes_512(count, words, sums) : lanes_256(count, words, sums);
+      sums += count * taps_.padded;
     }
   }
 
  private:
+  // The sums of `count` places, from the words of each.
+  __attribute__((target("avx512f,avx512bw"))) void lanes_512(int64_t count, int64_t words,
+                                                             int32_t* sums) const {
+    for (int64_t i = 0; i < count; i++, sums += taps_.padded) {
+      int64_t o = 0;
+      for (; o + 2 * Taps::kEach <= taps_.padded; o += 2 * Taps::kEach)
+        one_512<2>(i, o, words, sums + o);
+      if (o < taps_.padded) one_512<1>(i, o, words, sums + o);
+    }
+  }
+
+  __attribute__((target("avx2"))) void lanes_256(int64_t count, int64_t words,
+                                                 int32_t* sums) const {
+    for (int64_t i = 0; i < count; i++, sums += taps_.padded) {
+      int64_t o = 0;
+      for (; o + 2 * Taps::kEach <= taps_.padded; o += 2 * Taps::kEach)
+        one_256<4>(i, o, words, sums + o);
+      if (o < taps_.padded) one_256<2>(i, o, words, sums + o);
+    }
+  }
+
   template <int registers>
-  __attribute__((target("avx512f,avx512bw"))) SYNAPSE_LAMBDA inline void one(int64_t lane,
-                                                                             int64_t first,
-                                                                             int64_t words,
-                                                                             int32_t* sums) const {
+  __attribute__((target("avx512f,avx512bw"))) SYNAPSE_LAMBDA inline void one_512(
+      int64_t lane, int64_t first, int64_t words, int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * taps_.padded;
     const int16_t* weights = taps_.rows.data() + first;
     const __m512i zero = _mm512_setzero_si512();
@@ -242,7 +287,7 @@ class Collect {
       for (; word; word &= word - 1) {
         const int16_t* row = weights + __builtin_ctzll(word) * taps_.padded;
         for (int v = 0; v < registers; v++)
-          total[v] = _mm512_add_epi16(total[v], _mm512_loadu_si512(row + Taps::kEach * v));
+          total[v] = _mm512_add_epi16(total[v], _mm512_loadu_si512(row + 32 * v));
       }
       if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
       for (int v = 0; v < registers; v++) {
@@ -254,6 +299,36 @@ class Collect {
       }
     }
     for (int v = 0; v < 2 * registers; v++) _mm512_storeu_si512(sums + 16 * v, longs[v]);
+  }
+
+  template <int registers>
+  __attribute__((target("avx2"))) SYNAPSE_LAMBDA inline void one_256(int64_t lane, int64_t first,
+                                                                     int64_t words,
+                                                                     int32_t* sums) const {
+    const int64_t next = each_ * g_.kernel_width * taps_.padded;
+    const int16_t* weights = taps_.rows.data() + first;
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i total[registers], longs[2 * registers];
+    for (int v = 0; v < registers; v++) total[v] = longs[2 * v] = longs[2 * v + 1] = zero;
+    for (int64_t w = 0; w < words; w++, weights += next) {
+      uint64_t word = words_[static_cast<size_t>(w * kLanes + lane)];
+      for (; word; word &= word - 1) {
+        const auto* row =
+            reinterpret_cast<const __m256i*>(weights + __builtin_ctzll(word) * taps_.padded);
+        for (int v = 0; v < registers; v++)
+          total[v] = _mm256_add_epi16(total[v], _mm256_loadu_si256(row + v));
+      }
+      if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
+      for (int v = 0; v < registers; v++) {
+        const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(total[v]));
+        const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(total[v], 1));
+        longs[2 * v] = _mm256_add_epi32(longs[2 * v], low);
+        longs[2 * v + 1] = _mm256_add_epi32(longs[2 * v + 1], high);
+        total[v] = zero;
+      }
+    }
+    auto* to = reinterpret_cast<__m256i*>(sums);
+    for (int v = 0; v < 2 * registers; v++) _mm256_storeu_si256(to + v, longs[v]);
   }
 
   const Geometry& g_;
@@ -337,6 +412,40 @@ __attribute__((target("avx512f"))) inline void give_512(const S* from, int64_t p
   }
   for (int64_t i = 0; i < count; i++) _mm512_storeu_ps(to + i * all, b[i]);
 }
+
+SYNAPSE_INLINE __attribute__((target("avx2"))) __m256 floats_256(const int32_t* from) {
+  return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+SYNAPSE_INLINE __attribute__((target("avx2"))) __m256 floats_256(const int16_t* from) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+// The same for 8 places and `count` of 8 outputs.
+template <class S>
+__attribute__((target("avx2"))) inline void give_256(const S* from, int64_t padded, __m256 gain,
+                                                     int64_t count, float* to, int64_t all) {
+  __m256 a[8], b[8];
+  for (int p = 0; p < 8; p++) a[p] = _mm256_mul_ps(floats_256(from + p * padded), gain);
+  for (int p = 0; p < 8; p += 2) {
+    b[p] = _mm256_unpacklo_ps(a[p], a[p + 1]);
+    b[p + 1] = _mm256_unpackhi_ps(a[p], a[p + 1]);
+  }
+  for (int p = 0; p < 8; p += 4) {
+    __m256d pairs[4];
+    for (int i = 0; i < 4; i++) pairs[i] = _mm256_castps_pd(b[p + i]);
+    a[p] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[0], pairs[2]));
+    a[p + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[0], pairs[2]));
+    a[p + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[1], pairs[3]));
+    a[p + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[1], pairs[3]));
+  }
+  // now half h of a[4 g + r] holds output 4 h + r of the places 4 g to 4 g + 3
+  for (int r = 0; r < 4; r++) {
+    b[r] = _mm256_permute2f128_ps(a[r], a[4 + r], 0x20);
+    b[4 + r] = _mm256_permute2f128_ps(a[r], a[4 + r], 0x31);
+  }
+  for (int64_t i = 0; i < count; i++) _mm256_storeu_ps(to + i * all, b[i]);
+}
 #endif
 
 // out[o][place] = gain[o] * sums[place][o], for the outputs of a group and some places of `all`.
@@ -346,16 +455,18 @@ struct Give {
                   int64_t gains, float* out, int64_t all) {
 #if defined(SYNAPSE_X86)
     static const int level = instruction_level();
-    if (level >= 4) return wide(sums, places, padded, outputs, gain, gains, out, all);
+    if (level >= 4) return wide_512(sums, places, padded, outputs, gain, gains, out, all);
+    if (level >= 3) return wide_256(sums, places, padded, outputs, gain, gains, out, all);
 #endif
     any(sums, places, padded, outputs, gain, gains, out, all);
   }
 
  private:
 #if defined(SYNAPSE_X86)
-  __attribute__((target("avx512f"))) static void wide(const S* sums, int64_t places, int64_t padded,
-                                                      int64_t outputs, const float* gain,
-                                                      int64_t gains, float* out, int64_t all) {
+  __attribute__((target("avx512f"))) static void wide_512(const S* sums, int64_t places,
+                                                          int64_t padded, int64_t outputs,
+                                                          const float* gain, int64_t gains,
+                                                          float* out, int64_t all) {
     for (int64_t first = 0; first < outputs; first += kGroup) {
       const int64_t count = std::min<int64_t>(kGroup, outputs - first);
       const __mmask16 here = static_cast<__mmask16>((1u << count) - 1);
@@ -365,11 +476,35 @@ struct Give {
       for (; place + kGroup <= places; place += kGroup)
         give_512(sums + place * padded + first, padded, gained, count, out + first * all + place,
                  all);
-      const S* rest = sums + place * padded + first;
-      if (place < places)
-        any(rest, places - place, padded, count, gains == 1 ? gain : gain + first, gains,
-            out + first * all + place, all);
+      rest(sums, place, places, padded, first, count, gain, gains, out, all);
     }
+  }
+
+  __attribute__((target("avx2"))) static void wide_256(const S* sums, int64_t places,
+                                                       int64_t padded, int64_t outputs,
+                                                       const float* gain, int64_t gains, float* out,
+                                                       int64_t all) {
+    constexpr int64_t kEach = 8;
+    for (int64_t first = 0; first < outputs; first += kEach) {
+      const int64_t count = std::min<int64_t>(kEach, outputs - first);
+      alignas(32) float gained[kEach];
+      for (int64_t i = 0; i < kEach; i++)
+        gained[i] = i < count ? gain[gains == 1 ? 0 : first + i] : 0.0f;
+      const __m256 gains_here = _mm256_load_ps(gained);
+      int64_t place = 0;
+      for (; place + kEach <= places; place += kEach)
+        give_256(sums + place * padded + first, padded, gains_here, count,
+                 out + first * all + place, all);
+      rest(sums, place, places, padded, first, count, gain, gains, out, all);
+    }
+  }
+
+  // The places that no vector took.
+  static void rest(const S* sums, int64_t place, int64_t places, int64_t padded, int64_t first,
+                   int64_t count, const float* gain, int64_t gains, float* out, int64_t all) {
+    if (place < places)
+      any(sums + place * padded + first, places - place, padded, count,
+          gains == 1 ? gain : gain + first, gains, out + first * all + place, all);
   }
 #endif
 
@@ -475,7 +610,7 @@ class ConvKernel {
   // wherever in a byte they begin.
   bool collects(const Kernels& k) const {
     const int64_t stride = placing_.strides[1], width = k.shape[3];
-    return instruction_level() >= 4 && k.bytes && group_ == 1 && stride > 1 &&
+    return instruction_level() >= 3 && k.bytes && group_ == 1 && stride > 1 &&
            placing_.dilations[1] == 1 && width > 0 && 7 + (kLanes - 1) * stride + width <= 64;
   }
 #endif
