@@ -931,7 +931,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch's modules are most of what the collector would walk through at every export
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
-    with quick_export():
+    with quick_export(decompose=options.case is not None):
         if options.case is not None:
             verdict = judge(read(options.case))
             print("\n".join(verdict.problems) or verdict.refused or "equal")
