@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from synapse_onnx._version import __version__
 from synapse_onnx.arguments import Arguments
 from synapse_onnx.border import take_bytes, turn_time_first
-from synapse_onnx.errors import ExportError, InputError, SynapseError
+from synapse_onnx.errors import ExportError, InputError, ShapeError, SynapseError
 from synapse_onnx.exactness import exact_values, has_exact_sums
 from synapse_onnx.files import write_atomically
 from synapse_onnx.freezer import deployables, freeze
@@ -113,7 +113,15 @@ def export(
 
 def _stream(frozen: nn.Module, inputs: Sequence[Tensor], *, dynamic: bool) -> Streamed:
     """Find the states of a frozen network, and see that it can run in chunks."""
-    steps = max(_EXCERPT, 2 * bin_of(frozen))
+    size = bin_of(frozen)
+    for x in inputs if not dynamic else ():
+        if has_time(x.dim()) and x.shape[-1] % size:
+            raise ShapeError(
+                f"export: a stream of chunks of {x.shape[-1]} steps, as dynamic=False makes it, "
+                f"holds back what is no multiple of {size}, the steps of a bin of time; give an "
+                f"example whose steps are one, or export with dynamic=True"
+            )
+    steps = max(_EXCERPT, 2 * size)
     if dynamic and any(has_time(x.dim()) and x.shape[-1] > steps for x in inputs):
         excerpt = [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
         with contextlib.suppress(SynapseError):

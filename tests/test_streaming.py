@@ -489,6 +489,16 @@ def test_only_streaming_models_stream() -> None:
     np.testing.assert_array_equal(fixed.stream(2).run(x.numpy()), _whole("cuba", x))
 
 
+def test_a_stream_of_fixed_chunks_has_whole_bins() -> None:
+    binned = so.block.cuba.TimeDecimation(4)
+    with pytest.raises(so.ShapeError, match=r"chunks of 9 steps.*no multiple of 4.*dynamic=True"):
+        so.export(binned, spikes(2, 12, 9), streaming=True, dynamic=False)
+    so.export(binned, spikes(2, 12, 9), dynamic=False)
+    x = spikes(2, 12, 8)
+    stream = so.Session(so.export(binned, x, streaming=True, dynamic=False)).stream(2)
+    np.testing.assert_array_equal(stream.run(x.numpy()), binned(x).numpy())
+
+
 def test_a_network_without_states_streams_too() -> None:
     synapse = so.synapse.Dense(12, 3, pre_hook_fx=so.quantize.q8).eval()
     x = spikes(2, 12, 8)
