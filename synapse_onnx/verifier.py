@@ -1005,12 +1005,12 @@ def _margins(call: _Call, currents: Sequence[Tensor]) -> Array:
 
 
 def _at_threshold(call: _Call, currents: Sequence[Tensor], rtol: float) -> Array:
-    """Where a float membrane is so near the threshold that one rounding decides on the spike.
+    """Where a membrane is so near the threshold that one rounding decides on the spike.
 
-    Nowhere in fixed point: there the same currents give the same spikes.
+    Nowhere in a layer that is no neuron: it compares what it is given.
     """
     neuron: Any = call.layer
-    if neuron.regime != "float":
+    if not hasattr(neuron, "undecided"):
         return np.zeros(currents[0].shape, dtype=bool)
     with torch.no_grad():
         near: Array = neuron.undecided(call.again(*currents), rtol).numpy()

@@ -122,6 +122,27 @@ class Delta(Stateful):
         margin: Tensor = self(input).abs() - level
         return margin
 
+    def sensitive(self, input: Tensor, rtol: float) -> Tensor:
+        """Say where an input that is off by rtol could decide on what is sent.
+
+        A change may be off by that, of the largest input so far: it then reaches the threshold or
+        not, after which the encoder has other states, or is floored to the next step or not.
+        """
+        states = self.load_states(input)
+        tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
+        off = rtol * torch.cummax(input.abs(), dim=-1).values
+        level = self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 3))
+        near, lost = torch.zeros_like(input, dtype=torch.bool), torch.zeros_like(states[0]) > 0
+        for t in range(input.shape[-1]):
+            pre, residual, error = states
+            change = input[..., t] - pre + residual
+            reaches = (error + change if self.cum_error else change).abs() - level
+            steps = change * self.scale
+            lost |= reaches.abs() <= off[..., t]
+            near[..., t] = lost | ((steps - steps.round()).abs() <= self.scale * off[..., t])
+            _, *states = delta(input[..., t : t + 1], self.threshold.flatten(), *states, *tail)
+        return near
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the threshold from the checkpoint."""
         value = state_dict.get(prefix + "threshold")

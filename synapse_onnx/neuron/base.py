@@ -578,7 +578,13 @@ class Neuron(Common):
         return margin
 
     def undecided(self, input: Current, rtol: float) -> Tensor:
-        """Say where one rounding could decide on a spike: what is compared is within rtol."""
+        """Say where one rounding could decide on a spike: what is compared is within rtol.
+
+        Nowhere in fixed point: there the same currents give the same spikes.
+        """
+        if self.regime != "float":
+            current = input[0] if isinstance(input, tuple) else input
+            return torch.zeros_like(current, dtype=torch.bool)
         traces = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
         self.reset()
         margin = self.margin(input)

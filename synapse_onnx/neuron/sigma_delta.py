@@ -16,6 +16,10 @@ from synapse_onnx.neuron import base
 __all__ = ["Neuron", "neuron_params"]
 
 
+#: activations that every runtime computes alike
+_SAME = (None, torch.relu, nn.functional.relu)
+
+
 def neuron_params(device_params: dict[str, Any], scale: int = 1 << 6) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant) to constructor arguments."""
     return {"threshold": device_params["vThMant"] / scale}
@@ -174,8 +178,14 @@ class Neuron(base.Common):
         return self.delta.margin(self._real(input) if self.part else self._activate(input))
 
     def undecided(self, input: base.Current, rtol: float) -> Tensor:
-        """Nowhere: what is compared is computed in one order everywhere."""
-        return torch.zeros_like(self._real(input), dtype=torch.bool)
+        """Say where one rounding of the activation could decide on what is sent.
+
+        Sum and norm are computed in one order everywhere, and so is relu; of other functions ONNX
+        Runtime has its own.
+        """
+        if self.part or self.activation in _SAME:
+            return torch.zeros_like(self._real(input), dtype=torch.bool)
+        return self.delta.sensitive(self._activate(input), rtol)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the bias from the checkpoint; a bias of zero is no bias."""
