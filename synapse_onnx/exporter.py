@@ -396,7 +396,7 @@ def _bind(model: onnx.ModelProto, opset: int, *, streaming: bool) -> onnx.ModelP
     """Attach the function body of every op of ours that the graph uses."""
     del model.functions[:]
     used = iter_used((node.domain, node.op_type) for node in model.graph.node)
-    forms = _void_forms(model)
+    forms = _forms(model)
     model.functions.extend(
         op.function(opset, *forms.get(op.name, ()), single=streaming) for op in used
     )
@@ -513,13 +513,13 @@ def _ours(
             yield node, op, given, fixed
 
 
-def _void_forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
-    """Return the name of each op -> the states that nodes of it are without, where they are."""
+def _forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
+    """Return the name of each op -> what nodes of it may leave out, where there is anything."""
     found: dict[str, set[frozenset[str]]] = {}
     for _, op, given, constants in _ours(model):
-        void = frozenset() if op.void is None else op.void(given, constants)
-        if void:
-            found.setdefault(op.name, set()).add(void)
+        form = frozenset() if op.form is None else op.form(given, constants)
+        if form:
+            found.setdefault(op.name, set()).add(form)
     return found
 
 

@@ -319,7 +319,7 @@ def test_what_is_not_counted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.zeros((1, 1, 9), dtype=np.float32))
     text = _invoke("inspect", str(MODELS / "tones_q8.onnx"), "-i", "x.npy")
-    assert "no synapse and no spikes, so not counted: readout.neuron (LeakyIntegrator)" in text
+    assert "no synapse and no spikes, so not counted: readout.neuron (CubaDynamics)" in text
 
 
 @pytest.mark.parametrize(

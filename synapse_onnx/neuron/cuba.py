@@ -135,6 +135,14 @@ class Neuron(base.Neuron):
         power_of_two = self.s_scale & (self.s_scale - 1) == 0
         return self.norm is None and (power_of_two or self.regime != "slayer")
 
+    @property
+    def _apart(self) -> bool:
+        """Whether current and voltage are integrated one after the other, each by an op.
+
+        In training the integrators' own gradients are faster than autograd over every step.
+        """
+        return self.training and self.regime != "loihi"
+
     def dynamics(self, input: base.Current) -> tuple[Tensor, ...]:
         """Return current and voltage over time, before the reset of each step.
 
@@ -147,7 +155,7 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        if self.regime == "loihi":
+        if self._fusible and not self._apart:
             return super().dynamics(input)
         (x,) = self._currents(input)
         start_u, start_v = self.load_states(x, "current", "voltage")
@@ -176,9 +184,7 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        # in training the integrators' own gradients are faster than autograd over every step
-        apart = self.training and self.regime != "loihi"
-        if self._fed is None and not self.readout and (apart or not self._fusible):
+        if self._fed is None and not self.readout and (self._apart or not self._fusible):
             return self.spike(self.dynamics(input)[1])
         return super().forward(input)
 

@@ -62,6 +62,10 @@ _LITERALS = {_FLOAT: "float", _INT32: "int32", _INT64: "int64", _DOUBLE: "double
 #: states below this are computed in 32 bits: half of what float32 holds exactly
 _NARROW_LIMIT = 1 << 23
 
+#: states below this are kept whole by a product with 4096 in 64 bits, and their sums are exact; no
+#: state below it reaches such a level
+_WHOLE_LIMIT = 1 << 51
+
 #: products below this, in units of the last bit of their decay, are exact in float32; a loop that
 #: takes them so is tried where the bound of its states is this many times as large at the most, and
 #: where there are more neurons than this
@@ -525,6 +529,15 @@ def _is_nothing(value: Any) -> bool:
     return not isinstance(value, _Name) and value == 0
 
 
+def _is_all(value: Any) -> bool:
+    """Whether a fraction is the number one itself."""
+    return not isinstance(value, _Name) and value == 1
+
+
+#: a level that no state reaches
+_NEVER = math.inf
+
+
 class _Name:
     """A value in ONNX text; its operators write statements."""
 
@@ -546,7 +559,9 @@ class _Name:
     def __mul__(self, other: Any) -> _Name:
         return self.text.operation("Mul", self, other)
 
-    def __ge__(self, other: Any) -> _Name:
+    def __ge__(self, other: Any) -> Any:
+        if other is _NEVER:
+            return False
         return self.text.operation("GreaterOrEqual", self, other, kind=_BOOL)
 
     def __lt__(self, other: Any) -> _Name:
@@ -647,6 +662,8 @@ class Text:
     def scaled(self, state: _Name, factor: Any) -> Any:
         if _is_nothing(factor):
             return 0
+        if _is_all(factor):
+            return state
         product = state * factor
         if self.kind == _FLOAT:
             return product
@@ -669,7 +686,9 @@ class Text:
         added = self.cast(condition, amount.kind) * amount
         return added if _is_nothing(state) else self.operation("Add", state, added)
 
-    def reset(self, condition: _Name, value: Any, state: _Name) -> _Name:
+    def reset(self, condition: Any, value: Any, state: _Name) -> _Name:
+        if condition is False:
+            return state
         compared = self._reached.get(condition.name)
         if self.kind == _FLOAT or compared is None or isinstance(value, _Name) or value != 0:
             return self.where(condition, value, state)
@@ -756,20 +775,24 @@ class Narrow(Text):
         # what is compared in the loop needs no unit: all of it is exact as it is
         return state if self.inside and self.bits else super().give(state)
 
-    def narrowed(self, value: _Name) -> _Name:
+    def narrowed(self, value: Any) -> Any:
         """Bring a level from int64 to int32; what no state reaches stays so."""
+        if value is _NEVER:
+            return value
         most = self.number((1 << 31) - 1, _INT64)
         return self.cast(self.write(f"Min({value.name}, {most.name})", _INT64), _INT32)
 
     def fraction(self, value: Any) -> Any:
         """Bring a fraction from int64 in 4096ths to the type of the products."""
-        if _is_nothing(value):
+        if not isinstance(value, _Name):
             return value
         return self.cast(value, self.product) * self.number(1 / DECAY_ONE, self.product)
 
     def scaled(self, state: _Name, factor: Any) -> Any:
         if _is_nothing(factor):
             return 0
+        if _is_all(factor):
+            return state
         return self.cast(self.cast(state, self.product) * factor, _INT32)
 
     def through_float(self, state: _Name) -> _Name:
@@ -818,9 +841,9 @@ class Reach:
         return functools.reduce(operator.and_, sums)
 
     def largest(self, value: Any) -> _Name:
-        """Bound |value|, a tensor, or nothing at all."""
-        if _is_nothing(value):
-            return self.text.number(0, _DOUBLE)
+        """Bound |value|, a tensor, or a fraction that is nothing, or all."""
+        if not isinstance(value, _Name):
+            return self.text.number(value * DECAY_ONE, _DOUBLE)
         # extremes first: the least integer has no absolute value
         ends = [
             self.text.cast(
@@ -938,6 +961,8 @@ class _Parts(NamedTuple):
     p: Mapping[str, Any]
     c: SimpleNamespace
     fed: Sequence[tuple[str, _Name]]
+    #: parameters and levels as they are, where a form puts numbers in their place
+    plain: tuple[Mapping[str, Any], SimpleNamespace] | None = None
 
 
 class _Carried(NamedTuple):
@@ -1071,7 +1096,7 @@ class Form:
                 exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
                 spikes=self.kind != "dynamics",
                 arithmetic=self.arithmetic,
-                void=self.void,
+                form=self.form,
             )
         )
 
@@ -1093,8 +1118,9 @@ class Form:
         self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
     ) -> str:
         """Say in which numbers the states are computed, see :meth:`_loops`, and which are not."""
-        void = self.void(attributes, constants)
-        said = [self._bits, *(f"keeps no {name}" for name in sorted(void))]
+        form = self.form(attributes, constants)
+        said = [self._bits, *(f"keeps no {name}" for name in self.states if name in form)]
+        said += [f"sums {name} up, without a loop" for name in self._summed(form)]
         for state, name in self.e.memory.items():
             kept = self._fractions(constants[name], name) if name in constants else None
             if kept is not None and kept.any() and not kept.all():
@@ -1128,8 +1154,8 @@ class Form:
         count = len(self.sequences)
         return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
 
-    def body(self, opset: int, *void: frozenset[str], single: bool = False) -> str:
-        """Return the statements; with forms of their own for nodes without some states.
+    def body(self, opset: int, *special: frozenset[str], single: bool = False) -> str:
+        """Return the statements; with forms of their own for some nodes, see :meth:`form`.
 
         With ``single`` there is one for a single step as well, where that is faster.
         Which nodes these are is asked within the body, from their parameters: where those are
@@ -1146,8 +1172,8 @@ class Form:
         fed = [self._feedback(a, name) for name in e.currents] if recurrent else []
 
         parts = _Parts(inputs, states, p, c, fed)
-        # the most first: a node without both is without either
-        forms = sorted(void, key=lambda form: (-len(form), sorted(form)))
+        # the most first: what suits a node without both suits one without either
+        forms = sorted(special, key=lambda form: (-len(form), sorted(form)))
         # bounds are what a loop of one step spends its time on; only loops in fixed point have them
         single = single and self.fixed and not recurrent
         if self.fixed and self.kind == "spikes" and (forms or single):
@@ -1195,10 +1221,10 @@ class Form:
         """Write the forms, each in the choice for the one before; return the op's outputs."""
         if not forms:
             return self._either(a, parts)
-        is_void = self._is_void(a, parts, forms[0])
+        suits = self._suits(a, parts, forms[0])
         yes = _branch(a, lambda: self._without(a, parts, forms[0], self._either))
         no = _branch(a, lambda: self._nested(a, parts, forms[1:]))
-        return a.choice(is_void.name, len(self.outputs), yes, no)
+        return a.choice(suits.name, len(self.outputs), yes, no)
 
     def _in_turn(
         self, a: Text, parts: _Parts, forms: Sequence[frozenset[str]], *, single: bool
@@ -1214,11 +1240,11 @@ class Form:
         ]
         left = a.write(f"Not({graded.name})", _BOOL)
         for form in forms:
-            is_void = self._is_void(a, parts, form)
+            suits = self._suits(a, parts, form)
             ways.append(
-                (left & is_void, functools.partial(self._without, a, parts, form, self._spikes))
+                (left & suits, functools.partial(self._without, a, parts, form, self._spikes))
             )
-            left = left & a.write(f"Not({is_void.name})", _BOOL)
+            left = left & a.write(f"Not({suits.name})", _BOOL)
         ways.append((left, lambda: self._spikes(a, parts)))
         found = [self.e.currents[0], *self.states]  # of the right types, and taken by no one
         for condition, way in ways:
@@ -1231,10 +1257,17 @@ class Form:
     def _without(
         self, a: Text, parts: _Parts, form: frozenset[str], write: Callable[..., list[str]]
     ) -> list[str]:
-        """Write a body for nodes that are without some states."""
-        lost = dict.fromkeys((self.e.memory[state] for state in form), 0)
-        name = "".join(f"no_{state}_" for state in sorted(form))
-        return self._special(a, parts._replace(p={**parts.p, **lost}), name, write)
+        """Write a body for nodes without some states, resets or fractions."""
+        lost = {self.e.memory[state]: 0 for state in self.states if state in form}
+        kept = {self.e.memory[state]: 1 for state in self._summed(form)}
+        never = {name: _NEVER for name in self.e.constants if _never(name) in form}
+        name = "".join(f"{'no_' * (part in self.states)}{part}_" for part in sorted(form))
+        given = parts._replace(
+            p={**parts.p, **lost, **kept}, c=SimpleNamespace(**{**vars(parts.c), **never})
+        )
+        if never:
+            given = given._replace(plain=(parts.p, parts.c))
+        return self._special(a, given, name, write)
 
     def _special(
         self, a: Text, parts: _Parts, name: str, write: Callable[..., list[str]]
@@ -1249,35 +1282,41 @@ class Form:
         """Write the body for graded spikes and for others, where there are spikes."""
         if self.kind != "spikes":
             return self._numbers(a, parts)
-        loops = self._loops(a, *parts[:4])
+        loops = self._loops(a, parts)
         branches = _branch(a, loops), _branch(a, lambda: _in_bits(a, loops))
         return a.choice("is_graded", len(self.outputs), *branches)
 
     def _numbers(self, a: Text, parts: _Parts) -> list[str]:
         """Write the body where the loop gives variables, or has feedback."""
         if self.kind == "recurrent":
-            return self._over_time(a, *parts)
-        return self._loops(a, *parts[:4])()
+            return self._over_time(a, *parts[:5])
+        return self._loops(a, parts)()
 
     def _spikes(self, a: Text, parts: _Parts) -> list[str]:
         """Write the body where the loop gives spikes, 0 or 1."""
-        return _in_bits(a, self._loops(a, *parts[:4]))
+        return _in_bits(a, self._loops(a, parts))
 
-    def _is_void(self, a: Text, parts: _Parts, form: frozenset[str]) -> _Name:
-        """Write whether nothing is kept of the states of a form, of any neuron."""
-        r, void = Reach(a), []
-        for name in sorted(form):
+    def _suits(self, a: Text, parts: _Parts, form: frozenset[str]) -> _Name:
+        """Write whether a form computes a node: what it leaves out, no neuron has."""
+        r, suits = Reach(a), []
+        for name in sorted(form & set(self.states)):
             kept = parts.p[self.e.memory[name]]
             if self.fixed:
                 most = r.largest(kept)
             else:  # NaN would be overlooked by a maximum
                 most = a.write(f"ReduceL1<keepdims = 0>({kept.name})", _FLOAT)
-            void.append(a.operation("Equal", most, 0, kind=_BOOL))
+            suits.append(a.operation("Equal", most, 0, kind=_BOOL))
+        for name in self._summed(form):
+            most = r.largest(parts.p[self.e.memory[name]] - DECAY_ONE)
+            suits.append(a.operation("Equal", most, 0, kind=_BOOL))
+        for name, level in vars(parts.c).items():
+            if _never(name) in form:
+                suits.append(level >= _WHOLE_LIMIT)
         if not self.fixed:  # zero times infinity is no zero
             starts = [state for state in parts.states if state.name in form]
             lost = self._lost(a, form, parts.inputs, parts.p, parts.c)
-            void.append(r.finite([*lost.values(), *starts]))
-        return functools.reduce(operator.and_, void)
+            suits.append(r.finite([*lost.values(), *starts]))
+        return functools.reduce(operator.and_, suits)
 
     def _over_time(
         self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
@@ -1325,21 +1364,30 @@ class Form:
         return found
 
     def _hoisted(
-        self, a: Text, lines: Sequence[str], carried: Sequence[str], sequences: dict[str, str]
+        self, a: Text, lines: Sequence[str], rows: Sequence[_Carried], sequences: dict[str, str]
     ) -> list[str]:
         """Write before the loop what follows from no state, for all of time; return the rest.
+
+        A state that is the one before and what comes in is a sum over time, and needs no loop.
 
         Args:
             a: the arithmetic, whose statements are those before the loop.
             lines: the statements of one step.
-            carried: what the loop hands on from step to step.
+            rows: what the loop hands on from step to step.
             sequences: names of a step's values -> those of the sequences that they come from; what
                 is computed before the loop is added.
         """
-        stay, turning = [], set(carried)
+        stay, turning = [], {row.into for row in rows}
         for line in lines:
             name, _, call = line.partition(" = ")
-            if _reads(call) & turning:
+            row = next((row for row in rows if row.value.name == name), None)
+            if row is not None and self._is_sum(call, row, lines, sequences):
+                (added,) = _reads(call) & sequences.keys()
+                kind, time = row.value.kind, a.number(0, _INT64)
+                total = a.write(f"CumSum({sequences[added]}, {time.name})", kind)
+                sequences[name] = a.write(f"Add({total.name}, {row.start})", kind).name
+                turning.discard(row.into)
+            elif _reads(call) & turning:
                 turning.add(name)
                 stay.append(line)
             elif _reads(call) & sequences.keys():
@@ -1349,6 +1397,16 @@ class Form:
             else:
                 a.lines.append(line)
         return stay
+
+    def _is_sum(
+        self, call: str, row: _Carried, lines: Sequence[str], sequences: Mapping[str, str]
+    ) -> bool:
+        """Whether a state is summed up: nothing but what it was, and a sequence."""
+        readers = [line for line in lines if row.into in _reads(line.partition(" = ")[2])]
+        terms = re.fullmatch(r"Add\((\w+), (\w+)\)", call)
+        if terms is None or len(readers) > 1 or row.into not in terms.groups():
+            return False
+        return any(term in sequences for term in terms.groups())
 
     def _at_the_end(self, a: Text, row: _Carried, sequences: Mapping[str, str]) -> _Name:
         """Write the last of a state that no step reads, in its shape."""
@@ -1432,8 +1490,8 @@ class Form:
         lines = _needed(a.lines, [value.name for value in (*kept, *wanted)])
         a.lines, a.inside = outer, False
         sequences = dict(zip(taken, (value.name for value in inputs), strict=True))
-        if any(_is_nothing(value) for value in p.values()):  # else there is little to win
-            lines = self._hoisted(a, lines, into, sequences)
+        if not all(isinstance(value, _Name) for value in p.values()):  # else there is little to win
+            lines = self._hoisted(a, lines, rows, sequences)
         return self._scan(a, lines, rows, wanted, sequences)
 
     def _scan(
@@ -1480,15 +1538,14 @@ class Form:
             )
         return traces, last
 
-    def _loops(
-        self, a: Text, inputs: Sequence[_Name], states: Sequence[_Name],
-        p: Mapping[str, _Name], c: SimpleNamespace,
-    ) -> Callable[[], list[str]]:  # fmt: skip
+    def _loops(self, a: Text, parts: _Parts) -> Callable[[], list[str]]:
         """Return what writes the loop over time and returns the names of the op's outputs.
 
         Where the equation bounds its states, it writes two loops and the choice: in 32 bits where
-        every state is proved to fit, from the currents of this very call.
+        every state is proved to fit, from the currents of this very call. A form without resets
+        holds below a bound, too, and there is a third for what is beyond it.
         """
+        inputs, states, p, c = parts[:4]
         if self.fixed:
             inputs = [x * a.name("scale_f", _FLOAT) for x in inputs]
         if not self.fixed or type(self.e).reach is Equation.reach:
@@ -1502,11 +1559,14 @@ class Form:
             )
         ]  # fmt: skip
         bounds = self.e.reach(r, named[0], named[1], named[2], c)
-        below = [
-            bound < a.number(_NARROW_LIMIT, _DOUBLE) for bound in dict.fromkeys(bounds.values())
-        ]
         finite = r.finite(inputs)
-        fits = functools.reduce(operator.and_, [*below, finite])
+
+        def below(limit: int) -> _Name:
+            most = a.number(limit, _DOUBLE)
+            fit: list[_Name] = [bound < most for bound in dict.fromkeys(bounds.values())]
+            return functools.reduce(operator.and_, [*fit, finite])
+
+        fits = below(_NARROW_LIMIT)
 
         def in_32_bits() -> list[str]:
             narrow.bits = a.bits
@@ -1514,14 +1574,22 @@ class Form:
             traces, last = self._loop(narrow, inputs, start, parameters, levels)
             return [*self._behind(narrow, traces, levels), *self._widened(narrow, last)]
 
-        def in_64_bits() -> list[str]:
-            a.scope = f"{a.form}wide_"
+        def in_64_bits(p: Mapping[str, Any], c: SimpleNamespace, name: str = "wide_") -> list[str]:
+            a.scope = f"{a.form}{name}"
             found = self._over_time(a, inputs, states, p, c)
             a.scope = a.form
             return found
 
+        def without_bounds() -> list[str]:
+            if parts.plain is None:
+                return in_64_bits(p, c)
+            holds = below(_WHOLE_LIMIT)
+            yes = _branch(a, lambda: in_64_bits(p, c))
+            no = _branch(a, functools.partial(in_64_bits, *parts.plain, "plain_"))
+            return a.choice(holds.name, len(self.outputs), yes, no)
+
         def choose() -> list[str]:
-            branches = _branch(narrow, in_32_bits), _branch(a, in_64_bits)
+            branches = _branch(narrow, in_32_bits), _branch(a, without_bounds)
             return a.choice(fits.name, len(self.outputs), *branches)
 
         def choose_short() -> list[str]:
@@ -1629,10 +1697,12 @@ class Form:
         x = SimpleNamespace(**{name: paper.name(name) for name in self.e.currents})
         s = SimpleNamespace(**{name: paper.name(name) for name in self.states})
         q = {
-            name: value if _is_nothing(value) else paper.name(name, value.kind)
+            name: paper.name(name, value.kind) if isinstance(value, _Name) else value
             for name, value in parameters.items()
         }
-        levels = SimpleNamespace(**{name: paper.name(name) for name in self.e.constants})
+        levels = SimpleNamespace(
+            **{name: v if v is _NEVER else paper.name(name) for name, v in vars(c).items()}
+        )
         after, _ = self.e.step(paper, x, SimpleNamespace(**q), s, levels)
         start = [
             text.cast(state, after[name].kind)
@@ -1690,12 +1760,19 @@ class Form:
         a.before.extend(lines)
         return f"matrix_{current}", a.name(f"gain_{current}", _FLOAT)
 
-    def void(
+    def _summed(self, form: frozenset[str]) -> list[str]:
+        """Return the states that a form sums up."""
+        return [state for state in self.states if _sum_of(state) in form]
+
+    def form(
         self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
     ) -> frozenset[str]:
-        """Return the states of which no neuron of a node keeps anything, provably.
+        """Return what the body of a node may leave out, provably, for all of its neurons.
 
-        There are none where spikes are graded in fixed point: the body has no form for it.
+        That are states of which nothing is kept, by their names. Of readouts in fixed point they
+        are levels that no state reaches (``never_`` before their names), and the fractions of
+        states that are kept whole (``sum_of_`` before the states' names). Nothing is left out where
+        spikes are graded in fixed point: the body has no form for it.
 
         Args:
             attributes: those of the node, by name.
@@ -1703,11 +1780,16 @@ class Form:
         """
         if self.fixed and attributes.get("graded"):
             return frozenset()
-        form = frozenset(
-            state
+        fractions = {
+            state: self._fractions(constants[name], name)
             for state, name in self.e.memory.items()
-            if name in constants and not self._fractions(constants[name], name).any()
-        )
+            if name in constants
+        }
+        form = frozenset(state for state, kept in fractions.items() if not kept.any())
+        levels = [attributes[name] for name in self.e.constants]
+        if self.fixed and self.kind == "dynamics" and fractions and min(levels) >= _WHOLE_LIMIT:
+            form |= {_never(name) for name in self.e.constants}
+            form |= {_sum_of(state) for state, k in fractions.items() if (k == DECAY_ONE).all()}
         while not self.fixed and form:  # of floats, where what is lost can be seen to be finite
             a = Text(_FLOAT)
             inputs = [a.name(name) for name in self.e.currents]
@@ -1778,6 +1860,16 @@ class Form:
         # a multiply-add of floats rounds once where it is fused, else twice
         rtol = 0.0 if self.fixed else 2e-6
         return [Sample(name, args, rtol) for name, args in calls.items()]
+
+
+def _never(level: str) -> str:
+    """Name the part of a form that no state reaches a level."""
+    return f"never_{level}"
+
+
+def _sum_of(state: str) -> str:
+    """Name the part of a form that all of a state is kept."""
+    return f"sum_of_{state}"
 
 
 def _reads(call: str) -> set[str]:

@@ -54,7 +54,7 @@ class OpDef:
         attributes: name -> ``int``, ``float``, ``[int]`` (the type, for ints) of each attribute.
         symbolic: the function that the exporter calls in place of the torch op; it gets the
             torch op's arguments and returns the values of its outputs.
-        body: opset (of an op with ``void`` also what :meth:`function` takes) -> statements of the
+        body: opset (of an op with ``form`` also what :meth:`function` takes) -> statements of the
             ONNX function, in ONNX's textual syntax, written with standard operators of that opset
             alone.
         samples: sample calls, for the parity tests.
@@ -65,8 +65,8 @@ class OpDef:
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
         arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
             numbers in which its body computes, and why in no shorter ones.
-        void: (attributes of a node, its constant inputs), by name -> the states of which it keeps
-            nothing, so that its body may have a form without them.
+        form: (attributes of a node, its constant inputs), by name -> what its body may leave out:
+            states of which it keeps nothing, and the like.
     """
 
     name: str
@@ -81,18 +81,18 @@ class OpDef:
     exact: bool | None = False
     spikes: bool = False
     arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
-    void: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
+    form: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
         None
     )
 
     def function(
-        self, opset: int, *void: frozenset[str], single: bool = False
+        self, opset: int, *special: frozenset[str], single: bool = False
     ) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.
 
         Args:
             opset: opset of the standard operators.
-            void: states that nodes are without; the body gets a form for each, and still computes
+            special: what nodes may leave out; the body gets a form for each, and still computes
                 every node right.
             single: whether calls of a single time step are usual, as in a stream.
 
@@ -100,7 +100,7 @@ class OpDef:
             RegistryError: the body is not valid ONNX text.
         """
         attributes = f"<{', '.join(self.attributes)}>" if self.attributes else ""
-        body = self.body(opset) if self.void is None else self.body(opset, *void, single=single)
+        body = self.body(opset) if self.form is None else self.body(opset, *special, single=single)
         text = (
             f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
             f"{self.name} {attributes} ({', '.join(self.inputs)}) => ({', '.join(self.outputs)})\n"
