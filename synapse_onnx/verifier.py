@@ -785,9 +785,8 @@ class _Comparison:
         drifted = False
         for tensor, found in zip(call.inputs, given, strict=True):
             wanted = tensor.numpy()
-            off = np.abs(wanted.astype(np.float64) - found.numpy())
-            allowed = self.atol + self.rtol * float(np.abs(wanted).max(initial=0))
-            drifted |= bool((np.where(_within(wanted, valid), off, 0.0) > allowed).any())
+            off = _difference(wanted, found.numpy()) > self._tolerance(wanted)
+            drifted |= bool((off & _within(wanted, valid)).any())
         # equal currents give equal spikes; graded ones that are fed back are summed otherwise
         summed = not call.layer.spiking or "feedback" in self.facts[call.path]
         allowed = row.tolerance if summed else 0.0
@@ -843,6 +842,10 @@ class _Comparison:
             self.divergence = found
         return found
 
+    def _tolerance(self, reference: Array) -> float:
+        """Return how far values may be from a reference that is not exact."""
+        return self.atol + self.rtol * _largest(reference)
+
     def _compare(
         self,
         name: str,
@@ -859,9 +862,7 @@ class _Comparison:
         """
         difference = _difference(reference, array)
         largest = float(difference.max(initial=0))
-        tolerance = 0.0
-        if not exact:
-            tolerance = self.atol + self.rtol * _largest(reference)
+        tolerance = 0.0 if exact else self._tolerance(reference)
         wrong = difference > tolerance
         if valid is not None and not exact:
             wrong &= _within(reference, valid)

@@ -278,6 +278,25 @@ def test_nan_on_both_sides_is_not_equal() -> None:
     assert "NaN in 24 values of torch" in report.problems[0]
 
 
+def test_a_layer_that_is_given_nan_is_not_right() -> None:
+    """No neuron spikes on it, in torch either: what it was given is what is wrong."""
+    torch.manual_seed(0)
+    dense = so.synapse.Dense(6, 5, weight_scale=4)
+    network = nn.Sequential(dense, so.neuron.cuba.Neuron(0.5, 0.25, 0.1, regime="float")).eval()
+    x = spikes(4, 6, 20)
+    assert network(x).any()
+    broken = so.export(network, x)
+    (neuron,) = (node for node in broken.graph.node if node.op_type == "CubaFloat")
+    array = onnx.numpy_helper.from_array(np.array(np.nan, np.float32), "nan")
+    broken.graph.initializer.append(array)
+    ill = onnx.helper.make_node("Add", [neuron.input[0], "nan"], ["ill"])
+    broken.graph.node.insert(list(broken.graph.node).index(neuron), ill)
+    neuron.input[0] = "ill"
+    report = so.verify(network, broken, x)
+    assert not report.ok
+    assert [row.ok for row in report.layers] == [True, False]
+
+
 @pytest.mark.parametrize(
     "statements",
     [
