@@ -72,7 +72,6 @@ def _body(opset: int) -> str:
     zero = Constant<value = int64 {0}>()
     one = Constant<value = int64 {1}>()
     axes = Constant<value_ints = [0]>()
-    flat = Constant<value_ints = [-1]>()
     end = Constant<value_ints = [9223372036854775807]>()
     depth = Shape<start = 0, end = 1>(line)
     steps = Shape<start = 0, end = 1>(x)
