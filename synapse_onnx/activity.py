@@ -23,12 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
 from synapse_onnx.fusion import fused
+from synapse_onnx.graph import DOMAIN
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
 __all__ = ["Activity", "Kernel", "Spikes", "Synapse", "count_activity", "profile_kernels"]
 
-_DOMAIN = "ai.synapse"
 _IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
 #: standard operators with weights that ordinary torch code may bring
 _PRODUCTS = ("MatMul", "MatMulInteger", "Gemm", "Conv", "ConvInteger", "ConvTranspose", "Einsum")
@@ -213,7 +213,7 @@ def profile_kernels(
     own = {
         node.name: node.op_type
         for node in ran.graph.node
-        if node.domain == _DOMAIN and node.op_type in (*session.kernels, *joined)
+        if node.domain == DOMAIN and node.op_type in (*session.kernels, *joined)
     }
     return _kernels(events, own)
 
@@ -232,7 +232,7 @@ class _Counter:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
         self._makers = {name: node for node in self._nodes for name in node.output}
-        self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
+        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
 
     def watched(self) -> list[str]:
         """Return the names of the values that are counted."""
@@ -260,7 +260,7 @@ class _Counter:
             if "s" in outputs:
                 neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
             elif not self._is_synapse(node):
-                if node.domain == _DOMAIN:
+                if node.domain == DOMAIN:
                     uncounted.append((_layer(node), node.op_type))
                 if node.op_type in _PRODUCTS or _base(node) in (*_IMAGES, "Dense"):
                     products.append((_layer(node), node.op_type))
@@ -270,7 +270,7 @@ class _Counter:
     def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
         """Return name within the body -> name in the graph, of inputs and of outputs."""
         function = self._functions.get(node.op_type)
-        if node.domain != _DOMAIN or function is None:
+        if node.domain != DOMAIN or function is None:
             return {}, {}
         inputs = dict(zip(function.input, node.input, strict=False))
         return inputs, dict(zip(function.output, node.output, strict=False))
@@ -379,7 +379,7 @@ def _transposed_taps(
 
 def _base(node: onnx.NodeProto) -> str:
     """Return a synapse's op without the prefixes of its form; "" for a standard operator."""
-    if node.domain != _DOMAIN:
+    if node.domain != DOMAIN:
         return ""
     return node.op_type.removeprefix("Quantized").removeprefix("Complex")
 

@@ -21,7 +21,7 @@ import onnx
 
 from synapse_onnx._layered import Block, Edge, Layout, lay_out
 from synapse_onnx.errors import ModelError
-from synapse_onnx.graph import taken_by
+from synapse_onnx.graph import DOMAIN, taken_by
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.page import theme
 from synapse_onnx.words import shape_text, span_text, step_text, weights_text
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["to_svg"]
 
-_DOMAIN = "ai.synapse"
 _SYNAPSES = ("Dense", "Conv", "ConvTranspose", "Pool", "Unpool")
 #: layers whose output is of the shape of their input, beside those that spike
 _ALIKE = ("Delay", "LeakyIntegrator", "LeakyIntegratorFloat", "Normalize", "Sigma")
@@ -157,7 +156,7 @@ class _Graph:
         self._layers = {str(layer["path"]): layer for layer in self._known("layers")}
         self._rates = _rates(activity)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
+        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
         self._takes = [list(dict.fromkeys(taken_by(node))) for node in model.graph.node]
         self._types: dict[str, tuple[list[int | str], int]] = {}
         self._build()
@@ -220,7 +219,7 @@ class _Graph:
         for i, node in enumerate(self.model.graph.node):
             takes = self._takes[i]
             own = takes and all(name in found or name in self._tensors for name in takes)
-            if node.domain != _DOMAIN and (own or node.op_type in _SIZES):
+            if node.domain != DOMAIN and (own or node.op_type in _SIZES):
                 found |= dict.fromkeys(node.output, i)
         waiting = [value.name for value in self.model.graph.output]
         shown = set[int]()
@@ -255,7 +254,7 @@ class _Graph:
 
     def _node(self, i: int, node: onnx.NodeProto) -> _Box:
         key, name = f"node:{i}", node.name or next(iter(node.output), f"#{i}")
-        if node.domain != _DOMAIN:
+        if node.domain != DOMAIN:
             title = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             sizes = [list(self._tensors[n].dims) for n in node.input if n in self._tensors]
             texts = [weights_text(size) for size in sizes if len(size) > 1]
@@ -280,7 +279,7 @@ class _Graph:
     def _formal(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
         """Return name within the body -> name in the graph, of inputs and of outputs."""
         function = self._functions.get(node.op_type)
-        if function is None or node.domain != _DOMAIN:
+        if function is None or node.domain != DOMAIN:
             return {}, {}
         inputs = dict(zip(function.input, node.input, strict=False))
         return inputs, dict(zip(function.output, node.output, strict=False))

@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from synapse_onnx.graph import taken_by
+from synapse_onnx.graph import DOMAIN, taken_by
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["fused"]
-
-_DOMAIN = "ai.synapse"
 
 #: dense synapses and their number of outputs; their kernels read (N, C, T) themselves where the
 #: attribute time_last says so
@@ -60,7 +58,7 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
 
 
 def _is_dense(node: onnx.NodeProto) -> bool:
-    return node.domain == _DOMAIN and node.op_type in _DENSE
+    return node.domain == DOMAIN and node.op_type in _DENSE
 
 
 def _turned(graph: onnx.GraphProto, read: Counter[str]) -> list[onnx.NodeProto]:
@@ -88,7 +86,7 @@ def _pairs(
             synapse = synapses.get(currents)
             if (
                 synapse is not None
-                and node.domain == _DOMAIN
+                and node.domain == DOMAIN
                 and f"{synapse.op_type}And{node.op_type}" in together
                 and all(read[name] == 1 for name in currents)
             ):

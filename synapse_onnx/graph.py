@@ -1,4 +1,4 @@
-"""What the nodes of a graph take, and which of them a value needs."""
+"""The domain of our nodes, what the nodes of a graph take, and which of them a value needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["needed_for", "taken_by"]
+__all__ = ["DOMAIN", "needed_for", "taken_by"]
+
+#: the ONNX domain of our ops
+DOMAIN = "ai.synapse"
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
+from synapse_onnx.graph import DOMAIN
 
 __all__ = [
     "CPU",
@@ -114,7 +115,7 @@ def status(provider: str = CPU) -> str:
 
 def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
     """Return the names of the ops of an ``onnx.ModelProto`` that have a kernel here, sorted."""
-    ops = {node.op_type for node in model.graph.node if node.domain == "ai.synapse"}
+    ops = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     return tuple(sorted(ops & set(kernels(provider))))
 
 

@@ -19,6 +19,7 @@ from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import InputError, ModelError, ShapeError, SynapseError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.fusion import fused
+from synapse_onnx.graph import DOMAIN
 from synapse_onnx.guard import check_model, read_states
 from synapse_onnx.layout import LAYOUTS, axes_of, has_time, time_first, time_last
 from synapse_onnx.limits import load_arrays, read_file
@@ -759,9 +760,9 @@ def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProt
     copied = copy.deepcopy(model)
     for node in copied.graph.node:
         for attribute in node.attribute:
-            if node.domain == "ai.synapse" and attribute.name == "integers":
+            if node.domain == DOMAIN and attribute.name == "integers":
                 attribute.i = 0
-    whole = [("ai.synapse", name) for name in kept]
+    whole = [(DOMAIN, name) for name in kept]
     flat = onnx.inliner.inline_selected_functions(copied, whole, exclude=True)
     del flat.functions[:]
     return flat

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import synapse_onnx as so
+from synapse_onnx import graph
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "synapse_onnx"
@@ -148,6 +149,16 @@ def test_a_module_imports_what_the_table_says(module: str) -> None:
     said, used = TABLE[module][0], used_by(module)
     assert used <= said, f"{module} imports {sorted(used - said)}, which its row does not name"
     assert said <= used, f"{module} does not import {sorted(said - used)}, which its row names"
+
+
+def test_the_domain_is_named_once() -> None:
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value == graph.DOMAIN
+    ]
+    assert found == ["graph.py"]
 
 
 def test_what_runs_a_model_is_marked_as_free_of_torch() -> None:

@@ -18,8 +18,8 @@ import torch
 
 from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import RegistryError
+from synapse_onnx.graph import DOMAIN
 
-DOMAIN = "ai.synapse"
 DOMAIN_VERSION = 1
 TORCH_NAMESPACE = "synapse"
 
