@@ -20,9 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 
-from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
-from synapse_onnx.fusion import fused
 from synapse_onnx.graph import DOMAIN
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
@@ -205,17 +203,7 @@ def profile_kernels(
             path = session.session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
-    if not session.native:
-        return _kernels(events, {})
-    ran, joined = model, native_kernels.together()
-    if session.session.get_providers() == [native_kernels.CPU]:
-        ran = fused(model, joined) or model
-    own = {
-        node.name: node.op_type
-        for node in ran.graph.node
-        if node.domain == DOMAIN and node.op_type in (*session.kernels, *joined)
-    }
-    return _kernels(events, own)
+    return _kernels(events, session.native_nodes)
 
 
 # -- counting -------------------------------------------------------------------------------------

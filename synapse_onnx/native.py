@@ -24,6 +24,7 @@ __all__ = [
     "instructions",
     "kernels",
     "library",
+    "nodes_of",
     "problem",
     "status",
     "together",
@@ -111,6 +112,16 @@ def status(provider: str = CPU) -> str:
         return f"no native kernels{where}: {found.problem}"
     kinds = f"{len(found.kernels)} ({found.instructions})"
     return f"native kernels{where}: {kinds}, {library(provider)}"
+
+
+def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
+    """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: names and their ops."""
+    own = {*kernels(provider), *together(provider)}
+    return {
+        node.name: node.op_type
+        for node in model.graph.node
+        if node.domain == DOMAIN and node.op_type in own
+    }
 
 
 def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import os
@@ -144,6 +145,8 @@ class Session:
         layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
         native: whether the native kernels are registered.
         kernels: names of the model's ops that run as native kernels, sorted.
+        native_nodes: names of the nodes that they compute, with their ops; a synapse and the neuron
+            behind it may have become one of both.
         instructions: what these kernels are compiled for, as "avx512"; empty without.
         session: the ``onnxruntime.InferenceSession`` behind it.
 
@@ -183,24 +186,16 @@ class Session:
             check_model(model, where)
         provider = _kernels_on(names) or native_kernels.CPU
 
-        def opened(library: Path | None) -> onnxruntime.InferenceSession:
-            options = _options(threads, profile)
-            if library is not None:
-                options.register_custom_ops_library(str(library))
-            given = _given(model, source, names, library)
-            return ort.InferenceSession(
-                given, options, providers=[_with_options(name) for name in names]
-            )
-
+        opened = functools.partial(_opened, model, source, names, threads, profile)
         refusal = None
         try:
             try:
-                self.session: onnxruntime.InferenceSession = opened(library)
+                self.session, ran = opened(library)
             except Exception as error:
                 if native or library is None:
                     raise
                 refusal = _first_line(error)
-                self.session = opened(None)  # which fails again where the model is at fault
+                self.session, ran = opened(None)  # fails again where the model is at fault
         except Exception as error:  # its classes differ from version to version
             refused = "refused by ONNX Runtime" + (" with native kernels" if native else "")
             raise ModelError(f"{where} is {refused}: {_first_line(error)}") from error
@@ -221,6 +216,10 @@ class Session:
         #: names of the model's ops that run as native kernels, sorted
         self.kernels: tuple[str, ...] = (
             native_kernels.used_by(model, provider) if self.native else ()
+        )
+        #: nodes that native kernels compute, by name, with their ops: what was put together is one
+        self.native_nodes: dict[str, str] = (
+            native_kernels.nodes_of(ran, provider) if self.native else {}
         )
         #: what these kernels are compiled for, as "avx512"; empty without
         self.instructions = native_kernels.instructions(provider) if self.kernels else ""
@@ -729,20 +728,30 @@ _DEFAULT = ("CPUExecutionProvider",)
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 
-def _given(
-    model: onnx.ModelProto, source: bytes | None, providers: Sequence[str], library: Path | None
-) -> bytes:
+def _opened(
+    model: onnx.ModelProto, source: bytes | None, providers: Sequence[str], threads: int | None,
+    profile: str | None, library: Path | None,
+) -> tuple[onnxruntime.InferenceSession, onnx.ModelProto]:  # fmt: skip
+    """Return ONNX Runtime's session, and the model that it runs."""
+    options = _options(threads, profile)
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    ran = _lowered(model, providers, library)
+    given = ran.SerializeToString() if source is None or ran is not model else source
+    chosen = [_with_options(name) for name in providers]
+    return _onnxruntime().InferenceSession(given, options, providers=chosen), ran
+
+
+def _lowered(
+    model: onnx.ModelProto, providers: Sequence[str], library: Path | None
+) -> onnx.ModelProto:
     """Return what ONNX Runtime is given: the model as it is, or lowered for where it runs."""
-    lowered = None
     if not _DEVICES.keys().isdisjoint(providers):
         kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
-        lowered = for_cuda(model, kept)
-    elif library is not None:
-        lowered = fused(model, native_kernels.together())
-    if lowered is None and source is not None:
-        return source
-    data: bytes = (model if lowered is None else lowered).SerializeToString()
-    return data
+        return for_cuda(model, kept)
+    if library is not None:
+        return fused(model, native_kernels.together()) or model
+    return model
 
 
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:

@@ -791,3 +791,11 @@ def test_a_profile_tells_native_kernels_from_bodies() -> None:
     assert ours == {"Cuba": 2, "QuantizedConv": 1, "QuantizedPool": 1, **together}
     assert not {"Scan", "Conv", "MatMul"} & {kernel.op for kernel in found}
     assert not any(kernel.native for kernel in profile_kernels(model, [x], native=False))
+    ran = so.Session(model, native=True).native_nodes
+    assert sorted(ran.values()) == [
+        *["Cuba"] * 2,
+        "QuantizedConv",
+        "QuantizedDenseAndCuba",
+        "QuantizedPool",
+    ]
+    assert so.Session(model, native=False).native_nodes == {}
