@@ -1559,14 +1559,14 @@ class Form:
             )
         ]  # fmt: skip
         bounds = self.e.reach(r, named[0], named[1], named[2], c)
-        finite = r.finite(inputs)
 
-        def below(limit: int) -> _Name:
+        def below(limit: int) -> list[_Name]:
             most = a.number(limit, _DOUBLE)
-            fit: list[_Name] = [bound < most for bound in dict.fromkeys(bounds.values())]
-            return functools.reduce(operator.and_, [*fit, finite])
+            return [bound < most for bound in dict.fromkeys(bounds.values())]
 
-        fits = below(_NARROW_LIMIT)
+        narrow_fits = below(_NARROW_LIMIT)
+        finite = r.finite(inputs)
+        fits = functools.reduce(operator.and_, [*narrow_fits, finite])
 
         def in_32_bits() -> list[str]:
             narrow.bits = a.bits
@@ -1583,7 +1583,7 @@ class Form:
         def without_bounds() -> list[str]:
             if parts.plain is None:
                 return in_64_bits(p, c)
-            holds = below(_WHOLE_LIMIT)
+            holds = functools.reduce(operator.and_, [*below(_WHOLE_LIMIT), finite])
             yes = _branch(a, lambda: in_64_bits(p, c))
             no = _branch(a, functools.partial(in_64_bits, *parts.plain, "plain_"))
             return a.choice(holds.name, len(self.outputs), yes, no)
