@@ -4,12 +4,14 @@
 
 Which tests those are follows from their names: for a file that declares an op or a neuron, the
 tests that are given it or name it; for a pass, those of ``test_passes.py`` that name it; for a file
-that several ops share (``ops/_synapse.py``), the tests of these ops; for any other module, all
-tests of the files in ``TESTS``. Of a test of ops with many parameters a few are taken. They are run
-once on the package as it is, to see that they pass, how long they take and which lines they run.
-A mutant is given the tests that run its line, quickest first, until one fails. No file is edited:
-a mutant runs in a process forked from one that has everything imported, and there its function
-gets another code; what runs while the package is imported is planted in a copy of the package.
+that several ops or neurons share (``ops/_synapse.py``), the tests of these. Any other module has
+all tests of the files that bear its name (``test_layout.py``); without one, of the files that
+import it, or else of the modules that do. Of a test with many parameters a few are taken. They are
+run once on the package as it is, to see that they pass, how long they take and which lines they
+run. A mutant is given the tests that run its line, quickest first, until one fails. No file is
+edited: a mutant runs in a process forked from one that has everything imported, and there its
+function gets another code; what runs while the package is imported is planted in a copy of the
+package.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ import tempfile
 import time
 import tomllib
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,18 +56,13 @@ PACKAGE = ROOT / "synapse_onnx"
 EXCUSES = Path(__file__).with_name("mutants.toml")
 
 _OPS = ("test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products")
-#: where the tests of the files of a package stand, and those of a module
+#: tests of a package or a module that do not bear its name
 TESTS: dict[str, tuple[str, ...]] = {
     "ops": (*_OPS, "test_training"),
-    "neuron": (*_OPS, "test_neuron", "test_lif", "test_loihi"),
-    "passes": ("test_passes",),
+    "neuron": (*_OPS, "test_training", "test_loihi"),
     "exporter": ("test_export", "test_streaming"),
-    "border": ("test_border",),
-    "exactness": ("test_exactness",),
-    "streaming": ("test_streaming",),
     "freezer": ("test_freeze",),
-    "fixed": ("test_fixed",),
-    "loihi": ("test_loihi",),
+    "runtime": ("test_streaming", "test_layout"),
 }
 
 #: how many of the tests of one function are taken, where they are of ops
@@ -134,6 +131,27 @@ def copy_of_the_package(folder: Path, mutant: Mutant | None) -> None:
 # -- which tests -----------------------------------------------------------------------------------
 
 
+def tests_of(path: Path) -> tuple[str, ...]:
+    """The files of tests of a file of the package, without ``.py``; none where it has none."""
+    *packages, stem = path.resolve().relative_to(PACKAGE).with_suffix("").parts
+    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    found: list[str] = []
+    for name in (*packages, stem):
+        found += TESTS.get(name, ())
+        found += [test.stem for test in tests if f"{test.stem}_".startswith(f"test_{name}_")]
+    if not found and not packages:
+        found = [test.stem for test in tests if _imports(test, stem)]
+        users = [path for path in sorted(PACKAGE.glob("*.py")) if _imports(path, stem)]
+        found = found or [test for path in users for test in tests_of(path)]
+    return tuple(dict.fromkeys(found))
+
+
+def _imports(path: Path, module: str) -> bool:
+    """Whether a file imports a module of the package, and does so by its name."""
+    name = rf"{PACKAGE.name}(?:\.{module}\b| import [^\n]*\b{module}\b)"
+    return re.search(rf"^(?:import|from) {name}", path.read_text(), re.MULTILINE) is not None
+
+
 def names() -> dict[str, set[str]]:
     """File -> the names in tests of what it declares or shares: ops, neurons, passes."""
     from synapse_onnx import ops
@@ -164,16 +182,31 @@ def names() -> dict[str, set[str]]:
             add(file, op)
     for path in (PACKAGE / "ops").glob("_*.py"):  # what every op stands on
         found.setdefault(str(path.relative_to(ROOT)), set(table))
-    for path in (PACKAGE / "neuron").glob("_[a-z]*.py"):
-        files = (f"synapse_onnx/neuron/{user}.py" for user in _users(path))
-        found[str(path.relative_to(ROOT))] |= set().union(*(found[file] for file in files))
+    neurons = [path for path in (PACKAGE / "neuron").glob("*.py") if path.stem != "__init__"]
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in neurons}
+    own = {path: set(found[path]) for path in texts}
+    for path in texts:  # what neurons share has the names of those that import it
+        stem = Path(path).stem
+        users = [user for user, text in texts.items() if _shares(text, stem) and user != path]
+        found[path] |= set().union(*(own[user] for user in users))
+    declared = {path: _declared(path) for path in found}
+    often = Counter(itertools.chain.from_iterable(declared.values()))
+    for path, those in declared.items():  # what several files declare tells none of them
+        found[path] |= {name for name in those if often[name] == 1}
     return found
 
 
-def _users(shared: Path) -> list[str]:
-    """The neurons whose files import a file of their package."""
-    paths = shared.parent.glob("[a-z]*.py")
-    return [path.stem for path in paths if re.search(rf"\b{shared.stem}\b", path.read_text())]
+def _declared(path: str) -> set[str]:
+    """Names of the functions and classes of a file."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {
+        node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, kinds)
+    }
+
+
+def _shares(text: str, stem: str) -> bool:
+    """Whether the text of a neuron's file imports a file of its package."""
+    return re.search(rf"neuron(?:\.| import [^\n]*\b){stem}\b", text) is not None
 
 
 def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
@@ -390,7 +423,8 @@ def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
     def choose(items: list[Any]) -> list[Any]:
         if mine is not None:
             items = [item for item in items if concerns(item, mine, everything)]
-        return items if files == TESTS["passes"] or mine is None else _spread(items)
+        # a pass has few tests, and all of them are short
+        return items if "/passes/" in path else _spread(items)
 
     plugin = Chosen(choose, cover)
     code = run_tests(files, plugin)
@@ -547,15 +581,11 @@ def excused(mutant: Mutant, text: str, known: Sequence[dict[str, str]]) -> dict[
 
 
 def sources(given: Sequence[str]) -> list[str]:
-    """The files of the package that have tests named in ``TESTS``."""
+    """The files of the package that have tests, of those given or of all."""
     places = [ROOT / each for each in given] or [PACKAGE]
-    found: set[str] = set()
-    for place in places:
-        for path in [place] if place.is_file() else place.rglob("*.py"):
-            parts = path.resolve().relative_to(PACKAGE).with_suffix("").parts
-            if parts[0] in TESTS:
-                found.add(str(path.resolve().relative_to(ROOT)))
-    return sorted(found)
+    files = ([place] if place.is_file() else place.rglob("*.py") for place in places)
+    paths = itertools.chain.from_iterable(files)
+    return sorted({str(path.resolve().relative_to(ROOT)) for path in paths if tests_of(path)})
 
 
 @dataclass
@@ -614,8 +644,7 @@ def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) ->
     for path in files:
         if not drawn[path]:
             continue
-        key = Path(path).relative_to(PACKAGE.name).with_suffix("").parts[0]
-        base = bases[path] = Baseline(path, TESTS[key])
+        base = bases[path] = Baseline(path, tests_of(ROOT / path))
         jobs.append(Job(
             lambda folder, base=base: baseline(base.path, base.files, folder),
             3600, lambda found, base=base: _fill(base, found),

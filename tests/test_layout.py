@@ -14,6 +14,7 @@ from graphs import all_nodes
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx import layout
 from synapse_onnx.cli import main
 from synapse_onnx.metadata import Metadata
 from synapse_onnx.ops import DOMAIN
@@ -40,6 +41,25 @@ def turned(y: np.ndarray) -> np.ndarray:
 
 def several(y: Any) -> tuple[np.ndarray, ...]:
     return y if isinstance(y, tuple) else (y,)
+
+
+def test_axes_of_every_layout_and_rank() -> None:
+    assert [rank for rank in range(7) if layout.has_time(rank)] == [3, 5]
+    for name, expected in (
+        ("NCT", [(0, None), (0, 2), (0, None), (0, 4)]),
+        ("TNC", [(0, None), (1, 0), (0, None), (1, 0)]),
+    ):
+        assert [layout.axes_of(name, rank) for rank in (2, 3, 4, 5)] == expected
+    for shape, first in (
+        ((2, 3, 4), (4, 2, 3)), ((2, 3, 4, 5, 6), (6, 2, 3, 4, 5)), ((2, 3), (2, 3)),
+        ((2, 3, 4, 5), (2, 3, 4, 5)),
+    ):  # fmt: skip
+        array = np.arange(np.prod(shape)).reshape(shape)
+        assert layout.time_first(array, "NCT") is array
+        assert layout.time_last(array, "NCT") is array
+        moved = layout.time_first(array, "TNC")
+        assert moved.shape == first
+        np.testing.assert_array_equal(layout.time_last(moved, "TNC"), array)
 
 
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])

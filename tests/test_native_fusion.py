@@ -261,7 +261,13 @@ def test_complex_currents_in_another_order_stay_apart() -> None:
     names = ("QuantizedComplexDenseAndRf",)
     synapse = "p, q = ai.synapse.QuantizedComplexDense<integers = 1>(a, w, w, s, s)"
     neuron = "z, u, r = ai.synapse.Rf<scale = 4096, threshold = 9, graded = 0>(p, q, d, d, v, v)"
-    assert fusion.fused(_cuba(f"{synapse} {neuron}"), names) is not None
+    found = fusion.fused(_cuba(f"{synapse} {neuron}"), names)
+    assert found is not None
+    (node,) = found.graph.node
+    assert list(node.input) == ["a", "w", "w", "s", "s", "d", "d", "v", "v"]
+    for read in ("p", "q"):  # one of the two by another node, or given away
+        assert fusion.fused(_cuba(f"{synapse} {neuron} e = Neg({read})"), names) is None
+        assert fusion.fused(_cuba(f"{synapse} {neuron}", f"float z, float {read}"), names) is None
     assert fusion.fused(_cuba(f"{synapse} {neuron.replace('(p, q', '(q, p')}"), names) is None
 
 

@@ -142,7 +142,15 @@ def test_small_and_strange_weights(values: list[float]) -> None:
 def test_float_weights_have_no_grid() -> None:
     assert find_grid(drawn(8, 30)) is None
     # a grid, but of more than 16 bits
-    assert find_grid(torch.tensor([[1.0, 65536.0]]), channel_axis=None) is None
+    for least in (65536.0, -32769.0, 32768.0):
+        assert find_grid(torch.tensor([[1.0, least]]), channel_axis=None) is None
+
+
+def test_steps_multiply_exactly_where_all_are_powers_of_two() -> None:
+    for steps, exact in (
+        ([0.5, 2.0, 1 / 32], True), ([1.0], True), ([0.5, 0.3], False), ([3.0, 4.0], False),
+    ):  # fmt: skip
+        assert is_power_of_two(torch.tensor(steps)) == exact
 
 
 @settings(max_examples=200, deadline=None)
