@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.metadata import Metadata
+from synapse_onnx.streaming import Streamed, bin_of
 
 pytestmark = pytest.mark.gpu
 
@@ -428,6 +430,73 @@ def test_networks_that_cannot_stream(module: nn.Module, message: str, steps: int
         so.export(module, x, streaming=True)
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+def test_two_steps_are_enough_to_see_that_a_network_cannot_stream(steps: int) -> None:
+    x = torch.zeros(1, 12, steps)
+    x[..., -1] = 5.0
+    with pytest.raises(so.ExportError, match="two chunks is not that of the whole sequence"):
+        so.export(Backwards(), x, streaming=True)
+    so.export(Backwards(), x[..., :1], streaming=True)  # of one step there is no half
+
+
+class Added(nn.Module):
+    """Code that looks at all steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.sum(-1, keepdim=True)
+
+
+class Repeated(nn.Module):
+    """Code that gives the first step once more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., :1], x], -1)
+
+
+def test_of_outputs_that_are_not_exact_the_shape_is_compared() -> None:
+    x = spikes(1, 3, 8)
+    Streamed(Added(), [x]).check([x], exact=False)
+    for module, exact in ((Added(), True), (Repeated(), True), (Repeated(), False)):
+        with pytest.raises(so.ExportError, match="output 0 of two chunks is not that of the whole"):
+            Streamed(module, [x]).check([x], exact=exact)
+
+
+def test_the_states_of_a_network_and_what_a_look_at_them_leaves() -> None:
+    module = so.freeze(network("alif"))
+    streamed = Streamed(module, [spikes(2, 12, 9)])
+    assert streamed.chunk == 1
+    layers = [layer for layer in module.modules() if getattr(layer, "state_starts", None)]
+    assert len({id(state.layer) for state in streamed.states}) == len(layers)
+    for layer in layers:
+        assert not layer.persistent_state
+        assert not layer._forward_pre_hooks
+        assert layer.carried is None
+    for state in streamed.states:
+        assert state.output == f"{state.name}.next"
+        assert state.example.shape[0] == 2
+        assert (state.example == state.start).all()
+        assert getattr(state.layer, f"{state.key}_state").dim() == 1, "nothing is kept"
+    threshold = next(state for state in streamed.states if state.key == "threshold")
+    assert threshold.start > 0
+    assert bin_of(so.freeze(network("decimated"))) == 8
+
+
+def test_a_network_with_its_states_as_arguments() -> None:
+    module, x = so.freeze(network("cuba")), spikes(2, 12, 20, rate=0.4)
+    streamed = Streamed(module, [x])
+    whole = module(x)
+    states = [state.example for state in streamed.states]
+    parts = []
+    with streamed.traced():
+        names = list(inspect.signature(module.forward).parameters)
+        assert names == ["input", *(f"carried_state_{i}" for i in range(len(states)))]
+        for chunk in x.split([7, 13], dim=-1):
+            y, *states = module(chunk, *states)
+            parts.append(y)
+    assert torch.equal(torch.cat(parts, -1), whole)
+    assert torch.equal(module(x), whole)
+
+
 def test_streams_refuse_what_does_not_fit(tmp_path: Path) -> None:
     x = spikes(2, 12, 8).numpy()
     stream = session("cuba").stream(2)
@@ -497,6 +566,48 @@ def test_a_stream_of_fixed_chunks_has_whole_bins() -> None:
     x = spikes(2, 12, 8)
     stream = so.Session(so.export(binned, x, streaming=True, dynamic=False)).stream(2)
     np.testing.assert_array_equal(stream.run(x.numpy()), binned(x).numpy())
+
+
+class TwoInputs(nn.Module):
+    """Two sequences and a number a channel that has no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = so.neuron.cuba.Neuron(**CUBA)
+
+    def forward(self, left: Tensor, right: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.neuron(left + gain.unsqueeze(-1) * right)
+        return y, y + right
+
+
+def test_inputs_of_a_step_and_of_a_chunk() -> None:
+    left, right = spikes(2, 3, 9), spikes(2, 3, 9, seed=1)
+    gain = torch.tensor([[0.5, 1.0, 2.0], [1.0, 0.25, 0.75]])
+    model = so.export(TwoInputs(), (left, right, gain), streaming=True)
+    session = so.Session(model)
+    given = [value.numpy() for value in (left, right, gain)]
+    whole = session.run(*given)
+    assert len(whole) == 2
+    assert whole[0].any()
+    stream = session.stream(2)
+    for t in range(4):
+        found = stream.step(given[0][..., t], given[1][..., t], given[2])
+        for y, expected in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(y, expected[..., t])
+    found = stream.run(given[0][..., 4:], given[1][..., 4:], given[2])
+    for y, expected in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(y, expected[..., 4:])
+    assert stream.steps == 9
+    with pytest.raises(so.ShapeError, match="different numbers of time steps: 4, 5"):
+        stream.run(given[0][..., :4], given[1][..., :5], given[2])
+    with pytest.raises(so.ShapeError, match="keeps states for a batch of 2 and got a batch of 1"):
+        stream.run(given[0][..., :4], given[1][..., :4], given[2][:1])
+    with pytest.raises(so.InputError, match=r"takes 3 inputs \(left, right, gain\), got 2"):
+        stream.step(given[0][..., 0], given[1][..., 0])
+    with pytest.raises(so.ShapeError, match=r"input gain: expected 2 axes"):
+        stream.step(given[0][..., 0], given[1][..., 0], gain.numpy()[..., None])
+    assert stream.steps == 9
+    assert repr(stream) == "Stream(batch=2, steps=9, 2 states)"
 
 
 def test_a_network_without_states_streams_too() -> None:
