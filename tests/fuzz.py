@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import h5py
@@ -34,6 +34,7 @@ import numpy as np
 import onnx
 import onnxruntime  # noqa: F401
 import torch
+from forked import leave
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -598,8 +599,8 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _child(arguments: list[str], folder: Path, make: Callable[[], None]) -> None:
-    """Call the command line; never returns."""
+def _child(arguments: list[str], folder: Path, make: Callable[[], None]) -> NoReturn:
+    """Call the command line, and end the process."""
     os.setsid()
     os.chdir(folder)
     for number, name in ((1, ".stdout"), (2, ".stderr")):
@@ -611,20 +612,12 @@ def _child(arguments: list[str], folder: Path, make: Callable[[], None]) -> None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS)
-    code = 99
-    try:
+
+    def work() -> None:
         make()
         main(arguments, prog_name="synapse-onnx")
-    except SystemExit as exit:
-        code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    leave(work, failed=99)
 
 
 def _wait(child: int) -> tuple[int, Any]:

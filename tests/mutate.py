@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.abc
@@ -44,12 +43,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import coverage
 import pytest
+from forked import leave
 from mutants import Mutant, plant
+from quick_export import quick_export
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "synapse_onnx"
@@ -65,8 +66,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "runtime": ("test_streaming", "test_layout"),
 }
 
-#: how many of the tests of one function are taken, where they are of ops
-SPREAD = 6
 #: processor seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
 #: how much longer than processor seconds a job may last: others may use the machine as well
@@ -83,20 +82,8 @@ def warm() -> None:
     import onnxruntime  # noqa: F401
     import torch
     import torch.testing._internal.optests
-    from torch.onnx._internal.exporter import _registration
 
     torch.set_num_threads(1)
-    of_torchlib = functools.cache(_registration.ONNXRegistry.from_torchlib)
-
-    def copied(**options: Any) -> Any:
-        """The same table of operators, which takes longer to make than all else in an export."""
-        made = of_torchlib(**options)
-        table = _registration.ONNXRegistry()
-        table._opset_version = made._opset_version
-        table.functions = {name: list(forms) for name, forms in made.functions.items()}
-        return table
-
-    _registration.ONNXRegistry.from_torchlib = staticmethod(copied)
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -344,9 +331,8 @@ def _start(job: Job) -> Job:
     return job
 
 
-def _child(work: Callable[[Path], Any], folder: Path, seconds: int) -> None:
-    code = 1
-    try:
+def _child(work: Callable[[Path], Any], folder: Path, seconds: int) -> NoReturn:
+    def limited() -> None:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -358,15 +344,8 @@ def _child(work: Callable[[Path], Any], folder: Path, seconds: int) -> None:
         os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = None
         (folder / "result.json").write_text(json.dumps(work(folder)))
-        code = 0
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    leave(limited, failed=1)
 
 
 # -- baseline --------------------------------------------------------------------------------------
@@ -409,7 +388,7 @@ def _statement(text: str, line: int) -> range:
     return best
 
 
-def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
+def baseline(path: str, files: tuple[str, ...], spread: int, folder: Path) -> dict[str, Any]:
     """Run the tests of a file on the package as it is."""
     # the core that tells lines from contexts, on every Python
     os.environ["COVERAGE_CORE"] = "ctrace"
@@ -424,7 +403,7 @@ def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
         if mine is not None:
             items = [item for item in items if concerns(item, mine, everything)]
         # a pass has few tests, and all of them are short
-        return items if "/passes/" in path else _spread(items)
+        return items if "/passes/" in path else _spread(items, spread)
 
     plugin = Chosen(choose, cover)
     code = run_tests(files, plugin)
@@ -437,14 +416,14 @@ def baseline(path: str, files: tuple[str, ...], folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _spread(items: list[Any]) -> list[Any]:
+def _spread(items: list[Any], most: int) -> list[Any]:
     """A few of the tests of each function, from all over its parameters."""
     by_function: dict[str, list[Any]] = defaultdict(list)
     for item in items:
         by_function[item.nodeid.partition("[")[0]].append(item)
     chosen = []
     for group in by_function.values():
-        count = min(SPREAD, len(group))
+        count = min(most, len(group))
         chosen += [group[i * len(group) // count] for i in range(count)]
     return chosen
 
@@ -602,11 +581,12 @@ class Result:
 @click.option("--sample", type=int, help="Mutants of each file, drawn at random; all without it.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--workers", default=os.cpu_count() or 1, show_default=True)
+@click.option("--spread", default=6, show_default=True, help="Tests of a function with parameters.")
 @click.option("--least", default=0.9, show_default=True, help="Score that each run must reach.")
 @click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path))
 def command(
-    paths: tuple[str, ...], sample: int | None, seed: int, workers: int, least: float,
-    target: Path | None,
+    paths: tuple[str, ...], sample: int | None, seed: int, workers: int, spread: int,
+    least: float, target: Path | None,
 ) -> None:  # fmt: skip
     """Run mutants, print a table and the survivors, and leave with 1 below the score."""
     logging.disable(logging.WARNING)  # torch tells of packages that are not there
@@ -614,7 +594,8 @@ def command(
     os.chdir(ROOT)
     sys.dont_write_bytecode = True
     begun = time.monotonic()
-    results = mutate(sources(paths), sample, seed, workers)
+    with quick_export():
+        results = mutate(sources(paths), sample, seed, workers, spread)
     total = report(results)
     print(f"{time.monotonic() - begun:.0f} s")
     if target is not None:
@@ -627,7 +608,9 @@ def command(
     sys.exit(0 if total >= least else 1)
 
 
-def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) -> list[Result]:
+def mutate(
+    files: Sequence[str], sample: int | None, seed: int, workers: int, spread: int
+) -> list[Result]:
     """Plant a sample of faults in every file, and try them."""
     if not files:
         raise click.UsageError("no file of the package with tests is among these")
@@ -646,7 +629,7 @@ def mutate(files: Sequence[str], sample: int | None, seed: int, workers: int) ->
             continue
         base = bases[path] = Baseline(path, tests_of(ROOT / path))
         jobs.append(Job(
-            lambda folder, base=base: baseline(base.path, base.files, folder),
+            lambda folder, base=base: baseline(base.path, base.files, spread, folder),
             3600, lambda found, base=base: _fill(base, found),
         ))  # fmt: skip
     run_all(jobs, workers)

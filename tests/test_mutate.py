@@ -114,6 +114,41 @@ def test_every_file_of_ops_passes_and_export_takes_part() -> None:
     assert {package / f"{name}.py" for name in ("border", "exactness", "exporter")} <= paths
 
 
+@pytest.mark.parametrize(
+    ("path", "some", "none"),
+    [
+        ("loihi.py", {"test_loihi"}, {"test_neuron"}),  # of its name
+        ("native.py", {"test_native", "test_native_build"}, {"test_gpu"}),  # which begins so
+        ("fusion.py", {"test_native_fusion"}, {"test_native"}),  # which imports it
+        ("module.py", {"test_streaming", "test_freeze"}, {"test_loihi"}),  # of those that import it
+        ("runtime.py", {"test_streaming"}, {"test_hostile"}),  # as the table says
+        ("neuron/lif.py", {"test_ops", "test_neuron", "test_lif"}, {"test_passes"}),
+        ("neuron/norm.py", {"test_neuron_values", "test_training"}, {"test_lif"}),
+        ("passes/clean_up.py", {"test_passes"}, {"test_ops"}),
+        ("readers/nir.py", {"test_nir", "test_readers"}, {"test_net"}),
+    ],
+)
+def test_the_tests_of_a_file_follow_from_names(path: str, some: set[str], none: set[str]) -> None:
+    found = mutate.tests_of(mutate.PACKAGE / path)
+    assert some <= set(found)
+    assert not none & set(found)
+    assert len(set(found)) == len(found)
+
+
+def test_what_neurons_share_has_the_names_of_those_that_import_it() -> None:
+    names = mutate.names()
+    share = {path.partition("neuron/")[2][:-3]: said for path, said in names.items()}
+    assert {"Alif", "Adrf", "AdrfIz"} <= share["_adaptive"]
+    assert not {"Cuba", "Rf"} & share["_adaptive"]
+    assert {"Rf", "RfIz", "Adrf", "AdrfIz"} <= share["_resonator"]
+    assert "Cuba" not in share["_resonator"]
+    assert {"Cuba", "Alif", "LifFloat", "Rf"} <= share["base"]
+    assert "MeanOnlyBatchNorm" in share["norm"]
+    assert "Cuba" not in share["norm"]
+    assert "per_channel" in names["synapse_onnx/ops/_neuron.py"]
+    assert "per_channel" not in names["synapse_onnx/ops/_synapse.py"]
+
+
 def test_the_score_counts_what_was_caught() -> None:
     one, *_ = mutants.plant("a.py", "y = a + b")
     results = [mutate.Result(one, by) for by in ("test", "test", None, "test")]
