@@ -121,3 +121,8 @@ def test_a_pair_is_two_inputs_of_the_graph(streaming: bool) -> None:
 def test_what_is_no_tensor_is_refused(given: Any, said: str) -> None:
     with pytest.raises(so.InputError, match=f"^verify: .*{said}"):
         Arguments.of(Two(), given, "verify")
+
+
+def test_a_tensor_and_something_else_are_no_pair() -> None:
+    with pytest.raises(so.InputError, match="argument 1 is a float"):
+        Arguments.of(One(), [A, 1.0], "export")

@@ -144,6 +144,8 @@ def test_float_weights_have_no_grid() -> None:
     # a grid, but of more than 16 bits
     for least in (65536.0, -32769.0, 32768.0):
         assert find_grid(torch.tensor([[1.0, least]]), channel_axis=None) is None
+    for last in (-32768.0, 32767.0):
+        assert find_grid(torch.tensor([[1.0, last]]), channel_axis=None) is not None
 
 
 def test_steps_multiply_exactly_where_all_are_powers_of_two() -> None:
