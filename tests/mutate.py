@@ -56,7 +56,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "synapse_onnx"
 EXCUSES = Path(__file__).with_name("mutants.toml")
 
-_OPS = ("test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products")
+_OPS = (
+    "test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products",
+    "test_neuron_forms",
+)  # fmt: skip
 #: tests of a package or a module that do not bear its name
 TESTS: dict[str, tuple[str, ...]] = {
     "ops": (*_OPS, "test_training"),

@@ -92,3 +92,37 @@ def test_a_body_runs_at_every_opset(op: ops.OpDef, sample: ops.Sample) -> None:
             )
             difference = np.abs(value - reference.numpy()).max()
             assert difference <= sample.rtol * reference.abs().max().item(), opset
+
+
+@pytest.mark.parametrize("op", [op for name, op in OPS.items() if name.endswith("DynamicsLoihi")],
+                         ids=lambda op: op.name)  # fmt: skip
+def test_a_body_keeps_24_bits_at_both_ends(op: ops.OpDef) -> None:
+    """Currents that lead beyond either: states stay at the end, or come out at the other."""
+    (full,) = (sample for sample in op.samples() if sample.id == "full")
+    attributes = attributes_of(op, full)
+    x = [name for name in op.inputs if name.startswith("x")]
+    turned = {*x, *(name.removeprefix("last_") for name in op.outputs)}
+    least, most = 0.0, 0.0
+    for sign in (1, -1):
+        args = [
+            sign * value if name in turned else value
+            for name, value in zip(op.inputs, full.args, strict=False)
+        ]
+        expected = op.torch_op(*args, *full.args[len(args) :])
+        model = model_of(op, args, expected, attributes, OPSETS[0])
+        feeds = [
+            v.movedim(-1, 0).numpy() if name in x else v.numpy()
+            for name, v in zip(op.inputs, args, strict=True)
+        ]
+        found = so.Session(model).run(*feeds)
+        for y, reference in zip(found, expected, strict=True):
+            value = np.moveaxis(y, 0, -1) if y.ndim == args[0].dim() else y
+            np.testing.assert_array_equal(value, reference.numpy())
+        membrane = expected[op.outputs.index(f"{membrane_of(op)}_trace")]
+        least, most = min(least, float(membrane.min())), max(most, float(membrane.max()))
+    end = (2**23 - 1) / 4096
+    assert (least, most) == (-end, end)
+
+
+def membrane_of(op: ops.OpDef) -> str:
+    return "voltage" if "voltage_trace" in op.outputs else "imag"
