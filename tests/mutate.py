@@ -56,18 +56,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "synapse_onnx"
 EXCUSES = Path(__file__).with_name("mutants.toml")
 
-_OPS = (
-    "test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products",
-    "test_neuron_forms",
-)  # fmt: skip
 #: tests of a package or a module that do not bear its name
 TESTS: dict[str, tuple[str, ...]] = {
-    "ops": (*_OPS, "test_training"),
-    "neuron": (*_OPS, "test_training", "test_loihi"),
+    "ops": (
+        "test_ops", "test_ops_bodies", "test_equations", "test_ranges", "test_integer_products",
+        "test_neuron_forms", "test_training",
+    ),
+    "neuron": ("test_equations", "test_ranges", "test_training", "test_loihi"),
     "exporter": ("test_export", "test_streaming"),
     "freezer": ("test_freeze",),
     "runtime": ("test_streaming", "test_layout"),
-}
+}  # fmt: skip
 
 #: processor seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
@@ -391,8 +390,10 @@ def _statement(text: str, line: int) -> range:
     return best
 
 
-def baseline(path: str, files: tuple[str, ...], spread: int, folder: Path) -> dict[str, Any]:
-    """Run the tests of a file on the package as it is."""
+def baseline(
+    paths: Sequence[str], files: tuple[str, ...], spread: int, folder: Path
+) -> dict[str, Any]:
+    """Run the tests of some files on the package as it is; each test once."""
     # the core that tells lines from contexts, on every Python
     os.environ["COVERAGE_CORE"] = "ctrace"
     cover = coverage.Coverage(data_file=None, include=[str(folder / PACKAGE.name / "*")])
@@ -400,23 +401,35 @@ def baseline(path: str, files: tuple[str, ...], spread: int, folder: Path) -> di
     copy_of_the_package(folder, None)
     known = names()
     everything = set().union(*known.values())
-    mine = known.get(path)
+    chosen: dict[str, set[str]] = {}
 
-    def choose(items: list[Any]) -> list[Any]:
+    def of(path: str, items: list[Any]) -> list[Any]:
+        mine = known.get(path)
         if mine is not None:
             items = [item for item in items if concerns(item, mine, everything)]
         # a pass has few tests, and all of them are short
         return items if "/passes/" in path else _spread(items, spread)
 
+    def choose(items: list[Any]) -> list[Any]:
+        for path in paths:
+            chosen[path] = {item.nodeid for item in of(path, items)}
+        return [item for item in items if item.nodeid in set().union(*chosen.values())]
+
     plugin = Chosen(choose, cover)
     code = run_tests(files, plugin)
     cover.stop()
-    lines = cover.get_data().contexts_by_lineno(str(folder / path))
-    return {
-        "code": code, "failed": plugin.failed, "seconds": plugin.seconds,
-        "log": (folder / "log").read_text()[-3000:],
-        "lines": {str(line): contexts for line, contexts in lines.items()},
-    }  # fmt: skip
+    found = {}
+    for path, tests in chosen.items():
+        lines = cover.get_data().contexts_by_lineno(str(folder / path))
+        found[path] = {
+            "seconds": {test: plugin.seconds[test] for test in sorted(tests)},
+            "lines": {
+                str(line): [test for test in contexts if test in tests or not test]
+                for line, contexts in lines.items()
+            },
+        }
+    log = (folder / "log").read_text()[-3000:]
+    return {"code": code, "failed": plugin.failed, "log": log, "found": found}
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
@@ -625,17 +638,20 @@ def mutate(
         random.Random(f"{seed} {path}").shuffle(every)
         some = (mutant for mutant in every if mutant.is_python(text))
         drawn[path] = list(itertools.islice(some, sample))
-    bases: dict[str, Baseline] = {}
-    jobs = []
-    for path in files:
-        if not drawn[path]:
-            continue
-        base = bases[path] = Baseline(path, tests_of(ROOT / path))
-        jobs.append(Job(
-            lambda folder, base=base: baseline(base.path, base.files, spread, folder),
-            3600, lambda found, base=base: _fill(base, found),
-        ))  # fmt: skip
-    run_all(jobs, workers)
+    bases = {path: Baseline(path, tests_of(ROOT / path)) for path in files if drawn[path]}
+
+    def first(part: Sequence[str]) -> Job:
+        some = [bases[path] for path in part]
+        return Job(
+            lambda folder: baseline(part, some[0].files, spread, folder),
+            3600, lambda found: _fill(some, found),
+        )  # fmt: skip
+
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path, base in bases.items():
+        alike[base.files].append(path)
+    parts = [those[i::workers] for those in alike.values() for i in range(workers)]
+    run_all([first(part) for part in parts if part], workers)
     known, results = excuses(), list[Result]()
     singles, batches = list[Job](), list[Job]()
 
@@ -682,13 +698,17 @@ def mutate(
     return sorted(results, key=lambda r: (r.mutant.path, r.mutant.start, r.mutant.new))
 
 
-def _fill(base: Baseline, found: dict[str, Any]) -> None:
+def _fill(bases: Sequence[Baseline], found: dict[str, Any]) -> None:
     if found.get("code") != 0:
         print(found.get("log", ""), file=sys.stderr)
-        raise click.ClickException(f"the tests of {base.path} do not pass on the package as it is")
-    base.seconds = found["seconds"]
-    base.lines = {int(line): contexts for line, contexts in found["lines"].items()}
-    print(f"{base.path}: {len(base.seconds)} tests, {sum(base.seconds.values()):.0f} s", flush=True)
+        paths = ", ".join(base.path for base in bases)
+        raise click.ClickException(f"the tests of {paths} do not pass on the package as it is")
+    for base in bases:
+        of = found["found"][base.path]
+        base.seconds = of["seconds"]
+        base.lines = {int(line): contexts for line, contexts in of["lines"].items()}
+        took = sum(base.seconds.values())
+        print(f"{base.path}: {len(base.seconds)} tests, {took:.0f} s", flush=True)
 
 
 def report(results: Sequence[Result]) -> float:

@@ -122,7 +122,7 @@ def test_every_file_of_ops_passes_and_export_takes_part() -> None:
         ("fusion.py", {"test_native_fusion"}, {"test_native"}),  # which imports it
         ("module.py", {"test_streaming", "test_freeze"}, {"test_loihi"}),  # of those that import it
         ("runtime.py", {"test_streaming"}, {"test_hostile"}),  # as the table says
-        ("neuron/lif.py", {"test_ops", "test_neuron", "test_lif"}, {"test_passes"}),
+        ("neuron/lif.py", {"test_equations", "test_neuron", "test_lif"}, {"test_passes"}),
         ("neuron/norm.py", {"test_neuron_values", "test_training"}, {"test_lif"}),
         ("passes/clean_up.py", {"test_passes"}, {"test_ops"}),
         ("readers/nir.py", {"test_nir", "test_readers"}, {"test_net"}),
