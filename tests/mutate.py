@@ -68,6 +68,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "runtime": ("test_streaming", "test_layout"),
 }  # fmt: skip
 
+#: a name of what several files share
+SHARED = "*"
 #: processor seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
 #: how much longer than processor seconds a job may last: others may use the machine as well
@@ -170,7 +172,7 @@ def names() -> dict[str, set[str]]:
         for file in {op.symbolic.__module__, op.body.__module__}:
             add(file, op)
     for path in (PACKAGE / "ops").glob("_*.py"):  # what every op stands on
-        found.setdefault(str(path.relative_to(ROOT)), set(table))
+        found.setdefault(str(path.relative_to(ROOT)), set(table)).add(SHARED)
     neurons = [path for path in (PACKAGE / "neuron").glob("*.py") if path.stem != "__init__"]
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in neurons}
     own = {path: set(found[path]) for path in texts}
@@ -178,6 +180,8 @@ def names() -> dict[str, set[str]]:
         stem = Path(path).stem
         users = [user for user, text in texts.items() if _shares(text, stem) and user != path]
         found[path] |= set().union(*(own[user] for user in users))
+        if len(users) > 1:
+            found[path].add(SHARED)
     declared = {path: _declared(path) for path in found}
     often = Counter(itertools.chain.from_iterable(declared.values()))
     for path, those in declared.items():  # what several files declare tells none of them
@@ -199,7 +203,10 @@ def _shares(text: str, stem: str) -> bool:
 
 
 def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
-    """Whether a test is of what bears these names: it is given one of them, or says one."""
+    """Whether a test is of what bears these names: it is given one of them, or says one.
+
+    A test that says no name at all is of what several files share.
+    """
     call = getattr(item, "callspec", None)
     if call is not None:
         named = [getattr(value, "name", value) for value in call.params.values()]
@@ -210,8 +217,13 @@ def concerns(item: Any, known: set[str], all_names: set[str]) -> bool:
         if given & all_names:  # a test of another one
             return False
     text = _said(item.function) if hasattr(item, "function") else ""
-    words = [name for name in known if "." in name or not name.islower() or "_" in name]
-    return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words)
+    return _names(text, known) or (SHARED in known and not _names(text, all_names))
+
+
+def _names(text: str, names: set[str]) -> bool:
+    """Whether a text says one of the names that are no common word."""
+    words = [name for name in names if "." in name or not name.islower() or "_" in name]
+    return any(re.search(rf"\b{re.escape(word)}\b", text) for word in words if word != SHARED)
 
 
 def _said(function: Any) -> str:

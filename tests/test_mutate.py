@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -145,8 +146,26 @@ def test_what_neurons_share_has_the_names_of_those_that_import_it() -> None:
     assert {"Cuba", "Alif", "LifFloat", "Rf"} <= share["base"]
     assert "MeanOnlyBatchNorm" in share["norm"]
     assert "Cuba" not in share["norm"]
+    shared = {name for name, said in share.items() if mutate.SHARED in said}
+    assert shared >= {"_adaptive", "_resonator", "base"}
+    assert not shared & {"cuba", "lif", "norm", "dropout"}
     assert "per_channel" in names["synapse_onnx/ops/_neuron.py"]
     assert "per_channel" not in names["synapse_onnx/ops/_synapse.py"]
+
+
+def test_a_test_that_names_nothing_is_of_what_is_shared() -> None:
+    def about(text: str, known: set[str]) -> bool:
+        item = SimpleNamespace(function=None, callspec=None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mutate, "_said", lambda _: text)
+            return mutate.concerns(item, known, {"Cuba", "Alif", "cuba", mutate.SHARED})
+
+    assert about("neuron = made('Cuba')", {"Cuba"})
+    assert not about("neuron = made('Cuba')", {"Alif"})
+    assert not about("neuron = made('Cuba')", {"Alif", mutate.SHARED})
+    assert about("neuron = made()", {"Alif", mutate.SHARED})
+    assert not about("neuron = made()", {"Alif"})
+    assert about("neuron = made('cuba')", {"Alif", mutate.SHARED}), "a common word is no name"
 
 
 def test_the_score_counts_what_was_caught() -> None:

@@ -113,6 +113,9 @@ def test_a_period_has_four_steps_at_the_least(kind: str) -> None:
     assert neuron.decay == pytest.approx(0.1, abs=1e-3)
     assert neuron.frequency == pytest.approx(0.25, rel=1e-3)
     assert neuron.lam == pytest.approx(-math.log(0.9), rel=1e-2)
+    floats = made(kind, period=5, regime="float")
+    assert floats.period == pytest.approx(5, rel=1e-5)
+    assert floats.decay == pytest.approx(0.1, rel=1e-5)
     for period in (3.99, math.inf, math.nan):
         with pytest.raises(so.InputError, match="period must be at least 4 time steps and finite"):
             made(kind, period=period)
@@ -316,9 +319,14 @@ def test_a_norm_for_hardware(norm: Any) -> None:
     """Its bias is minus the mean; frozen, it keeps the quantised mean and its power of two."""
     torch.manual_seed(0)
     layer = norm(momentum=1.0).train()
-    layer(5 + 3 * torch.randn(4, 2, 30))
+    x = 5 + 3 * torch.randn(4, 2, 30)
+    layer(x)
     mean = layer.running_mean.clone()
     assert torch.equal(layer.bias, -mean)
+    if norm is WgtScaleBatchNorm:  # of n numbers n / (n + 1) of it, as lava-dl has it
+        variance = x.var(unbiased=False) * x.numel() / 2
+        torch.testing.assert_close(layer.running_var[0], variance / (x.numel() / 2 + 1))
+        assert layer.weight_exp.item() == 2
     layer.pre_hook_fx = so.quantize.q8
     assert torch.equal(layer.bias, -so.quantize.q8(mean, descale=True))
     x = torch.randn(2, 2, 5)
@@ -445,6 +453,11 @@ def test_a_step_of_the_threshold_lies_on_the_grid_of_the_weights(kind: str) -> N
     assert floats.constants() == {"base_threshold": floats.threshold, "threshold_step": 0.2}
     with pytest.raises(so.InputError, match="threshold_step must be a finite number >= 0"):
         made(kind, threshold_step=-1)
+
+
+def test_a_regime_is_one_of_those_that_there_are() -> None:
+    with pytest.raises(so.InputError, match="regime must be one of slayer, float, loihi, got 'o"):
+        made("alif", regime="other")
 
 
 def test_a_threshold_of_zero_has_a_gradient_of_some_width() -> None:
