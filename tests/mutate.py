@@ -259,6 +259,9 @@ class Chosen:
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         if self.cover is not None:
             self.cover.switch_context(item.nodeid)
+            for value in vars(item.module).values():  # or what it made would have no lines here
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
         begun = time.process_time()
         yield
         self.seconds[item.nodeid] = time.process_time() - begun
@@ -572,17 +575,17 @@ def excuses() -> list[dict[str, str]]:
 
 
 def excused(mutant: Mutant, text: str, known: Sequence[dict[str, str]]) -> dict[str, str] | None:
-    """The entry that a mutant falls under: of a function, or of a line and what becomes of it."""
+    """The entry that a mutant falls under: of a function, a line, and what becomes of it."""
     line = text.splitlines()[mutant.line - 1].strip()
+    change = f"{mutant.old} → {mutant.new}"
     for entry in known:
         if entry["file"] != mutant.path:
             continue
-        if "function" in entry and re.fullmatch(entry["function"], mutant.function):
-            return entry
-        if entry.get("line") == line and entry.get("change") in (
-            None,
-            f"{mutant.old} → {mutant.new}",
-        ):
+        if not re.fullmatch(entry.get("function", ".*"), mutant.function):
+            continue
+        if entry.get("line", line) != line:
+            continue
+        if entry.get("change", change) == change:
             return entry
     return None
 

@@ -282,6 +282,22 @@ def test_a_file_has_the_form_that_its_nodes_need(
         np.testing.assert_array_equal(so.Session(model, native=native).run(x.numpy()), expected)
 
 
+def test_an_op_says_which_states_are_void_and_which_are_not_quite() -> None:
+    op = ops.get_op("Alif")
+
+    def said(**decays: list[float]) -> set[str]:
+        arrays = {n: numpy_helper.from_array(np.float32(v), n) for n, v in decays.items()}
+        return set(op.arithmetic({"graded": 0}, arrays).split("; ")[1:])  # type: ignore[misc]
+
+    partly = "not all channels lose all of it"
+    assert said() == set()
+    assert said(current_decay=[4096.0] * 3, voltage_decay=[100.0]) == {"keeps no current"}
+    assert said(current_decay=[4096.0, 100.0]) == {f"keeps current: {partly}"}
+    assert said(refractory_decay=[0.0, 4096.0], threshold_decay=[4096.0]) == {
+        "keeps no threshold", f"keeps refractory: {partly}",
+    }  # fmt: skip
+
+
 def test_a_file_whose_parameters_are_changed_computes_them() -> None:
     """The form is asked for in the file: another decay takes the body of all."""
     x = drive()
