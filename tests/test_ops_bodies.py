@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import of_one_node
 import onnx
 import pytest
 import torch
@@ -126,3 +127,30 @@ def test_a_body_keeps_24_bits_at_both_ends(op: ops.OpDef) -> None:
 
 def membrane_of(op: ops.OpDef) -> str:
     return "voltage" if "voltage_trace" in op.outputs else "imag"
+
+
+def test_groups_of_channels_stay_apart() -> None:
+    """In the bodies of all synapses on images, for every sample: one group, several, pools."""
+    seen = set()
+    for name, op in OPS.items():
+        if "strides" not in op.attributes:
+            continue
+        for sample in op.samples():
+            values = tensors(sample.args)
+            attributes = of_one_node.attributes_of(op, list(sample.args[len(values) :]))
+            if name.endswith("Pool"):  # a group a channel, see ops/_synapse.py
+                attributes["group"] = values[0].shape[1]
+            expected = op.torch_op(*sample.args)
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            model = model_of(op, values, expected, attributes, OPSETS[0])
+            x, *rest = (value.numpy() for value in values)
+            found = so.Session(model).run(np.moveaxis(x, -1, 0), *rest)
+            found = found if isinstance(found, tuple) else (found,)
+            for y, reference in zip(found, expected, strict=True):
+                value = np.moveaxis(y, 0, -1)
+                assert value.shape == reference.shape, (name, sample.id)
+                limit = sample.rtol * float(reference.abs().max())
+                assert np.abs(value - reference.numpy()).max() <= limit, (name, sample.id)
+            seen.add((name, attributes["group"] > 1))
+    assert {("ComplexConv", True), ("ComplexConv", False), ("ComplexPool", True)} <= seen
+    assert {("QuantizedComplexConvTranspose", True), ("Pool", True)} <= seen
