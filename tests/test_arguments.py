@@ -123,6 +123,14 @@ def test_what_is_no_tensor_is_refused(given: Any, said: str) -> None:
         Arguments.of(Two(), given, "verify")
 
 
+def test_two_tensors_for_one_argument_are_a_pair() -> None:
+    assert Arguments.of(One(), (A, B), "export").pairs == (True,)
+    assert Arguments.of(Several(), (A, B), "export").pairs == (False, False)
+    assert Arguments.of(Named(), (A, B), "export").pairs == (False, False)
+    with pytest.raises(so.InputError, match="argument 0 is empty"):
+        Arguments.of(One(), (A, torch.zeros(0)), "export")
+
+
 def test_a_tensor_and_something_else_are_no_pair() -> None:
     with pytest.raises(so.InputError, match="argument 1 is a float"):
         Arguments.of(One(), [A, 1.0], "export")
