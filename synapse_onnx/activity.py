@@ -23,12 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx import native as native_kernels
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
 from synapse_onnx.fusion import fused
+from synapse_onnx.graph import DOMAIN, ends_of, with_outputs
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
 __all__ = ["Activity", "Kernel", "Spikes", "Synapse", "count_activity", "profile_kernels"]
 
-_DOMAIN = "ai.synapse"
 _IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
 #: standard operators with weights that ordinary torch code may bring
 _PRODUCTS = ("MatMul", "MatMulInteger", "Gemm", "Conv", "ConvInteger", "ConvTranspose", "Einsum")
@@ -162,7 +162,7 @@ def count_activity(
     try:
         counter = _Counter(model)
         shown = {name: f"{name}/counted" for name in counter.watched()}
-        session = Session(_with_outputs(model, shown), providers, native)
+        session = Session(with_outputs(model, shown), providers, native)
         results = session.run(*inputs)
         arrays = results if isinstance(results, tuple) else (results,)
         found = dict(zip(session.outputs, arrays, strict=True))
@@ -213,7 +213,7 @@ def profile_kernels(
     own = {
         node.name: node.op_type
         for node in ran.graph.node
-        if node.domain == _DOMAIN and node.op_type in (*session.kernels, *joined)
+        if node.domain == DOMAIN and node.op_type in (*session.kernels, *joined)
     }
     return _kernels(events, own)
 
@@ -222,17 +222,14 @@ def profile_kernels(
 
 
 class _Counter:
-    """Counts what goes through the nodes of a graph.
-
-    The body of an op names its inputs and outputs, so that none is taken for another.
-    """
+    """Counts what goes through the nodes of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = list(model.graph.node)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
         self._makers = {name: node for node in self._nodes for name in node.output}
-        self._functions = {f.name: f for f in model.functions if f.domain == _DOMAIN}
+        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
 
     def watched(self) -> list[str]:
         """Return the names of the values that are counted."""
@@ -260,7 +257,7 @@ class _Counter:
             if "s" in outputs:
                 neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
             elif not self._is_synapse(node):
-                if node.domain == _DOMAIN:
+                if node.domain == DOMAIN:
                     uncounted.append((_layer(node), node.op_type))
                 if node.op_type in _PRODUCTS or _base(node) in (*_IMAGES, "Dense"):
                     products.append((_layer(node), node.op_type))
@@ -268,12 +265,7 @@ class _Counter:
         return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
 
     def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
-        """Return name within the body -> name in the graph, of inputs and of outputs."""
-        function = self._functions.get(node.op_type)
-        if node.domain != _DOMAIN or function is None:
-            return {}, {}
-        inputs = dict(zip(function.input, node.input, strict=False))
-        return inputs, dict(zip(function.output, node.output, strict=False))
+        return ends_of(node, self._functions)
 
     def _is_synapse(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a synapse whose weights are in the file."""
@@ -379,7 +371,7 @@ def _transposed_taps(
 
 def _base(node: onnx.NodeProto) -> str:
     """Return a synapse's op without the prefixes of its form; "" for a standard operator."""
-    if node.domain != _DOMAIN:
+    if node.domain != DOMAIN:
         return ""
     return node.op_type.removeprefix("Quantized").removeprefix("Complex")
 
@@ -402,23 +394,6 @@ def _sizes(array: NDArray[Any]) -> tuple[int, int]:
 
 def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-def _with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
-    """Return a copy of the model that also returns some of its values, under other names.
-
-    A value can be an input, an output or a state already; a copy of it is none of these.
-    """
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    graph = copied.graph
-    known = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in known}
-    for name, shown in names.items():
-        graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
-        kind = types.get(name, onnx.TensorProto.FLOAT)
-        graph.output.append(onnx.helper.make_tensor_value_info(shown, kind, None))
-    return copied
 
 
 # -- ONNX Runtime's profile -----------------------------------------------------------------------
