@@ -28,7 +28,7 @@ export const COLUMNS = 240;
 /** most rows of a raster: with more neurons a row is a group of them */
 export const ROWS = 96;
 /** bytes of past states and spikes that are kept, so that a neuron chosen late has a past */
-export const KEPT = 32 << 20;
+export const KEPT = 64 << 20;
 /** classes that have a bar, and membranes that are shown at once */
 export const BARS = 16, TRACES = 4;
 /** steps a second of each place of the slider; the last is as fast as it goes */

@@ -1,7 +1,7 @@
 // @ts-check
 /* Layers, with the past of their states, and the membranes of chosen neurons. */
 
-import { $, COLUMNS, make, sizeOf, TRACES, words } from "./common.js";
+import { $, make, sizeOf, TRACES, words } from "./common.js";
 import { Chart, Past, Raster } from "./pictures.js";
 
 /** @typedef {import("./common.js").Layer} Layer */
@@ -18,7 +18,7 @@ export class LayerView {
     this.raster = layer.values ? new Raster(host, layer.path || "the model", neurons, (neuron) => choose(this, neuron)) : null;
     this.spikes = keeps && layer.values ? new Past(neurons) : null;
     this.silence = new Float32Array(neurons);
-    this.pasts = layer.states.map((state) => (keeps ? new Past(state.neurons) : null));
+    this.pasts = layer.states.map((state) => (keeps ? new Past(state.neurons, state.unit) : null));
   }
 
   /** @param {Frame} frame */
@@ -26,7 +26,7 @@ export class LayerView {
     const spikes = frame.spikes.get(this.layer.path);
     this.raster?.push(spikes);
     this.spikes?.push(spikes ?? this.silence);
-    this.layer.states.forEach((state, i) => this.pasts[i]?.push(frame.states.get(state.output), state.unit));
+    this.layer.states.forEach((state, i) => this.pasts[i]?.push(frame.states.get(state.output)));
   }
 }
 
@@ -73,7 +73,7 @@ export class Membranes {
     if (this.traces.some((trace) => trace.layer !== view || trace.state !== state)) this.traces = [];
     if (this.traces.length === TRACES) this.traces.shift();
     const whole = view.pasts[state];
-    this.traces.push({ layer: view, state, neuron, past: whole ?? new Past(1), spikes: view.spikes, at: whole ? neuron : 0 });
+    this.traces.push({ layer: view, state, neuron, past: whole ?? new Past(1, kept.unit), spikes: view.spikes, at: whole ? neuron : 0 });
     this.show();
   }
 
@@ -105,17 +105,17 @@ export class Membranes {
   /** Keep what the chosen neurons of large layers do. @param {Frame} frame */
   push(frame) {
     for (const trace of this.traces) {
-      const { output, unit } = trace.layer.layer.states[trace.state];
+      const { output } = trace.layer.layer.states[trace.state];
       if (trace.layer.pasts[trace.state]) continue;
       const values = frame.states.get(output);
-      trace.past.push(values && [values[trace.neuron]], unit);
+      trace.past.push(values && [values[trace.neuron]]);
     }
   }
 
   draw() {
     this.chart.draw(this.traces.map((trace, i) => ({
       values: trace.past.of(trace.at),
-      spikes: trace.spikes && trace.neuron * COLUMNS < trace.spikes.values.length ? trace.spikes.of(trace.neuron) : null,
+      spikes: trace.spikes && trace.neuron < trace.spikes.neurons ? trace.spikes.of(trace.neuron) : null,
       colour: `trace-${i}`,
       threshold: thresholdOf(trace.layer.layer, trace.state),
     })));
@@ -129,7 +129,8 @@ export function main(layer) {
   return 0;
 }
 
-/** The threshold that a state is compared with; Loihi's has units of its own. @param {Layer} layer @param {number} state */
+/** The threshold that a state is compared with; one that adapts is a state itself. @param {Layer} layer @param {number} state */
 function thresholdOf(layer, state) {
-  return layer.states[state].name === "voltage" ? layer.threshold : null;
+  const names = layer.states.map((one) => one.name);
+  return names[state] === "voltage" && !names.includes("threshold") ? layer.threshold : null;
 }

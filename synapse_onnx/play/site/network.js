@@ -88,8 +88,7 @@ export class Network {
     const times = timeFirst ? dims[0] : dims[dims.length - 1];
     const size = data.length / (times * batch);
     for (let t = 0; t < times; t++) {
-      const values = new Float64Array(size);
-      for (let i = 0; i < size; i++) values[i] = Number(data[timeFirst ? t * batch * size + i : i * times + t]);
+      const values = timeFirst ? numbers(data, t * batch * size, size, 1) : numbers(data, t, size, times);
       frames[Math.ceil(((t + 1) * frames.length) / times) - 1][kind].set(name, values);
     }
   }
@@ -97,5 +96,15 @@ export class Network {
 
 /** The values of the first sample. @param {any} tensor @param {number} batch */
 function first(tensor, batch) {
-  return Float64Array.from(tensor.data.subarray(0, tensor.data.length / batch), Number);
+  return numbers(tensor.data, 0, tensor.data.length / batch, 1);
+}
+
+/**
+ * Every so-manieth value as a number; integers of 64 bits are far below 2**53 in any state.
+ * @param {any} data @param {number} begin @param {number} size @param {number} stride
+ */
+function numbers(data, begin, size, stride) {
+  const out = new Float64Array(size);
+  for (let i = 0, at = begin; i < size; i++, at += stride) out[i] = Number(data[at]);
+  return out;
 }

@@ -11,25 +11,27 @@ export const time = { column: 0, resets: new Uint8Array(COLUMNS) };
 
 /** Values over time of some neurons, the last COLUMNS steps. */
 export class Past {
-  /** @param {number} neurons */
-  constructor(neurons) {
-    this.values = new Float32Array(neurons * COLUMNS).fill(NaN);
+  /** @param {number} neurons @param {number} unit what a value is multiplied by when it is shown */
+  constructor(neurons, unit = 1) {
+    this.neurons = neurons;
+    this.unit = unit;
+    this.values = new Float64Array(neurons * COLUMNS).fill(NaN); // a step is a row: it is written at once
   }
 
   /**
    * Take in a step; without values, as within a bin of time, the last ones stay.
-   * @param {ArrayLike<number> | undefined} values @param {number} unit
+   * @param {ArrayLike<number> | undefined} values
    */
-  push(values, unit = 1) {
-    const before = (time.column + COLUMNS - 1) % COLUMNS;
-    for (let i = 0, row = 0; row < this.values.length; i++, row += COLUMNS)
-      this.values[row + time.column] = values ? values[i] * unit : this.values[row + before];
+  push(values) {
+    const { column } = time, { neurons } = this, before = (column + COLUMNS - 1) % COLUMNS;
+    if (values) this.values.set(values, column * neurons);
+    else this.values.copyWithin(column * neurons, before * neurons, (before + 1) * neurons);
   }
 
   /** Values of one neuron, the oldest first. @param {number} neuron */
   of(neuron) {
     const out = new Float32Array(COLUMNS);
-    for (let i = 0; i < COLUMNS; i++) out[i] = this.values[neuron * COLUMNS + ((time.column + 1 + i) % COLUMNS)];
+    for (let i = 0; i < COLUMNS; i++) out[i] = this.values[((time.column + 1 + i) % COLUMNS) * this.neurons + neuron] * this.unit;
     return out;
   }
 }

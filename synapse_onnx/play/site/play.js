@@ -42,7 +42,7 @@ class Page {
     this.sources = this.offered(samples);
     this.source = this.sources[0];
     this.inputs = about.inputs.map((end, i) => new InputView($("input-view"), end, i));
-    const bytes = about.layers.map((layer) => 4 * COLUMNS * (sizeOf(layer.shape) * Number(!!layer.values) + layer.states.reduce((sum, state) => sum + state.neurons, 0)));
+    const bytes = about.layers.map((layer) => 8 * COLUMNS * (sizeOf(layer.shape) * Number(!!layer.values) + layer.states.reduce((sum, state) => sum + state.neurons, 0)));
     let left = KEPT;
     this.layers = about.layers.map((layer, i) => {
       const keeps = bytes[i] <= left;
