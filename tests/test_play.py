@@ -409,6 +409,11 @@ def test_samples_and_labels_of_the_call_come_first(stand_in: Path, tmp_path: Pat
     np.save(tmp_path / "wrong.npy", np.zeros((1, 3, 5), "f4"))
     said = refused(call(TONES, "-i", tmp_path / "wrong.npy", "-o", tmp_path / "other"))
     assert "sample wrong: input sound takes (1, T), got (3, 5)" in said
+    np.save(tmp_path / "scalar.npy", np.float32(1))
+    assert "equally many" in refused(call(TONES, "-i", tmp_path / "scalar.npy", "-o", folder))
+    np.save(tmp_path / "long.npy", np.zeros((1, 1, 5_000_000), "i1"))
+    said = refused(call(TONES, "-i", tmp_path / "long.npy", "-o", tmp_path / "other"))
+    assert "4,194,304 at most" in said
     assert not (tmp_path / "other").exists()
 
 

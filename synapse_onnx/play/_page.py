@@ -20,7 +20,7 @@ from synapse_onnx.graph import DOMAIN, ends_of, with_outputs
 from synapse_onnx.layout import axes_of, time_last
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.play._runtime import PROGRAM, SCRIPT, VERSION, find_runtime
-from synapse_onnx.play._show import Show, pack
+from synapse_onnx.play._show import LARGEST_SAMPLES, Show, pack
 
 __all__ = ["LARGEST", "Sample", "page_files", "samples_of", "write_page"]
 
@@ -179,6 +179,12 @@ class _Description:
         given = list(samples)
         if len(inputs) == 1:
             given += [Sample(title, (values,)) for title, values in show.samples.items()]
+        total = sum(values.size for sample in given for values in sample.values)
+        if total > LARGEST_SAMPLES:
+            raise InputError(
+                f"the samples have {total:,} values, and a page takes {LARGEST_SAMPLES:,} at most; "
+                f"give fewer or shorter ones"
+            )
         return {
             "maker": _MAKER,
             "name": name,
@@ -376,9 +382,18 @@ def samples_of(
         layout: of the arrays.
         name: what the samples are called, with a number behind it where there are several.
         most: samples that are taken at most, the first ones.
+
+    Raises:
+        ShapeError: an array without axes, or arrays of different batches.
     """
     views = [time_last(array, layout) for array in arrays]
-    number = min(view.shape[0] if view.ndim else 1 for view in views)
+    numbers = {view.shape[0] if view.ndim else 0 for view in views}
+    if len(numbers) != 1 or not min(numbers):
+        raise ShapeError(
+            f"samples need equally many in every array, one at least; got arrays of shape "
+            f"{', '.join(str(array.shape) for array in arrays)}"
+        )
+    (number,) = numbers
     return [
         Sample(name if number == 1 else f"{name}, {i}", tuple(view[i] for view in views))
         for i in range(min(number, most))

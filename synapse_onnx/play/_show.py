@@ -23,7 +23,7 @@ DECODES = ("count", "mean", "last")
 
 _KEY = "synapse_onnx.show"
 #: most values of all samples together, and most labels: a page is no data set
-_VALUES, _LABELS = 1 << 22, 10_000
+LARGEST_SAMPLES, _LABELS = 1 << 22, 10_000
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Show:
             raise InputError(f"bump must be 0 or a width, got {self.bump}")
         if len(self.labels) > _LABELS:
             raise InputError(f"{len(self.labels):,} labels; a page takes {_LABELS:,} at most")
-        if sum(np.asarray(values).size for values in self.samples.values()) > _VALUES:
-            raise InputError(f"samples of a page may have {_VALUES:,} values at most")
+        if sum(np.asarray(values).size for values in self.samples.values()) > LARGEST_SAMPLES:
+            raise InputError(f"samples of a page may have {LARGEST_SAMPLES:,} values at most")
 
     def write(self, model: onnx.ModelProto) -> None:
         """Store this in a model, replacing what it said before."""
@@ -177,7 +177,7 @@ def unpack(packed: Mapping[str, Any]) -> NDArray[np.float32]:
     kinds: dict[str, Any] = {"int8": np.int8, "float32": np.dtype("<f4")}
     kind = kinds[packed["type"]]
     size = math.prod(shape)
-    if min(shape, default=1) < 0 or size > _VALUES:
+    if min(shape, default=1) < 0 or size > LARGEST_SAMPLES:
         raise ValueError("a sample that is too large")
     unpacker = zlib.decompressobj()
     data = unpacker.decompress(base64.b64decode(packed["data"], validate=True), size * 4 + 1)
@@ -205,7 +205,7 @@ def _text(found: Any) -> str:
 
 
 def _whole(found: Any) -> int:
-    if type(found) is not int or abs(found) > _VALUES:
+    if type(found) is not int or abs(found) > LARGEST_SAMPLES:
         raise TypeError("no whole number")
     return found
 
