@@ -254,6 +254,12 @@ def test_keys_and_pointer(page) -> None:
     assert _text(browser, "#play") == "▶Play"
     pressed(" ")
     assert _text(browser, "#play").endswith("Pause")
+    # it plays: the steps go on by themselves, and behind the end comes the next sample
+    _do(
+        browser,
+        "const clock = document.getElementById('clock');"
+        "while (!clock.textContent.endsWith(', 5')) await new Promise((go) => setTimeout(go, 20));",
+    )
     pressed(" ")
     assert _text(browser, "#play") == "▶Play"
     # every control is reached by the keyboard, and has a name
@@ -274,6 +280,39 @@ def test_keys_and_pointer(page) -> None:
     raster.send_keys("\ue015", "\ue007")  # down, Enter
     assert f"neuron {clicked + 1}" in _text(browser, "#traces")
     assert browser.find_element("id", "trace-layer").get_attribute("value") == "3"
+
+
+def test_what_is_drawn_is_what_happened(page) -> None:
+    browser = page(DIGITS)
+    frames = _do(
+        browser, "await window.synapse.choose('samples', 5); return window.synapse.step(16)"
+    )
+    pixels = browser.execute_script(
+        "return [...document.querySelectorAll('.raster canvas')].map((one) =>"
+        " [...one.getContext('2d').getImageData(one.width - 16, 0, 16, one.height).data])"
+    )
+    colours = browser.execute_script(
+        "const style = getComputedStyle(document.documentElement);"
+        "return ['--field', '--line'].map((name) => style.getPropertyValue(name).trim())"
+    )
+    empty = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours]
+    captions = browser.find_elements("css selector", ".raster figcaption")
+    groups = {"conv1_neuron": 11, "pool_neuron": 3, "conv2_neuron": 6, "dense_neuron": 1}
+    for picture, caption, (path, group) in zip(pixels, captions, groups.items(), strict=True):
+        spikes = np.array([frame["spikes"][path] for frame in frames])
+        assert f"{spikes.shape[1]:,} neurons" in caption.text
+        assert (f"{group} in a row" in caption.text) == (group > 1)
+        assert f"{int(spikes[-1].sum())} now" in caption.text.splitlines()
+        lit = np.array(picture).reshape(-1, 16, 4)[..., :3]
+        lit = np.logical_and.reduce([(lit != colour).any(-1) for colour in empty])
+        padded = np.pad(spikes, ((0, 0), (0, -spikes.shape[1] % group)))
+        expected = padded.reshape(16, -1, group).any(-1).T
+        np.testing.assert_array_equal(lit, expected, path)
+    for curve in _do(browser, "return window.synapse.membranes()"):
+        assert curve["state"] == "voltage"
+        name = f"{curve['layer']}.voltage.next"
+        states = [frame["states"][name][curve["neuron"]] / 4096 for frame in frames]
+        np.testing.assert_array_equal(np.float32(curve["values"][-16:]), np.float32(states))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

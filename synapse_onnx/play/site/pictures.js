@@ -60,11 +60,12 @@ export class Raster {
     this.context = this.canvas.getContext("2d");
     this.image = this.context.createImageData(COLUMNS, this.rows);
     this.count = make("span");
+    this.below = make("span", { hidden: true, textContent: ", second colour: below zero" });
     const many = `${words(neurons)} ${choose ? "neuron" : "value"}${neurons === 1 ? "" : "s"}`;
     const grouped = this.group > 1 ? `, ${this.group} in a row, brighter the more of them spike` : "";
     host.append(
       make("figure", { className: "raster" },
-        make("figcaption", {}, make("span", {}, make("b", { textContent: title }), ` ${many}${grouped}`), this.count),
+        make("figcaption", {}, make("span", {}, make("b", { textContent: title }), ` ${many}${grouped}`, this.below), this.count),
         this.canvas));
     if (choose) this.listen(choose);
     else this.label("img");
@@ -138,6 +139,7 @@ export class Raster {
         this.largest = Math.max(this.largest, size);
         sum += size;
         sign += values[i];
+        if (values[i] < 0) this.below.hidden = false;
       }
       this.levels[row * COLUMNS + time.column] = (Math.sign(sign) || 1) * sum;
     }

@@ -308,7 +308,14 @@ started.catch(fail);
     if (source instanceof Samples) source.choose(index);
     await page.take(source);
   },
+  /** The scores of the classes. */
   async scores() {
     return Array.from((await started).decoder.scores);
+  },
+  /** The membranes that are shown, the oldest value first; null where there is none yet. */
+  async membranes() {
+    return (await started).membranes.traces.map(({ layer, state, neuron, past, at }) => ({
+      layer: layer.layer.path, state: layer.layer.states[state].name, neuron, values: Array.from(past.of(at)),
+    }));
   },
 };
