@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 SITE = ROOT / "synapse_onnx" / "play" / "site"
 DIGITS, TONES = MODELS / "digits_stream.onnx", MODELS / "tones_stream.onnx"
+DRIFT = MODELS / "drift_stream.onnx"
 
 
 # -- in a browser --------------------------------------------------------------------------------
@@ -151,12 +152,18 @@ def _equal(
     fed = np.repeat(fed, document["batch"], axis=1)
     if document["layout"] == "NCT":
         fed = np.moveaxis(fed, 0, -1)
-    shown = {value: f"{value}!" for value, _ in about._spikes.values()}
+    # path of a layer -> name of its spikes, and that name -> another one
+    spiking = {
+        layer["path"]: layer["values"].removesuffix("/shown")
+        for layer in document["layers"]
+        if layer["values"]
+    }
+    shown = {value: f"{value}!" for value in spiking.values()}
     stream = session_of(proto).stream(batch=document["batch"])
     # a stream of the graph with its spikes: another copy than the page has
     inner = session_of(with_outputs(proto, shown))
     states = inner.fresh_states(document["batch"])
-    parts: dict[str, list[np.ndarray]] = {path: [] for path in about._spikes}
+    parts: dict[str, list[np.ndarray]] = {path: [] for path in spiking}
     chunks = []
     axis = 0 if document["layout"] == "TNC" else -1
     for begin in range(0, len(frames), steps):
@@ -164,7 +171,7 @@ def _equal(
         chunks.append(stream.run(chunk))
         names = [*shown.values(), *(state["output"] for state in document["states"])]
         found = inner.session.run(names, {end["name"]: chunk, **states})
-        for path, value in zip(about._spikes, found, strict=False):
+        for path, value in zip(spiking, found, strict=False):
             parts[path] += [step[0].ravel() for step in value]
         after = found[len(shown) :]
         states = {s["input"]: v for s, v in zip(document["states"], after, strict=True)}
@@ -361,10 +368,27 @@ def test_the_resonators_are_equal_at_every_step(page, equal) -> None:
     assert browser.get_log("browser") == []
 
 
+def test_a_light_is_followed_and_equal(page, equal) -> None:
+    browser = page(DRIFT)
+    script = "await window.synapse.choose('bump'); return window.synapse.step(30)"
+    frames = _do(browser, script)
+    found = equal(DRIFT, frames)
+    assert list(found) == ["eye.neuron", "first.neuron", "second.neuron"]
+    assert all(values.any() for values in found.values())
+    assert abs(float(_text(browser, "#said").split()[0]) - 0.5) < 0.05
+    assert browser.get_log("browser") == []
+
+
 def test_any_streaming_model_plays(page, equal) -> None:
     model = odd()
     browser = page(model)
-    frames = _do(browser, "await window.synapse.choose('random'); return window.synapse.step(4)")
+    script = (
+        "await window.synapse.choose('random');"
+        "const rate = document.querySelector('#source-panel input'); rate.value = 0.5;"
+        "rate.dispatchEvent(new Event('input')); return window.synapse.step(4)"
+    )
+    frames = _do(browser, script)
+    assert 0.4 < np.mean([frame["inputs"]["x"] for frame in frames]) < 0.6
     assert len(frames) == 32  # the model is fixed to 8 steps a call
     found = equal(model, frames)
     assert len(found) == 2

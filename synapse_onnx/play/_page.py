@@ -294,7 +294,10 @@ class _Description:
         entries: dict[str, dict[str, Any]] = {}
         # spikes come in the graph's order; a layer that never spikes stands behind them
         for part, (value, shape) in self._spikes.items():
-            entry = self._entry(_owner(part, known), known, entries)
+            path = _owner(part, known)
+            if path in entries:  # two parts of one layer spike: each has a raster of its own
+                path = part
+            entry = self._entry(path, known, entries)
             entry["values"], entry["shape"] = value + _SHOWN, shape
         for state in self._metadata.states:
             part, _, key = str(state["input"]).rpartition(".")

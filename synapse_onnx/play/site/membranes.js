@@ -59,7 +59,6 @@ export class Membranes {
   /** @param {LayerView} view @param {number} neuron @param {number} state */
   add(view, neuron, state = main(view.layer)) {
     const kept = view.layer.states[state];
-    // the delay of an axon keeps several values a neuron, other states one
     if (!kept || !Number.isInteger(neuron) || neuron < 0 || neuron >= kept.neurons) {
       $("trace-note").textContent = kept ? `${kept.name} of ${view.layer.path} has the numbers 0 to ${kept.neurons - 1}.` : "";
       return;
@@ -115,7 +114,8 @@ export class Membranes {
   draw() {
     this.chart.draw(this.traces.map((trace, i) => ({
       values: trace.past.of(trace.at),
-      spikes: trace.spikes && trace.neuron < trace.spikes.neurons ? trace.spikes.of(trace.neuron) : null,
+      // a delay line keeps several values a neuron, and belongs to none by its number
+      spikes: trace.spikes?.neurons === trace.layer.layer.states[trace.state].neurons ? trace.spikes.of(trace.neuron) : null,
       colour: `trace-${i}`,
       threshold: thresholdOf(trace.layer.layer, trace.state),
     })));
