@@ -89,10 +89,14 @@ def prove(
     score: Callable[[np.ndarray], float],
     *,
     streaming: bool = False,
+    show: so.play.Show | None = None,
 ) -> Result:
-    """Export a network, verify it on every input, and measure it."""
+    """Export a network, with what its page says, verify it on every input, and measure it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     model = so.export(network, inputs[:2], path, streaming=streaming)
+    if show is not None:
+        show.write(model)
+        write_atomically(path, model.SerializeToString())
     report = so.verify(network, path, inputs)
     console.print(f"[bold]{recipe}, {name}[/bold]")
     console.print(str(report), markup=False, soft_wrap=True)

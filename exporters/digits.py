@@ -109,6 +109,21 @@ def train(epochs: int = 30, seed: int = 0) -> Digits:
     return network
 
 
+def page(spikes: Tensor, labels: Tensor) -> so.play.Show:
+    """What the page of the streaming model says: a test image of every digit to choose from."""
+    firsts = [int((labels == digit).nonzero()[0]) for digit in range(10)]
+    return so.play.Show(
+        title="Handwritten digits",
+        text="A convolutional spiking network reads images of 8x8 pixels, each in 16 steps: the "
+        "brighter a pixel, the more often it spikes. Draw a digit by hand, or choose one.",
+        labels=tuple(map(str, range(10))),
+        decode="count",
+        window=STEPS,
+        period=STEPS,
+        samples={str(digit): spikes[i].numpy() for digit, i in enumerate(firsts)},
+    )
+
+
 @click.command()
 @options
 def main(anew: bool, output: Path) -> None:
@@ -120,11 +135,12 @@ def main(anew: bool, output: Path) -> None:
         return float((classes(found) == labels.numpy()).mean())
 
     results = []
-    for name, hook in (("float", None), ("q8", so.quantize.q8)):
+    for name, hook in (("float", None), ("q8", so.quantize.q8), ("stream", so.quantize.q8)):
         network = Digits(hook).eval()
         load_checkpoint(network, checkpoint)
         path = output / f"digits_{name}.onnx"
-        results.append(prove("digits", name, network, spikes, path, accuracy))
+        streaming = name == "stream"
+        results.append(prove("digits", name, network, spikes, path, accuracy, streaming=streaming))
     card = CARD.format(
         rows=card_rows(results), images=len(labels), checkpoint=sha256(checkpoint)[:16]
     )
@@ -150,6 +166,8 @@ A convolutional spiking network that tells handwritten digits apart.
 |---|---|---|---|---|---|
 {rows}
 
-Checkpoint `digits.pt` (sha256 `{checkpoint}`). Made by `python -m exporters digits`, which
-exports and verifies every test image; `--train` trains anew.
+`digits_stream.onnx` takes the spikes in steps or chunks, and plays in a browser:
+`synapse-onnx play models/digits_stream.onnx --serve`. Checkpoint `digits.pt` (sha256
+`{checkpoint}`). Made by `python -m exporters digits`, which exports and verifies every test image;
+`--train` trains anew.
 """

@@ -99,6 +99,19 @@ def messages(network: Drift, light: Tensor) -> list[float]:
     return shares
 
 
+def page(light: Tensor) -> so.play.Show:
+    """What the page of the streaming model says: three test walks, and a light to be moved."""
+    return so.play.Show(
+        title="Where is the light?",
+        text="A sigma-delta network follows a light over 32 sensors, and sends changes alone. "
+        "Move the light, or choose a walk.",
+        labels=("place of the light, 0 to 1",),
+        decode="last",
+        bump=WIDTH,
+        samples={f"walk {i + 1}": light[i].numpy() for i in range(3)},
+    )
+
+
 @click.command()
 @options
 def main(anew: bool, output: Path) -> None:
@@ -113,7 +126,8 @@ def main(anew: bool, output: Path) -> None:
     load_checkpoint(network, checkpoint)
     results = [
         prove("drift", name, network, light, output / f"drift_{name}.onnx", near,
-              streaming=name == "stream")
+              streaming=name == "stream",
+              show=page(light) if name == "stream" else None)
         for name in ("q8", "stream")
     ]  # fmt: skip
     sent = messages(network, light)

@@ -118,6 +118,24 @@ def without_resonance() -> float:
     return float(model.score(test_sounds.flatten(1).numpy(), test_labels.numpy()))
 
 
+def page(sounds: Tensor, labels: Tensor) -> so.play.Show:
+    """What the page of the streaming model says: a test sound of every class, and more to make."""
+    periods = [(period, period) for period in PERIODS] + [CHIRP, CHIRP[::-1]]
+    names = [f"period {period:g}" for period in PERIODS] + ["rising", "falling"]
+    firsts = [int((labels == i).nonzero()[0]) for i in range(CLASSES)]
+    return so.play.Show(
+        title="Tones and chirps",
+        text="Resonate-and-fire neurons listen to a noisy sound and tell six tones, a rising and a "
+        "falling chirp apart. Choose a sound of the test, or make one.",
+        labels=tuple(names),
+        decode="mean",
+        window=LISTEN,
+        period=STEPS,
+        wave=so.play.Wave(dict(zip(names, periods, strict=True)), steps=STEPS),
+        samples={name: sounds[i].numpy() for name, i in zip(names, firsts, strict=True)},
+    )
+
+
 @click.command()
 @options
 def main(anew: bool, output: Path) -> None:
@@ -132,7 +150,8 @@ def main(anew: bool, output: Path) -> None:
     load_checkpoint(network, checkpoint)
     results = [
         prove("tones", name, network, sounds, output / f"tones_{name}.onnx", accuracy,
-              streaming=name == "stream")
+              streaming=name == "stream",
+              show=page(sounds, labels) if name == "stream" else None)
         for name in ("q8", "stream")
     ]  # fmt: skip
     card = CARD.format(
@@ -162,7 +181,8 @@ A complex spiking network that tells six tones, a rising and a falling chirp apa
 |---|---|---|---|---|---|
 {rows}
 
-`tones_stream.onnx` takes the sound in steps or chunks (`so.Session(...).stream()`). Checkpoint
-`tones.pt` (sha256 `{checkpoint}`). Made by `python -m exporters tones`, which exports and
-verifies every test sound; `--train` trains anew.
+`tones_stream.onnx` takes the sound in steps or chunks (`so.Session(...).stream()`), and plays in a
+browser: `synapse-onnx play models/tones_stream.onnx --serve`. Checkpoint `tones.pt` (sha256
+`{checkpoint}`). Made by `python -m exporters tones`, which exports and verifies every test sound;
+`--train` trains anew.
 """

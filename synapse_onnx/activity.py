@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
-from synapse_onnx.graph import DOMAIN
+from synapse_onnx.graph import DOMAIN, ends_of, with_outputs
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
@@ -160,7 +160,7 @@ def count_activity(
     try:
         counter = _Counter(model)
         shown = {name: f"{name}/counted" for name in counter.watched()}
-        session = Session(_with_outputs(model, shown), providers, native)
+        session = Session(with_outputs(model, shown), providers, native)
         results = session.run(*inputs)
         arrays = results if isinstance(results, tuple) else (results,)
         found = dict(zip(session.outputs, arrays, strict=True))
@@ -210,10 +210,7 @@ def profile_kernels(
 
 
 class _Counter:
-    """Counts what goes through the nodes of a graph.
-
-    The body of an op names its inputs and outputs, so that none is taken for another.
-    """
+    """Counts what goes through the nodes of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = list(model.graph.node)
@@ -256,12 +253,7 @@ class _Counter:
         return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
 
     def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
-        """Return name within the body -> name in the graph, of inputs and of outputs."""
-        function = self._functions.get(node.op_type)
-        if node.domain != DOMAIN or function is None:
-            return {}, {}
-        inputs = dict(zip(function.input, node.input, strict=False))
-        return inputs, dict(zip(function.output, node.output, strict=False))
+        return ends_of(node, self._functions)
 
     def _is_synapse(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a synapse whose weights are in the file."""
@@ -390,23 +382,6 @@ def _sizes(array: NDArray[Any]) -> tuple[int, int]:
 
 def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-def _with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
-    """Return a copy of the model that also returns some of its values, under other names.
-
-    A value can be an input, an output or a state already; a copy of it is none of these.
-    """
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    graph = copied.graph
-    known = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in known}
-    for name, shown in names.items():
-        graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
-        kind = types.get(name, onnx.TensorProto.FLOAT)
-        graph.output.append(onnx.helper.make_tensor_value_info(shown, kind, None))
-    return copied
 
 
 # -- ONNX Runtime's profile -----------------------------------------------------------------------

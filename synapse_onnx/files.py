@@ -1,15 +1,17 @@
-"""Files on disk: written whole or not at all."""
+"""Files and folders on disk: written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from synapse_onnx.errors import InputError
 
-__all__ = ["write_atomically"]
+__all__ = ["write_atomically", "write_folder"]
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -38,3 +40,56 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             raise
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def write_folder(
+    path: str | os.PathLike[str],
+    files: Mapping[str, bytes | Path],
+    may_replace: Callable[[Path], bool],
+) -> None:
+    """Write a folder beside its path, and put it there when it is whole.
+
+    Args:
+        path: the folder; one that is there is replaced where it is empty or ``may_replace`` says.
+        files: name -> content, or the path of a file to copy.
+        may_replace: whether a folder that is there may go.
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else. It stays as it was.
+    """
+    target = Path(path)
+    if target.is_dir() and not target.is_symlink():
+        try:
+            replaceable = not any(target.iterdir()) or may_replace(target)
+        except OSError as error:
+            raise InputError(f"{target} cannot be read: {error.strerror or error}") from error
+    else:
+        replaceable = not os.path.lexists(target)
+    if not replaceable:
+        raise InputError(
+            f"{target} cannot be written: it is there, and holds something else; name a folder "
+            f"that does not exist"
+        )
+    made: Path | None = None
+    try:
+        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        folder = made / "new"
+        folder.mkdir()  # by the user's mask, where mkdtemp gives 0700
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                (folder / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, folder / name)
+        if target.exists():
+            os.rename(target, made / "old")
+        try:
+            os.rename(folder, target)
+        except OSError:
+            if (made / "old").exists():
+                os.rename(made / "old", target)
+            raise
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The domain of our nodes, what the nodes of a graph take, and which of them a value needs."""
+"""The domain of our nodes; what nodes take, give and are needed for; values shown as outputs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,51 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "needed_for", "taken_by"]
+__all__ = ["DOMAIN", "ends_of", "needed_for", "taken_by", "with_outputs"]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
+
+
+def ends_of(
+    node: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return name within the body -> name in the graph, of inputs and of outputs.
+
+    The body of an op names its inputs and outputs, so that none is taken for another.
+
+    Args:
+        node: a node; one of another domain has no body, and gives nothing.
+        functions: the functions of the model's ops of ours, by op.
+    """
+    function = functions.get(node.op_type)
+    if node.domain != DOMAIN or function is None:
+        return {}, {}
+    inputs = dict(zip(function.input, node.input, strict=False))
+    return inputs, dict(zip(function.output, node.output, strict=False))
+
+
+def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    """Return a copy of the model that also returns some of its values, under other names.
+
+    A value can be an input, an output or a state already; a copy of it is none of these.
+
+    Args:
+        model: the model.
+        names: name of a value -> name of the further output.
+    """
+    import onnx
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    known = (*graph.value_info, *graph.input, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in known}
+    for name, shown in names.items():
+        graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
+        kind = types.get(name, onnx.TensorProto.FLOAT)
+        graph.output.append(onnx.helper.make_tensor_value_info(shown, kind, None))
+    return copied
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

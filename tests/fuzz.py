@@ -528,6 +528,8 @@ class Cases:
 
         arguments = [name]
         for parameter in command.params if command else ():
+            if parameter.name in ("serve", "fetch_runtime"):
+                continue  # serves until it is interrupted, and asks a registry
             if isinstance(parameter, click.Argument):
                 if draw.random() < 0.9:
                     source = parameter.name == "source"

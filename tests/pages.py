@@ -62,9 +62,21 @@ def missing(need: str) -> str | None:
     if need.endswith(".h"):
         folder = os.environ.get("ONNXRUNTIME_INCLUDE_DIR", "/usr/include/onnxruntime")
         return None if (Path(folder) / need).exists() else f"no {need} in {folder}"
+    if need == "onnxruntime-web":
+        return _no_runtime()
     if need == "g++":
         return None if shutil.which(need) else "no g++"
     return None if importlib.util.find_spec(need) else f"{need} is not installed"
+
+
+def _no_runtime() -> str | None:
+    from synapse_onnx import InputError, play
+
+    try:
+        play.find_runtime()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def fits(expected: str, found: str) -> bool:

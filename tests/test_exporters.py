@@ -72,7 +72,7 @@ def test_digits_keep_what_they_promise() -> None:
     card = (ROOT / "digits.md").read_text()
     rows = dict(re.findall(r"^\| `digits_(\w+)\.onnx` \|(.*)\|$", card, re.MULTILINE))
     figures = {name: [cell.strip() for cell in row.split("|")] for name, row in rows.items()}
-    assert set(figures) == {"float", "q8"}
+    assert set(figures) == {"float", "q8", "stream"}
     for in_torch, in_onnx, *_ in figures.values():
         assert in_torch == in_onnx
         assert float(in_torch.rstrip("%")) >= 96

@@ -22,6 +22,12 @@ import synapse_onnx as so
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "synapse_onnx").rglob("*.py")}
 MODULES |= {"synapse_onnx/py.typed"}
+MODULES |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "synapse_onnx/play/site").iterdir()}
+#: what a build that reaches the npm registry adds
+WEB = {
+    f"synapse_onnx/_web/{name}"
+    for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "package.json")
+}
 
 NETWORK = """
 import torch
@@ -133,7 +139,10 @@ def test_the_wheel_holds_the_package_and_no_more(wheel: tuple[Path, bool]) -> No
     assert {name.partition("/")[0] for name in names} == {"synapse_onnx", folder}
     files = {name for name in names if name.startswith("synapse_onnx/")}
     library = {name for name in files if name.startswith("synapse_onnx/_native/")}
-    assert files - library == MODULES
+    web = {name for name in files if name.startswith("synapse_onnx/_web/")}
+    assert files - library - web == MODULES
+    # a build without network leaves it out, and the command says how to get it
+    assert web in ((WEB, set()) if kernels else (set(),))
     assert len(library) == kernels
     assert f"{folder}/licenses/LICENSE" in names
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -22,7 +22,7 @@ def test_ci_installs_and_tests_as_the_readme_says() -> None:
 
 def test_figures_are_those_of_the_model_card() -> None:
     card = (ROOT / "models" / "digits.md").read_text()
-    shown = re.search(r"accuracy in torch\s+│\s+([\d.]+%) │\s+([\d.]+%)", README)
+    shown = re.search(r"accuracy in torch(.*)", README)
     assert shown is not None
     kept = re.findall(r"^\| `digits_\w+\.onnx` \| ([\d.]+%)", card, re.MULTILINE)
-    assert list(shown.groups()) == kept
+    assert re.findall(r"[\d.]+%", shown[1]) == kept

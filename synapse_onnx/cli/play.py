@@ -1,0 +1,134 @@
+"""``synapse-onnx play``: a streaming model live in a web page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from synapse_onnx.cli._arrays import read_arrays
+from synapse_onnx.cli._models import inputs_of, layout_of
+from synapse_onnx.cli._options import Number, inputs_option
+from synapse_onnx.cli._output import make_console, print_facts, print_notes
+from synapse_onnx.errors import InputError
+
+__all__ = ["command"]
+
+#: samples of --input that a page takes
+_SAMPLES = 64
+
+
+@click.command(
+    "play",
+    epilog="""\b
+Example:
+  synapse-onnx play net.onnx --serve
+  synapse-onnx play net.onnx --input spikes.npy --labels cat,dog -o page
+  synapse-onnx play --fetch-runtime""",
+)
+@click.argument("model", metavar="MODEL.onnx", required=False)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Folder to write the page to, for any web server; a page that is there is replaced.",
+)
+@click.option("--serve", is_flag=True, help="Show the page from this machine, until Ctrl-C.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port of --serve; default: any that is free.",
+)
+@inputs_option(
+    "Samples to choose from, (N, C[, H, W], T) as .npy or .npz, as `run` takes them (repeatable: "
+    f"one for every input of the model); the first {_SAMPLES} are taken.",
+    required=False,
+)
+@click.option(
+    "--labels",
+    metavar="A,B,...",
+    help="Names of the output's channels; default: what the model says, else their numbers.",
+)
+@click.option(
+    "--max-size",
+    type=Number(0, min_open=True),
+    metavar="MB",
+    help="Largest model that a browser is given; default: 268.4 (256 MiB).",
+)
+@click.option(
+    "--fetch-runtime",
+    is_flag=True,
+    help="Fetch onnxruntime-web, which pages need, from the npm registry into the user's cache, "
+    "where the install did not bring it.",
+)
+def command(
+    model: str | None,
+    output: str | None,
+    serve: bool,
+    port: int | None,
+    inputs: tuple[str, ...],
+    labels: str | None,
+    max_size: float | None,
+    fetch_runtime: bool,
+) -> None:
+    """Show a streaming model at work in a web page.
+
+    The page is static, and runs the model in the browser with onnxruntime-web: input, spikes of
+    every layer, membranes and decoded output, step by step. Needs neither torch nor ONNX Runtime.
+    """
+    from synapse_onnx import play
+    from synapse_onnx.runtime import load_model
+
+    console = make_console()
+    if fetch_runtime:
+        print_facts(console, {"onnxruntime-web": _fetched()})
+        if model is None:
+            return
+    if model is None:
+        raise InputError("name the model to play, as in `synapse-onnx play net.onnx --serve`")
+    if (output is None) == (not serve):
+        raise InputError(
+            "give one of -o DIR, which writes the page for any web server, and --serve, which "
+            "shows it from this machine"
+        )
+    if port is not None and not serve:
+        raise InputError("--port is for --serve")
+    proto = load_model(model)
+    samples = []
+    notes = []
+    if inputs:
+        arrays = read_arrays(inputs, list(inputs_of(proto)))
+        layout = layout_of(proto)
+        samples = play.samples_of(arrays, layout, Path(inputs[0]).stem, _SAMPLES)
+        if len(samples) == _SAMPLES:
+            notes.append(f"the first {_SAMPLES} samples are taken at most")
+    files = play.page_files(
+        proto,
+        Path(model).stem,
+        samples=samples,
+        labels=[label.strip() for label in labels.split(",")] if labels else (),
+        largest=play.LARGEST if max_size is None else int(max_size * 1e6),
+    )
+    if output is not None:
+        play.write_page(output, files)
+        print_facts(console, {"wrote": output, "show it": f"python -m http.server -d {output}"})
+        print_notes(console, notes)
+        return
+    server = play.Server(files, port or 0)
+    print_facts(console, {"playing": model, "at": server.url, "end": "Ctrl-C"})
+    print_notes(console, notes)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        click.echo()  # behind the ^C of a terminal
+
+
+def _fetched() -> str:
+    """Fetch the runtime where there is none, and say where it is."""
+    from synapse_onnx import play
+
+    try:
+        return os.fspath(play.find_runtime())
+    except InputError:
+        return os.fspath(play.fetch_runtime())
