@@ -51,7 +51,7 @@ def write_folder(
 
     Args:
         path: the folder; one that is there is replaced where it is empty or ``may_replace`` says.
-        files: name -> content, or the path of a file to copy.
+        files: name within the folder -> content, or the path of a file to copy.
         may_replace: whether a folder that is there may go.
 
     Raises:
@@ -76,6 +76,7 @@ def write_folder(
         folder = made / "new"
         folder.mkdir()  # by the user's mask, where mkdtemp gives 0700
         for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
                 (folder / name).write_bytes(content)
             else:
