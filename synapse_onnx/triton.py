@@ -21,7 +21,6 @@ import numpy as np
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.files import write_folder
 from synapse_onnx.graph import with_outputs
-from synapse_onnx.layout import axes_of, has_time
 from synapse_onnx.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -183,10 +182,6 @@ class _Border:
     def tensor(self, value: onnx.ValueInfoProto) -> list[str]:
         """Return the lines of an input or an output."""
         sizes = _sizes(value)
-        if self.metadata.streaming and not self.batched and has_time(len(sizes)):
-            # states have to have a size, and with it that of their batch
-            axis = axes_of(self.metadata.layout, len(sizes))[0]
-            sizes[axis] = 1 if sizes[axis] == "N" else sizes[axis]
         if self.batched:
             sizes = sizes[1:]
         kind = _TYPES.get(value.type.tensor_type.elem_type)
@@ -195,8 +190,7 @@ class _Border:
         lines = [f"name: {_quoted(value.name)}", f"data_type: {kind}"]
         if not sizes:  # it takes no tensor without a dimension of its own
             return [*lines, "dims: [ 1 ]", "reshape: { shape: [ ] }"]
-        dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in sizes)
-        return [*lines, f"dims: [ {dims} ]"]
+        return [*lines, _dims([size if isinstance(size, int) else -1 for size in sizes])]
 
     def state_shape(self, state: Mapping[str, Any]) -> list[int]:
         """Return a state's dimensions: of one sample, without its batch where that is apart."""
@@ -215,14 +209,19 @@ class _Border:
             raise ModelError(
                 f"Triton takes no state without a dimension of its own, as {state['input']} is"
             )
-        kind = _TYPES[_elem_type(str(state["dtype"]))]
-        same = [f"data_type: {kind}", f"dims: [ {', '.join(map(str, shape))} ]"]
+        kind = f"data_type: {_TYPES[_elem_type(str(state['dtype']))]}"
+        # the server holds a state's open batch against the file, and begins with one sample
+        opened = [-1 if size is None else int(size) for size in state["shape"]][-len(shape) :]
         data = f"data_file: {_quoted(str(number))}" if state["start"] else "zero_data: true"
         return [
             f"input_name: {_quoted(str(state['input']))}",
             f"output_name: {_quoted(str(state['output']))}",
-            *same,
-            *_block("initial_state", [f"name: {_quoted(str(state['input']))}", *same, data]),
+            kind,
+            _dims(opened),
+            *_block(
+                "initial_state",
+                [f"name: {_quoted(str(state['input']))}", kind, _dims(shape), data],
+            ),
         ]
 
 
@@ -254,6 +253,10 @@ def _config(border: _Border, name: str, batching: Batching) -> str:
 
 def _block(name: str, lines: Iterable[str]) -> list[str]:
     return [f"{name} {{", *(f"  {line}" for line in lines), "}"]
+
+
+def _dims(sizes: Iterable[int]) -> str:
+    return f"dims: [ {', '.join(map(str, sizes))} ]"
 
 
 def _quoted(text: str) -> str:

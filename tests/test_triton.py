@@ -3,14 +3,25 @@
 No package registry has the server with ONNX Runtime in it. :class:`Server` does what the
 configuration asks for, as Triton's sources have it: sequences' states are kept, paired by their
 places in alphabetical order, and requests of several sequences go through the model in one call.
+Where SYNAPSE_ONNX_TRITON is a command that starts the server, that one is asked as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import json
+import os
+import shlex
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +102,7 @@ class Server:
     def start(self, state: Any) -> Array:
         """The values that a state begins with."""
         (initial,) = state.initial_state
-        assert initial.dims == state.dims
+        assert all(s in (-1, i) for s, i in zip(state.dims, initial.dims, strict=True))
         assert initial.data_type == state.data_type
         kind = KINDS[initial.data_type]
         if initial.WhichOneof("state_data") == "zero_data":
@@ -116,7 +127,8 @@ class Server:
         assert result.dtype == KINDS[out.data_type]
         for name, values in zip(self.next, last, strict=True):
             for (sequence, _, _), value in zip(requests, self.cut(values), strict=True):
-                assert list(value.shape) == list(self.states[name].dims)
+                dims = self.states[name].dims
+                assert all(d in (-1, n) for d, n in zip(dims, value.shape, strict=True))
                 self.kept[sequence][name] = value
         return self.cut(result)
 
@@ -223,11 +235,7 @@ def test_what_cannot_be_batched_is_a_call_a_request(
 
 def test_states_are_paired_whatever_their_names(definitions: Any, tmp_path: Path) -> None:
     model, x = exported(streaming=True)
-    metadata = Metadata.read(model)
-    # "a" is before "a.b", and "a.next" behind "a.b.next"
-    names = {str(s["input"]): "a" + ".b" * i for i, s in enumerate(metadata.states)}
-    names |= {f"{old}.next": f"{new}.next" for old, new in names.items()}
-    written = write_repository(renamed(model, names), tmp_path, "net")
+    written = write_repository(renamed(model, out_of_order(model)), tmp_path, "net")
     server = Server(definitions, written.path)
     assert server.next == {s.input_name: s.output_name for s in server.states.values()}
     found = [
@@ -239,6 +247,13 @@ def test_states_are_paired_whatever_their_names(definitions: Any, tmp_path: Path
     # the model in the repository is one of ours still
     stream = so.Session(str(written.path / "1" / "model.onnx"), native=False).stream(2)
     np.testing.assert_array_equal(stream.run(x.numpy())[0], whole)
+
+
+def out_of_order(model: onnx.ModelProto) -> dict[str, str]:
+    """Names of states: "a" is before "a.b", and "a.next" behind "a.b.next"."""
+    states = Metadata.read(model).states
+    names = {str(s["input"]): "a" + ".b" * i for i, s in enumerate(states)}
+    return names | {f"{old}.next": f"{new}.next" for old, new in names.items()}
 
 
 def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
@@ -255,6 +270,101 @@ def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
             for old, new in names.items():
                 prop.value = prop.value.replace(f'"{old}"', f'"{new}"')
     return copied
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A repository of Triton's, and the address of a server that reads it when it is asked."""
+    command = os.environ.get("SYNAPSE_ONNX_TRITON")
+    if not command:
+        pytest.skip("SYNAPSE_ONNX_TRITON names no command that starts Triton with ONNX Runtime")
+    ports = []
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    folder = tmp_path / "models"
+    folder.mkdir()
+    options = [
+        f"--{name}-port={n}" for name, n in zip(("http", "grpc", "metrics"), ports, strict=True)
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*shlex.split(command), f"--model-repository={folder}", "--model-control-mode=explicit",
+             "--exit-timeout-secs=1", *options],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{ports[0]}/v2"
+    try:
+        for _ in range(600):
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/health/ready").read()
+                break
+            time.sleep(0.1)
+        yield folder, address
+    finally:
+        server.kill()
+        server.wait()
+
+
+def ask(address: str, what: str, body: dict[str, Any]) -> Any:
+    """Post a request of Triton's HTTP interface."""
+    request = urllib.request.Request(f"{address}/{what}", json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            text = reply.read()
+    except urllib.error.HTTPError as error:
+        raise AssertionError(error.read().decode()) from error
+    return json.loads(text) if text else None
+
+
+@pytest.mark.parametrize(
+    ("layout", "odd"),
+    [("NCT", False), ("TNC", False), ("NCT", True)],
+    ids=["batched", "time first", "other names"],
+)
+def test_a_real_server_keeps_interleaved_streams_apart(
+    served: tuple[Path, str], layout: str, odd: bool
+) -> None:
+    folder, address = served
+    model, x = exported(streaming=True, layout=layout)
+    given_names = renamed(model, out_of_order(model)) if odd else model
+    write_repository(given_names, folder, "net", Batching(delay=20_000))
+    ask(address, "repository/models/net/load", {})
+    whole = so.Session(model, native=False).run(time_first(x.numpy(), layout))
+    steps = x.shape[-1]
+
+    def stream(sample: int) -> Array:
+        """One client: a step, two steps, three and so on, with the others' in between."""
+        parts, begin, size = [], 0, 1
+        while begin < steps:
+            end = min(begin + size, steps)
+            array = part(x, sample, begin, end, layout)
+            array = array[None] if layout == "NCT" else array
+            given = {
+                "name": "x", "datatype": "FP32", "shape": array.shape,
+                "data": array.ravel().tolist(),
+            }  # fmt: skip
+            flags = {"sequence_start": begin == 0, "sequence_end": end == steps}
+            body = {"inputs": [given], "parameters": {"sequence_id": sample + 1, **flags}}
+            (out,) = ask(address, "models/net/infer", body)["outputs"]
+            parts.append(np.array(out["data"], np.float32).reshape(out["shape"]))
+            begin, size = end, size + 1
+        return np.concatenate(parts, axis=-1 if layout == "NCT" else 0)
+
+    with ThreadPoolExecutor(2) as clients:
+        found = list(clients.map(stream, range(2)))
+    expected = [whole[i : i + 1] if layout == "NCT" else whole[:, i : i + 1] for i in range(2)]
+    for mine, right in zip(found, expected, strict=True):
+        assert right.any()
+        np.testing.assert_array_equal(mine, right)
+    # a sequence that begins anew, and whether requests went through the model together
+    np.testing.assert_array_equal(stream(0), expected[0])
+    with urllib.request.urlopen(f"{address}/models/net/stats") as reply:
+        (stats,) = json.loads(reply.read())["model_stats"]
+    joined = any(calls["batch_size"] > 1 for calls in stats["batch_stats"])
+    assert joined is (layout == "NCT"), stats
 
 
 def test_names_are_quoted(definitions: Any, tmp_path: Path) -> None:
