@@ -30,9 +30,6 @@ struct Geometry {
   int64_t groups;
 
   int64_t places() const { return out_height * out_width; }
-
-  // Whether neighbouring weights of a row reach neighbouring outputs.
-  bool side_by_side() const { return dilation_x == 1 && (transposed || stride_x == 1); }
 };
 
 // Weights (O, C / groups, h, w, 1), or transposed (C, O / groups, h, w, 1), of all parts as
@@ -116,31 +113,21 @@ struct Kernels {
   }
 };
 
-// Adds n groups of weights to n groups of sums.
-template <class S, bool ones>
-SYNAPSE_INLINE void add(S* sums, const int16_t* weights, int64_t groups, S value) {
-  for (int64_t b = 0; b < groups; b++) {
-    SYNAPSE_INDEPENDENT
-    for (int i = 0; i < kGroup; i++) {
-      const S weight = weights[b * kGroup + i];
-      sums[b * kGroup + i] += ones ? weight : static_cast<S>(weight * value);
-    }
-  }
-}
-
-// Which outputs an input reaches along one axis, in rising order, and through which weight of
-// `Kernels`: for every place of the input a row of pairs, found once a call, for a division an
-// event would cost more than its sums.
+// Which sums an input reaches along one axis, in rising order, and through which weights of
+// `Kernels`: for every place of the input a row of pairs of offsets, found once a call, for a
+// division an event would cost more than its sums.
 struct Reach {
   struct Pair {
-    int32_t output, weight;
+    int64_t sum, weight;
   };
   std::vector<Pair> pairs;
   std::vector<int32_t> count;
+  int64_t most;  // pairs of a place at the most
 
+  // Neighbouring outputs lie `sum` apart, and weights `weight`.
   Reach(bool transposed, int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad,
-        int64_t dilation)
-      : pairs(static_cast<size_t>(size * kernel)), count(static_cast<size_t>(size)) {
+        int64_t dilation, int64_t sum, int64_t weight)
+      : pairs(static_cast<size_t>(size * kernel)), count(static_cast<size_t>(size)), most(kernel) {
     for (int64_t i = 0; i < size; i++) {
       for (int64_t k = 0; k < kernel; k++) {
         int64_t at;
@@ -152,8 +139,8 @@ struct Reach {
           at /= stride;
         }
         if (at < 0 || at >= out) continue;
-        pairs[static_cast<size_t>(i * kernel + count[static_cast<size_t>(i)]++)] = {
-            static_cast<int32_t>(at), static_cast<int32_t>(k)};
+        const int64_t to = i * kernel + count[static_cast<size_t>(i)]++;
+        pairs[static_cast<size_t>(to)] = {at * sum, k * weight};
       }
     }
   }
@@ -161,18 +148,32 @@ struct Reach {
 
 struct Reaches {
   Reach down, across;
-  std::vector<int32_t> row_of, column_of;
+  int64_t groups;     // of sums side by side that a weight across is for
+  bool side_by_side;  // whether all weights across are for sums side by side
 
-  explicit Reaches(const Geometry& g)
+  Reaches(const Geometry& g, const Kernels& k)
       : down(g.transposed, g.height, g.out_height, g.kernel_height, g.stride_y, g.pad_y,
-             g.dilation_y),
+             g.dilation_y, g.out_width * k.padded, k.row),
         across(g.transposed, g.width, g.out_width, g.kernel_width, g.stride_x, g.pad_x,
-               g.dilation_x),
-        row_of(static_cast<size_t>(g.height * g.width)),
-        column_of(row_of.size()) {
-    for (int64_t i = 0; i < g.height * g.width; i++) {
-      row_of[static_cast<size_t>(i)] = static_cast<int32_t>(i / g.width);
-      column_of[static_cast<size_t>(i)] = static_cast<int32_t>(i % g.width);
+               g.dilation_x, k.padded, k.padded),
+        groups(k.padded / kGroup),
+        side_by_side(g.dilation_x == 1 && (g.transposed || g.stride_x == 1)) {}
+};
+
+// The sums that the events of a place reach: rows of spans of groups side by side.
+struct Reached {
+  const Reach::Pair *down, *across;
+  int64_t rows, spans, groups;
+
+  Reached(const Reaches& reaches, int64_t y, int64_t x)
+      : down(reaches.down.pairs.data() + y * reaches.down.most),
+        across(reaches.across.pairs.data() + x * reaches.across.most),
+        rows(reaches.down.count[static_cast<size_t>(y)]),
+        spans(reaches.across.count[static_cast<size_t>(x)]),
+        groups(reaches.groups) {
+    if (reaches.side_by_side && spans > 1) {
+      groups *= spans;
+      spans = 1;
     }
   }
 };
@@ -207,16 +208,23 @@ class BitRows {
   explicit BitRows(const Geometry& g)
       : row_((g.pad_x + g.width + g.stride_x * g.out_width + 7) / 8 + 16),
         bits_(static_cast<size_t>((g.channels * g.height + 1) * row_)),
-        rows_(static_cast<size_t>(g.channels * g.kernel_height)) {}
+        rows_(static_cast<size_t>(g.channels * g.kernel_height)),
+        row_of_(static_cast<size_t>(g.height * g.width)),
+        column_(row_of_.size()) {
+    for (int64_t i = 0; i < g.height * g.width; i++) {
+      row_of_[static_cast<size_t>(i)] = static_cast<int32_t>(i / g.width);
+      column_[static_cast<size_t>(i)] = static_cast<int32_t>(i % g.width);
+    }
+  }
 
-  void read(const Geometry& g, const std::vector<Events>& planes, const Reaches& reaches) {
+  void read(const Geometry& g, const std::vector<Events>& planes) {
     std::fill(bits_.begin(), bits_.end(), uint8_t{0});
     for (int64_t c = 0; c < g.channels; c++) {
       const Events& events = planes[static_cast<size_t>(c)];
       for (int64_t e = 0; e < events.count; e++) {
         const size_t i = static_cast<size_t>(events.index[static_cast<size_t>(e)]);
-        const int64_t x = reaches.column_of[i] + g.pad_x;
-        uint8_t* row = bits_.data() + (c * g.height + reaches.row_of[i]) * row_;
+        const int64_t x = column_[i] + g.pad_x;
+        uint8_t* row = bits_.data() + (c * g.height + row_of_[i]) * row_;
         row[x / 8] = static_cast<uint8_t>(row[x / 8] | 1 << x % 8);
       }
     }
@@ -260,6 +268,7 @@ class BitRows {
   int64_t row_;
   std::vector<uint8_t> bits_;
   std::vector<const uint8_t*> rows_;
+  std::vector<int32_t> row_of_, column_;  // of every place of the input
 };
 
 constexpr int64_t kLanes = 8;       // outputs whose bits are found at once
@@ -327,37 +336,223 @@ class Collect {
 };
 #endif
 
-// All events of one channel of an image.
+// The events of some channels of an image, place by place.
+class Gathered {
+ public:
+  // Events of channels [first, last), whose weights lie `channel` apart.
+  void read(const std::vector<Events>& planes, int64_t first, int64_t last, int64_t channel,
+            int64_t places, bool ones) {
+    begin_.assign(static_cast<size_t>(places + 2), 0);
+    int64_t total = 0;
+    for (int64_t c = first; c < last; c++) {
+      const Events& events = planes[static_cast<size_t>(c)];
+      total += events.count;
+      for (int64_t e = 0; e < events.count; e++) begin_[of(events, e) + 2]++;
+    }
+    for (size_t p = 2; p < begin_.size(); p++) begin_[p] += begin_[p - 1];
+    if (static_cast<int64_t>(weight_.size()) < total) weight_.resize(static_cast<size_t>(total));
+    if (!ones) value_.resize(weight_.size());
+    for (int64_t c = first; c < last; c++) {
+      const Events& events = planes[static_cast<size_t>(c)];
+      const int32_t weight = static_cast<int32_t>((c - first) * channel);
+      for (int64_t e = 0; e < events.count; e++) {
+        const size_t to = static_cast<size_t>(begin_[of(events, e) + 1]++);
+        weight_[to] = weight;
+        if (!ones) value_[to] = events.ones ? 1 : events.value[static_cast<size_t>(e)];
+      }
+    }
+  }
+
+#if defined(SYNAPSE_X86)
+  // The same from the channels themselves; false where there is anything but 0 and 1. Sixteen
+  // places of 32 channels at a time: their bits are turned, so that a place has a word of channels.
+  __attribute__((target("avx2"))) bool read_spikes(const float* x, int64_t channels,
+                                                   int64_t channel, int64_t places) {
+    constexpr int64_t across = 16, down = 32;
+    const int64_t words = (channels + down - 1) / down;
+    begin_.resize(static_cast<size_t>(places + 2));
+    weight_.resize(std::max(weight_.size(), static_cast<size_t>(channels * places)));
+    turned_.resize(static_cast<size_t>(words * across));
+    const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    unsigned others = 0;
+    int32_t count = 0;
+    for (int64_t p = 0; p < places; p += across) {
+      const int left = static_cast<int>(std::min(across, places - p));
+      const __m256i here[2] = {_mm256_cmpgt_epi32(_mm256_set1_epi32(left), lanes),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(left - 8), lanes)};
+      for (int64_t w = 0; w < words; w++) {
+        alignas(32) uint8_t bits[2][down] = {};
+        const float* from = x + w * down * places + p;
+        for (int64_t c = 0; c < std::min(down, channels - w * down); c++, from += places) {
+          for (int half = 0; half < 2; half++) {
+            const __m256 values = left == across ? _mm256_loadu_ps(from + 8 * half)
+                                                 : _mm256_maskload_ps(from + 8 * half, here[half]);
+            const int some = _mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
+            const int ones = _mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
+            others |= static_cast<unsigned>(some ^ ones);
+            bits[half][c] = static_cast<uint8_t>(some);
+          }
+        }
+        for (int half = 0; half < 2; half++) {
+          // the sign of byte c is whether channel c spikes at the last place, then at the one
+          // before
+          __m256i turning = _mm256_load_si256(reinterpret_cast<const __m256i*>(bits[half]));
+          for (int64_t j = 7; j >= 0; j--) {
+            turned_[static_cast<size_t>((8 * half + j) * words + w)] =
+                static_cast<uint32_t>(_mm256_movemask_epi8(turning));
+            turning = _mm256_add_epi8(turning, turning);
+          }
+        }
+      }
+      if (others) return false;
+      for (int64_t j = 0; j < left; j++) {
+        begin_[static_cast<size_t>(p + j)] = count;
+        for (int64_t w = 0; w < words; w++) {
+          uint32_t word = turned_[static_cast<size_t>(j * words + w)];
+          for (; word; word &= word - 1)
+            weight_[static_cast<size_t>(count++)] =
+                static_cast<int32_t>((w * down + __builtin_ctz(word)) * channel);
+        }
+      }
+    }
+    begin_[static_cast<size_t>(places)] = count;
+    return true;
+  }
+#endif
+
+  int64_t count(int64_t place) const {
+    return begin_[static_cast<size_t>(place + 1)] - begin_[static_cast<size_t>(place)];
+  }
+  // Of every event at a place: where the weights of its channel begin, and its value.
+  const int32_t* weight(int64_t place) const {
+    return weight_.data() + begin_[static_cast<size_t>(place)];
+  }
+  const int32_t* value(int64_t place) const {
+    return value_.data() + begin_[static_cast<size_t>(place)];
+  }
+
+ private:
+  static size_t of(const Events& events, int64_t e) {
+    return static_cast<size_t>(events.index[static_cast<size_t>(e)]);
+  }
+
+  std::vector<int32_t> begin_, weight_, value_;  // values are not kept where all are 1
+  std::vector<uint32_t> turned_;                 // bits of channels, by place
+};
+
+// What the events of a place add: up to eight at once, so that a sum is read and written once for
+// all of them. How many there are is guessed wrong at most once a place.
 template <class S, bool ones>
-struct Plane {
-  SYNAPSE_CLONES static void run(const Geometry& g, const Kernels& k, const Events& events,
-                                 const Reaches& reaches, const int16_t* weights, S* sums) {
-    const int64_t groups = k.padded / kGroup;
-    const bool side_by_side = g.side_by_side();
-    for (int64_t e = 0; e < events.count; e++) {
-      const size_t index = static_cast<size_t>(events.index[static_cast<size_t>(e)]);
-      const S value = ones ? S(1) : static_cast<S>(events.value[static_cast<size_t>(e)]);
-      const size_t y = static_cast<size_t>(reaches.row_of[index]);
-      const size_t x = static_cast<size_t>(reaches.column_of[index]);
-      const Reach::Pair* down = reaches.down.pairs.data() + y * g.kernel_height;
-      const Reach::Pair* across = reaches.across.pairs.data() + x * g.kernel_width;
-      const int32_t rows = reaches.down.count[y], columns = reaches.across.count[x];
-      if (columns == 0) continue;
-      for (int32_t i = 0; i < rows; i++) {
-        S* line = sums + down[i].output * g.out_width * k.padded;
-        const int16_t* row = weights + down[i].weight * k.row;
-        if (side_by_side) {
-          add<S, ones>(line + across[0].output * k.padded, row + across[0].weight * k.padded,
-                       columns * groups, value);
-        } else {
-          for (int32_t j = 0; j < columns; j++)
-            add<S, ones>(line + across[j].output * k.padded, row + across[j].weight * k.padded,
-                         groups, value);
+struct Add {
+  static constexpr int kMost = 8;
+
+  const int16_t* weights;
+  S* sums;
+
+  void run(const Reached& reached, const int32_t* weight, const int32_t* value,
+           int64_t events) const {
+#if defined(SYNAPSE_X86)
+    static const int level = instruction_level();
+    if (level >= 3) return wide(reached, weight, value, events);
+#endif
+    for (; events > 0; events--, weight++)
+      any(reached, *weight, ones ? S(1) : static_cast<S>(*value++));
+  }
+
+ private:
+  void any(const Reached& reached, int64_t weight, S value) const {
+    for (int64_t i = 0; i < reached.rows; i++) {
+      for (int64_t j = 0; j < reached.spans; j++) {
+        S* to = sums + reached.down[i].sum + reached.across[j].sum;
+        const int16_t* from = weights + weight + reached.down[i].weight + reached.across[j].weight;
+        SYNAPSE_INDEPENDENT
+        for (int64_t o = 0; o < reached.groups * kGroup; o++) {
+          const S each = from[o];
+          to[o] += ones ? each : static_cast<S>(each * value);
         }
       }
     }
   }
+
+#if defined(SYNAPSE_X86)
+  __attribute__((target("avx2"))) void wide(const Reached& reached, const int32_t* weight,
+                                            const int32_t* value, int64_t events) const {
+    for (; events >= kMost; events -= kMost, weight += kMost, value += ones ? 0 : kMost)
+      some<kMost>(reached, weight, value);
+    switch (events) {
+      case 7:
+        return some<7>(reached, weight, value);
+      case 6:
+        return some<6>(reached, weight, value);
+      case 5:
+        return some<5>(reached, weight, value);
+      case 4:
+        return some<4>(reached, weight, value);
+      case 3:
+        return some<3>(reached, weight, value);
+      case 2:
+        return some<2>(reached, weight, value);
+      case 1:
+        return some<1>(reached, weight, value);
+      default:
+        return;
+    }
+  }
+
+  template <int events>
+  __attribute__((target("avx2"))) SYNAPSE_LAMBDA inline void some(const Reached& reached,
+                                                                  const int32_t* weight,
+                                                                  const int32_t* value) const {
+    constexpr int each = 32 / sizeof(S);
+    __m256i factor[events];
+    const int16_t* first[events];
+    for (int e = 0; e < events; e++) {
+      const int32_t by = ones ? 1 : value[e];
+      factor[e] = each == 16 ? _mm256_set1_epi16(static_cast<int16_t>(by)) : _mm256_set1_epi32(by);
+      first[e] = weights + weight[e];
+    }
+    for (int64_t i = 0; i < reached.rows; i++) {
+      for (int64_t j = 0; j < reached.spans; j++) {
+        S* to = sums + reached.down[i].sum + reached.across[j].sum;
+        const int64_t from = reached.down[i].weight + reached.across[j].weight;
+        for (int64_t o = 0; o < reached.groups * kGroup; o += each) {
+          __m256i total = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to + o));
+          for (int e = 0; e < events; e++) {
+            const int16_t* row = first[e] + from + o;
+            if constexpr (each == 16) {
+              __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row));
+              if (!ones) more = _mm256_mullo_epi16(more, factor[e]);
+              total = _mm256_add_epi16(total, more);
+            } else {
+              __m256i more =
+                  _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+              if (!ones) more = _mm256_mullo_epi32(more, factor[e]);
+              total = _mm256_add_epi32(total, more);
+            }
+          }
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + o), total);
+        }
+      }
+    }
+  }
+#endif
 };
+
+// Add the events of some channels to the sums of an image.
+template <class S, bool ones>
+void add(const Geometry& g, const Gathered& events, const Reaches& reaches, const int16_t* weights,
+         S* sums) {
+  const Add<S, ones> all{weights, sums};
+  for (int64_t y = 0, place = 0; y < g.height; y++) {
+    for (int64_t x = 0; x < g.width; x++, place++) {
+      const int64_t count = events.count(place);
+      if (count > 0)
+        all.run(Reached(reaches, y, x), events.weight(place), ones ? nullptr : events.value(place),
+                count);
+    }
+  }
+}
 
 #if defined(SYNAPSE_X86)
 SYNAPSE_INLINE __attribute__((target("avx512f"))) __m512 floats_512(const int32_t* from) {
@@ -400,6 +595,37 @@ __attribute__((target("avx512f"))) inline void give_512(const S* from, int64_t p
   }
   for (int64_t i = 0; i < count; i++) _mm512_storeu_ps(to + i * all, b[i]);
 }
+SYNAPSE_INLINE __attribute__((target("avx2"))) __m256 floats_256(const int32_t* from) {
+  return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+SYNAPSE_INLINE __attribute__((target("avx2"))) __m256 floats_256(const int16_t* from) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+// The same for 8 places and `count` of 8 outputs.
+template <class S>
+__attribute__((target("avx2"))) inline void give_256(const S* from, int64_t padded, __m256 gain,
+                                                     int64_t count, float* to, int64_t all) {
+  __m256 a[8], b[8];
+  for (int p = 0; p < 8; p++) a[p] = _mm256_mul_ps(floats_256(from + p * padded), gain);
+  for (int p = 0; p < 8; p += 2) {
+    b[p] = _mm256_unpacklo_ps(a[p], a[p + 1]);
+    b[p + 1] = _mm256_unpackhi_ps(a[p], a[p + 1]);
+  }
+  for (int p = 0; p < 8; p += 4) {
+    a[p] = _mm256_shuffle_ps(b[p], b[p + 2], 0x44);
+    a[p + 1] = _mm256_shuffle_ps(b[p], b[p + 2], 0xee);
+    a[p + 2] = _mm256_shuffle_ps(b[p + 1], b[p + 3], 0x44);
+    a[p + 3] = _mm256_shuffle_ps(b[p + 1], b[p + 3], 0xee);
+  }
+  // now half h of a[4 g + r] holds output 4 h + r of the places 4 g to 4 g + 3
+  for (int r = 0; r < 4; r++) {
+    b[r] = _mm256_permute2f128_ps(a[r], a[4 + r], 0x20);
+    b[4 + r] = _mm256_permute2f128_ps(a[r], a[4 + r], 0x31);
+  }
+  for (int64_t i = 0; i < count; i++) _mm256_storeu_ps(to + i * all, b[i]);
+}
 #endif
 
 // out[o][place] = gain[o] * sums[place][o], for the outputs of a group and some places of `all`.
@@ -409,16 +635,18 @@ struct Give {
                   int64_t gains, float* out, int64_t all) {
 #if defined(SYNAPSE_X86)
     static const int level = instruction_level();
-    if (level >= 4) return wide(sums, places, padded, outputs, gain, gains, out, all);
+    if (level >= 4) return wide_512(sums, places, padded, outputs, gain, gains, out, all);
+    if (level >= 3) return wide_256(sums, places, padded, outputs, gain, gains, out, all);
 #endif
     any(sums, places, padded, outputs, gain, gains, out, all);
   }
 
  private:
 #if defined(SYNAPSE_X86)
-  __attribute__((target("avx512f"))) static void wide(const S* sums, int64_t places, int64_t padded,
-                                                      int64_t outputs, const float* gain,
-                                                      int64_t gains, float* out, int64_t all) {
+  __attribute__((target("avx512f"))) static void wide_512(const S* sums, int64_t places,
+                                                          int64_t padded, int64_t outputs,
+                                                          const float* gain, int64_t gains,
+                                                          float* out, int64_t all) {
     for (int64_t first = 0; first < outputs; first += kGroup) {
       const int64_t count = std::min<int64_t>(kGroup, outputs - first);
       const __mmask16 here = static_cast<__mmask16>((1u << count) - 1);
@@ -432,6 +660,28 @@ struct Give {
       if (place < places)
         any(rest, places - place, padded, count, gains == 1 ? gain : gain + first, gains,
             out + first * all + place, all);
+    }
+  }
+
+  __attribute__((target("avx2"))) static void wide_256(const S* sums, int64_t places,
+                                                       int64_t padded, int64_t outputs,
+                                                       const float* gain, int64_t gains, float* out,
+                                                       int64_t all) {
+    constexpr int64_t each = 8;
+    for (int64_t first = 0; first < outputs; first += each) {
+      const int64_t count = std::min(each, outputs - first);
+      alignas(32) float gained[each];
+      for (int64_t i = 0; i < each; i++)
+        gained[i] = i < count ? gain[gains == 1 ? 0 : first + i] : 0.0f;
+      const __m256 by = _mm256_load_ps(gained);
+      const S* from = sums + first;
+      float* to = out + first * all;
+      int64_t place = 0;
+      for (; place + each <= places; place += each)
+        give_256(from + place * padded, padded, by, count, to + place, all);
+      for (; place < places; place++)
+        for (int64_t i = 0; i < count; i++)
+          to[i * all + place] = static_cast<float>(from[place * padded + i]) * gained[i];
     }
   }
 #endif
@@ -551,10 +801,12 @@ class Convolution {
       out.y[k] = context.GetOutput(k, shape).template GetTensorMutableData<float>();
       out.step[k] = &steps[k];
     }
-    if (g.batch == 0) return;
-
     const int64_t image = g.channels * g.height * g.width;
-    const Reaches reaches(g);
+    if (g.batch * image == 0) {  // as far as there are outputs, nothing adds to them
+      for (float* y : out.y) std::fill_n(y, product(shape), 0.0f);
+      return;
+    }
+    const Reaches reaches(g, *kernels);
     std::atomic<bool> integers{true};
     const int64_t work = 1 + image / 4 + parts * g.outputs * g.places();
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
@@ -585,6 +837,7 @@ class Convolution {
   struct Scratch {
     Geometry geometry;
     std::vector<Events> events;
+    Gathered gathered;
     Lines<int16_t> shorts;
     Lines<int32_t> longs;
 #if defined(SYNAPSE_X86)
@@ -613,11 +866,24 @@ class Convolution {
   template <class X>
   bool one_image(const Geometry& g, const Kernels& k, const X* x, const Reaches& reaches,
                  Scratch& scratch, const Outputs& out) const {
+    const int64_t places = g.height * g.width;
+#if defined(SYNAPSE_X86)
+    // spikes first; what else there is, is read once more
+    static const int vectors = instruction_level();
+    if constexpr (std::is_same_v<X, float>) {
+      const auto read = [&](int64_t first, int64_t last) {
+        return scratch.gathered.read_spikes(x + first * places, last - first, k.channel, places);
+      };
+      if (vectors >= 3 && taps_.count == 0 && k.largest_sum < 2147483648 &&
+          sums_of<true>(g, k, 1, reaches, scratch, out, read))
+        return true;
+    }
+#endif
     int64_t most = 1;
     bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
       Events& events = scratch.events[static_cast<size_t>(c)];
-      events.read(x + c * g.height * g.width, g.height * g.width);
+      events.read(x + c * places, places);
       if (!events.integers) return false;
       ones = ones && events.ones;
       if (!events.ones)
@@ -630,7 +896,7 @@ class Convolution {
     if (ones && taps_.count > 0 && are_many(g, scratch.events)) {
       int32_t* total = room(scratch.longs, g.out_width * taps_.padded);
       if (!scratch.bits) scratch.bits.emplace(g);
-      scratch.bits->read(g, scratch.events, reaches);
+      scratch.bits->read(g, scratch.events);
       Collect collect(g, taps_);
       for (int64_t line = 0; line < g.out_height; line++) {
         collect.row(*scratch.bits, line, total);
@@ -639,13 +905,12 @@ class Convolution {
       return true;
     }
 #endif
-    const int64_t count = g.places() * k.padded;
-    if (k.largest_sum * most <= 32767) {
-      sums(g, k, scratch.events, reaches, room(scratch.shorts, count), out);
-    } else {
-      sums(g, k, scratch.events, reaches, room(scratch.longs, count), out);
-    }
-    return true;
+    const auto read = [&](int64_t first, int64_t last) {
+      scratch.gathered.read(scratch.events, first, last, k.channel, places, ones);
+      return true;
+    };
+    return ones ? sums_of<true>(g, k, most, reaches, scratch, out, read)
+                : sums_of<false>(g, k, most, reaches, scratch, out, read);
   }
 
 #if defined(SYNAPSE_X86)
@@ -659,23 +924,35 @@ class Convolution {
   }
 #endif
 
-  template <class S>
-  static void sums(const Geometry& g, const Kernels& k, const std::vector<Events>& planes,
-                   const Reaches& reaches, S* total, const Outputs& out) {
+  // The sums in the fewest bits that hold them, for inputs up to `most`; false where `read`, which
+  // gathers the events of some channels, says so.
+  template <bool ones, class Read>
+  static bool sums_of(const Geometry& g, const Kernels& k, int64_t most, const Reaches& reaches,
+                      Scratch& scratch, const Outputs& out, const Read& read) {
+    const int64_t count = g.places() * k.padded;
+    if (k.largest_sum * most <= 32767)
+      return sums<ones>(g, k, reaches, scratch, room(scratch.shorts, count), out, read);
+    return sums<ones>(g, k, reaches, scratch, room(scratch.longs, count), out, read);
+  }
+
+  template <bool ones, class S, class Read>
+  static bool sums(const Geometry& g, const Kernels& k, const Reaches& reaches, Scratch& scratch,
+                   S* total, const Outputs& out, const Read& read) {
+    // the weights of so many channels stay in the second-level cache from place to place
+    const int64_t some =
+        std::clamp<int64_t>((1 << 17) / std::max<int64_t>(k.channel, 1), 1,
+                            std::max<int64_t>(1, INT32_MAX / (g.height * g.width)));
     const int64_t fan = g.channels / g.groups;
     for (int64_t group = 0; group < g.groups; group++) {
       std::fill_n(total, g.places() * k.padded, S(0));
-      for (int64_t c = group * fan; c < (group + 1) * fan; c++) {
-        const Events& events = planes[static_cast<size_t>(c)];
-        const int16_t* weights = k.rows.data() + c * k.channel;
-        if (events.ones) {
-          Plane<S, true>::run(g, k, events, reaches, weights, total);
-        } else {
-          Plane<S, false>::run(g, k, events, reaches, weights, total);
-        }
+      const int64_t end = (group + 1) * fan;
+      for (int64_t first = group * fan; first < end; first += some) {
+        if (!read(first, std::min(end, first + some))) return false;
+        add<S, ones>(g, scratch.gathered, reaches, k.rows.data() + first * k.channel, total);
       }
       give(g, k, total, g.places(), k.padded, group * k.group_outputs, out);
     }
+    return true;
   }
 
   // Give every part its sums of some places, for the outputs of a group from `first` on.
