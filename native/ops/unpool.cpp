@@ -29,25 +29,33 @@ struct Unpools {
   static constexpr bool kTransposed = true;
   using TwoByTwo = Doubles;
 
-  SYNAPSE_CLONES static void run(const Window& w, const float* weight, float step, const float* x,
-                                 float* y) {
+  // Not in several instruction sets: what gathers and scatters there is slower than a plain loop.
+  static void run(const Window& w, const float* weight, float step, const float* x, float* y) {
     const int64_t places = w.out_height * w.out_width;
     std::fill_n(y, places, 0.0f);
     for (int64_t i = 0; i < w.height; i++) {
-      for (int64_t j = 0; j < w.width; j++) {
-        const float value = x[i * w.width + j];
-        if (value == 0.0f) continue;
-        for (int64_t k = 0; k < w.rows; k++) {
-          const int64_t at_y = i * w.stride_y + k * w.dilation_y - w.pad_y;
-          if (at_y < 0 || at_y >= w.out_height) continue;
-          for (int64_t l = 0; l < w.columns; l++) {
-            const int64_t at_x = j * w.stride_x + l * w.dilation_x - w.pad_x;
-            if (at_x >= 0 && at_x < w.out_width)
-              y[at_y * w.out_width + at_x] += weight[k * w.columns + l] * value;
-          }
+      const float* in = x + i * w.width;
+      if (std::all_of(in, in + w.width, [](float value) { return value == 0.0f; })) continue;
+      for (int64_t k = 0; k < w.rows; k++) {
+        const int64_t at_y = i * w.stride_y + k * w.dilation_y - w.pad_y;
+        if (at_y < 0 || at_y >= w.out_height) continue;
+        for (int64_t l = 0; l < w.columns; l++) {
+          // inputs whose place lies within the output
+          const int64_t left = l * w.dilation_x - w.pad_x, room = w.out_width - left;
+          int64_t first = 0, last = w.width;
+          if (left < 0) first = (-left + w.stride_x - 1) / w.stride_x;
+          if ((w.width - 1) * w.stride_x >= room) last = (room + w.stride_x - 1) / w.stride_x;
+          const float by = weight[k * w.columns + l];
+          float* to = y + at_y * w.out_width + left;
+          for (int64_t j = first; j < last; j++) to[j * w.stride_x] += by * in[j];
         }
       }
     }
+    scale(y, places, step);
+  }
+
+ private:
+  SYNAPSE_CLONES static void scale(float* y, int64_t places, float step) {
     for (int64_t p = 0; p < places; p++) y[p] *= step;
   }
 };
