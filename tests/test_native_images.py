@@ -60,11 +60,14 @@ def by_kernel(name: str, x: np.ndarray, *call: Any, threads: int = 2, **geometry
     return session_of(model(name, x, *call, **geometry), threads).run(None, {"x": x})
 
 
-def by_body(name: str, x: np.ndarray, *call: Any, **geometry: Any) -> Any:
-    made = model(name, x.astype(np.float32), *call, **geometry)
+def body_of(name: str, made: onnx.ModelProto) -> ort.InferenceSession:
+    """A session that runs the function of the op."""
     made.functions.append(OPS[name].function(21))
-    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x.astype(np.float32)})
+    return ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def by_body(name: str, x: np.ndarray, *call: Any, **geometry: Any) -> Any:
+    return body_of(name, model(name, x, *call, **geometry)).run(None, {"x": x})
 
 
 def plain(
@@ -177,9 +180,9 @@ def test_convolutions_are_exact(name: str, geometry: dict[str, Any], bits: int) 
     assert_equal(by_kernel(name, x, *call, **geometry), plain(name, x, *call, **geometry))
 
 
-@pytest.mark.parametrize("kernel", [(2, 2), (3, 2)])
 @pytest.mark.parametrize(
-    "geometry", [{"strides": [2, 2]}, *(GEOMETRIES[key] for key in list(GEOMETRIES)[:-1])]
+    ("kernel", "geometry"),
+    [((2, 2), {"strides": [2, 2]}), *(((3, 2), each) for each in list(GEOMETRIES.values())[:-1])],
 )
 @pytest.mark.parametrize("name", POOLS)
 def test_pools_are_exact(name: str, geometry: dict[str, Any], kernel: tuple[int, int]) -> None:
@@ -252,19 +255,22 @@ def test_sums_beyond_32_bits_go_through_floats(name: str) -> None:
         np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
-@pytest.mark.parametrize("special", [0.25, -32768.0, np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
-def test_what_is_no_integer(name: str, special: float) -> None:
+def test_what_is_no_integer(name: str) -> None:
     """Through ONNX Runtime's own convolution, as in the body: with its infinities and NaN."""
     shape = (3, 2, 4, 6, 7)
     call = drawn(name, shape, 5, (3, 3))
-    x = inputs("spikes", shape)
-    x[1, 1, 3, 2, 5] = special
-    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
-    given = geometry | {"group": 4} if name.endswith("Pool") else geometry
-    found, wanted = by_kernel(name, x, *call, **given), by_body(name, x, *call, **given)
-    for value, reference in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-4)
+    geometry: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    if name.endswith("Pool"):
+        geometry["group"] = 4
+    made = model(name, np.zeros(shape, np.float32), *call, **geometry)
+    kernel, body = session_of(made), body_of(name, made)
+    for special in (0.25, -32768.0, np.inf, -np.inf, np.nan):
+        x = inputs("spikes", shape)
+        x[1, 1, 3, 2, 5] = special
+        pairs = zip(kernel.run(None, {"x": x}), body.run(None, {"x": x}), strict=True)
+        for value, reference in pairs:
+            np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
@@ -390,11 +396,11 @@ def test_groups_that_do_not_part_are_refused(name: str, group: int) -> None:
 
 
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLS])
-@pytest.mark.parametrize("kind", [np.float64, np.int64, np.bool_])
-def test_inputs_of_another_type_are_refused(name: str, kind: Any) -> None:
-    x = np.zeros((4, 2, 3, 9, 9), kind)
-    with pytest.raises(Exception, match=r"must be float32 or uint8|Type"):
-        by_kernel(name, x, *drawn(name, x.shape, 5, (2, 2)))
+def test_inputs_of_another_type_are_refused(name: str) -> None:
+    for kind in (np.float64, np.int64):
+        x = np.zeros((4, 2, 3, 9, 9), kind)
+        with pytest.raises(Exception, match=r"must be float32 or uint8|Type"):
+            by_kernel(name, x, *drawn(name, x.shape, 5, (2, 2)))
 
 
 @pytest.mark.parametrize("is_complex", [False, True])
