@@ -16,6 +16,7 @@ from rich.table import Table
 
 import synapse_onnx as so
 from benchmarks._contest import UnsupportedError, contestants_found
+from benchmarks._images import SYNAPSES, image_costs
 from benchmarks._measure import (
     exponent,
     machine,
@@ -382,6 +383,39 @@ def dense(inputs: int, outputs: list[int], steps: int, seconds: float, path: str
     print_costs(f"us, {inputs} inputs, T = {steps}, by outputs", [f"{n:,}" for n in outputs], found)
     if path:
         write_json(path, {"dense": dict(zip(map(str, outputs), found, strict=True))})
+
+
+@main.command()
+@click.option("--only", default="", help="Part of the names of the synapses.")
+@click.option("--rate", default=0.1, show_default=True, type=click.FloatRange(0, 1))
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=50, show_default=True, type=click.IntRange(min=1))
+@click.option("--seconds", default=1.0, show_default=True, help="Time for a row of the table.")
+@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+def images(
+    only: str, rate: float, batch: int, steps: int, seconds: float, path: str | None
+) -> None:
+    """Milliseconds of quantised synapses over images of spikes: by the body, by the kernel."""
+    names = [name for name in SYNAPSES if only in name]
+    if not names:
+        raise click.BadParameter(f"there are {'; '.join(SYNAPSES)}; got {only!r}")
+    try:
+        found = {name: image_costs(name, rate, batch, steps, seconds) for name in names}
+    except so.SynapseError as error:
+        raise click.ClickException(str(error)) from error
+    shown = Table(
+        title=f"ms, 16 x 16 pixels, T = {steps}, N = {batch}, {rate:.0%} of inputs spike",
+        box=SIMPLE_HEAD, padding=(0, 1),
+    )  # fmt: skip
+    shown.add_column("")
+    for head in ("body", "kernel", "ratio"):
+        shown.add_column(head, justify="right")
+    for name, took in found.items():
+        ratio = took["body"] / took["kernel"]
+        shown.add_row(name, *(f"{took[way]:.2f}" for way in took), f"{ratio:.1f}")
+    console.print(shown)
+    if path:
+        write_json(path, {"images": found})
 
 
 if __name__ == "__main__":

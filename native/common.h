@@ -6,6 +6,7 @@
 #undef ORT_API_MANUAL_INIT
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -111,6 +112,19 @@ constexpr ONNXTensorElementDataType element_type<int64_t>() {
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 }
 
+// How many outputs an axis has: how often a kernel fits along it, or, transposed, how far the
+// kernels of all its inputs reach. Negative where there is none.
+inline int64_t places_along(int64_t size, int64_t pads, int64_t kernel, int64_t stride,
+                            int64_t dilation, bool transposed) {
+  const int64_t reach = dilation * (kernel - 1) + 1;
+  if (transposed) {
+    const int64_t places = (size - 1) * stride + reach - pads;
+    return places < 1 ? -1 : places;
+  }
+  const int64_t left = size + pads - reach;
+  return left < 0 ? -1 : left / stride + 1;
+}
+
 // Strides, pads and dilations of images, as a node has them; none divides by zero.
 struct Placing {
   std::vector<int64_t> strides, pads, dilations;
@@ -128,6 +142,23 @@ struct Placing {
       throw CallError("needs two strides, four pads and two dilations");
     if (!least(strides, 1) || !least(pads, 0) || !least(dilations, 1))
       throw CallError("strides and dilations must be at least 1, and pads at least 0");
+  }
+
+  // Height and width of what a kernel (.., .., h, w, 1) makes of images (T, N, C, H, W).
+  std::array<int64_t, 2> image(const std::vector<int64_t>& images,
+                               const std::vector<int64_t>& kernel, bool transposed) const {
+    std::array<int64_t, 2> out{};
+    for (size_t i = 0; i < 2; i++) {
+      out[i] = places_along(images[3 + i], pads[i] + pads[2 + i], kernel[2 + i], strides[i],
+                            dilations[i], transposed);
+      if (out[i] < 0)
+        throw CallError(
+            "an image of " + text(images) +
+            (transposed ? " has no output within the pads" : " is smaller than the kernel"));
+      if (out[i] > INT32_MAX || images[3 + i] > INT32_MAX)
+        throw CallError("an image of " + text(images) + " is too large");
+    }
+    return out;
   }
 };
 
@@ -187,13 +218,6 @@ inline void check_step(const Input& step, int64_t count, const char* of) {
                     std::to_string(count) + " " + of);
 }
 
-// How often a kernel fits along an axis; negative where the axis is too short.
-inline int64_t places_along(int64_t size, int64_t pads, int64_t kernel, int64_t stride,
-                            int64_t dilation) {
-  const int64_t left = size + pads - dilation * (kernel - 1) - 1;
-  return left < 0 ? -1 : left / stride + 1;
-}
-
 // Shapes that are known when a session is made. Nodes behind a kernel need them: a loop is refused
 // where the shapes of its states are not known. (The wrapper of the C++ headers is not used: it
 // writes -2 for a symbolic size, which newer versions of ONNX Runtime refuse.)
@@ -215,9 +239,10 @@ class Shapes {
   // Say that an output has the type and the shape of an input.
   void copy(int input, int output) const { set(output, Sizes(api_, of(input))); }
 
-  // Say that an output is the image that a kernel (O, C / groups, h, w, 1) makes of an input
-  // (T, N, C, H, W); one of a single channel makes as many as there are.
-  void image(int input, int weight, int output) const {
+  // Say that an output is the image that a kernel (O, C / groups, h, w, 1), or transposed
+  // (C, O / groups, h, w, 1), makes of an input (T, N, C, H, W); one of a single channel makes as
+  // many as there are.
+  void image(int input, int weight, int output, bool transposed) const {
     Sizes sizes(api_, of(input));
     const Sizes kernel(api_, of(weight));
     if (sizes.value.size() != 5 || kernel.value.size() != 5) return;
@@ -226,8 +251,10 @@ class Shapes {
                dilations = attributes.GetAttrInts("dilations");
     if (strides.size() != 2 || pads.size() != 4 || dilations.size() != 2) return;
     if (!(kernel.value[0] == 1 && kernel.value[1] == 1)) {
-      sizes.value[2] = kernel.value[0];
-      sizes.name[2] = kernel.name[0];
+      const int64_t outputs = kernel.value[transposed ? 1 : 0];
+      const int64_t groups = transposed ? attributes.GetAttrInt("group") : 1;
+      sizes.value[2] = outputs < 0 ? -1 : outputs * groups;
+      sizes.name[2] = outputs < 0 && groups == 1 ? kernel.name[transposed ? 1 : 0] : "";
     }
     for (size_t i = 0; i < 2; i++) {
       int64_t& size = sizes.value[3 + i];
@@ -238,7 +265,7 @@ class Shapes {
       }
       size = strides[i] < 1 ? -1
                             : places_along(size, pads[i] + pads[2 + i], kernel.value[2 + i],
-                                           strides[i], dilations[i]);
+                                           strides[i], dilations[i], transposed);
     }
     sizes.type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     set(output, sizes);

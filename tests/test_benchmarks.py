@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from benchmarks import __main__ as command
 from benchmarks._contest import UnsupportedError, contestants_found
 from benchmarks._measure import exponent, turns
+from synapse_onnx import native
 
 NETWORKS = command.NETWORKS
 CONTESTANTS = contestants_found()
@@ -103,11 +104,27 @@ def test_costs_of_single_nodes(tmp_path: Path) -> None:
     assert min(json.loads(path.read_text())["dense"]["8"].values()) > 0
 
 
+def test_costs_of_synapses_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = ("images", "--only", "transposed 32-16")
+    refused = CliRunner().invoke(command.main, only)
+    assert (refused.exit_code, "Traceback" in refused.output) == (1, False)
+    assert "there are no native kernels" in " ".join(refused.output.split())
+    monkeypatch.undo()  # the environment as it was given, which may name a library
+    if reason := native.problem():
+        pytest.skip(f"there are no native kernels: {reason}")
+    path = tmp_path / "figures.json"
+    run(*only, "--steps", "2", "--seconds", "0.01", "--json", str(path))
+    costs = json.loads(path.read_text())["images"]
+    assert set(costs) == {f"{kind}transposed 32-16, 3x3, stride 2" for kind in ("", "complex ")}
+    assert all(took[way] > 0 for took in costs.values() for way in ("body", "kernel"))
+
+
 def test_wrong_options_get_a_sentence() -> None:
     for arguments, said in (
         (["networks", "--only", "x"], "there are networks a, b"),
         (["networks", "--batch", "many"], "whole numbers"),
         (["networks", "--batch", "0"], "at least 1"),
+        (["images", "--only", "dense"], "there are conv"),
     ):
         result = CliRunner().invoke(command.main, arguments)
         assert (result.exit_code, "Traceback" in result.output) == (2, False)
