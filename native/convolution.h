@@ -182,8 +182,8 @@ struct Reached {
 // Weights of 8 bits as [channel][ky][kx][part][output], the last two padded, for sums that collect
 // their events.
 struct Taps {
-  static constexpr int64_t kEach =
-      32;  // outputs whose sums are kept in one register of 512 bits, or two of 256
+  // outputs whose sums are kept in one register of 512 bits, or two of 256
+  static constexpr int64_t kEach = 32;
 
   int64_t count = 0, padded = 0;
   Lines<int16_t> rows;
