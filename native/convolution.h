@@ -901,10 +901,13 @@ class Convolution {
 
 #if defined(SYNAPSE_X86)
   // Whether sums collect their events: a word holds the bits of eight outputs side by side,
-  // wherever in a byte they begin.
+  // wherever in a byte they begin. With vectors of 256 bits that pays for few channels; those of
+  // many are added together before a sum is written.
   bool collects(const Kernels& k) const {
-    const int64_t stride = placing_.strides[1];
-    return !transposed && instruction_level() >= 3 && k.bytes && group_ == 1 && stride > 1 &&
+    constexpr int64_t few = 32;  // rows of a kernel, over all channels
+    const int64_t stride = placing_.strides[1], level = instruction_level();
+    const bool pays = level >= 4 || (level >= 3 && k.channels * k.height <= few);
+    return !transposed && pays && k.bytes && group_ == 1 && stride > 1 &&
            placing_.dilations[1] == 1 && k.width > 0 && 7 + (kLanes - 1) * stride + k.width <= 64;
   }
 #endif
