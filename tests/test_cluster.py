@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     import ray
+    from ray import cloudpickle
 
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR", object_store_memory=100 << 20,
@@ -161,7 +164,7 @@ def test_what_a_folder_cannot_be(folder: Path, tmp_path: Path) -> None:
     assert sentence.endswith(f"there is no folder {tmp_path}/no")
     np.save(folder / "5.npy", spikes(2, 1, 8, 7, 9))
     sentence = refused(DIGITS, "-i", folder, "-o", out)
-    assert sentence.startswith(f"{folder}/5.npy holds an array of shape 2 × 1 × 8 × 7 × 9; the mod")
+    assert sentence.startswith(f"{folder}/5.npy holds an array of shape (2, 1, 8, 7, 9); the mod")
     assert not out.exists(), "refused before anything is run"
     (folder / "5.npz").touch()
     assert "5.npy and 5.npz of" in refused(DIGITS, "-i", folder, "-o", out)
@@ -303,6 +306,8 @@ def test_a_killed_worker(
     assert not (out / "3.npy").exists()
 
 
+# Ray warns of settings that it copies itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ray_data(ray: Any) -> None:
     pytest.importorskip("pyarrow", reason="Ray Data is not installed: the extra ray")
     import ray.data

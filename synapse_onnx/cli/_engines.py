@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,9 @@ def on_ray(
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning of what will be
     ray = needed("ray", "ray", "--engine ray")
-    with _cluster(ray, address or os.environ.get("RAY_ADDRESS"), workers):
+    # Ray prints tasks that it tries again to stdout, with tracebacks
+    quiet = redirect_stdout(io.StringIO())
+    with quiet, _cluster(ray, address or os.environ.get("RAY_ADDRESS"), workers):
         resources = ray.cluster_resources()
         room = int(min(resources.get("CPU", 0), resources.get("GPU", 0) if gpu else len(jobs)))
         if room < 1:
