@@ -112,7 +112,6 @@ def on_ray(
             ``FileScorer.score`` raises.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning of what will be
     ray = needed("ray", "ray", "--engine ray")
     # Ray prints tasks that it tries again to stdout, with tracebacks
@@ -123,13 +122,12 @@ def on_ray(
         if room < 1:
             raise SynapseError(f"the cluster has no {'GPU' if gpu else 'CPU'} for a worker")
         number = min(workers or room, room, len(jobs))
-        given = [ray.put(value) if isinstance(value, bytes) else value for value in arguments]
-        actor = ray.remote(make).options(
+        actor = ray.remote(_Worker).options(
             num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=_RETRIES
         )
-        actors = [actor.remote(*given) for _ in range(number)]
+        actors = [actor.remote(make) for _ in range(number)]
         try:
-            _work(ray, actors, jobs, advance)
+            _work(ray, actors, [ray.put(tuple(arguments))], jobs, advance)
         finally:
             for one in actors:
                 ray.kill(one)
@@ -142,10 +140,34 @@ def on_ray(
     return f"ray, {number} worker{'s'[: number != 1]}"
 
 
+class _Worker:
+    """What runs on a worker: a scorer, made when the first file comes, also after a restart.
+
+    Its arguments are fetched then. As arguments of its own constructor Ray would not promise to
+    have them for a restart.
+    """
+
+    def __init__(self, make: type[FileScorer]) -> None:
+        self.make = make
+        self.scorer: FileScorer | None = None
+
+    def score(self, arguments: Sequence[Any], source: str, target: str) -> None:
+        """Run a file; a reference within a list is not fetched before it is asked for."""
+        if self.scorer is None:
+            import ray
+
+            self.scorer = self.make(*ray.get(arguments[0]))
+        self.scorer.score(source, target)
+
+
 def _work(
-    ray: Any, actors: Iterable[Any], jobs: Sequence[Job], advance: Callable[[int], None]
+    ray: Any,
+    actors: Iterable[Any],
+    arguments: Sequence[Any],
+    jobs: Sequence[Job],
+    advance: Callable[[int], None],
 ) -> None:
-    """Give every worker that is there two files, one to run and one to go on with."""
+    """Give every worker that is there a file at a time: one that kills it takes no other along."""
     left = iter(jobs)
     pending: dict[Any, tuple[Any, Job | None]] = {
         actor.__ray_ready__.remote(): (actor, None) for actor in actors
@@ -166,9 +188,8 @@ def _work(
             if job is not None:
                 done += 1
                 advance(1)
-            for _ in range(1 if job is not None else 2):
-                if (following := next(left, None)) is not None:
-                    pending[actor.score.remote(*following)] = (actor, following)
+            if (following := next(left, None)) is not None:
+                pending[actor.score.remote(arguments, *following)] = (actor, following)
 
 
 def _result(ray: Any, reference: Any, job: Job | None) -> None:
