@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from synapse_onnx import (
         axon,
         block,
+        cluster,
         dendrite,
         drawing,
         events,
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "axon",
     "block",
+    "cluster",
     "convert",
     "dendrite",
     "drawing",
@@ -94,6 +96,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Session": ("synapse_onnx.runtime", "Session"),
     "axon": ("synapse_onnx.axon", None),
     "block": ("synapse_onnx.block", None),
+    "cluster": ("synapse_onnx.cluster", None),
     "convert": ("synapse_onnx.converter", "convert"),
     "dendrite": ("synapse_onnx.dendrite", None),
     "drawing": ("synapse_onnx.drawing", None),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["Session", "Stream", "load_model"]
+__all__ = ["Session", "Stream", "load_model", "parse_model"]
 
 #: the oldest ONNX Runtime that computes what it should: 1.29 crashes in streams, 1.23 refuses
 #: shapes of states, 1.20 has no int4
@@ -57,11 +57,19 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         ModelError: it is no ONNX model, or one that :func:`guard.check_model` refuses.
     """
     where = os.fspath(path)
-    return _parsed(read_file(where), where)
+    return parse_model(read_file(where), where)
 
 
-def _parsed(data: bytes, where: str) -> onnx.ModelProto:
-    """Read a model from bytes, and refuse what no model may hold."""
+def parse_model(data: bytes, where: str) -> onnx.ModelProto:
+    """Read a model from the bytes of a file.
+
+    Args:
+        data: the bytes.
+        where: what they are called in errors.
+
+    Raises:
+        ModelError: they are no ONNX model, or one that :func:`guard.check_model` refuses.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -180,7 +188,7 @@ class Session:
         if isinstance(model_or_path, str | os.PathLike):
             where = os.fspath(model_or_path)
             source = read_file(where)  # ONNX Runtime is given the bytes that were checked
-            model = _parsed(source, where)
+            model = parse_model(source, where)
         else:
             model, where = model_or_path, "the model"
             check_model(model, where)
