@@ -3,7 +3,9 @@
 OpenVINO has no functions, takes no value from around a loop into the body of a Scan, and infers no
 types there. So functions are put in place of the nodes that call them, what a body reads from around
 it becomes a state that never changes, and the types and shapes of all values within are written down.
-ONNX Runtime needs none of this, and would copy these states at every step.
+OpenVINO 2026.4 also computes on with a wrong value where a state becomes the input of a step as it is;
+that input is computed there, as the larger of itself and itself. ONNX Runtime needs none of this, and
+would copy these states at every step.
 """
 
 from __future__ import annotations
@@ -38,12 +40,10 @@ def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
     source = load_model(model) if isinstance(model, (str, os.PathLike)) else copy.deepcopy(model)
     inlined = ir.from_proto(onnx.inliner.inline_local_functions(source))
     _carry(inlined.graph, iter(range(2**62)))
-    # what is inferred before a body is known gives the types of its inputs, and these all within it
-    for _ in range(_depth(inlined.graph)):
-        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
-        inlined = ir.from_proto(inferred)
-        _give_types(inlined.graph)
-    found: onnx.ModelProto = ir.to_proto(inlined)
+    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
+    typed = ir.from_proto(inferred)
+    _give_types(typed.graph)
+    found: onnx.ModelProto = ir.to_proto(typed)
     del found.functions[:]
     return found
 
@@ -53,11 +53,6 @@ def _bodies(node: Any) -> Iterator[Any]:
     for attribute in node.attributes.values():
         if attribute.type.name == "GRAPH":
             yield attribute.value
-
-
-def _depth(graph: Any) -> int:
-    """Count how many graphs stand in one another, this one too."""
-    return 1 + max((_depth(body) for node in graph for body in _bodies(node)), default=0)
 
 
 def _from_outside(graph: Any) -> list[Any]:
@@ -97,9 +92,28 @@ def _carry(graph: Any, numbers: Iterator[int]) -> None:
         for body in _bodies(node):
             _carry(body, numbers)
         if node.op_type == "Scan" and not node.domain:
+            _compute_next(node)
             outside = _from_outside(node.attributes["body"].value)
             if outside:
                 _with_states(graph, node, outside, numbers)
+
+
+def _compute_next(scan: Any) -> None:
+    """Compute the states of a Scan that its body takes from its inputs as they are."""
+    import onnx_ir as ir
+
+    body = scan.attributes["body"].value
+    states = len(scan.inputs) - scan.attributes["num_scan_inputs"].as_int()
+    for i, value in enumerate(body.outputs[:states]):
+        source = value
+        while (node := source.producer()) is not None and node.op_type == "Identity":
+            source = node.inputs[0]
+        if source in body.inputs[states:]:
+            larger = ir.Node("", "Max", [source, source], name=f"{value.name}:computed")
+            larger.outputs[0].name = f"{value.name}:computed"
+            larger.outputs[0].type, larger.outputs[0].shape = value.type, value.shape
+            body.append(larger)
+            body.outputs[i] = larger.outputs[0]
 
 
 def _with_states(graph: Any, scan: Any, outside: list[Any], numbers: Iterator[int]) -> None:
