@@ -90,7 +90,7 @@ def rows() -> list[Row]:
 def _exported(
     make: Callable[[], nn.Module], sizes: tuple[int, ...], streaming: bool
 ) -> onnx.ModelProto:
-    with torch.random.fork_rng(devices=[]), quick_export():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         module = make()
         x = torch.rand(BATCH, *sizes, 8).round()
@@ -199,7 +199,9 @@ def compared(expected: Arrays, found: Arrays) -> str:
     for name, value in expected.items():
         other = found[name]
         if (value.shape, value.dtype) != (other.shape, other.dtype):
-            return f"{name} is {other.dtype}{list(other.shape)}, not {value.dtype}{list(value.shape)}"
+            return (
+                f"{name} is {other.dtype}{list(other.shape)}, not {value.dtype}{list(value.shape)}"
+            )
         differs = ~((value == other) | ((value != value) & (other != other)))
         size, count = size + value.size, count + int(differs.sum())
         if differs.any():
@@ -286,10 +288,11 @@ def main(only: str, writes: bool, checks: bool) -> None:
     if writes and only:
         raise click.UsageError("--write takes all rows, so it goes without --only")
     runtimes, found = list(RUNTIMES), {}
-    for row in rows():
-        if only in row.name:
-            found[row.name] = measured(row, runtimes)
-            click.echo(f"{row.name}: {'; '.join(found[row.name])}", err=True)
+    with quick_export():
+        for row in rows():
+            if only in row.name:
+                found[row.name] = measured(row, runtimes)
+                click.echo(f"{row.name}: {'; '.join(found[row.name])}", err=True)
     if not found:
         raise click.UsageError(f"no row has {only!r} in its name")
     click.echo(table(found, runtimes))
