@@ -1,11 +1,11 @@
 """One graph without functions, for runtimes that know no functions of a model.
 
 OpenVINO has no functions, takes no value from around a loop into the body of a Scan, and infers no
-types there. So functions are put in place of the nodes that call them, what a body reads from around
-it becomes a state that never changes, and the types and shapes of all values within are written down.
-OpenVINO 2026.4 also computes on with a wrong value where a state becomes the input of a step as it is;
-that input is computed there, as the larger of itself and itself. ONNX Runtime needs none of this, and
-would copy these states at every step.
+types there. So functions are put in place of the nodes that call them, what a body reads from
+around it becomes a state that never changes, and types and shapes of all values within are written
+down. OpenVINO 2026.4 also goes on with a wrong value where a state becomes the input of a step as
+it is; that input is computed there, as the larger of itself and itself. ONNX Runtime needs none of
+this, and would copy these states at every step.
 """
 
 from __future__ import annotations

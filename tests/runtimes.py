@@ -1,11 +1,11 @@
 """Run exported networks in other runtimes and compare every value with ONNX Runtime's.
 
-    python tests/runtimes.py --write     # measure, and write the table of docs/reference/runtimes.md
-    python tests/runtimes.py --check     # measure, and say where the page differs
+    python tests/runtimes.py --write    # measure; the table goes into docs/reference/runtimes.md
+    python tests/runtimes.py --check    # measure, and say where the page differs
 
 Networks are the committed models and small ones: every neuron in every regime, every synapse, whole
-and streaming. Runtimes are ONNX's reference evaluator and OpenVINO on the CPU, which needs the extra
-runtimes. `--only cuba` measures the rows whose name has that in it.
+and streaming. Runtimes are ONNX's reference evaluator and OpenVINO on the CPU, which needs the
+extra runtimes. `--only cuba` measures the rows whose name has that in it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from quick_export import quick_export
 from torch import nn
 
 import synapse_onnx as so
-from synapse_onnx.layout import time_last
 from synapse_onnx.quantize import q8
 
 ROOT = Path(__file__).parents[1]
@@ -202,7 +201,7 @@ def compared(expected: Arrays, found: Arrays) -> str:
             return (
                 f"{name} is {other.dtype}{list(other.shape)}, not {value.dtype}{list(value.shape)}"
             )
-        differs = ~((value == other) | ((value != value) & (other != other)))
+        differs = ~((value == other) | (np.isnan(value) & np.isnan(other)))
         size, count = size + value.size, count + int(differs.sum())
         if differs.any():
             gap = np.abs(value[differs].astype(float) - other[differs].astype(float))

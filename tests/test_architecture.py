@@ -37,7 +37,8 @@ PUBLIC |= set(LOADERS)
 #: public function -> the module of the table that it stands in
 HOMES = {
     "Report": "verifier", "Session": "runtime", "__version__": "_version", "convert": "converter",
-    "export": "exporter", "flat": "flattener", "freeze": "freezer", "to_nir": "readers.nir", "verify": "verifier",
+    "export": "exporter", "flat": "flattener", "freeze": "freezer",
+    "to_nir": "readers.nir", "verify": "verifier",
     **LOADERS,
     **{name: "errors" for name in PUBLIC if name.endswith("Error")},
 }  # fmt: skip

@@ -74,7 +74,7 @@ def test_differences_are_counted() -> None:
         ),
         (
             "Exception from a.cpp:1:\nNode a of type If\nException from b.cpp:2:\n"
-            "[CPU] Add node with name 'v' Exception from c.cpp:3:\nunsupported src_prc: dynamic\n\n",
+            "[CPU] Add node with name 'v' Exception from c.cpp:3:\nunsupported src_prc: dynamic",
             "Add: unsupported src_prc: dynamic",
         ),
         ("Node a of type TensorIterator\nobject is | not\n", "TensorIterator: object is / not"),
