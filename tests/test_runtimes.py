@@ -19,7 +19,7 @@ NAMES = list(runtimes.RUNTIMES)
 #: rows that are run again; all of them take `--check` minutes
 AGAIN = (
     "`drift_stream.onnx`", "`lava_net_rf_mlp.onnx`", "`cuba`, slayer, stream", "`lif`, float",
-    "`sigma_delta`, slayer", "`Conv`, 8 bits", "`complex.Dense`, floats", "`Recurrent` of `cuba`",
+    "`sigma_delta`, slayer", "`Conv`, 8 bits", "`complex.Dense`, 8 bits", "`Recurrent` of `cuba`",
 )  # fmt: skip
 IN_OPENVINO = ("`drift_stream.onnx`", "`Dense`, 8 bits", "`sigma_delta`, slayer")
 
