@@ -40,10 +40,8 @@ def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
     source = load_model(model) if isinstance(model, (str, os.PathLike)) else copy.deepcopy(model)
     inlined = ir.from_proto(onnx.inliner.inline_local_functions(source))
     _carry(inlined.graph, iter(range(2**62)))
-    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
-    typed = ir.from_proto(inferred)
-    _give_types(typed.graph)
-    found: onnx.ModelProto = ir.to_proto(typed)
+    # writes the types into the bodies of loops, too
+    found = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
     del found.functions[:]
     return found
 
@@ -149,18 +147,3 @@ def _with_states(graph: Any, scan: Any, outside: list[Any], numbers: Iterator[in
         new.name, new.type, new.shape = old.name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(scan)
-
-
-def _give_types(graph: Any) -> None:
-    """Give the inputs of each Scan's body the types and shapes of what the Scan is given."""
-    import onnx_ir as ir
-
-    for node in graph:
-        for body in _bodies(node):
-            if node.op_type == "Scan" and not node.domain:
-                states = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
-                for i, (value, given) in enumerate(zip(body.inputs, node.inputs, strict=True)):
-                    value.type = given.type
-                    if given.shape is not None:
-                        value.shape = ir.Shape(given.shape if i < states else given.shape[1:])
-            _give_types(body)
