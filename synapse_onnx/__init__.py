@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from synapse_onnx.converter import convert
     from synapse_onnx.exporter import export
+    from synapse_onnx.flattener import flat
     from synapse_onnx.freezer import freeze
     from synapse_onnx.readers.net import load_net as load_net
     from synapse_onnx.readers.nir import load_nir as load_nir
@@ -67,6 +68,7 @@ __all__ = [
     "drawing",
     "events",
     "export",
+    "flat",
     "freeze",
     "neuron",
     "ops",
@@ -102,6 +104,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "drawing": ("synapse_onnx.drawing", None),
     "events": ("synapse_onnx.events", None),
     "export": ("synapse_onnx.exporter", "export"),
+    "flat": ("synapse_onnx.flattener", "flat"),
     "freeze": ("synapse_onnx.freezer", "freeze"),
     "neuron": ("synapse_onnx.neuron", None),
     "ops": ("synapse_onnx.ops", None),

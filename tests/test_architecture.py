@@ -25,7 +25,7 @@ PACKAGE = ROOT / "synapse_onnx"
 PUBLIC = {
     "ExportError", "InputError", "ModelError", "QuantizationError", "RegistryError", "Report",
     "Session", "ShapeError", "SynapseError", "__version__", "axon", "block", "cluster", "convert",
-    "dendrite", "drawing", "events", "export", "freeze", "neuron", "ops", "play", "plot",
+    "dendrite", "drawing", "events", "export", "flat", "freeze", "neuron", "ops", "play", "plot",
     "quantize", "readers", "synapse", "to_nir", "verify",
 }  # fmt: skip
 #: a reader is a file, and the public function of that name
@@ -37,7 +37,8 @@ PUBLIC |= set(LOADERS)
 #: public function -> the module of the table that it stands in
 HOMES = {
     "Report": "verifier", "Session": "runtime", "__version__": "_version", "convert": "converter",
-    "export": "exporter", "freeze": "freezer", "to_nir": "readers.nir", "verify": "verifier",
+    "export": "exporter", "flat": "flattener", "freeze": "freezer",
+    "to_nir": "readers.nir", "verify": "verifier",
     **LOADERS,
     **{name: "errors" for name in PUBLIC if name.endswith("Error")},
 }  # fmt: skip
