@@ -140,7 +140,10 @@ def main(anew: bool, output: Path) -> None:
         load_checkpoint(network, checkpoint)
         path = output / f"digits_{name}.onnx"
         streaming = name == "stream"
-        results.append(prove("digits", name, network, spikes, path, accuracy, streaming=streaming))
+        results.append(
+            prove("digits", name, network, spikes, path, accuracy, streaming=streaming,
+                  show=page(spikes, labels) if streaming else None)
+        )  # fmt: skip
     card = CARD.format(
         rows=card_rows(results), images=len(labels), checkpoint=sha256(checkpoint)[:16]
     )

@@ -342,7 +342,9 @@ def test_a_session_on_cuda_takes_the_kernels(streaming: bool, emulated_cuda: lis
     emulated_cuda.clear()  # export opens sessions of its own
     for choice in (None, True):
         session = so.Session(model, PROVIDERS, native=choice)
-        assert (session.native, session.kernels) == (True, ("Cuba", "RecurrentCuba"))
+        assert (session.native, session.kernels) == (
+            True, ("Cuba", "CubaDynamics", "RecurrentCuba"),
+        )  # fmt: skip
         assert session.instructions == native.instructions(native.CUDA)
         np.testing.assert_array_equal(session.run(x.numpy()), so.freeze(network)(x).numpy())
     for given, providers in emulated_cuda:

@@ -643,7 +643,7 @@ def test_serve_until_interrupted(stand_in: Path) -> None:
         port = url.rsplit(":", 1)[1].rstrip("/")
         assert f"port {port} cannot be taken" in refused(call(TONES, "--serve", "--port", port))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
         process.communicate()

@@ -16,7 +16,7 @@ __all__ = ["command"]
     "repository",
     epilog="""\b
 Example:
-  synapse-onnx repository --triton models net.onnx
+  synapse-onnx repository net.onnx --triton models
   tritonserver --model-repository=$PWD/models""",
 )
 @click.argument("model", metavar="MODEL.onnx")

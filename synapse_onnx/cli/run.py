@@ -206,6 +206,10 @@ def _run_folder(
         raise InputError(
             "--restore and --save hold the states of one sequence, and --input is a folder"
         )
+    if output.endswith((".npz", ".npy")):
+        raise InputError(
+            f"{output} is a file's name, and --input is a folder; give -o a folder as well"
+        )
     data = read_file(model)
     with warnings.catch_warnings():
         if settings.quiet:
