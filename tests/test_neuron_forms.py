@@ -286,9 +286,11 @@ def test_an_op_says_which_states_are_void_and_which_are_not_quite() -> None:
     op = ops.get_op("Alif")
 
     def said(**decays: list[float]) -> set[str]:
-        values = {"base_threshold": [64.0], **decays}
-        arrays = {n: numpy_helper.from_array(np.float32(v), n) for n, v in values.items()}
-        return set(op.arithmetic({"graded": 0}, arrays).split("; ")[1:])  # type: ignore[misc]
+        arrays = {n: numpy_helper.from_array(np.float32(v), n) for n, v in decays.items()}
+        attributes = {
+            "graded": 0, "base_threshold": 64, "threshold_step": 64,
+        }  # fmt: skip
+        return set(op.arithmetic(attributes, arrays).split("; ")[1:])  # type: ignore[misc]
 
     partly = "not all channels lose all of it"
     assert said() == set()
