@@ -35,7 +35,8 @@ def ends_of(
 def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     """Return a copy of the model that also returns some of its values, under other names.
 
-    A value can be an input, an output or a state already; a copy of it is none of these.
+    A value can be an input, an output or a state already; a copy of it is none of these. It has the
+    type and the shape that the graph states of the value.
 
     Args:
         model: the model.
@@ -47,11 +48,13 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
     copied.CopyFrom(model)
     graph = copied.graph
     known = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in known}
+    types = {value.name: value.type for value in known}
     for name, shown in names.items():
         graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
-        kind = types.get(name, onnx.TensorProto.FLOAT)
-        graph.output.append(onnx.helper.make_tensor_value_info(shown, kind, None))
+        output = onnx.helper.make_tensor_value_info(shown, onnx.TensorProto.FLOAT, None)
+        if name in types:
+            output.type.CopyFrom(types[name])
+        graph.output.append(output)
     return copied
 
 

@@ -63,6 +63,11 @@ class Metadata:
     exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    @property
+    def carried(self) -> set[str]:
+        """Names of the graph's inputs and outputs that are states: no caller gives or gets them."""
+        return {str(state[side]) for state in self.states for side in ("input", "output")}
+
     def write(self, model: onnx.ModelProto) -> None:
         """Store this in a model, replacing what it said before."""
         values = {

@@ -145,7 +145,6 @@ def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelPro
     kept = [value for value in renamed.graph.output if value.name not in names]
     del renamed.graph.output[:]
     renamed.graph.output.extend(kept)
-    _copy_shapes(model, renamed, names)
     found = replace(
         metadata,
         states=tuple({**s, "output": names[str(s["output"])]} for s in metadata.states),
@@ -154,22 +153,12 @@ def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelPro
     return renamed, found
 
 
-def _copy_shapes(
-    model: onnx.ModelProto, renamed: onnx.ModelProto, names: Mapping[str, str]
-) -> None:
-    known = {value.name: value.type for value in model.graph.output}
-    kinds = {new: known[old] for old, new in names.items()}
-    for value in renamed.graph.output:
-        if value.name in kinds:
-            value.type.CopyFrom(kinds[value.name])
-
-
 class _Border:
     """Inputs, outputs and states of a model, as their dimensions stand in a configuration."""
 
     def __init__(self, model: onnx.ModelProto, metadata: Metadata) -> None:
         self.metadata = metadata
-        carried = {str(state[key]) for state in metadata.states for key in ("input", "output")}
+        carried = metadata.carried
         graph = model.graph
         held = {tensor.name for tensor in graph.initializer}
         self.inputs = [v for v in graph.input if v.name not in carried and v.name not in held]

@@ -75,8 +75,7 @@ def outputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]
 def _carried(model: onnx.ModelProto) -> set[str]:
     """Names of the states of a streaming model, inputs and outputs."""
     metadata = read_metadata(model)
-    states = metadata.states if metadata else ()
-    return {str(state[side]) for state in states for side in ("input", "output")}
+    return metadata.carried if metadata else set()
 
 
 def dtype_of(kind: str) -> Any:

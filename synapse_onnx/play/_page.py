@@ -137,8 +137,7 @@ class _Description:
         self._values = {
             value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
         }
-        carried = {state[side] for state in metadata.states for side in ("input", "output")}
-        hidden = carried | {tensor.name for tensor in graph.initializer}
+        hidden = metadata.carried | {tensor.name for tensor in graph.initializer}
         self._inputs = [value for value in graph.input if value.name not in hidden]
         self._outputs = [value for value in graph.output if value.name not in hidden]
         if not self._inputs:
