@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.module import Stateful
+from synapse_onnx.ops._neuron import per_channel
 from synapse_onnx.ops.delta import delta
 
 __all__ = ["Delta"]
@@ -109,12 +110,16 @@ class Delta(Stateful):
             )
         if isinstance(self.threshold, nn.Parameter):
             self.clamp()
-        states = self.load_states(input)
-        tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
-        s, *last = delta(input, self.threshold.flatten(), *states, *tail)
+        s, *last = self._encode(input, *self.load_states(input))
         self.save_states(**dict(zip(("pre", "residual", "error"), last, strict=True)))
         sent: Tensor = s
         return sent
+
+    def _encode(self, input: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Return what is sent and the last states."""
+        tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
+        encoded: tuple[Tensor, ...] = delta(input, self.threshold.flatten(), *states, *tail)
+        return encoded
 
     def margin(self, input: Tensor) -> Tensor:
         """Return how far the change is above the threshold, over time."""
@@ -128,10 +133,9 @@ class Delta(Stateful):
         A change may be off by that, of the largest input so far: it then reaches the threshold or
         not, after which the encoder has other states, or is floored to the next step or not.
         """
-        states = self.load_states(input)
-        tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
+        states: Sequence[Tensor] = self.load_states(input)
         off = rtol * torch.cummax(input.abs(), dim=-1).values
-        level = self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 3))
+        level = per_channel(self.threshold.detach().flatten(), states[0])
         near, lost = torch.zeros_like(input, dtype=torch.bool), torch.zeros_like(states[0]) > 0
         for t in range(input.shape[-1]):
             pre, residual, error = states
@@ -140,7 +144,7 @@ class Delta(Stateful):
             steps = change * self.scale
             lost |= reaches.abs() <= off[..., t]
             near[..., t] = lost | ((steps - steps.round()).abs() <= self.scale * off[..., t])
-            _, *states = delta(input[..., t : t + 1], self.threshold.flatten(), *states, *tail)
+            _, *states = self._encode(input[..., t : t + 1], *states)
         return near
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
