@@ -46,6 +46,10 @@ def jobs_of(folder: str, output: str, suffix: str) -> list[Job]:
     Raises:
         InputError: nothing to run, two files for one result, or a folder that cannot be used.
     """
+    if output.endswith((".npz", ".npy")):
+        raise InputError(
+            f"{output} is a file's name, and --input is a folder; give -o a folder as well"
+        )
     source, target = Path(folder).absolute(), Path(output).absolute()
     try:
         names = sorted(path.name for path in source.iterdir() if path.is_file())

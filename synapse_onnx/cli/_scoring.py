@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from synapse_onnx.files import write_atomically
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.words import shape_text
 
-__all__ = ["DECODED", "FileScorer", "Scorer", "Settings"]
+__all__ = ["DECODED", "FileScorer", "Scorer", "Settings", "write_outputs"]
 
 Array = NDArray[Any]
 
@@ -150,8 +150,7 @@ class FileScorer:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
         except (OSError, ValueError, EOFError):
             return  # which reading it says better
-        infos = {value.name: value for value in session.session.get_inputs()}
-        wanted = infos[session.inputs[0]].shape
+        wanted = _shapes(session)[session.inputs[0]]
         axis = axes_of(session.layout, len(wanted))[0]
         sizes = list(wanted)
         if len(shape) == len(wanted) - 1:
@@ -184,8 +183,7 @@ class FileScorer:
             self.check(source)
             arrays = self.scorer.read([source])
             single = self.scorer.settings.dt is not None
-            infos = {value.name: value for value in session.session.get_inputs()}
-            ranks = [len(infos[name].shape) for name in session.inputs]
+            ranks = [len(shape) for shape in _shapes(session).values()]
             if not single and all(
                 array.ndim == rank - 1 for array, rank in zip(arrays, ranks, strict=True)
             ):
@@ -205,8 +203,7 @@ class FileScorer:
         except SynapseError as error:
             text = str(error)
             raise type(error)(text if source in text else f"{source}: {text}") from error
-        (first, *_) = named.values()
-        write_atomically(target, npy_bytes(first) if target.endswith(".npy") else npz_bytes(named))
+        write_outputs(target, named)
 
     def _without_samples(self, array: Array) -> Array:
         # what is decoded has no time, and its samples first
@@ -216,6 +213,18 @@ class FileScorer:
             if decoded
             else array.squeeze(axes_of(self.scorer.session.layout, array.ndim)[0])
         )
+
+
+def write_outputs(path: str, named: Mapping[str, Array]) -> None:
+    """Write outputs whole or not at all: the only one where the path ends in .npy, else by name."""
+    (first, *_) = named.values()
+    write_atomically(path, npy_bytes(first) if path.endswith(".npy") else npz_bytes(named))
+
+
+def _shapes(session: Any) -> dict[str, list[int | str]]:
+    """Name -> shape of the inputs that a caller gives, in their order; open axes are names."""
+    shapes = {value.name: list(value.shape) for value in session.session.get_inputs()}
+    return {name: shapes[name] for name in session.inputs}
 
 
 def _streamed(
@@ -264,10 +273,10 @@ def _checked(session: Any, arrays: Sequence[Array], size: int) -> tuple[int, int
         raise InputError(f"--batch needs equally many samples in every input, got {text}")
     total = int(numbers[0])
     size = max(min(size, total), 1)
-    for info in session.session.get_inputs():
-        if info.name not in session.inputs or not info.shape:
+    for shape in _shapes(session).values():
+        if not shape:
             continue
-        fixed = info.shape[axes_of(session.layout, len(info.shape))[0]]
+        fixed = shape[axes_of(session.layout, len(shape))[0]]
         if isinstance(fixed, int) and (size != fixed or total % fixed):
             raise InputError(
                 f"--batch: the model was exported with a fixed batch of {fixed}; give --batch "
@@ -290,14 +299,12 @@ def _events(session: Any, paths: Sequence[str], dt: float, count: bool) -> list[
         raise InputError(
             f"--dt is for models with one input, and this one takes {', '.join(session.inputs)}"
         )
-    (info,) = (v for v in session.session.get_inputs() if v.name == session.inputs[0])
-    sizes = shape_time_last(list(info.shape), session.layout)[1:-1]
-    if not has_time(len(info.shape)) or not all(isinstance(size, int) for size in sizes):
-        raise InputError(
-            f"--dt: input {info.name} has shape {shape_text(info.shape)}, not known sizes"
-        )
-    shape = [int(size) for size in sizes]
-    return [time_first(read_events(paths, shape, dt, count), session.layout)]
+    ((name, shape),) = _shapes(session).items()
+    sizes = shape_time_last(shape, session.layout)[1:-1]
+    if not has_time(len(shape)) or not all(isinstance(size, int) for size in sizes):
+        raise InputError(f"--dt: input {name} has shape {shape_text(shape)}, not known sizes")
+    known = [int(size) for size in sizes]
+    return [time_first(read_events(paths, known, dt, count), session.layout)]
 
 
 def _rate(values: Array) -> Array:

@@ -11,7 +11,7 @@ import click
 from numpy.typing import NDArray
 
 from synapse_onnx.cli import _engines
-from synapse_onnx.cli._arrays import check_target, npy_bytes, npz_bytes
+from synapse_onnx.cli._arrays import check_target
 from synapse_onnx.cli._options import (
     NATIVE,
     Number,
@@ -22,9 +22,8 @@ from synapse_onnx.cli._options import (
     quiet_option,
 )
 from synapse_onnx.cli._output import make_console, print_facts, print_table, progress
-from synapse_onnx.cli._scoring import DECODED, FileScorer, Scorer, Settings
+from synapse_onnx.cli._scoring import DECODED, FileScorer, Scorer, Settings, write_outputs
 from synapse_onnx.errors import InputError
-from synapse_onnx.files import write_atomically
 from synapse_onnx.words import shape_text
 
 __all__ = ["command"]
@@ -183,8 +182,7 @@ def _run_files(
     if settings.save is not None:
         check_target(settings.save, ".npz")
     named = scorer(given)
-    (first, *_) = named.values()
-    write_atomically(output, npy_bytes(first) if output.endswith(".npy") else npz_bytes(named))
+    write_outputs(output, named)
     if not settings.quiet:
         _print_written(named, output)
 
@@ -205,10 +203,6 @@ def _run_folder(
     if not (settings.restore is None and settings.save is None):
         raise InputError(
             "--restore and --save hold the states of one sequence, and --input is a folder"
-        )
-    if output.endswith((".npz", ".npy")):
-        raise InputError(
-            f"{output} is a file's name, and --input is a folder; give -o a folder as well"
         )
     data = read_file(model)
     with warnings.catch_warnings():
