@@ -93,10 +93,10 @@ def prove(
 ) -> Result:
     """Export a network, with what its page says, verify it on every input, and measure it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = so.export(network, inputs[:2], path, streaming=streaming)
+    model = so.export(network, inputs[:2], streaming=streaming)
     if show is not None:
         show.write(model)
-        write_atomically(path, model.SerializeToString())
+    write_atomically(path, model.SerializeToString(deterministic=True))
     report = so.verify(network, path, inputs)
     console.print(f"[bold]{recipe}, {name}[/bold]")
     console.print(str(report), markup=False, soft_wrap=True)
