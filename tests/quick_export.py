@@ -5,26 +5,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
 import torch
 
-#: of so many exports one is decomposed as torch does it
-_WHOLE = 4
-
 
 @contextlib.contextmanager
-def quick_export(*, decompose: bool = True) -> Iterator[None]:
+def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Make torch's tables of translations once: a third of the time of a small export.
 
     Each export is given copies, for it enters our ops into them.
 
     Args:
-        decompose: whether every program is traced once more, to take ops apart that have no
-            translation. Without, this is done for one in four, and where there is such an op: what
+        decompose: asked at every export whether its program is traced once more, to take ops apart
+            that have no translation. Without, this is done where there is such an op alone: what
             is left of the time halves. The graph computes the same, in other nodes.
     """
     from torch.onnx._internal.exporter import _decomp, _fx_passes, _registration
@@ -40,7 +36,7 @@ def quick_export(*, decompose: bool = True) -> Iterator[None]:
     def table(ops: Iterable[Any]) -> dict[Any, Any]:
         return dict(tables(frozenset(ops)))
 
-    decomposed, count = _fx_passes.decompose_with_registry, itertools.count()
+    decomposed = _fx_passes.decompose_with_registry
 
     def decomposition(program: Any, registry: Any) -> Any:
         known = set(_decomp.get_onnx_implemented_overloads(registry))
@@ -51,7 +47,7 @@ def quick_export(*, decompose: bool = True) -> Iterator[None]:
             if isinstance(node.target, torch._ops.OperatorBase)
             and "assert" not in str(node.target)  # which the exporter takes out
         }
-        whole = decompose or next(count) % _WHOLE == 0 or not ops <= known
+        whole = decompose() or not ops <= known
         return decomposed(program, registry) if whole else program
 
     with (

@@ -87,10 +87,10 @@ def _assert_close(found: Any, expected: Any, rtol: float) -> None:
 def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
     """Schema, fake kernel and autograd registration, with gradients asked for.
 
-    Three time steps will do: the check traces every operation of every step.
+    Two time steps will do: the check traces every operation of every step.
     """
     short = [
-        a[..., :3] if name.startswith("x") else a
+        a[..., :2] if name.startswith("x") else a
         for name, a in zip(op.inputs, sample.args, strict=False)
     ]
     args = tuple(

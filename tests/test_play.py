@@ -615,7 +615,9 @@ def test_the_page_asks_nobody_else() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no interrupt for one process")
 def test_serve_until_interrupted(stand_in: Path) -> None:
-    program = "from synapse_onnx.cli import main; main()"
+    # what a shell starts in the background ignores interrupts, and so do its children
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from synapse_onnx.cli import main; main()"
     command = [sys.executable, "-c", program, "play", str(TONES), "--serve"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
