@@ -10,6 +10,7 @@ states that stay where they were computed.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -55,6 +56,12 @@ _exports = {"whole": True}
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Choose by the test's name, before its fixtures: they are the same ones every time."""
     _exports["whole"] = zlib.crc32(item.nodeid.encode()) % _WHOLE == 0
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking through torch's modules at every export."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
