@@ -14,7 +14,8 @@
 
 namespace synapse {
 
-enum class Regime { slayer, floating, loihi };
+// `biased` is slayer with a norm's mean within the step
+enum class Regime { slayer, biased, floating, loihi };
 
 constexpr int64_t kOne = 4096;             // a fraction of one
 constexpr int32_t kNarrowLimit = 1 << 23;  // states of Narrow are below
@@ -85,6 +86,7 @@ struct Floating {
   SYNAPSE_INLINE float give(V state) const { return state; }
   SYNAPSE_INLINE V scaled(V state, F fraction) const { return state * fraction; }
   SYNAPSE_INLINE V through_float(V state) const { return state; }
+  SYNAPSE_INLINE V biased(V state, V bias) const { return state + bias; }
   SYNAPSE_INLINE V current(V state) const { return state; }
   SYNAPSE_INLINE V voltage(V state) const { return state; }
   SYNAPSE_INLINE void watch(V, int32_t&) const {}
@@ -112,6 +114,10 @@ struct Wide {
   }
   SYNAPSE_INLINE V through_float(V state) const {
     return loihi ? state : V(to_int64(static_cast<float>(state)));
+  }
+  // Through float32, with the bias added there: without one nothing else.
+  SYNAPSE_INLINE V biased(V state, V bias) const {
+    return loihi ? state + bias : V(to_int64(static_cast<float>(state) + static_cast<float>(bias)));
   }
   SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
   SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }
@@ -142,6 +148,7 @@ struct Narrow {
   SYNAPSE_INLINE float give(V state) const { return static_cast<float>(state) / scale; }
   SYNAPSE_INLINE V scaled(V state, F fraction) const { return static_cast<V>(state * fraction); }
   SYNAPSE_INLINE V through_float(V state) const { return state; }
+  SYNAPSE_INLINE V biased(V state, V bias) const { return state + bias; }
   SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
   SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }
   SYNAPSE_INLINE void watch(V state, int32_t& seen) const { seen |= state ^ (state >> 31); }

@@ -9,7 +9,7 @@
 //     static constexpr int graded = 1;         // the trace that a graded spike carries
 //     static constexpr Parameter parameters[] = {{}, {}};  // both kept
 //     static constexpr const char* constant_names[] = {"threshold"};
-//     static constexpr bool biased = true;     // Loihi adds a bias, an input behind the parameters
+//     static constexpr bool biased = true;     // a bias: an input behind the parameters
 //     static constexpr bool compared = true;   // its constants are but compared with states
 //     template <class A>                       // returns whether it spikes
 //     static bool step(const A& a, const typename A::V* x, const typename A::F* p,
@@ -310,6 +310,7 @@ const std::string& name_of() {
                                   E::name + (kind == Kind::dynamics ? "Dynamics" : "") +
                                   (regime == Regime::floating ? "Float"
                                    : regime == Regime::loihi  ? "Loihi"
+                                   : regime == Regime::biased ? "Biased"
                                                               : "");
   return name;
 }
@@ -320,7 +321,8 @@ class NeuronNode {
  public:
   static const std::string& name() { return name_of<E, regime, kind>(); }
 
-  static constexpr bool kBiased = E::biased && regime == Regime::loihi;
+  static constexpr bool kBiased =
+      E::biased && (regime == Regime::loihi || regime == Regime::biased);
   static constexpr bool kFed = kind == Kind::recurrent;
   static constexpr int kCurrents = E::currents;
   static constexpr int kStates = E::states;
@@ -675,8 +677,10 @@ struct RegisterNeuron {
                     return std::make_unique<NeuronBehind<E, regime>>(info);
                   }});
 #endif
-    add(static_cast<Kernels<E, regime, Kind::dynamics>*>(nullptr));
-    add(static_cast<Kernels<E, regime, Kind::recurrent>*>(nullptr));
+    if constexpr (regime != Regime::biased) {
+      add(static_cast<Kernels<E, regime, Kind::dynamics>*>(nullptr));
+      add(static_cast<Kernels<E, regime, Kind::recurrent>*>(nullptr));
+    }
   }
   template <class... Kernel>
   static void add(std::tuple<Kernel...>*) {

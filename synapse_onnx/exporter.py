@@ -254,6 +254,10 @@ def _trace(
         if streamed is None:
             shapes = _nested(frozen, shapes)
     inputs = [*inputs, *states]
+    # torch 2.13 takes a buffer of the outermost module for the next one where one before it is None
+    for name in [name for name, buffer in frozen._buffers.items() if buffer is None]:
+        del frozen._buffers[name]
+        frozen.__dict__[name] = None
     with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())

@@ -54,8 +54,12 @@ _exports = {"whole": True}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Choose by the test's name, before its fixtures: they are the same ones every time."""
-    _exports["whole"] = zlib.crc32(item.nodeid.encode()) % _WHOLE == 0
+    """Choose by the test's name, before its fixtures: they are the same ones every time.
+
+    Recipes are compared with their models node by node.
+    """
+    chosen = zlib.crc32(item.nodeid.encode()) % _WHOLE == 0
+    _exports["whole"] = chosen or item.path.stem == "test_exporters"
 
 
 def pytest_collection_finish() -> None:

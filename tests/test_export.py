@@ -584,3 +584,23 @@ def test_arguments_that_are_no_tensors() -> None:
         so.export(so.synapse.Dense(3, 2), [np.zeros((1, 3, 4))])
     with pytest.raises(so.InputError, match="argument 0 is empty"):
         so.export(so.synapse.Dense(3, 2), torch.zeros(0, 3, 4))
+
+
+class _Optional(nn.Module):
+    """Buffers of the outermost module, one of which is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", None)
+        self.register_buffer("gain", torch.tensor([0.5]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scaled: torch.Tensor = x * self.gain
+        return scaled if self.offset is None else scaled + self.offset
+
+
+def test_a_buffer_that_is_none() -> None:
+    network, x = _Optional(), torch.rand(2, 3, 7)
+    model = so.export(network, x)
+    np.testing.assert_array_equal(so.Session(model).run(x.numpy()), network(x).numpy())
+    assert "offset" in network._buffers  # a copy is traced

@@ -68,17 +68,20 @@ def test_a_kernel_computes_what_torch_does(op: ops.OpDef, sample: ops.Sample) ->
 
 # -- neurons -----------------------------------------------------------------------------------
 
+#: forms of CUBA whose step adds a bias
+BIASED = ("CubaLoihi", "CubaBiased")
+
 
 @pytest.mark.parametrize("neurons", [1, 7, 63, 64, 65, 255, 513, 2049, 5003])
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_any_size(neurons: int, steps: int) -> None:
-    for name in ("Cuba", "CubaFloat", "CubaLoihi"):
+    for name in ("Cuba", "CubaFloat", "CubaLoihi", "CubaBiased"):
         x = currents(2, neurons, steps)
         args = cuba(x)
         if name == "CubaFloat":
             zero = torch.zeros(2, neurons)
             args = (x, torch.tensor([0.25]), torch.tensor([0.05]), zero, zero, 0.7, 1.0, 1.0, False)
-        if name == "CubaLoihi":
+        if name in BIASED:
             args = (*args[:3], torch.tensor([0.125]), *args[3:])
         if steps:
             assert_equal(run(OPS[name], args), expected(OPS[name], args))
@@ -104,12 +107,16 @@ def test_what_32_bits_do_not_hold_is_computed_in_64(value: float) -> None:
 
 
 @pytest.mark.parametrize("state", [(1 << 23) - 1, 1 << 23, 1 << 24, 1 << 40, -(1 << 62)])
-def test_states_of_any_size(state: int) -> None:
-    args = cuba(currents(1, 70, 12), state=state)
-    assert_equal(run(OPS["Cuba"], args), expected(OPS["Cuba"], args))
+@pytest.mark.parametrize("bias", [None, 0.125, -2047.0, 3e4])
+def test_states_of_any_size(state: int, bias: float | None) -> None:
+    args = list(cuba(currents(1, 70, 12), state=state))
+    if bias is not None:
+        args.insert(3, torch.tensor([bias]))
+    op = OPS["Cuba" if bias is None else "CubaBiased"]
+    assert_equal(run(op, tuple(args)), expected(op, tuple(args)))
 
 
-@pytest.mark.parametrize("name", ["Cuba", "CubaDynamics", "CubaLoihi"])
+@pytest.mark.parametrize("name", ["Cuba", "CubaDynamics", *BIASED])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_states_that_grow_beyond_32_bits(name: str, sign: int) -> None:
     """No current is large, and their sums are: beyond 2**24, then beyond 2**31."""
@@ -117,7 +124,7 @@ def test_states_that_grow_beyond_32_bits(name: str, sign: int) -> None:
     x[0, :5] /= 64
     args = list(cuba(x))
     args[1], args[2] = torch.tensor([0.0]), torch.tensor([3.0])
-    if name == "CubaLoihi":
+    if name in BIASED:
         args.insert(3, torch.tensor([0.125]))
     if name == "CubaDynamics":
         args = args[:7]

@@ -19,7 +19,7 @@ struct Cuba {
                                   typename A::V bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     const auto u = a.current(a.scaled(s[0], p[0]) + x[0]);
-    const auto v = a.voltage(a.scaled(s[1], p[1]) + (a.through_float(u) + bias));
+    const auto v = a.voltage(a.scaled(s[1], p[1]) + a.biased(u, bias));
     const bool spike = v >= c[0];
     s[0] = trace[0] = u;
     trace[1] = v;
@@ -28,7 +28,7 @@ struct Cuba {
   }
 };
 
-const RegisterNeuron<Cuba, Regime::slayer, Regime::floating, Regime::loihi> kernels;
+const RegisterNeuron<Cuba, Regime::slayer, Regime::biased, Regime::floating, Regime::loihi> kernels;
 
 }  // namespace
 }  // namespace synapse

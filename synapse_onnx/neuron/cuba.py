@@ -44,7 +44,7 @@ class Cuba(Equation):
     )
     states = (State("current", "synaptic current u"), State("voltage", "membrane voltage v"))
     traces = ("current", "voltage")
-    biased = True
+    biased = normed = True
     memory: ClassVar[Mapping[str, str]] = {"current": "current_decay", "voltage": "voltage_decay"}
     short = True
     fires = ("voltage",)
@@ -119,6 +119,9 @@ class Neuron(base.Neuron):
         # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
         # moves the one to the other
         self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
+        #: minus the mean of a frozen norm, where it is a bias
+        self.norm_bias: Tensor | None
+        self.register_buffer("norm_bias", None)
 
     def _check_scale(self) -> None:
         """In slayer any scale will do: see :attr:`_fusible`."""
@@ -134,6 +137,21 @@ class Neuron(base.Neuron):
         """
         power_of_two = self.s_scale & (self.s_scale - 1) == 0
         return self.norm is None and (power_of_two or self.regime != "slayer")
+
+    def freeze(self) -> None:
+        """Turn this neuron into its deployment form; a mean that is whole becomes a bias.
+
+        The norm stands in float32, between states that are integers. Where it only subtracts, and
+        integers, one op gives the same; other norms stay as they are.
+        """
+        super().freeze()
+        norm: Any = self.norm
+        mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
+        power_of_two = self.s_scale & (self.s_scale - 1) == 0
+        if self.regime == "slayer" and power_of_two and mean is not None and std is not None:
+            steps = mean * self.s_scale
+            if bool((std == 1).all()) and bool((steps == steps.round()).all()):
+                self.norm_bias = -mean
 
     @property
     def _apart(self) -> bool:
@@ -184,9 +202,25 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        if self._fed is None and not self.readout and (self._apart or not self._fusible):
+        if self._fed is not None or self.readout or (self._fusible and not self._apart):
+            return super().forward(input)
+        (x,) = self._currents(input)
+        norm: Any = self.norm
+        bias = self.norm_bias
+        # a norm says itself what is wrong with the number of channels
+        if (
+            bias is None
+            or self._apart
+            or bias.numel() not in (1, x.shape[1])
+            or norm.num_features not in (None, x.shape[1])
+        ):
             return self.spike(self.dynamics(input)[1])
-        return super().forward(input)
+        states = self.load_states(x, *self.states)
+        tail = (*self._levels(), *self._surrogate, self.graded_spike)
+        op = self.equation.op("spikes", "biased")
+        s, *last = op(x, *self._values(), bias, *states, *tail)
+        self.save_states(**dict(zip(self.states, last, strict=True)))
+        return self._dropped(s)
 
     @property
     def ref_delay(self) -> int:

@@ -94,7 +94,7 @@ class Parameter:
     jitter: float = 0.0
 
 
-#: what Loihi adds at every step, where the neuron's norm stands in slayer
+#: what Loihi adds at every step, and what slayer does where a frozen norm stands within the step
 BIAS = Parameter("bias", "added at every step", kept=False, level=True, typical=0.125)
 
 
@@ -122,6 +122,8 @@ class Equation(ABC):
         readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
         biased: whether its step has a place for Loihi's bias.
+        normed: whether that place is where slayer's norm stands, within the step: the spikes have a
+            form "biased" then, the slayer regime with minus the norm's mean as the bias.
         regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.
         memory: state -> the fraction of it that is kept every step, and that multiplies nothing
@@ -142,6 +144,7 @@ class Equation(ABC):
     readout: ClassVar[str] = "voltage"
     phase: ClassVar[bool] = False
     biased: ClassVar[bool] = False
+    normed: ClassVar[bool] = False
     regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
     memory: ClassVar[Mapping[str, str]] = {}
@@ -154,8 +157,8 @@ class Equation(ABC):
         Args:
             a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
                 ``where(condition, yes, no)``, ``reset(condition, value, state)``,
-                ``raised(condition, amount, state)``; what Loihi alone does: ``biased(value, p)``,
-                ``current(state)``, ``voltage(state)``.
+                ``raised(condition, amount, state)``; ``biased(value, p)``, where there is a
+                bias; what Loihi alone does: ``current(state)``, ``voltage(state)``.
             x: currents, by name.
             p: parameters, by name.
             s: states before the step, by name.
@@ -199,10 +202,14 @@ class Equation(ABC):
 
     def table(self, regime: str) -> tuple[Parameter, ...]:
         """Return the parameters in a regime."""
-        return (*self.parameters, BIAS) if self.biased and regime == "loihi" else self.parameters
+        biased = self.biased and regime in ("loihi", "biased")
+        return (*self.parameters, BIAS) if biased else self.parameters
 
     def op(self, kind: str, regime: str) -> Form:
-        """Return a registered op: kind "spikes", "dynamics" or "recurrent", of a regime."""
+        """Return a registered op: kind "spikes", "dynamics" or "recurrent", of a regime.
+
+        With ``normed`` there are spikes of the regime "biased", too.
+        """
         return _FORMS[self.name, kind, regime]
 
 
@@ -318,7 +325,7 @@ class Float:
         return torch.where(condition, value, state)
 
     def biased(self, value: Any, p: Any) -> Any:
-        """Add the bias, on Loihi."""
+        """Add the bias, where there is one."""
         return value
 
     def current(self, state: Any) -> Any:
@@ -496,6 +503,21 @@ class _OnLoihi:
         return value + p.bias
 
 
+class Biased(Fixed):
+    """Arithmetic of the slayer regime with a norm within the step, which computes in float32."""
+
+    def biased(self, value: Any, p: Any) -> Any:
+        return (value.to(torch.float32) + p.bias.to(torch.float32)).to(torch.int64)
+
+
+class BiasedDual(Dual):
+    """The same with a gradient."""
+
+    def biased(self, value: Any, p: Any) -> Any:
+        whole = (value.value.to(torch.float32) + p.bias.value.to(torch.float32)).to(torch.int64)
+        return _Pair(whole, value.real + p.bias.real, self.scale)
+
+
 class Loihi(_OnLoihi, Fixed):
     """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits (:mod:`synapse_onnx.loihi`)."""
 
@@ -521,6 +543,7 @@ _ARITHMETICS: dict[str, tuple[type[Float], type[Float]]] = {
     "slayer": (Fixed, Dual),
     "float": (Float, Float),
     "loihi": (Loihi, LoihiDual),
+    "biased": (Biased, BiasedDual),
 }
 
 
@@ -700,7 +723,13 @@ class Text:
         return self.cast(below, state.kind) * state
 
     def biased(self, value: _Name, p: Any) -> _Name:
-        return value + p.bias if self.loihi else value
+        bias: _Name | None = getattr(p, "bias", None)
+        if bias is None:
+            return value
+        if self.loihi:
+            return value + bias
+        # in float32, where the norm that it stands for computes
+        return self.cast(self.cast(value, _FLOAT) + self.cast(bias, _FLOAT), _INT64)
 
     def current(self, state: _Name) -> _Name:
         if not self.loihi:
@@ -984,7 +1013,7 @@ class Form:
             "spikes": e.name,
             "dynamics": f"{e.name}Dynamics",
             "recurrent": f"Recurrent{e.name}",
-        }[kind] + REGIMES[regime]
+        }[kind] + {**REGIMES, "biased": "Biased"}[regime]
         recurrent = kind == "recurrent"
         self.weights = tuple(f"weight_{x}" for x in e.currents) if recurrent else ()
         self.steps = tuple(f"step_{x}" for x in e.currents) if recurrent else ()
@@ -1112,6 +1141,8 @@ class Form:
             bits = " States have 24 bits: a current wraps round, a voltage stays at the end."
             if self.e.biased:
                 bits += " bias is added where a norm stands in training."
+        elif self.regime == "biased":
+            bits = " bias, minus the mean of a norm, is added between the states."
         return f"{self.e.doc}{notes[self.kind]}{bits}"
 
     def arithmetic(
@@ -1930,4 +1961,7 @@ def register_equation(e: Equation) -> Equation:
             form = Form(e, regime, kind)
             form.register()
             _FORMS[e.name, kind, regime] = form
+    if e.normed:
+        _FORMS[e.name, "spikes", "biased"] = form = Form(e, "biased", "spikes")
+        form.register()
     return e

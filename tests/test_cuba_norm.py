@@ -1,0 +1,152 @@
+"""CUBA with a norm between current and voltage: one op where the mean is whole, else two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from synapse_onnx import ops
+
+MeanOnly, WgtScale = so.neuron.norm.MeanOnlyBatchNorm, so.neuron.norm.WgtScaleBatchNorm
+
+
+def made(norm: Any = MeanOnly, channels: int = 5, **more: Any) -> so.neuron.cuba.Neuron:
+    given = {"threshold": 0.6, "current_decay": 0.25, "voltage_decay": 0.05, **more}
+    neuron = so.neuron.cuba.Neuron(**given, norm=norm).eval()
+    neuron.norm.num_features = channels
+    neuron.norm.running_mean = torch.linspace(-0.4, 0.5, channels)
+    return neuron
+
+
+def frozen(neuron: nn.Module) -> so.neuron.cuba.Neuron:
+    found: so.neuron.cuba.Neuron = so.freeze(neuron)
+    return found
+
+
+def currents(*shape: int, size: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator) * size
+
+
+def nodes(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node if node.domain == "ai.synapse"]
+
+
+def plainly(neuron: so.neuron.cuba.Neuron, x: Tensor) -> np.ndarray:
+    """State the steps in Python's integers, with float32 where the norm stands."""
+    scale, level = neuron.s_scale, int(neuron.constants()["threshold"])
+    keep = [4096 - int(getattr(neuron, f"{name}_decay")[0]) for name in ("current", "voltage")]
+    mean = neuron.norm.running_mean.numpy()
+    out = np.zeros(x.shape, dtype=np.float32)
+    for n, c in np.ndindex(*x.shape[:2]):
+        u = v = 0
+        for t in range(x.shape[-1]):
+            taken = int(np.float32(scale) * np.float32(x[n, c, t]))
+            u = int(u * keep[0] / 4096) + taken
+            normed = np.float32(u) / np.float32(scale) - np.float32(mean[c])
+            v = int(v * keep[1] / 4096) + int(np.float32(scale) * normed)
+            out[n, c, t] = v >= level
+            v = 0 if v >= level else v
+    return out
+
+
+# currents of 1e5 lead beyond 2^24, where float32 rounds what the norm subtracts from
+@pytest.mark.parametrize("size", [0.3, 1e5])
+def test_the_steps(size: float) -> None:
+    neuron = frozen(made(threshold=0.6 if size < 1 else 3e5))
+    x = currents(2, 5, 30, size=size)
+    expected = plainly(neuron, x)
+    assert 0.02 < expected.mean() < 0.9
+    assert neuron.norm_bias is not None
+    np.testing.assert_array_equal(neuron(x).numpy(), expected)
+
+
+@pytest.mark.parametrize("size", [0.3, 1e5])
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("shape", [(2, 5, 40), (2, 5, 3, 2, 9)])
+def test_one_op_equals_the_integrators(shape: tuple[int, ...], graded: bool, size: float) -> None:
+    neuron = made(threshold=0.6 if size < 1 else 3e5, graded_spike=graded)
+    x = currents(*shape, size=size)
+    model = so.export(neuron, x)
+    assert nodes(model) == ["CubaBiased"]
+    expected = neuron(x)  # not frozen: the integrators and the norm
+    assert 0 < int((expected != 0).sum()) < expected.numel()
+    one = frozen(neuron)
+    assert torch.equal(one(x), expected)
+    found = so.Session(model).run(x.numpy())
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
+def test_a_stream_goes_on() -> None:
+    neuron, x = made(), currents(2, 5, 24, size=0.3)
+    model = so.export(neuron, x, streaming=True)
+    assert nodes(model) == ["CubaBiased"]
+    assert so.verify(neuron, model, x).ok
+
+
+def test_a_deviation_of_one_is_none() -> None:
+    neuron = made(WgtScale)
+    neuron.norm.running_var = torch.tensor([0.9])
+    assert nodes(so.export(neuron, currents(2, 5, 9))) == ["CubaBiased"]
+
+
+def off_the_grid() -> so.neuron.cuba.Neuron:
+    neuron = made()
+    neuron.norm.pre_hook_fx = None
+    neuron.norm.running_mean = torch.tensor([0.1, 0.0, 0.25, 1 / 3, -0.7])
+    return neuron
+
+
+def with_a_deviation() -> so.neuron.cuba.Neuron:
+    neuron = made(WgtScale)
+    neuron.norm.running_var = torch.tensor([0.2])
+    return neuron
+
+
+APART = {
+    "mean off the grid": off_the_grid,
+    "deviation": with_a_deviation,
+    "scale": lambda: made(scale=48),
+    "float": lambda: made(regime="float"),
+}
+
+
+@pytest.mark.parametrize("make", APART.values(), ids=APART)
+def test_other_norms_stay_between_the_integrators(make: Any) -> None:
+    neuron, x = make(), currents(2, 5, 30, size=0.4)
+    model = so.export(neuron, x)
+    assert "Normalize" in nodes(model)
+    assert "CubaBiased" not in nodes(model)
+    assert so.verify(neuron, model, x).ok
+
+
+def test_training_keeps_the_norm() -> None:
+    neuron = made().train()
+    neuron(currents(3, 5, 20))
+    assert neuron.norm_bias is None
+    assert frozen(neuron).norm_bias is not None
+    assert neuron.norm_bias is None
+
+
+def test_another_number_of_channels_is_refused() -> None:
+    with pytest.raises(so.ShapeError, match="expected 5 channels"):
+        frozen(made())(currents(2, 4, 9))
+
+
+def test_the_mean_that_no_input_moved_is_one_for_all() -> None:
+    neuron = so.neuron.cuba.Neuron(0.6, 0.25, 0.05, norm=MeanOnly).eval()
+    x = currents(2, 3, 12, size=0.3)
+    model = so.export(neuron, x)
+    assert nodes(model) == ["CubaBiased"]
+    np.testing.assert_array_equal(so.Session(model).run(x.numpy()), neuron(x).numpy())
+
+
+def test_the_form_is_of_spikes_alone() -> None:
+    names = [name for name in ops.all_ops() if name.endswith("Biased")]
+    assert names == ["CubaBiased"]
