@@ -30,6 +30,7 @@ from benchmarks._measure import (
 from benchmarks._micro import dense_costs, node_costs, option_runs
 from benchmarks._modules import build
 from benchmarks._networks import Network, networks
+from benchmarks._norm import norm_costs
 from benchmarks.contestants.plain_loop import activations
 
 NETWORKS = networks()
@@ -417,6 +418,21 @@ def images(
     console.print(shown)
     if path:
         write_json(path, {"images": found})
+
+
+@main.command()
+@click.option("--neurons", default="512,16384", show_default=True, callback=sizes)
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--seconds", default=2.0, show_default=True, help="Time for a column.")
+@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str | None) -> None:
+    """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
+    found = [norm_costs(count, batch, steps, seconds) for count in neurons]
+    heads = [f"{n:,}" for n in neurons]
+    print_costs(f"ms, T = {steps}, N = {batch}, by number of neurons", heads, found)
+    if path:
+        write_json(path, {"norm": dict(zip(map(str, neurons), found, strict=True))})
 
 
 @main.command()

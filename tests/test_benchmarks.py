@@ -102,6 +102,10 @@ def test_costs_of_single_nodes(tmp_path: Path) -> None:
     assert costs["4000"]["Div int32"] > costs["300"]["Div int32"]
     assert "bytes, spikes" in run("dense", "--inputs", "16", "--outputs", "8", *short)
     assert min(json.loads(path.read_text())["dense"]["8"].values()) > 0
+    run("norm", "--neurons", "8", "--steps", "5", *short)
+    costs = json.loads(path.read_text())["norm"]["8"]
+    assert {"one op, portable", "integrators, portable"} <= costs.keys()
+    assert min(costs.values()) > 0
 
 
 def test_costs_of_synapses_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
