@@ -134,6 +134,13 @@ def test_training_keeps_the_norm() -> None:
     assert neuron.norm_bias is None
 
 
+def test_an_infinite_mean_is_no_bias() -> None:
+    neuron = made()
+    neuron.norm.pre_hook_fx = None
+    neuron.norm.running_mean[2] = float("inf")
+    assert frozen(neuron).norm_bias is None
+
+
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(so.ShapeError, match="expected 5 channels"):
         frozen(made())(currents(2, 4, 9))

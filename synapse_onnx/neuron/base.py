@@ -560,9 +560,14 @@ class Neuron(Common):
         levels = tuple(constants[name] for name in self.equation.constants)
         return levels if self.regime == "float" else (self.s_scale, *levels)
 
+    @property
+    def _form(self) -> str:
+        """The regime whose ops are run; see :meth:`Equation.op`."""
+        return self.regime
+
     def _op(self, kind: str, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """Run one of the equation's ops; in training the form that autograd follows by itself."""
-        op = self.equation.op(kind, self.regime)
+        op = self.equation.op(kind, self._form)
         # one pass then serves both the output and its gradient
         if self.training and torch.is_grad_enabled():
             return op.compute(*args, gradient=True)

@@ -130,13 +130,17 @@ class Neuron(base.Neuron):
 
     @property
     def _fusible(self) -> bool:
-        """Whether one op gives what the two integrators give.
+        """Whether one op gives the spikes that the two integrators give."""
+        return self._only_rounds and (self.norm is None or self.norm_bias is not None)
 
-        Between them the current passes through float32(u) / scale; only a power of two leaves
-        nothing but the rounding to float32, which the fused op reproduces.
+    @property
+    def _only_rounds(self) -> bool:
+        """Whether one op can do what is done between the two integrators.
+
+        There the current passes through float32(u) / scale; only a power of two leaves nothing but
+        the rounding to float32, which the fused op reproduces.
         """
-        power_of_two = self.s_scale & (self.s_scale - 1) == 0
-        return self.norm is None and (power_of_two or self.regime != "slayer")
+        return self.s_scale & (self.s_scale - 1) == 0 or self.regime != "slayer"
 
     def freeze(self) -> None:
         """Turn this neuron into its deployment form; a mean that is whole becomes a bias.
@@ -147,11 +151,25 @@ class Neuron(base.Neuron):
         super().freeze()
         norm: Any = self.norm
         mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
-        power_of_two = self.s_scale & (self.s_scale - 1) == 0
-        if self.regime == "slayer" and power_of_two and mean is not None and std is not None:
-            steps = mean * self.s_scale
-            if bool((std == 1).all()) and bool((steps == steps.round()).all()):
+        if self.regime == "slayer" and self._only_rounds and mean is not None and std is not None:
+            whole = (mean * self.s_scale).remainder(1) == 0  # which infinity is not
+            if bool((std == 1).all()) and bool(whole.all()):
                 self.norm_bias = -mean
+
+    @property
+    def _form(self) -> str:
+        return self.regime if self.norm_bias is None else "biased"
+
+    def _values(self) -> list[Tensor]:
+        values = super()._values()
+        return values if self.norm_bias is None else [*values, self.norm_bias]
+
+    def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Leave the currents as they are: the norm stands within the step."""
+        if self.norm_bias is not None:
+            norm: Any = self.norm
+            norm.check(currents[0])
+        return currents
 
     @property
     def _apart(self) -> bool:
@@ -173,11 +191,11 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        if self._fusible and not self._apart:
+        if self.norm is None and self._fusible and not self._apart:
             return super().dynamics(input)
         (x,) = self._currents(input)
         start_u, start_v = self.load_states(x, "current", "voltage")
-        decay_u, decay_v = self._values()
+        decay_u, decay_v = super()._values()
         level = self.constants()["threshold"]
         norm: Any = self.norm
         if self.regime == "float":
@@ -202,25 +220,9 @@ class Neuron(base.Neuron):
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
         """
-        if self._fed is not None or self.readout or (self._fusible and not self._apart):
-            return super().forward(input)
-        (x,) = self._currents(input)
-        norm: Any = self.norm
-        bias = self.norm_bias
-        # a norm says itself what is wrong with the number of channels
-        if (
-            bias is None
-            or self._apart
-            or bias.numel() not in (1, x.shape[1])
-            or norm.num_features not in (None, x.shape[1])
-        ):
+        if self._fed is None and not self.readout and (self._apart or not self._fusible):
             return self.spike(self.dynamics(input)[1])
-        states = self.load_states(x, *self.states)
-        tail = (*self._levels(), *self._surrogate, self.graded_spike)
-        op = self.equation.op("spikes", "biased")
-        s, *last = op(x, *self._values(), bias, *states, *tail)
-        self.save_states(**dict(zip(self.states, last, strict=True)))
-        return self._dropped(s)
+        return super().forward(input)
 
     @property
     def ref_delay(self) -> int:

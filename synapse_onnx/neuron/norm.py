@@ -64,6 +64,18 @@ class MeanOnlyBatchNorm(nn.Module):
             return -self.running_mean
         return -self.pre_hook_fx(self.running_mean, descale=True)
 
+    def check(self, input: Tensor) -> None:
+        """Refuse currents of another number of channels.
+
+        Raises:
+            ShapeError: the number of channels is another than ``num_features``.
+        """
+        if input.dim() < 2 or (self.num_features and input.shape[1] != self.num_features):
+            raise ShapeError(
+                f"{type(self).__name__}: expected {self.num_features} channels (axis 1), got an "
+                f"input of shape {tuple(input.shape)}"
+            )
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalise currents (N, C[, H, W], T).
 
@@ -71,11 +83,7 @@ class MeanOnlyBatchNorm(nn.Module):
             ShapeError: the number of channels is another than that of the statistics.
         """
         channels = self.running_mean.numel()
-        if input.dim() < 2 or (self.num_features and input.shape[1] != self.num_features):
-            raise ShapeError(
-                f"{type(self).__name__}: expected {self.num_features} channels (axis 1), got an "
-                f"input of shape {tuple(input.shape)}"
-            )
+        self.check(input)
         self.num_features = input.shape[1]
         if self.frozen_std is not None:
             mean, std = self.running_mean, self.frozen_std

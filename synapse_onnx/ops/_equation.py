@@ -18,6 +18,7 @@ the integer (:class:`Dual`), and on names (:class:`Text`), which writes the body
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import re
@@ -503,18 +504,23 @@ class _OnLoihi:
         return value + p.bias
 
 
+def _sum_in_float(value: Tensor, bias: Tensor) -> Tensor:
+    """Add integers as a norm does, in float32."""
+    return (value.to(torch.float32) + bias.to(torch.float32)).to(torch.int64)
+
+
 class Biased(Fixed):
-    """Arithmetic of the slayer regime with a norm within the step, which computes in float32."""
+    """Arithmetic of the slayer regime with a norm within the step."""
 
     def biased(self, value: Any, p: Any) -> Any:
-        return (value.to(torch.float32) + p.bias.to(torch.float32)).to(torch.int64)
+        return _sum_in_float(value, p.bias)
 
 
 class BiasedDual(Dual):
     """The same with a gradient."""
 
     def biased(self, value: Any, p: Any) -> Any:
-        whole = (value.value.to(torch.float32) + p.bias.value.to(torch.float32)).to(torch.int64)
+        whole = _sum_in_float(value.value, p.bias.value)
         return _Pair(whole, value.real + p.bias.real, self.scale)
 
 
@@ -1956,12 +1962,11 @@ _FORMS: dict[tuple[str, str, str], Form] = {}
 
 def register_equation(e: Equation) -> Equation:
     """Register the ops of an equation, in its regimes, and return it."""
-    for regime in e.regimes:
-        for kind in ("spikes", "dynamics", "recurrent"):
-            form = Form(e, regime, kind)
-            form.register()
-            _FORMS[e.name, kind, regime] = form
+    forms = list(itertools.product(e.regimes, ("spikes", "dynamics", "recurrent")))
     if e.normed:
-        _FORMS[e.name, "spikes", "biased"] = form = Form(e, "biased", "spikes")
+        forms.append(("biased", "spikes"))
+    for regime, kind in forms:
+        form = Form(e, regime, kind)
         form.register()
+        _FORMS[e.name, kind, regime] = form
     return e
