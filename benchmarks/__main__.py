@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -361,16 +361,23 @@ def print_costs(title: str, heads: Sequence[str], found: Sequence[dict[str, floa
     console.print(shown)
 
 
+def give_costs(
+    key: str, title: str, found: Mapping[int, dict[str, float]], path: str | None
+) -> None:
+    """Print measurements, a column a size, and write them as JSON where a path is given."""
+    print_costs(title, [f"{size:,}" for size in found], list(found.values()))
+    if path:
+        write_json(path, {key: {str(size): costs for size, costs in found.items()}})
+
+
 @main.command()
 @click.option("--neurons", default="512,16384", show_default=True, callback=sizes)
 @click.option("--seconds", default=2.0, show_default=True, help="Time for a column.")
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
 def nodes(neurons: list[int], seconds: float, path: str | None) -> None:
     """Microseconds of single nodes in a loop over time, which neurons are made of."""
-    found = [node_costs(count, seconds) for count in neurons]
-    print_costs("us a step, by number of neurons", [f"{n:,}" for n in neurons], found)
-    if path:
-        write_json(path, {"nodes": dict(zip(map(str, neurons), found, strict=True))})
+    found = {count: node_costs(count, seconds) for count in neurons}
+    give_costs("nodes", "us a step, by number of neurons", found, path)
 
 
 @main.command()
@@ -381,10 +388,8 @@ def nodes(neurons: list[int], seconds: float, path: str | None) -> None:
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
 def dense(inputs: int, outputs: list[int], steps: int, seconds: float, path: str | None) -> None:
     """Microseconds of a dense product: of floats, of bytes with and without a look at the input."""
-    found = [dense_costs(inputs, count, steps, seconds) for count in outputs]
-    print_costs(f"us, {inputs} inputs, T = {steps}, by outputs", [f"{n:,}" for n in outputs], found)
-    if path:
-        write_json(path, {"dense": dict(zip(map(str, outputs), found, strict=True))})
+    found = {count: dense_costs(inputs, count, steps, seconds) for count in outputs}
+    give_costs("dense", f"us, {inputs} inputs, T = {steps}, by outputs", found, path)
 
 
 @main.command()
@@ -428,11 +433,8 @@ def images(
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
 def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str | None) -> None:
     """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
-    found = [norm_costs(count, batch, steps, seconds) for count in neurons]
-    heads = [f"{n:,}" for n in neurons]
-    print_costs(f"ms, T = {steps}, N = {batch}, by number of neurons", heads, found)
-    if path:
-        write_json(path, {"norm": dict(zip(map(str, neurons), found, strict=True))})
+    found = {count: norm_costs(count, batch, steps, seconds) for count in neurons}
+    give_costs("norm", f"ms, T = {steps}, N = {batch}, by number of neurons", found, path)
 
 
 @main.command()
