@@ -10,7 +10,6 @@ states that stay where they were computed.
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import shutil
@@ -60,12 +59,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     chosen = zlib.crc32(item.nodeid.encode()) % _WHOLE == 0
     _exports["whole"] = chosen or item.path.stem == "test_exporters"
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking through torch's modules at every export."""
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)

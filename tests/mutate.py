@@ -514,6 +514,7 @@ class Swapping(Chosen):
         self.path = str(self.folder / self.batch[0].mutant.path)
         self.text = Path(self.path).read_text()
         self.live: dict[Any, list[Any]] = defaultdict(list)
+        gc.unfreeze()  # what is frozen is not among the objects
         gc.collect()
         for thing in gc.get_objects():
             if type(thing) is FunctionType and thing.__code__.co_filename == self.path:

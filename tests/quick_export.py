@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
@@ -16,7 +17,9 @@ import torch
 def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Make torch's tables of translations once: a third of the time of a small export.
 
-    Each export is given copies, for it enters our ops into them.
+    Each export is given copies, for it enters our ops into them. What is in memory by now, which is
+    torch's modules for the most part, is left to no garbage collector from here on: it would walk
+    through them at every export.
 
     Args:
         decompose: asked at every export whether its program is traced once more, to take ops apart
@@ -50,6 +53,8 @@ def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]
         whole = decompose() or not ops <= known
         return decomposed(program, registry) if whole else program
 
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
     with (
         mock.patch.object(_fx_passes, "decompose_with_registry", decomposition),
         mock.patch.object(_registration.ONNXRegistry, "from_torchlib", staticmethod(registry)),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import itertools
 import json
 import math
@@ -929,9 +928,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", type=Path, help="judge this case alone")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    # torch's modules are most of what the collector would walk through at every export
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
     # torch takes one network in sixteen apart, and a case whenever it is judged
     count = itertools.count()
     with quick_export(lambda: options.case is not None or next(count) % 16 == 0):
