@@ -26,6 +26,7 @@ def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]
             that have no translation. Without, this is done where there is such an op alone: what
             is left of the time halves. The graph computes the same, in other nodes.
     """
+    from torch.export import decomp_utils, exported_program
     from torch.onnx._internal.exporter import _decomp, _fx_passes, _registration
 
     registries = functools.cache(_registration.ONNXRegistry.from_torchlib)
@@ -38,6 +39,9 @@ def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]
 
     def table(ops: Iterable[Any]) -> dict[Any, Any]:
         return dict(tables(frozenset(ops)))
+
+    # none of the operators that torch itself takes apart is registered behind the first export
+    composites = functools.cache(exported_program._collect_all_valid_cia_ops)
 
     decomposed = _fx_passes.decompose_with_registry
 
@@ -58,6 +62,8 @@ def quick_export(decompose: Callable[[], bool] = lambda: True) -> Iterator[None]
     with (
         mock.patch.object(_fx_passes, "decompose_with_registry", decomposition),
         mock.patch.object(_registration.ONNXRegistry, "from_torchlib", staticmethod(registry)),
+        mock.patch.object(decomp_utils, "_collect_all_valid_cia_ops", composites),
+        mock.patch.object(exported_program, "_collect_all_valid_cia_ops", composites),
         mock.patch.object(_decomp, "create_onnx_friendly_decomposition_table", table),
     ):
         yield

@@ -5,6 +5,7 @@ Nothing here lists ops by hand, except where a gradient has a form of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from graphs import all_nodes
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 import synapse_onnx as so
 from synapse_onnx import ops
@@ -104,6 +106,19 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
     first.sum().backward()
     assert args[0].grad is not None
     assert args[0].grad.shape == args[0].shape
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_fake_tensors_have_the_shapes_of_real_ones(op: ops.OpDef, sample: ops.Sample) -> None:
+    """An export sees the former alone."""
+    results = []
+    for mode in (contextlib.nullcontext(), FakeTensorMode()):
+        fake = mode.from_tensor if isinstance(mode, FakeTensorMode) else Tensor.clone
+        with mode:
+            y = op.torch_op(*(fake(a) if isinstance(a, Tensor) else a for a in sample.args))
+        results.append(y if isinstance(y, tuple) else (y,))
+    for real, shown in zip(*results, strict=True):
+        assert (shown.shape, shown.dtype) == (real.shape, real.dtype)
 
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)

@@ -50,6 +50,14 @@ class ConvolutionArgs:
         )  # fmt: skip
         return y
 
+    def size(self, pixels: int, kernel: int, axis: int) -> int:
+        """Return the size of an output along an axis behind the channels."""
+        stride, padding = self.stride[axis], self.padding[axis]
+        reach = self.dilation[axis] * (kernel - 1)
+        if self.transposed:
+            return (pixels - 1) * stride - 2 * padding + reach + 1
+        return (pixels + 2 * padding - reach - 1) // stride + 1
+
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, mask: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -100,6 +108,10 @@ class Linear:
         """Return L(x, weight)."""
         y = self.convolution(*geometry).forward(self.images(x), self.kernel(weight))
         return self.restore(y, x)
+
+    def shape(self, x: Tensor, weight: Tensor, *geometry: Any) -> Sequence[int]:
+        """Return the shape of L(x, weight), without a trace of how it is computed."""
+        return self.apply(x, weight, *geometry).shape
 
     def vjp(
         self, grad: Tensor, x: Tensor, weight: Tensor, mask: Sequence[bool], *geometry: Any
@@ -188,11 +200,17 @@ class _Form:
     # -- torch -----------------------------------------------------------------------------
 
     def compute(self, *args: Any) -> Any:
-        """The torch op; its fake kernel too, for fake tensors only have shapes."""
+        """The torch op."""
         x, weights, steps, geometry = self.split(args)
         ys = [self.linear.apply(x, weight.to(x.dtype), *geometry) for weight in weights]
         if self.quantized:
             ys = [self.scale(y, step) for y, step in zip(ys, steps, strict=True)]
+        return tuple(ys) if self.is_complex else ys[0]
+
+    def fake(self, *args: Any) -> Any:
+        """The torch op for tensors without numbers, which an export computes several times."""
+        x, weights, _, geometry = self.split(args)
+        ys = [x.new_empty(self.linear.shape(x, weight, *geometry)) for weight in weights]
         return tuple(ys) if self.is_complex else ys[0]
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -284,7 +302,7 @@ class _Form:
             mutates_args=(),
             schema=f"({', '.join(arguments)}) -> {returns}",
         )
-        op.register_fake(self.compute)
+        op.register_fake(self.fake)
         op.register_autograd(self.backward, setup_context=self.setup_context)
         return register(
             OpDef(
@@ -356,6 +374,15 @@ class Images(Linear):
             [*stride, 1], [*padding, 0], [*dilation, 1],
             self.operator == "ConvTranspose", groups,
         )  # fmt: skip
+
+    def shape(self, x: Tensor, weight: Tensor, *geometry: Any) -> Sequence[int]:
+        """(N, O, H', W', T)."""
+        convolution = self.convolution(*geometry)
+        channels = (
+            weight.shape[1] * convolution.groups if convolution.transposed else weight.shape[0]
+        )
+        image = [convolution.size(x.shape[2 + i], weight.shape[2 + i], i) for i in range(2)]
+        return (x.shape[0], x.shape[1] if self.per_channel else channels, *image, x.shape[4])
 
     def attributes(self, channels: Any, *geometry: Any) -> dict[str, Any]:
         """Return the attributes of ONNX Conv and ConvTranspose."""

@@ -38,6 +38,10 @@ class Dense(Linear):
         """(N, O, 1, 1, T) -> (N, O, T)."""
         return y.reshape(y.shape[0], y.shape[1], y.shape[4])
 
+    def shape(self, x: Tensor, weight: Tensor, *geometry: Any) -> Sequence[int]:
+        """(N, O, T)."""
+        return (x.shape[0], weight.shape[0], x.shape[2])
+
     def convolution(self, *geometry: Any) -> ConvolutionArgs:
         """Return a 1x1 convolution."""
         return ConvolutionArgs([1, 1, 1], [0, 0, 0], [1, 1, 1], False, 1)
