@@ -33,7 +33,12 @@
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__CUDACC__) && \
     !defined(SYNAPSE_ONE_INSTRUCTION_SET)
 #define SYNAPSE_X86
+#if defined(SYNAPSE_EMULATE_AVX512)
+#include "emulated.h"
+#else
 #include <immintrin.h>
+#define SYNAPSE_TARGET(instructions) __attribute__((target(instructions)))
+#endif
 #endif
 
 // What nvcc compiles with this is compiled for the GPU and for the processor, from one source.
@@ -60,7 +65,9 @@ namespace synapse {
 
 // The vector instructions of this processor: 4 for AVX-512 (x86-64-v4), 3 for AVX2 (x86-64-v3).
 inline int instruction_level() {
-#if defined(SYNAPSE_X86)
+#if defined(SYNAPSE_EMULATE_AVX512)
+  return 4;
+#elif defined(SYNAPSE_X86)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return 4;

@@ -246,12 +246,13 @@ class BitRows {
 
   // words[i] = bits of the kernel's rows [first, first + count) at output out_x + i, `width` of
   // each; kLanes of them.
-  __attribute__((target("avx512f"))) void words_512(const Geometry& g, int64_t first, int64_t count,
-                                                    int64_t out_x, uint64_t* words) const {
-    const int64_t x = out_x * g.stride_x;
-    const __m512i lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m512i right = _mm512_add_epi64(
-        _mm512_set1_epi64(x % 8), _mm512_mullox_epi64(lanes, _mm512_set1_epi64(g.stride_x)));
+  SYNAPSE_TARGET("avx512f")
+  void words_512(const Geometry& g, int64_t first, int64_t count, int64_t out_x,
+                 uint64_t* words) const {
+    const int64_t x = out_x * g.stride_x, s = g.stride_x;
+    const __m512i right =
+        _mm512_add_epi64(_mm512_set1_epi64(x % 8),
+                         _mm512_setr_epi64(0, s, 2 * s, 3 * s, 4 * s, 5 * s, 6 * s, 7 * s));
     const __m512i mask = _mm512_set1_epi64((int64_t{1} << g.kernel_width) - 1);
     __m512i found = _mm512_setzero_si512();
     for (int64_t i = 0; i < count; i++) {
@@ -327,8 +328,8 @@ class Collect {
 
  private:
   // The sums of `count` places, from the words of each.
-  __attribute__((target("avx512f,avx512bw"))) void lanes_512(int64_t count, int64_t words,
-                                                             int32_t* sums) const {
+  SYNAPSE_TARGET("avx512f,avx512bw")
+  void lanes_512(int64_t count, int64_t words, int32_t* sums) const {
     for (int64_t i = 0; i < count; i++, sums += taps_.padded) {
       int64_t o = 0;
       for (; o + 2 * Taps::kEach <= taps_.padded; o += 2 * Taps::kEach)
@@ -348,8 +349,9 @@ class Collect {
   }
 
   template <int registers>
-  __attribute__((target("avx512f,avx512bw"))) SYNAPSE_LAMBDA inline void one_512(
-      int64_t lane, int64_t first, int64_t words, int32_t* sums) const {
+  SYNAPSE_TARGET("avx512f,avx512bw")
+  SYNAPSE_LAMBDA
+      inline void one_512(int64_t lane, int64_t first, int64_t words, int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * taps_.padded;
     const int16_t* weights = taps_.rows.data() + first;
     const __m512i zero = _mm512_setzero_si512();
@@ -630,18 +632,19 @@ void add(const Geometry& g, const Gathered& events, const Reaches& reaches, cons
 }
 
 #if defined(SYNAPSE_X86)
-SYNAPSE_INLINE __attribute__((target("avx512f"))) __m512 floats_512(const int32_t* from) {
+SYNAPSE_INLINE SYNAPSE_TARGET("avx512f") __m512 floats_512(const int32_t* from) {
   return _mm512_cvtepi32_ps(_mm512_loadu_si512(from));
 }
-SYNAPSE_INLINE __attribute__((target("avx512f"))) __m512 floats_512(const int16_t* from) {
+SYNAPSE_INLINE SYNAPSE_TARGET("avx512f") __m512 floats_512(const int16_t* from) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 }
 
 // to[i * all + p] = from[p * padded + i] * gain[i], for 16 places p and `count` of 16 outputs i.
 template <class S>
-__attribute__((target("avx512f"))) inline void give_512(const S* from, int64_t padded, __m512 gain,
-                                                        int64_t count, float* to, int64_t all) {
+SYNAPSE_TARGET("avx512f")
+inline void give_512(const S* from, int64_t padded, __m512 gain, int64_t count, float* to,
+                     int64_t all) {
   __m512 a[16], b[16];
   for (int p = 0; p < 16; p++) a[p] = _mm512_mul_ps(floats_512(from + p * padded), gain);
   // quarters of 128 bits: pairs of rows, then fours of them
@@ -718,10 +721,9 @@ struct Give {
 
  private:
 #if defined(SYNAPSE_X86)
-  __attribute__((target("avx512f"))) static void wide_512(const S* sums, int64_t places,
-                                                          int64_t padded, int64_t outputs,
-                                                          const float* gain, int64_t gains,
-                                                          float* out, int64_t all) {
+  SYNAPSE_TARGET("avx512f")
+  static void wide_512(const S* sums, int64_t places, int64_t padded, int64_t outputs,
+                       const float* gain, int64_t gains, float* out, int64_t all) {
     for (int64_t first = 0; first < outputs; first += kGroup) {
       const int64_t count = std::min<int64_t>(kGroup, outputs - first);
       const __mmask16 here = static_cast<__mmask16>((1u << count) - 1);

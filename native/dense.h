@@ -59,8 +59,7 @@ class Turned {
 #if defined(SYNAPSE_X86)
   // Sixteen steps of 32 inputs at a time: their bits are turned, so that the inputs that spike in a
   // step are written behind one another without a branch.
-  __attribute__((target("avx512f,avx512bw"))) bool read_512(const float* x, int64_t stride,
-                                                            int64_t steps) {
+  SYNAPSE_TARGET("avx512f,avx512bw") bool read_512(const float* x, int64_t stride, int64_t steps) {
     constexpr int64_t each = 32;
     const __m512 one = _mm512_set1_ps(1.0f);
     const __m512i sixteen = _mm512_set1_epi32(16);
@@ -294,9 +293,8 @@ struct TileSums {
 // Sums of spikes, written out for each instruction set, so that they stay in registers from event
 // to event. `vectors` of 64 outputs each; `group` as the matrix has it.
 template <int vectors, int group>
-__attribute__((target("avx512f,avx512bw"))) void spike_sums_512(const Row& events,
-                                                                const Matrix<int8_t>& matrix,
-                                                                const Target& to) {
+SYNAPSE_TARGET("avx512f,avx512bw")
+void spike_sums_512(const Row& events, const Matrix<int8_t>& matrix, const Target& to) {
   const int32_t* index = events.index;
   const uint8_t* rows = matrix.tile(to.first);
   const int64_t most = 65535 / matrix.largest / group * group;  // whose low bytes fit 16 bits
@@ -307,7 +305,7 @@ __attribute__((target("avx512f,avx512bw"))) void spike_sums_512(const Row& event
     const int64_t end = std::min(events.count, e + most);
     __m512i both[vectors], high[vectors], bytes[vectors];
     for (int v = 0; v < vectors; v++) both[v] = high[v] = _mm512_setzero_si512();
-    const auto widen = [&]() __attribute__((target("avx512f,avx512bw"), always_inline)) {
+    const auto widen = [&]() SYNAPSE_TARGET("avx512f,avx512bw") __attribute__((always_inline)) {
       for (int v = 0; v < vectors; v++) {
         both[v] = _mm512_add_epi16(both[v], bytes[v]);
         high[v] = _mm512_add_epi16(high[v], _mm512_srli_epi16(bytes[v], 8));

@@ -95,7 +95,7 @@ struct Events {
 
 #if defined(SYNAPSE_X86)
   // Read zeros and ones; false as soon as there is anything else.
-  __attribute__((target("avx512f"))) bool spikes_512(const float* x, int64_t inputs) {
+  SYNAPSE_TARGET("avx512f") bool spikes_512(const float* x, int64_t inputs) {
     int32_t* out = index.data();
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
