@@ -5,11 +5,13 @@ Two standards, chosen for each value by what the graph allows:
 - **exact**: every operator before it is exact (integers, fixed point, one rounding an element)
   and every quantised sum stays below 2**24, shown from the weights and from the inputs of this
   run. Any difference is a failure.
-- **close**: sums of floats, in no fixed order. Currents may differ by ``rtol * max|reference|``.
+- **close**: sums of floats, in no fixed order. Currents may differ by ``rtol`` times the largest
+  sum of magnitudes, ``max(sum |w| |x|)``, which is what rounding is relative to; what no synapse
+  has summed, by ``rtol * max|reference|``.
   A difference of one rounding can flip a spike, and from there on the two trajectories are not
   comparable; so every layer is also run in torch on the input that it had in ONNX Runtime. There
-  a fixed-point neuron must give the same spikes, a float neuron may differ only where its
-  membrane is within ``rtol`` of the threshold, and a synapse must be close, at all times.
+  a fixed-point neuron must give the same spikes, and a synapse must be close, at all times; a
+  float neuron may differ from where its membrane is within ``rtol`` of the threshold.
 """
 
 from __future__ import annotations
@@ -292,7 +294,8 @@ def verify(
         model_or_path: the exported model.
         inputs: one tensor (N, C[, H, W], T), or one for every argument of ``forward``; a pair
             (real, imag) for a complex one.
-        rtol: tolerance where equality cannot be demanded, relative to max|torch|.
+        rtol: tolerance where equality cannot be demanded, relative to the largest value in torch;
+            for a sum, to the largest sum of magnitudes, max(sum |w| |x|).
         atol: absolute tolerance, added to it.
         outputs: names of the model's outputs to compare; all by default. Of others nothing is
             demanded, nor of layers and parameters that serve them alone; the report names them.
@@ -404,6 +407,8 @@ class _Comparison:
         self.divergence: Divergence | None = None
         self.membrane: Membrane | None = None
         self.rasters: dict[str, page.Raster] = {}
+        #: of sums of floats in this run, by where torch keeps them: the largest sum of magnitudes
+        self.sums: dict[int, float] = {}
         self._names()
         self._parameters(frozen)
 
@@ -519,6 +524,7 @@ class _Comparison:
     def compare(self, tensors: Sequence[Tensor]) -> None:
         """Compare every layer in the order in which it ran, then the outputs."""
         expected, calls = self._torch(tensors)
+        self.sums.clear()
         exact = exact_values(self.model, self._sound(calls))
         valid: Array | None = None
         inner = self._run(self.inner, tensors) if calls else None
@@ -657,6 +663,12 @@ class _Comparison:
             return
         given, local, states = self._alone(call, nodes, values)
         names = _sequences(nodes[-1])
+        summing: Any = call.layer
+        if hasattr(summing, "magnitudes") and not exact.issuperset(names):
+            with torch.no_grad():
+                magnitudes = summing.magnitudes(*call.inputs)
+            for tensor, sums in zip(call.outputs, magnitudes, strict=True):
+                self.sums[tensor.data_ptr()] = _largest(sums.numpy())
         if getattr(call.layer, "readout", False):
             # of a filter's variables one is the output
             equation: Any = call.layer.equation
@@ -680,9 +692,10 @@ class _Comparison:
                 continue
             same = names[i] in exact
             spiking = call.layer.spiking
+            parted = np.zeros((), dtype=bool)
             row, where = self._compare(label, kind, reference, array, same, spiking, valid)
             if not same and local is not None:
-                row, where = self._judge_alone(
+                row, where, parted = self._judge_alone(
                     row, where, call, given, local[i].numpy(), reference, array, valid
                 )
             if where is not None:
@@ -691,7 +704,7 @@ class _Comparison:
             wrong = None
             if local is not None:
                 passed = max(_largest(value.numpy()) for value in (*given, *local))
-                wrong = self._wrong_state(label, states, nodes, values, passed)
+                wrong = self._wrong_state(label, states, nodes, values, passed, parted)
             if wrong is not None:
                 row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
@@ -703,11 +716,13 @@ class _Comparison:
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
         passed: float,
+        parted: Array,
     ) -> Divergence | None:
         """Compare the last states of a layer; they show what no output of this run has shown.
 
         A state of floats may be what is left of a difference of values that came by, whose
         rounding it keeps: ``passed``, the largest value that went in or out, is a scale as well.
+        Neurons that have ``parted`` at a threshold have other states.
         """
         first = None
         left = dict(states)
@@ -722,6 +737,7 @@ class _Comparison:
                 wrong = _difference(expected, found) > allowed
             else:
                 wrong = expected != found
+            wrong &= ~(parted[..., np.newaxis] if timed else parted)
             if not wrong.any():
                 continue
             # a state has no time axis: the first sample and neuron that are wrong
@@ -775,12 +791,13 @@ class _Comparison:
         reference: Array,
         array: Array,
         valid: Array,
-    ) -> tuple[Row, tuple[int, ...] | None]:
+    ) -> tuple[Row, tuple[int, ...] | None, Array]:
         """Judge a layer that is not exact: on its own input, at all times, and on its input.
 
         Downstream of float sums two trajectories may part at a spike, so that comparing them
         says nothing. A layer is right if its input is torch's within the tolerance until then,
-        and if its output is what torch makes of the very same input, for ever.
+        and if its output is what torch makes of the very same input, for ever, or until a neuron
+        is at its threshold, where one rounding decides. The neurons that part there are returned.
         """
         drifted = False
         for tensor, found in zip(call.inputs, given, strict=True):
@@ -788,15 +805,20 @@ class _Comparison:
             off = _difference(wanted, found.numpy()) > self._tolerance(wanted)
             drifted |= bool((off & _within(wanted, valid)).any())
         # equal currents give equal spikes; graded ones that are fed back are summed otherwise
-        summed = not call.layer.spiking or "feedback" in self.facts[call.path]
-        allowed = row.tolerance if summed else 0.0
+        fed_back = "feedback" in self.facts[call.path]
+        allowed = row.tolerance if fed_back or not call.layer.spiking else 0.0
         wrong = _difference(local, array) > allowed
-        if call.layer.spiking:
-            wrong &= ~_at_threshold(call, given, self.rtol)
+        parted = np.zeros((), dtype=bool)
+        if call.layer.spiking and wrong.any():
+            apart = wrong & _at_threshold(call, given, self.rtol)
+            if fed_back:  # a spike of one neuron is a current of the others
+                apart |= apart.any(axis=tuple(range(1, apart.ndim - 1)), keepdims=True)
+            apart = np.logical_or.accumulate(apart, axis=-1)
+            wrong &= ~apart
+            parted = apart[..., -1]
         flipped = _difference(reference, array) > allowed
         if call.layer.spiking and flipped.any() and not (drifted or wrong.any()):
-            parted = flipped & _within(reference, valid)
-            for sample, *_, t in np.argwhere(parted):
+            for sample, *_, t in np.argwhere(flipped & _within(reference, valid)):
                 valid[sample] = min(valid[sample], t)
             self._note(
                 f"{call.path}: {int(flipped.sum())} spikes differ from torch's because float "
@@ -806,7 +828,7 @@ class _Comparison:
         place = _first(wrong) if wrong.any() else where
         if drifted and not wrong.any():
             place = _first(flipped & _within(reference, valid)) or where
-        return replace(row, ok=not drifted and not bool(wrong.any())), place
+        return replace(row, ok=not drifted and not bool(wrong.any())), place, parted
 
     def _diverged(
         self,
@@ -844,7 +866,8 @@ class _Comparison:
 
     def _tolerance(self, reference: Array) -> float:
         """Return how far values may be from a reference that is not exact."""
-        return self.atol + self.rtol * _largest(reference)
+        largest = max(_largest(reference), self.sums.get(reference.ctypes.data, 0.0))
+        return self.atol + self.rtol * largest
 
     def _compare(
         self,
