@@ -448,7 +448,7 @@ class Gathered {
     constexpr int64_t across = 16, down = 32;
     const int64_t words = (channels + down - 1) / down;
     begin_.resize(static_cast<size_t>(places + 2));
-    weight_.resize(std::max(weight_.size(), static_cast<size_t>(channels * places)));
+    weight_.resize(std::max(weight_.size(), static_cast<size_t>(channels * places + 8)));
     turned_.resize(static_cast<size_t>(words * across));
     const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -486,10 +486,10 @@ class Gathered {
       for (int64_t j = 0; j < left; j++) {
         begin_[static_cast<size_t>(p + j)] = count;
         for (int64_t w = 0; w < words; w++) {
-          uint32_t word = turned_[static_cast<size_t>(j * words + w)];
-          for (; word; word &= word - 1)
-            weight_[static_cast<size_t>(count++)] =
-                static_cast<int32_t>((w * down + __builtin_ctz(word)) * channel);
+          const uint32_t word = turned_[static_cast<size_t>(j * words + w)];
+          for (int64_t c = w * down; c < std::min(channels, (w + 1) * down); c += 8)
+            count += put_places(word >> c % down & 255, static_cast<int32_t>(c),
+                                weight_.data() + count, static_cast<int32_t>(channel));
         }
       }
     }

@@ -103,20 +103,41 @@ class Turned {
     return true;
   }
 
+  // The same, eight steps at a time.
   __attribute__((target("avx2"))) bool read_256(const float* x, int64_t stride, int64_t steps) {
-    const __m256 one = _mm256_set1_ps(1.0f);
-    for (int64_t c = 0; c < inputs_; c++, x += stride) {
-      int64_t t = 0;
-      for (; t + 8 <= steps; t += 8) {
-        const __m256 values = _mm256_loadu_ps(x + t);
-        const __m256 are = _mm256_cmp_ps(values, _mm256_setzero_ps(), _CMP_NEQ_UQ);
-        unsigned some = static_cast<unsigned>(_mm256_movemask_ps(are));
-        if (!some) continue;
-        const __m256 ones = _mm256_cmp_ps(values, one, _CMP_EQ_OQ);
-        if (static_cast<unsigned>(_mm256_movemask_ps(ones)) != some) return false;
-        for (; some; some &= some - 1) put(t + __builtin_ctz(some), c);
+    constexpr int64_t each = 32, across = 8;
+    const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    int others = 0;
+    for (int64_t c = 0; c < inputs_; c += each, x += each * stride) {
+      const int64_t count = std::min(each, inputs_ - c);
+      const int64_t next = c + 2 * each <= inputs_ ? each * stride : 0;
+      alignas(32) uint8_t bits[each] = {};
+      for (int64_t t = 0; t < steps; t += across) {
+        const int64_t left = std::min(steps - t, across);
+        const __m256i here = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lanes);
+        for (int64_t i = 0; i < count; i++) {
+          const float* from = x + i * stride + t;
+          _mm_prefetch(reinterpret_cast<const char*>(from + next), _MM_HINT_T0);
+          const __m256 values =
+              left == across ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, here);
+          const int some = _mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
+          others |= some ^ _mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
+          bits[i] = static_cast<uint8_t>(some);
+        }
+        // the sign of byte i is whether input i spikes in the last step, then in the one before
+        __m256i turning = _mm256_load_si256(reinterpret_cast<const __m256i*>(bits));
+        turning = _mm256_sll_epi32(turning, _mm_cvtsi64_si128(across - left));
+        for (int64_t j = left - 1; j >= 0; j--) {
+          const unsigned spiking = static_cast<unsigned>(_mm256_movemask_epi8(turning));
+          turning = _mm256_add_epi8(turning, turning);
+          int32_t* end = ends_[t + j];
+          for (int q = 0; q < 4; q++)
+            end += put_places(spiking >> 8 * q & 255, static_cast<int32_t>(c + 8 * q), end);
+          ends_[t + j] = end;
+        }
       }
-      if (!rest(x, c, t, steps)) return false;
+      if (others) return false;
     }
     return true;
   }
