@@ -83,13 +83,11 @@ def take_bytes(graph: ir.Graph, inputs: Sequence[ir.Value]) -> None:
     """Make inputs uint8: they are cast behind the Transpose, and where a node wants floats."""
     for value in inputs:
         value.type = ir.TensorType(ir.DataType.UINT8)
-        uses = list(value.uses())
-        turned = [use.node for use in uses if use.node.op_type == "Transpose"]
+        turned = [use.node for use in value.uses() if use.node.op_type == "Transpose"]
         for node in turned:
             node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
             _cast(graph, node.outputs[0])
-        if any(use.node not in turned for use in uses):
-            _cast(graph, value, besides=turned)
+        _cast(graph, value, besides=turned)
 
 
 def _cast(graph: ir.Graph, value: ir.Value, besides: Sequence[ir.Node] = ()) -> None:
