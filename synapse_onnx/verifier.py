@@ -295,7 +295,7 @@ def verify(
         inputs: one tensor (N, C[, H, W], T), or one for every argument of ``forward``; a pair
             (real, imag) for a complex one.
         rtol: tolerance where equality cannot be demanded, relative to the largest value in torch;
-            for a sum, to the largest sum of magnitudes, max(sum |w| |x|).
+            for a sum, to the largest sum of magnitudes, ``max(sum |w| |x|)``.
         atol: absolute tolerance, added to it.
         outputs: names of the model's outputs to compare; all by default. Of others nothing is
             demanded, nor of layers and parameters that serve them alone; the report names them.
