@@ -688,6 +688,10 @@ def judge(case: Case) -> Verdict:
         same = all(_same(e, f, exact) for e, f in zip(expected, found, strict=True))
         if same:
             continue
+        if variant == "reference" and all(
+            _same(e, f, exact, near=False) for e, f in zip(expected, found, strict=True)
+        ):
+            continue  # only the verifier, which knows no evaluator, can say if a rounding decided
         if all(exact) or variant == "reference":
             verdict.problems.append(f"{variant}: {_difference(expected, found, exact)}")
             continue
@@ -794,12 +798,17 @@ def _reference(
 
 
 def _same(
-    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], exact: Sequence[bool]
+    expected: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    exact: Sequence[bool],
+    *,
+    near: bool = True,
 ) -> bool:
+    """Whether outputs are equal, or, where they are not exact, near if that is asked for."""
     return all(
         e.shape == f.shape
         and e.dtype == f.dtype
-        and (np.array_equal(e, f) if equal else _near(e, f))
+        and (np.array_equal(e, f) if equal else not near or _near(e, f))
         for e, f, equal in zip(expected, found, exact, strict=True)
     )
 
