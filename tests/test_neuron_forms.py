@@ -477,3 +477,15 @@ def test_a_threshold_that_can_be_reached_is_no_readout() -> None:
     spikes = ops.get_op("Cuba")
     assert spikes.form is not None
     assert spikes.form({"threshold": 1 << 51, "graded": 0}, decays) == frozenset()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["cuba", "alif"])
+def test_a_current_that_is_an_output_and_keeps_nothing(kind: str, streaming: bool) -> None:
+    """It is what comes in, which no branch of a graph may hand on as its own."""
+    neuron = getattr(so.neuron, kind).Neuron
+    parameters = {**neuron.example, "current_decay": 1.0, "regime": "float"}
+    module = getattr(so.block, kind).Affine(parameters, 6, 4, dynamics=True)
+    x = (torch.arange(2 * 6 * 7).reshape(2, 6, 7) % 3 == 0).float()
+    module(x)
+    assert so.verify(module, so.export(module, x, streaming=streaming), x).ok

@@ -668,10 +668,20 @@ class Text:
         chosen = [self.fresh("chosen") for _ in range(count)]
         branches = ",\n".join(
             f"{kind}_branch = {self.fresh(kind)} () => ({', '.join(names)}) {{\n{lines}\n}}"
-            for kind, (lines, names) in (("then", yes), ("else", no))
+            for kind, (lines, names) in (("then", self._made(*yes)), ("else", self._made(*no)))
         )
         self.lines.append(f"{', '.join(chosen)} = If({condition}) <\n{branches}\n>")
         return chosen
+
+    def _made(self, lines: str, names: list[str]) -> tuple[str, list[str]]:
+        """Copy the results that a branch does not make itself: it may not hand on others."""
+        made = {name for line in lines.split("\n") for name in line.partition(" = ")[0].split(", ")}
+        results = []
+        for name in names:
+            results.append(name if name in made else self.fresh("v"))
+            if name not in made:
+                lines += f"\n{results[-1]} = Identity({name})"
+        return lines, results
 
     def cast(self, value: _Name, kind: int) -> _Name:
         return value if value.kind == kind else self.write(f"Cast<to = {kind}>({value.name})", kind)
