@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
-from synapse_onnx.graph import DOMAIN, ends_of, with_outputs
+from synapse_onnx.graph import DOMAIN, ends_of, places_along, with_outputs
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.runtime import Session
 
@@ -342,7 +342,7 @@ def _taps(
     size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Return how many (output, tap) pairs of a convolution read each position of one axis."""
-    outputs = (size + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
+    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=False)
     read = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - pads[0]
     taps = np.bincount(read[(read >= 0) & (read < size)], minlength=size)
     return np.asarray(taps, dtype=np.int64)
@@ -352,7 +352,7 @@ def _transposed_taps(
     size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Return how many outputs of a transposed convolution each position of one axis reaches."""
-    outputs = (size - 1) * stride - sum(pads) + dilation * (kernel - 1) + 1
+    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=True)
     reached = np.add.outer(np.arange(size) * stride, np.arange(kernel) * dilation) - pads[0]
     return np.asarray(((reached >= 0) & (reached < outputs)).sum(axis=1), dtype=np.int64)
 

@@ -21,7 +21,7 @@ import onnx
 
 from synapse_onnx._layered import Block, Edge, Layout, lay_out
 from synapse_onnx.errors import ModelError
-from synapse_onnx.graph import DOMAIN, taken_by
+from synapse_onnx.graph import DOMAIN, places_along, taken_by
 from synapse_onnx.metadata import Metadata, layer_of
 from synapse_onnx.page import theme
 from synapse_onnx.words import shape_text, span_text, step_text, weights_text
@@ -375,10 +375,8 @@ def _image_size(
     if isinstance(size, str):
         return "?"
     stride, pads = given["strides"][axis], given["pads"][axis] + given["pads"][2 + axis]
-    reach = given["dilations"][axis] * (kernel - 1)
-    if base in ("ConvTranspose", "Unpool"):
-        return int((size - 1) * stride - pads + reach + 1)
-    return int((size + pads - reach - 1) // stride + 1)
+    transposed = base in ("ConvTranspose", "Unpool")
+    return places_along(size, pads, kernel, stride, given["dilations"][axis], transposed=transposed)
 
 
 def _base(node: onnx.NodeProto) -> str:

@@ -1,4 +1,7 @@
-"""The domain of our nodes; what nodes take, give and are needed for; values shown as outputs."""
+"""The domain of our nodes; what nodes take, give and are needed for; values shown as outputs.
+
+Also how many outputs a convolution has.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "ends_of", "needed_for", "taken_by", "with_outputs"]
+__all__ = ["DOMAIN", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
+
+
+def places_along(
+    size: int, pads: int, kernel: int, stride: int, dilation: int, *, transposed: bool
+) -> int:
+    """Return how many outputs a convolution or a pool has along an axis, with pads of both ends."""
+    reach = dilation * (kernel - 1) + 1
+    if transposed:
+        return (size - 1) * stride - pads + reach
+    return (size + pads - reach) // stride + 1
 
 
 def ends_of(

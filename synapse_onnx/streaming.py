@@ -189,16 +189,19 @@ class Streamed:
 #: float32 sums of another order, relative to the largest value; a wrong step is far more than this
 _TOLERANCE = 1e-4
 
+_CODE = "code between the layers"
+
 
 class _Recorded:
     """What a network and its layers take and give: noted, then compared chunk by chunk."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self.noted: dict[tuple[str, int], Tensor] = {}
-        self.done: Counter[tuple[str, int]] = Counter()
+        #: by place, who is to blame for it, and call
+        self.noted: dict[tuple[str, str, int], Tensor] = {}
+        self.done: Counter[tuple[str, str, int]] = Counter()
         self.calls: Counter[str] = Counter()
-        self.chunks = 0
+        self.compares = False
 
     def __enter__(self) -> Self:
         self.handles = []
@@ -207,10 +210,10 @@ class _Recorded:
                 name = path or "the network"
 
                 def before(_: Any, args: Any, kwargs: Any, name: str = name) -> Any:
-                    return self.pass_on(f"the input of {name}", (args, kwargs))
+                    return self.pass_on(f"the input of {name}", _CODE, (args, kwargs))
 
                 def behind(_: Any, __: Any, y: Any, name: str = name) -> Any:
-                    return self.pass_on(f"the output of {name}", y)
+                    return self.pass_on(f"the output of {name}", "the layer", y)
 
                 self.handles += [
                     layer.register_forward_pre_hook(before, with_kwargs=True),
@@ -225,14 +228,14 @@ class _Recorded:
     def next_chunk(self) -> None:
         """Compare from here on, with what was noted behind the last chunk."""
         self.calls.clear()
-        self.chunks += 1
+        self.compares = True
 
     def give_outputs(self, outputs: Sequence[Tensor]) -> None:
         """Pass on the network's own outputs."""
         for i, y in enumerate(outputs):
-            self.pass_on(f"output {i}", y)
+            self.pass_on(f"output {i}", _CODE, y)
 
-    def pass_on(self, place: str, values: Any) -> Any:
+    def pass_on(self, place: str, who: str, values: Any) -> Any:
         """Note values, or compare them with those noted and return the latter.
 
         Raises:
@@ -242,16 +245,16 @@ class _Recorded:
         for i, value in enumerate(leaves):
             if not isinstance(value, Tensor) or not has_time(value.dim()):
                 continue
-            key = (place, self.calls[place])
+            key = (place, who, self.calls[place])
             self.calls[place] += 1
-            if not self.chunks:
+            if not self.compares:
                 self.noted[key] = value
                 continue
             start = self.done[key]
             self.done[key] += value.shape[-1]
             whole = self.noted[key][..., start : self.done[key]] if key in self.noted else None
             if whole is None or not _is_close(value, whole):
-                raise _differs(place)
+                raise _differs(place, who)
             leaves[i] = whole
         return torch.utils._pytree.tree_unflatten(leaves, form)
 
@@ -261,15 +264,12 @@ class _Recorded:
         Raises:
             ExportError: something is missing.
         """
-        for (place, call), value in self.noted.items():
-            if self.done[place, call] != value.shape[-1]:
-                raise _differs(place)
+        for (place, who, call), value in self.noted.items():
+            if self.done[place, who, call] != value.shape[-1]:
+                raise _differs(place, who)
 
 
-def _differs(place: str) -> ExportError:
-    who = "code between the layers"
-    if place.startswith("the output"):
-        who = "the layer"
+def _differs(place: str, who: str) -> ExportError:
     return ExportError(
         f"streaming: in two chunks, {place} is not that of the whole sequence; {who} looks at more "
         f"than one time step, or keeps a state that no layer of this package knows of"

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.errors import ExportError
+from synapse_onnx.graph import places_along
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
 
@@ -52,11 +53,10 @@ class ConvolutionArgs:
 
     def size(self, pixels: int, kernel: int, axis: int) -> int:
         """Return the size of an output along an axis behind the channels."""
-        stride, padding = self.stride[axis], self.padding[axis]
-        reach = self.dilation[axis] * (kernel - 1)
-        if self.transposed:
-            return (pixels - 1) * stride - 2 * padding + reach + 1
-        return (pixels + 2 * padding - reach - 1) // stride + 1
+        return places_along(
+            pixels, 2 * self.padding[axis], kernel, self.stride[axis], self.dilation[axis],
+            transposed=self.transposed,
+        )  # fmt: skip
 
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, mask: Sequence[bool]
