@@ -56,9 +56,6 @@ RTOL = 1e-5
 #: steps before and behind the first divergence of which a report shows the membrane
 _AROUND = 40
 
-#: a time later than any, for samples whose trajectories are the same to the end
-_ALWAYS = int(np.iinfo(np.int64).max)
-
 Array = NDArray[Any]
 
 
@@ -371,6 +368,34 @@ def _variants(
     return variants
 
 
+class _Same:
+    """How long every sample's trajectory has been the same in torch and in ONNX Runtime.
+
+    Steps are the network's; a value of fewer steps holds bins of them (time decimation), of which
+    each is the same as long as all of its steps are.
+    """
+
+    def __init__(self, samples: int, steps: int) -> None:
+        self.steps = steps
+        #: per sample, the steps that are the same
+        self.until = np.full(samples, steps)
+
+    def within(self, values: Array) -> Array:
+        """Where values (N, ...[, T]) must still be the same; without time, all of a sample."""
+        until = self.until.reshape(-1, *(1,) * (values.ndim - 1))
+        bins = values.shape[-1] if has_time(values.ndim) else 1
+        # the longest bins of which there are so many, and the last may be cut short
+        width = -(-self.steps // (bins - 1)) - 1 if bins > 1 else self.steps
+        ends = np.minimum(np.arange(1, bins + 1) * max(width, 1), self.steps)
+        return np.broadcast_to(ends <= until, values.shape)
+
+    def part(self, flipped: Array) -> None:
+        """End the trajectories where values (N, ..., T) differ."""
+        width = -(-self.steps // flipped.shape[-1])  # the shortest that bins can be
+        for sample, *_, t in np.argwhere(flipped):
+            self.until[sample] = min(self.until[sample], t * width)
+
+
 class _Comparison:
     """Everything that one call of verify collects."""
 
@@ -526,7 +551,7 @@ class _Comparison:
         expected, calls = self._torch(tensors)
         self.sums.clear()
         exact = exact_values(self.model, self._sound(calls))
-        valid: Array | None = None
+        same: _Same | None = None
         inner = self._run(self.inner, tensors) if calls else None
         if inner is not None:
             values = {
@@ -534,14 +559,16 @@ class _Comparison:
                 name: array.astype(np.float32) if array.dtype == np.uint8 else array
                 for name, array in zip(self.inner.outputs, inner, strict=True)
             }
-            valid = np.full(calls[0].outputs[0].shape[0], _ALWAYS)
+            sequences = [v for call in calls for v in call.inputs if has_time(v.dim())]
+            steps = max((v.shape[-1] for v in sequences), default=1)
+            same = _Same(calls[0].outputs[0].shape[0], steps)
             totals = Counter(call.path for call in calls)
             for call in calls:
-                self._layer(call, totals[call.path], values, exact, valid)
+                self._layer(call, totals[call.path], values, exact, same)
         found = self._run(self.session, tensors)
         if found is not None:
             found = [time_last(y, self.session.layout) for y in found]
-            self._outputs(expected, found, exact, valid)
+            self._outputs(expected, found, exact, same)
             if self.session.streaming:
                 self._streamed(tensors, found, exact)
 
@@ -565,7 +592,7 @@ class _Comparison:
         expected: Sequence[Tensor],
         found: Sequence[Array],
         exact: set[str],
-        valid: Array | None,
+        same: _Same | None,
     ) -> None:
         if len(expected) != len(found):
             self.problems.append(
@@ -592,7 +619,7 @@ class _Comparison:
                 )
             spiking = self._spikes(name, reference)
             row, where = self._compare(
-                name, "output", reference, array, name in exact, spiking, valid
+                name, "output", reference, array, name in exact, spiking, same
             )
             if where is not None and not row.ok:
                 row = replace(row, first=self._diverged(name, reference, array, where, None))
@@ -642,7 +669,7 @@ class _Comparison:
     # -- layers ------------------------------------------------------------------------------
 
     def _layer(
-        self, call: _Call, calls: int, values: dict[str, Array], exact: set[str], valid: Array
+        self, call: _Call, calls: int, values: dict[str, Array], exact: set[str], same: _Same
     ) -> None:
         group = self.nodes.get(call.path, [])
         if not group and not any(self.facts[call.path].get("delays", (1,))):
@@ -690,13 +717,13 @@ class _Comparison:
                     f"{value.shape} (time first)"
                 )
                 continue
-            same = names[i] in exact
+            equal = names[i] in exact
             spiking = call.layer.spiking
             parted = np.zeros((), dtype=bool)
-            row, where = self._compare(label, kind, reference, array, same, spiking, valid)
-            if not same and local is not None:
+            row, where = self._compare(label, kind, reference, array, equal, spiking, same)
+            if not equal and local is not None:
                 row, where, parted = self._judge_alone(
-                    row, where, call, given, local[i].numpy(), reference, array, valid
+                    row, where, call, given, local[i].numpy(), reference, array, same
                 )
             if where is not None:
                 first = self._diverged(label, reference, array, where, call, given)
@@ -790,7 +817,7 @@ class _Comparison:
         local: Array,
         reference: Array,
         array: Array,
-        valid: Array,
+        same: _Same,
     ) -> tuple[Row, tuple[int, ...] | None, Array]:
         """Judge a layer that is not exact: on its own input, at all times, and on its input.
 
@@ -803,7 +830,7 @@ class _Comparison:
         for tensor, found in zip(call.inputs, given, strict=True):
             wanted = tensor.numpy()
             off = _difference(wanted, found.numpy()) > self._tolerance(wanted)
-            drifted |= bool((off & _within(wanted, valid)).any())
+            drifted |= bool((off & same.within(wanted)).any())
         # equal currents give equal spikes; graded ones that are fed back are summed otherwise
         fed_back = "feedback" in self.facts[call.path]
         allowed = row.tolerance if fed_back or not call.layer.spiking else 0.0
@@ -821,8 +848,7 @@ class _Comparison:
         fixed = self.facts[call.path].get("regime", "float") != "float"
         if (call.layer.spiking or fixed) and flipped.any() and not (drifted or wrong.any()):
             what = "spike" if call.layer.spiking else "state"
-            for sample, *_, t in np.argwhere(flipped & _within(reference, valid)):
-                valid[sample] = min(valid[sample], t)
+            same.part(flipped)
             self._note(
                 f"{call.path}: {int(flipped.sum())} {what}s differ from torch's because float "
                 f"currents were summed in another order; on the currents that it was given every "
@@ -830,7 +856,7 @@ class _Comparison:
             )
         place = _first(wrong) if wrong.any() else where
         if drifted and not wrong.any():
-            place = _first(flipped & _within(reference, valid)) or where
+            place = _first(flipped & same.within(reference)) or where
         return replace(row, ok=not drifted and not bool(wrong.any())), place, parted
 
     def _diverged(
@@ -880,18 +906,18 @@ class _Comparison:
         array: Array,
         exact: bool,
         spiking: bool,
-        valid: Array | None,
+        same: _Same | None,
     ) -> tuple[Row, tuple[int, ...] | None]:
         """Compare two arrays; returns the row and the place of the first difference that counts.
 
-        ``valid`` holds for every sample the time up to which the trajectories are the same.
+        Of values that are not exact those differ only which the trajectories do not explain.
         """
         difference = _difference(reference, array)
         largest = float(difference.max(initial=0))
         tolerance = 0.0 if exact else self._tolerance(reference)
         wrong = difference > tolerance
-        if valid is not None and not exact:
-            wrong &= _within(reference, valid)
+        if same is not None and not exact:
+            wrong &= same.within(reference)
         flips = int((reference != array).sum()) if spiking else None
         spikes = None
         if spiking:
@@ -1073,15 +1099,6 @@ def _like(array: Array, reference: Array) -> Array | None:
     if moved.size != reference.size or moved.shape[-1] != reference.shape[-1]:
         return None
     return moved.reshape(reference.shape)
-
-
-def _within(values: Array, valid: Array) -> Array:
-    """Where a sample's trajectory is still the same: t < valid, or all of it without time."""
-    shape = (-1, *(1,) * (values.ndim - 1))
-    limit = valid.reshape(shape)
-    if has_time(values.ndim):
-        return np.broadcast_to(np.arange(values.shape[-1]) < limit, values.shape)
-    return np.broadcast_to(limit == _ALWAYS, values.shape)
 
 
 def _difference(reference: Array, array: Array) -> Array:
