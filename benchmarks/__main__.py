@@ -382,7 +382,7 @@ def nodes(neurons: list[int], seconds: float, path: str | None) -> None:
 
 @main.command()
 @click.option("--inputs", default=512, show_default=True, type=click.IntRange(min=1))
-@click.option("--outputs", default="10,32,128,512", show_default=True, callback=sizes)
+@click.option("--outputs", default="10,32,128,256,512", show_default=True, callback=sizes)
 @click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1))
 @click.option("--seconds", default=1.0, show_default=True, help="Time for a column.")
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")

@@ -508,12 +508,11 @@ def _ours(
 
 
 def _forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
-    """Return the name of each op -> what nodes of it may leave out, where there is anything."""
+    """Return the name of each op -> the sets of what its nodes may leave out."""
     found: dict[str, set[frozenset[str]]] = {}
     for _, op, given, constants in _ours(model):
-        form = frozenset() if op.form is None else op.form(given, constants)
-        if form:
-            found.setdefault(op.name, set()).add(form)
+        if op.form is not None:
+            found.setdefault(op.name, set()).add(op.form(given, constants))
     return found
 
 

@@ -79,7 +79,7 @@ def test_the_file_says_in_which_numbers_a_layer_is_computed() -> None:
     found = Metadata.read(so.export(Numbers(), spikes(2, 8, 5))).layers
     assert {layer["path"]: layer["arithmetic"] for layer in found if "arithmetic" in layer} == {
         "plain": "floats",
-        "looked_at": "bytes if inputs are 0 to 127, else floats",
+        "looked_at": "bytes if inputs are 0 to 255, else floats",
         "few": "floats; faster under 32 outputs",
         "some": "floats; faster under 128 outputs where inputs may not be spikes",
         "cuba": "32 bits if states fit, else 64",

@@ -1220,7 +1220,7 @@ class Form:
 
         parts = _Parts(inputs, states, p, c, fed)
         # the most first: what suits a node without both suits one without either
-        forms = sorted(special, key=lambda form: (-len(form), sorted(form)))
+        forms = sorted(filter(None, special), key=lambda form: (-len(form), sorted(form)))
         # bounds are what a loop of one step spends its time on; only loops in fixed point have them
         single = single and self.fixed and not recurrent
         if self.fixed and self.kind == "spikes" and (forms or single):

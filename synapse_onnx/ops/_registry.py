@@ -92,8 +92,8 @@ class OpDef:
 
         Args:
             opset: opset of the standard operators.
-            special: what nodes may leave out; the body gets a form for each, and still computes
-                every node right.
+            special: the sets of what the nodes of a model may leave out, for each kind of node; the
+                body may have a form for each, and computes every node right, others as well.
             single: whether calls of a single time step are usual, as in a stream.
 
         Raises:

@@ -148,9 +148,20 @@ class Linear:
         casts = [f"{weight}_f = Cast<to = 1>({weight})" for weight in weights]
         return "\n".join([*casts, self.text(floats, outputs)])
 
-    def integer_text(self, weights: Sequence[str], outputs: Sequence[str]) -> str:
-        """Return the same for integer weights, by sums of integers where that is faster."""
+    def integer_text(
+        self, weights: Sequence[str], outputs: Sequence[str], left: frozenset[str] = frozenset()
+    ) -> str:
+        """Return the same for integer weights, by sums of integers where that is faster.
+
+        ``left`` is what of :meth:`form` every node may leave out.
+        """
         return self.cast_text(weights, outputs)
+
+    def form(
+        self, values: Mapping[str, Any], weights: Sequence[onnx.TensorProto]
+    ) -> frozenset[str]:
+        """Return what a quantised node may leave out; ``weights`` is empty if not all are known."""
+        return frozenset()
 
     def scale_text(self, total: str, step: str, out: str) -> str:
         """Return ONNX statements for ``out = total * step``, in no way fused into the sum."""
@@ -248,13 +259,14 @@ class _Form:
             return tuple(time_last(y, rank) for y in result)
         return time_last(result, rank)
 
-    def body(self, opset: int) -> str:
+    def body(self, opset: int, *special: frozenset[str], single: bool = False) -> str:
         """Return the function body; its operators are the same from opset 18 on."""
-        del opset
+        del opset, single
         if not self.quantized:
             return self.linear.cast_text(self.weights, self.outputs)
         sums = [f"{out}_sum" for out in self.outputs]
-        lines = [self.linear.integer_text(self.weights, sums)]
+        left = frozenset.intersection(*special) if special else frozenset()
+        lines = [self.linear.integer_text(self.weights, sums, left)]
         for out, total, step in zip(self.outputs, sums, self.steps, strict=True):
             lines.append(self.linear.scale_text(total, step, out))
         return "\n".join(lines)
@@ -263,8 +275,20 @@ class _Form:
         self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
     ) -> str:
         """Say in which numbers a node is computed."""
-        weights = [constants[name] for name in self.weights if name in constants]
-        return self.linear.arithmetic(attributes, weights) if self.quantized else "floats"
+        known = self._known(constants)
+        return self.linear.arithmetic(attributes, known) if self.quantized else "floats"
+
+    def form(
+        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+    ) -> frozenset[str]:
+        """Return what a node may leave out."""
+        known = self._known(constants)
+        return self.linear.form(attributes, known) if self.quantized else frozenset()
+
+    def _known(self, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.TensorProto]:
+        """Return the weights if all are constants."""
+        known = [constants[name] for name in self.weights if name in constants]
+        return known if len(known) == self.count else []
 
     # -- registration ----------------------------------------------------------------------
 
@@ -320,6 +344,7 @@ class _Form:
                 doc=self.doc,
                 exact=None if self.quantized else False,
                 arithmetic=self.arithmetic,
+                form=self.form,
             )
         )
 
