@@ -60,7 +60,7 @@ def _turn_input(graph: ir.Graph, value: ir.Value) -> None:
         return
     node = _node(graph, "Transpose", value, {"perm": [*range(1, rank), 0]})
     node.outputs[0].shape, node.outputs[0].type = before, value.type
-    graph.insert_before(graph[0], node)
+    _put_first(graph, node)
     for use in rest:
         use.node.replace_input_with(use.idx, node.outputs[0])
 
@@ -101,13 +101,21 @@ def _cast(graph: ir.Graph, value: ir.Value, besides: Sequence[ir.Node] = ()) -> 
     cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     producer = value.producer()
     if producer is None:
-        graph.insert_before(graph[0], cast)
+        _put_first(graph, cast)
     else:
         graph.insert_after(producer, cast)
     for use in uses:
         use.node.replace_input_with(use.idx, cast.outputs[0])
     for i in outputs:
         graph.outputs[i] = cast.outputs[0]
+
+
+def _put_first(graph: ir.Graph, node: ir.Node) -> None:
+    """Insert a node before all others; there may be none, where an input is given back."""
+    if len(graph):
+        graph.insert_before(graph[0], node)
+    else:
+        graph.append(node)
 
 
 def _takes_bytes(node: ir.Node) -> bool:

@@ -368,6 +368,21 @@ def _variants(
     return variants
 
 
+@dataclass
+class _Alone:
+    """What one layer makes in torch of the input that it had in ONNX Runtime."""
+
+    given: tuple[Tensor, ...]
+    #: the input, and with it the feedback of the spikes that it gave there
+    driven: tuple[Tensor, ...]
+    #: None where the input has another size in torch
+    outputs: tuple[Tensor, ...] | None = None
+    #: last states by name, each with whether its last axis is time
+    states: dict[str, tuple[Array, bool]] = field(default_factory=dict)
+    #: the largest sum of magnitudes of what is fed back; 0 where that is nothing, or exact
+    size: float = 0.0
+
+
 class _Same:
     """How long every sample's trajectory has been the same in torch and in ONNX Runtime.
 
@@ -688,8 +703,8 @@ class _Comparison:
         nodes = group[(call.number - 1) * length : call.number * length]
         if self._is_spared(nodes):
             return
-        given, local, states = self._alone(call, nodes, values)
         names = _sequences(nodes[-1])
+        alone = self._alone(call, nodes, values, exact.issuperset(names))
         summing: Any = call.layer
         if hasattr(summing, "magnitudes") and not exact.issuperset(names):
             with torch.no_grad():
@@ -721,17 +736,20 @@ class _Comparison:
             spiking = call.layer.spiking
             parted = np.zeros((), dtype=bool)
             row, where = self._compare(label, kind, reference, array, equal, spiking, same)
-            if not equal and local is not None:
+            if not equal and alone.outputs is not None:
                 row, where, parted = self._judge_alone(
-                    row, where, call, given, local[i].numpy(), reference, array, same
+                    row, where, call, alone, alone.outputs[i].numpy(), reference, array, same
                 )
             if where is not None:
-                first = self._diverged(label, reference, array, where, call, given)
+                first = self._diverged(label, reference, array, where, call, alone.driven)
                 row = replace(row, first=first)
             wrong = None
-            if local is not None:
-                passed = max(_largest(value.numpy()) for value in (*given, *local))
-                wrong = self._wrong_state(label, states, nodes, values, passed, parted)
+            if alone.outputs is not None:
+                passed = [_largest(value.numpy()) for value in (*alone.given, *alone.outputs)]
+                size = alone.size * getattr(call.layer, "s_scale", 1)
+                wrong = self._wrong_state(
+                    label, alone.states, nodes, values, max(alone.size, *passed), size, parted
+                )
             if wrong is not None:
                 row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
@@ -743,12 +761,14 @@ class _Comparison:
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
         passed: float,
+        size: float,
         parted: Array,
     ) -> Divergence | None:
         """Compare the last states of a layer; they show what no output of this run has shown.
 
         A state of floats may be what is left of a difference of values that came by, whose
         rounding it keeps: ``passed``, the largest value that went in or out, is a scale as well.
+        A state in fixed point is equal but for sums of ``size``, in its unit, that are not exact.
         Neurons that have ``parted`` at a threshold have other states.
         """
         first = None
@@ -759,11 +779,12 @@ class _Comparison:
             state = state if state in left else next(iter(left))
             expected, timed = left.pop(state)
             found = np.moveaxis(values[name], 0, -1) if timed else values[name]
-            if expected.dtype.kind == "f":
-                allowed = self.rtol * max(passed, _largest(expected))
+            scale = passed if expected.dtype.kind == "f" else size
+            if scale:
+                allowed = self.rtol * max(scale, _largest(expected))
                 wrong = _difference(expected, found) > allowed
             else:
-                wrong = expected != found
+                wrong = expected != found  # also beyond 2**53
             wrong &= ~(parted[..., np.newaxis] if timed else parted)
             if not wrong.any():
                 continue
@@ -775,12 +796,16 @@ class _Comparison:
         return first
 
     def _alone(
-        self, call: _Call, nodes: Sequence[onnx.NodeProto], values: dict[str, Array]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None, dict[str, tuple[Array, bool]]]:
+        self,
+        call: _Call,
+        nodes: Sequence[onnx.NodeProto],
+        values: dict[str, Array],
+        exact: bool,
+    ) -> _Alone:
         """Run one layer in torch on the input that it had in ONNX Runtime.
 
-        Returns that input, the outputs (None where the input has another size), and the last
-        states by name, each with whether its last axis is time.
+        Where it feeds back and its sums are not exact, it is also led by the spikes that it had
+        there: roundings would grow from step to step, and one spike is a current of all neurons.
         """
         # a pair enters one node, or two that norm its parts
         entries = [name for node in nodes for name in _currents(node)][: len(call.inputs)]
@@ -789,16 +814,26 @@ class _Comparison:
         ]
         found = [array for array in arrays if array is not None]
         if len(found) < len(arrays):
-            return call.inputs, None, {}
+            return _Alone(call.inputs, call.inputs)
         tensors = tuple(torch.from_numpy(array.copy()) for array in found)
         kept = [(layer, state) for _, layer, state in named_states(call.layer)]
         before = [(layer, layer.persistent_state) for layer, _ in kept]
         call.layer.reset()
         for layer, _ in kept:
             layer.persistent_state = True
+        neuron: Any = call.layer
+        driven, size, spikes = tensors, 0.0, None
+        if "feedback" in self.facts[call.path] and not exact:
+            spikes = _like(values[_sequences(nodes[-1])[0]], call.outputs[0].numpy())
         with torch.no_grad():
-            result = call.layer(call.again(*tensors))
-        states = {}
+            if spikes is None:
+                result = neuron(call.again(*tensors))
+            else:
+                driven, size = neuron.driven(call.again(*tensors), torch.from_numpy(spikes.copy()))
+                result = neuron.unfed(call.again(*driven))
+        states: dict[str, tuple[Array, bool]] = {}
+        if spikes is not None:
+            states["spikes"] = (spikes[..., -1], False)
         for layer, state in kept:
             value: Tensor = getattr(layer, f"{state}_state")
             if value.dim() > 1:
@@ -806,14 +841,15 @@ class _Comparison:
         for layer, persistent in before:
             layer.persistent_state = persistent
         call.layer.reset()
-        return tensors, result if isinstance(result, tuple) else (result,), states
+        outputs = result if isinstance(result, tuple) else (result,)
+        return _Alone(tensors, driven, outputs, states, size)
 
     def _judge_alone(
         self,
         row: Row,
         where: tuple[int, ...] | None,
         call: _Call,
-        given: Sequence[Tensor],
+        alone: _Alone,
         local: Array,
         reference: Array,
         array: Array,
@@ -827,19 +863,17 @@ class _Comparison:
         is at its threshold, where one rounding decides. The neurons that part there are returned.
         """
         drifted = False
-        for tensor, found in zip(call.inputs, given, strict=True):
+        for tensor, found in zip(call.inputs, alone.given, strict=True):
             wanted = tensor.numpy()
             off = _difference(wanted, found.numpy()) > self._tolerance(wanted)
             drifted |= bool((off & same.within(wanted)).any())
-        # equal currents give equal spikes; graded ones that are fed back are summed otherwise
+        # equal currents give equal spikes; those that are fed back are summed otherwise
         fed_back = "feedback" in self.facts[call.path]
         allowed = row.tolerance if fed_back or not call.layer.spiking else 0.0
-        wrong = _difference(local, array) > allowed
+        wrong = _difference(local, array) > max(allowed, self.rtol * alone.size)
         parted = np.zeros((), dtype=bool)
         if call.layer.spiking and wrong.any():
-            apart = wrong & _at_threshold(call, given, self.rtol)
-            if fed_back:  # a spike of one neuron is a current of the others
-                apart |= apart.any(axis=tuple(range(1, apart.ndim - 1)), keepdims=True)
+            apart = wrong & _at_threshold(call, alone.driven, self.rtol, alone.size)
             apart = np.logical_or.accumulate(apart, axis=-1)
             wrong &= ~apart
             parted = apart[..., -1]
@@ -871,15 +905,19 @@ class _Comparison:
         """Describe the place at which a value diverges; the first of all is the report's."""
         margin = None
         timed = has_time(reference.ndim)
+        neuron: Any = None if call is None else call.layer
         if call is not None and call.layer.spiking:
-            margins = _margins(call, call.inputs)
+            on_torch = call.inputs
+            if "feedback" in self.facts[call.path]:
+                with torch.no_grad():
+                    on_torch, _ = neuron.driven(call.again(*call.inputs), call.outputs[0])
+            margins = _margins(call, on_torch)
             margin = float(margins[where])
             if self.divergence is None and timed:
                 start = max(where[-1] - _AROUND, 0)
                 line: Any = (*where[:-1], slice(start, where[-1] + _AROUND + 1))
                 curves = (margins[line], _margins(call, given)[line])
-                on_torch, on_runtime = (tuple(map(float, curve)) for curve in curves)
-                self.membrane = Membrane(start, on_torch, on_runtime)
+                self.membrane = Membrane(start, *(tuple(map(float, curve)) for curve in curves))
         found = Divergence(
             layer=label,
             sample=int(where[0]) if where else 0,
@@ -1057,10 +1095,11 @@ def _margins(call: _Call, currents: Sequence[Tensor]) -> Array:
     return margin
 
 
-def _at_threshold(call: _Call, currents: Sequence[Tensor], rtol: float) -> Array:
+def _at_threshold(call: _Call, currents: Sequence[Tensor], rtol: float, size: float) -> Array:
     """Where a membrane is so near the threshold that one rounding decides on the spike.
 
-    Nowhere in a layer that is no neuron: it compares what it is given.
+    Nowhere in a layer that is no neuron: it compares what it is given. ``size`` is that of the
+    sums, where currents were summed in another order.
     """
     neuron: Any = call.layer
     if not hasattr(neuron, "undecided"):
@@ -1068,7 +1107,7 @@ def _at_threshold(call: _Call, currents: Sequence[Tensor], rtol: float) -> Array
     with torch.no_grad():
         near: Array = neuron.undecided(call.again(*currents), rtol).numpy()
     neuron.reset()
-    return near
+    return near | (np.abs(_margins(call, currents)) <= rtol * size) if size else near
 
 
 def _summed(call: _Call, facts: dict[str, Any]) -> tuple[Tensor, int]:

@@ -398,6 +398,23 @@ def test_dead_and_double_work_goes_and_equal_parameters_stay_apart() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_every_call_of_a_layer_stays() -> None:
+    """Verify and inspect find each layer by its nodes."""
+    proto = parsed("""
+    g (float[T, N, 2] x, double[N, 2] total) => (float[T, N, 2] y) {
+      a, i = ai.synapse.Sigma(x, total)
+      b, j = ai.synapse.Sigma(x, total)
+      c = Relu(a)
+      d = Relu(a)
+      e = Add(b, c)
+      y = Add(e, d)
+    }""")
+    model = ir.from_proto(proto)
+    assert clean_up.run(model) == 1
+    assert kinds(model) == ["Sigma", "Sigma", "Relu", "Add", "Add"]
+    assert not any(node.attributes for node in model.graph)
+
+
 def test_constants_are_folded_and_become_initialisers() -> None:
     proto = parsed("""
     g (float[N, 2] x) => (float[N, 2] y) {

@@ -324,6 +324,33 @@ def test_a_last_state_that_no_output_shows_is_compared(state: str, statements: s
     assert state.replace("_", " ") in str(report.first_divergence)
 
 
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("fault", ["none", "step", "decay"])
+def test_feedback_that_grows_is_followed_step_by_step(fault: str, complex_: bool) -> None:
+    """Roundings grow with it, so that a fault is what the spikes themselves do not lead to."""
+    torch.manual_seed(0)
+    params = {"threshold": 0.5, "graded_spike": True, "regime": "float"}
+    if complex_:
+        network = so.block.rf.Recurrent({**params, "period": 9, "decay": 0.1}, 4, 3, weight_scale=9)
+    else:
+        decays = {"current_decay": 0.25, "voltage_decay": 0.25}
+        network = so.block.cuba.Recurrent({**params, **decays}, 4, 3, weight_scale=9)
+    network.eval()
+    x = spikes(3, 4, 25)
+    assert bool((network(x).abs() > 1e3).any())
+    model = so.export(network, x)
+    names = {"none": "", "step": "recurrent_synapse", "decay": "neuron"}
+    for tensor in model.graph.initializer:
+        changed = tensor.name.startswith(names[fault] or "nothing")
+        if changed and not tensor.name.endswith("weight"):  # which is integers, and has a step
+            array = onnx.numpy_helper.to_array(tensor) * np.float32(1.001)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    report = so.verify(network, model, x)
+    rows = {row.name: row for row in report.layers}
+    assert rows["neuron"].ok == (fault == "none"), report
+    assert rows["input_synapse.real" if complex_ else "input_synapse"].ok
+
+
 def test_another_model_is_not_taken_for_this_one(network) -> None:
     other = so.export(Complex().eval(), spikes(2, 2, 8, 8, 5))
     report = so.verify(network, other, spikes(2, 2, 8, 8, 9))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from synapse_onnx import fixed
 from synapse_onnx.errors import InputError, ShapeError
@@ -537,6 +538,32 @@ class Neuron(Common):
         # in a tuple: the synapse is a module of the block's, not of the neuron's
         self._fed = (synapse,)
         self.register_state("spikes", torch.float32)
+
+    def driven(self, input: Current, spikes: Tensor) -> tuple[tuple[Tensor, ...], float]:
+        """Return what currents (N, C, T) and the feedback of spikes (N, C, T) are together.
+
+        These spikes are fed back, whatever the neuron itself would do. The second value is the
+        largest sum of magnitudes, to which the rounding of a current is relative. Without feedback
+        currents are what they are, of size zero.
+        """
+        currents = self._currents(input)
+        if self._fed is None:
+            return currents, 0.0
+        synapse: Any = self._fed[0]
+        before = functional.pad(spikes, (1, 0))[..., :-1]
+        sums = synapse(before)
+        pairs = zip(currents, sums if self.complex else (sums,), strict=True)
+        sizes = zip(currents, synapse.magnitudes(before), strict=True)
+        largest = max(float((x.abs() + size).max()) for x, size in sizes)
+        return tuple(x + total for x, total in pairs), largest
+
+    def unfed(self, input: Current) -> Tensor:
+        """Return what :meth:`forward` would without feedback."""
+        fed, self._fed = self._fed, None
+        try:
+            return self.forward(input)
+        finally:
+            self._fed = fed
 
     def _feedback(self) -> tuple[Tensor, ...]:
         """Weights and steps of the feedback, one of each a current."""
