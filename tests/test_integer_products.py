@@ -122,6 +122,7 @@ def test_it_is_taken_where_it_pays(outputs: int, spikes: int, taken: bool, store
         (256, 1, 130, False),
         (-1, -128, 130, False),  # a second look pays from 256 outputs on
         (-1, -128, 256, True),
+        (-1, -128, 300, True),
         (-64, -128, 256, True),
         (63, -128, 256, True),
         (-65, -128, 256, False),
@@ -232,6 +233,36 @@ def test_the_largest_sums_of_pairs_are_exact() -> None:
     w = np.clip(w, -64, 64)
     x = np.full((3, 1, 1000), 255, np.float32)
     assert takes_integers(x, w)
+
+
+@pytest.mark.parametrize("value", [1, -1])
+def test_weights_that_are_no_bytes_never_take_them(value: float) -> None:
+    x = spikes_of(40)
+    x[0, 0, 0] = value
+    assert not takes_integers(x, weights_of(300, 40), integers=0)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "spikes", "largest", "said"),
+    [
+        (31, 1, 127, "floats; faster under 32 outputs"),
+        (32, 1, 127, "bytes"),
+        (127, 0, 127, "floats; faster under 128 outputs where inputs may not be spikes"),
+        (128, 0, -128, "bytes if inputs are 0 to 127, else floats"),
+        (255, 0, 64, "bytes if inputs are 0 to 255, else floats"),
+        (256, 0, -128, "bytes if inputs are 0 to 127 or -64 to 63, else floats"),
+        (256, 0, 63, "bytes if inputs are 0 to 255 or -128 to 127, else floats"),
+        (256, 0, 0, "bytes if inputs are 0 to 255 or -128 to 127, else floats"),
+    ],
+)
+def test_the_file_says_which_inputs_are_bytes(
+    outputs: int, spikes: int, largest: int, said: str
+) -> None:
+    w = np.zeros((outputs, 4, 1, 1, 1), np.int8)
+    w[-1, -1] = largest
+    weights = {"weight": numpy_helper.from_array(w, "weight")}
+    op = ops.get_op("QuantizedDense")
+    assert op.arithmetic({"integers": 1, "spikes": spikes}, weights) == said
 
 
 def test_weights_of_zero_give_sums_of_zero() -> None:

@@ -281,9 +281,8 @@ class _Form:
     def form(
         self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
     ) -> frozenset[str]:
-        """Return what a node may leave out."""
-        known = self._known(constants)
-        return self.linear.form(attributes, known) if self.quantized else frozenset()
+        """Return what a quantised node may leave out."""
+        return self.linear.form(attributes, self._known(constants))
 
     def _known(self, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.TensorProto]:
         """Return the weights if all are constants."""
@@ -344,7 +343,7 @@ class _Form:
                 doc=self.doc,
                 exact=None if self.quantized else False,
                 arithmetic=self.arithmetic,
-                form=self.form,
+                form=self.form if added else None,
             )
         )
 
