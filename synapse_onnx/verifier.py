@@ -11,7 +11,9 @@ Two standards, chosen for each value by what the graph allows:
   A difference of one rounding can flip a spike, and from there on the two trajectories are not
   comparable; so every layer is also run in torch on the input that it had in ONNX Runtime. There
   a fixed-point neuron must give the same spikes, and a synapse must be close, at all times; a
-  float neuron may differ from where its membrane is within ``rtol`` of the threshold.
+  float neuron may differ from where its membrane is within ``rtol`` of the threshold. A neuron
+  that feeds back sums of floats is fed the spikes that it had in ONNX Runtime, too, for what feeds
+  back may let a rounding grow without end.
 """
 
 from __future__ import annotations
