@@ -879,9 +879,9 @@ class _Comparison:
             apart = np.logical_or.accumulate(apart, axis=-1)
             wrong &= ~apart
             parted = apart[..., -1]
-        flipped = _difference(reference, array) > allowed
         # a state in fixed point moves by a whole step where a rounding of its current decides
         fixed = self.facts[call.path].get("regime", "float") != "float"
+        flipped = _difference(reference, array) > (0.0 if fixed else allowed)
         if (call.layer.spiking or fixed) and flipped.any() and not (drifted or wrong.any()):
             what = "spike" if call.layer.spiking else "state"
             same.part(flipped)
