@@ -26,6 +26,16 @@ _STEPS = 4
 _LARGEST_PAIR = 2**15 - 1
 
 
+def _all_equal(a: str, b: str, flag: str) -> str:
+    """ONNX statements for whether two values are equal everywhere."""
+    return f"""
+    {flag}_each = Equal({a}, {b})
+    {flag}_each_8 = Cast<to = 2>({flag}_each)
+    {flag}_8 = ReduceMin<keepdims = 0>({flag}_each_8)
+    {flag} = Cast<to = 9>({flag}_8)
+    """
+
+
 #: `direct`: inputs are spikes, `direct_8`, by construction; `look`: they may be bytes. What is no
 #: byte has no steps instead, in a shape that any branch takes.
 _WHAT_IS_KNOWN = f"""
@@ -75,10 +85,7 @@ _LOOK_AT_COUNTS = f"""
             between = Clip(x, least, most)
             levels = Cast<to = 2>(between)
             again = CastLike(levels, x)
-            equal = Equal(again, x)
-            equal_8 = Cast<to = 2>(equal)
-            all_8 = ReduceMin<keepdims = 0>(equal_8)
-            all_equal = Cast<to = 9>(all_8)
+            {_all_equal("again", "x", "all_equal")}
         }},
         else_branch = at_none () => (known, known_8) {{
             known = Identity(direct)
@@ -106,10 +113,7 @@ _LOOK_AT_SIGNED = f"""
             some = Slice(x, begin, end)
             some_f = Cast<to = 1>(some)
             below = Floor(some_f)
-            same = Equal(below, some_f)
-            same_8 = Cast<to = 2>(same)
-            all_same_8 = ReduceMin<keepdims = 0>(same_8)
-            whole = Cast<to = 9>(all_same_8)
+            {_all_equal("below", "some_f", "whole")}
             found, found_8 = If(whole) <
                 then_branch = at_signed () => (all_equal_s, levels_s) {{
                     x_s = Cast<to = 1>(x)
@@ -118,10 +122,7 @@ _LOOK_AT_SIGNED = f"""
                     levels_s = Cast<to = 2>(raised)
                     floats_s = Cast<to = 1>(levels_s)
                     again_s = Sub(floats_s, middle)
-                    equal_s = Equal(again_s, x_s)
-                    equal_s_8 = Cast<to = 2>(equal_s)
-                    all_s_8 = ReduceMin<keepdims = 0>(equal_s_8)
-                    all_equal_s = Cast<to = 9>(all_s_8)
+                    {_all_equal("again_s", "x_s", "all_equal_s")}
                 }},
                 else_branch = at_fractions () => (not_whole, no_levels) {{
                     not_whole = Identity(whole)
@@ -209,16 +210,15 @@ class Dense(Linear):
     def form(
         self, values: Mapping[str, Any], weights: Sequence[onnx.TensorProto]
     ) -> frozenset[str]:
-        """Return which of "bytes", "looks" and "signed" a node has no use for."""
+        """Return which of "bytes", "looks" and "signed" a node has no use for, with all behind."""
         if not weights:
             return frozenset()
         width = sum(weight.dims[0] for weight in weights)
-        if not values["integers"] or width < _WORTH_CASTS:
+        least = _WORTH_CASTS if values["spikes"] else _WORTH_A_LOOK
+        if not values["integers"] or width < least:
             return frozenset({"bytes", "looks", "signed"})
         if values["spikes"]:
             return frozenset({"looks", "signed"})
-        if width < _WORTH_A_LOOK:
-            return frozenset({"bytes", "looks", "signed"})
         return frozenset() if width >= _WORTH_A_SECOND_LOOK else frozenset({"signed"})
 
     def integer_text(
@@ -254,7 +254,7 @@ class Dense(Linear):
         if "looks" not in left:
             lines.append(_LOOK_AT_COUNTS)
             exact, product = "counts", "counts_8, bytes"
-        if not left & {"looks", "signed"}:
+        if "signed" not in left:
             lines.append(_LOOK_AT_SIGNED)
             exact, product = "exact", "x_8, bytes, origin"
         lines += [
