@@ -907,12 +907,10 @@ class _Comparison:
         """Describe the place at which a value diverges; the first of all is the report's."""
         margin = None
         timed = has_time(reference.ndim)
-        neuron: Any = None if call is None else call.layer
         if call is not None and call.layer.spiking:
-            on_torch = call.inputs
-            if "feedback" in self.facts[call.path]:
-                with torch.no_grad():
-                    on_torch, _ = neuron.driven(call.again(*call.inputs), call.outputs[0])
+            neuron: Any = call.layer
+            with torch.no_grad():
+                on_torch, _ = neuron.driven(call.again(*call.inputs), call.outputs[0])
             margins = _margins(call, on_torch)
             margin = float(margins[where])
             if self.divergence is None and timed:
