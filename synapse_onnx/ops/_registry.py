@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import onnx
@@ -174,6 +175,7 @@ def register(op: OpDef) -> OpDef:
 _PACKAGES = ("synapse_onnx.ops", "synapse_onnx.neuron")
 
 
+@cache
 def _discover() -> None:
     for name in _PACKAGES:
         package = importlib.import_module(name)
