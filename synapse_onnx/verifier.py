@@ -781,9 +781,9 @@ class _Comparison:
             state = state if state in left else next(iter(left))
             expected, timed = left.pop(state)
             found = np.moveaxis(values[name], 0, -1) if timed else values[name]
-            scale = passed if expected.dtype.kind == "f" else size
-            if scale:
-                allowed = self.rtol * max(scale, _largest(expected))
+            floats = expected.dtype.kind == "f"
+            if floats or size:
+                allowed = self.rtol * max(passed if floats else size, _largest(expected))
                 wrong = _difference(expected, found) > allowed
             else:
                 wrong = expected != found  # also beyond 2**53
@@ -909,8 +909,10 @@ class _Comparison:
         timed = has_time(reference.ndim)
         if call is not None and call.layer.spiking:
             neuron: Any = call.layer
-            with torch.no_grad():
-                on_torch, _ = neuron.driven(call.again(*call.inputs), call.outputs[0])
+            on_torch = call.inputs
+            if "feedback" in self.facts[call.path]:
+                with torch.no_grad():
+                    on_torch, _ = neuron.driven(call.again(*call.inputs), call.outputs[0])
             margins = _margins(call, on_torch)
             margin = float(margins[where])
             if self.divergence is None and timed:

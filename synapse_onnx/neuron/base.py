@@ -202,15 +202,6 @@ class Common(Stateful):
         result: Tensor = self.drop(spikes) if self.drop is not None else spikes
         return result
 
-    def driven(self, input: Current, spikes: Tensor) -> tuple[tuple[Tensor, ...], float]:
-        """Return what currents (N, C[, H, W], T) and the feedback of spikes are together.
-
-        These spikes are fed back, whatever the neuron itself would do. The second value is the
-        largest sum of magnitudes, to which the rounding of a current is relative. Without feedback
-        currents are what they are, of size zero.
-        """
-        return input if isinstance(input, tuple) else (input,), 0.0
-
     def margin(self, input: Current) -> Tensor:
         """Return how far the membrane is above what it must reach, over time, before resets."""
         raise NotImplementedError
@@ -549,9 +540,13 @@ class Neuron(Common):
         self.register_state("spikes", torch.float32)
 
     def driven(self, input: Current, spikes: Tensor) -> tuple[tuple[Tensor, ...], float]:
-        """Return what currents and the feedback of spikes (N, C, T) are together."""
-        if self._fed is None:
-            return super().driven(input, spikes)
+        """Return what currents (N, C, T) and the feedback of spikes (N, C, T) are together.
+
+        For a neuron with :meth:`feed_back`. These spikes are fed back, whatever the neuron itself
+        would do. The second value is the largest sum of magnitudes, to which the rounding of a
+        current is relative.
+        """
+        assert self._fed is not None
         currents = self._currents(input)
         synapse: Any = self._fed[0]
         before = functional.pad(spikes, (1, 0))[..., :-1]
