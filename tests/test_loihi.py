@@ -117,10 +117,16 @@ def test_cuba_spikes_above_its_threshold_and_resonators_at_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cuba", "alif"])
-@pytest.mark.parametrize("shape", [(1,), (3,), (3, 2, 2)], ids=["one", "channels", "neurons"])
-def test_a_bias_is_added_at_every_step(kind: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "ends"),
+    [((1,), (1, 6)), ((3,), (1, 6)), ((3, 2, 2), (1, 6)), ((3, 2, 2), (-60_000, 60_000))],
+    ids=["one", "channels", "neurons", "fills 24 bits"],
+)
+def test_a_bias_is_added_at_every_step(
+    kind: str, shape: tuple[int, ...], ends: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(0)
-    mantissas = rng.integers(1, 6, shape)
+    mantissas = rng.integers(*ends, shape)
     neuron = made(kind).eval()
     neuron.set_bias(torch.from_numpy(mantissas / 64).float())
     currents = rng.integers(-40, 50, (2, 3, 2, 2, STEPS))

@@ -129,11 +129,13 @@ def test_a_period_has_four_steps_at_the_least(kind: str) -> None:
             made(kind, period=pair, shared_param=False)
 
 
-@pytest.mark.parametrize("log_init", [True, False])
+@pytest.mark.parametrize("log_init", [None, True, False])
 @pytest.mark.parametrize("kind", RESONATORS)
-def test_channels_take_their_periods_from_the_range(kind: str, log_init: bool) -> None:
+def test_channels_take_their_periods_from_the_range(kind: str, log_init: bool | None) -> None:
     torch.manual_seed(0)
-    neuron = made(kind, period=(5, 50), decay=(0.1, 0.3), shared_param=False, log_init=log_init)
+    said = {} if log_init is None else {"log_init": log_init}
+    neuron = made(kind, period=(5, 50), decay=(0.1, 0.3), shared_param=False, **said)
+    log_init = log_init is not False
     neuron(drawn(kind, 1, 40, 3))
     period, decay = neuron.period, neuron.decay
     assert period.shape == decay.shape == (40,)
@@ -150,6 +152,16 @@ def test_channels_take_their_periods_from_the_range(kind: str, log_init: bool) -
     jittered(drawn(kind, 1, 40, 3))
     assert 19.7 < jittered.period.min() < jittered.period.max() < 20.3
     assert 0.19 < jittered.decay.min() < jittered.decay.max() < 0.21
+
+
+@pytest.mark.parametrize("kind", ["cuba", "alif"])
+def test_a_number_for_all_channels_is_spread_by_a_hundredth(kind: str) -> None:
+    torch.manual_seed(0)
+    neuron = made(kind, current_decay=0.5, voltage_decay=0.25, shared_param=False)
+    neuron(drawn(kind, 1, 400, 3))
+    for decay, value in ((neuron.current_decay, 0.5), (neuron.voltage_decay, 0.25)):
+        off = (decay / 4096 / value - 1).abs()
+        assert 0.008 < off.max() < 0.0105
 
 
 def test_the_default_lif_leaks_a_tenth_and_resets_to_zero() -> None:
@@ -279,6 +291,25 @@ def test_a_margin_is_how_far_the_membrane_is_above_its_limit(kind: str) -> None:
     assert near.dtype is torch.bool
     assert near.float().mean() < 0.2
     assert neuron.undecided(x, 1e9).all(), "within a tolerance as large, all is undecided"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EQUATIONS if kind != "lif"])
+def test_a_membrane_at_its_limit_spikes(kind: str) -> None:
+    """To the last unit of a state, but for cuba, above it; what adapts does so at every spike."""
+    changes = {"threshold": 1} | ({"threshold_step": 1} if kind in ADAPTIVE else {})
+    neuron = made(kind, scale=1, **changes).eval()
+    x = drawn(kind, 4, 32, 400)
+    traces = dict(zip(neuron.equation.traces, neuron.dynamics(x), strict=True))
+    margin, spikes = neuron.margin(x), neuron(x) > 0
+    reached = margin >= 0
+    if neuron.equation.phase:
+        before = torch.nn.functional.pad(traces["imag"], (1, 0))[..., :-1]
+        reached &= (traces["imag"] >= 0) & (before < 0)
+    assert (reached & (margin == 0)).any()
+    assert torch.equal(spikes, reached & (margin > 0) if kind == "cuba" else reached)
+    if kind in ADAPTIVE:
+        grows = traces["refractory"].diff() > 0
+        assert torch.equal(grows, spikes[..., :-1])
 
 
 def test_what_a_rounding_could_decide_is_near_its_limit() -> None:
