@@ -494,4 +494,17 @@ def test_a_regime_is_one_of_those_that_there_are() -> None:
 def test_a_threshold_of_zero_has_a_gradient_of_some_width() -> None:
     neuron = made("alif", threshold=0.0)
     assert neuron._surrogate == (100 / 64, 0.1)
-    assert made("alif", threshold=0.5, tau_grad=3, scale_grad=2)._surrogate == (150.0, 0.2)
+
+
+@pytest.mark.parametrize("kind", ["cuba", "alif", "rf", "rf_iz", "adrf", "adrf_iz"])
+def test_the_surrogate_has_the_width_and_height_of_lava(kind: str) -> None:
+    """TAU_RHO_MULT and SCALE_RHO_MULT of lava-dl's files."""
+    wide, high = (0.5, 10) if kind == "rf" else (100, 0.1)
+    neuron = made(kind, threshold=0.5, tau_grad=3, scale_grad=2)
+    assert neuron._surrogate == (1.5 * wide, 2 * high)
+
+
+@pytest.mark.parametrize("kind", ["cuba", "alif"])
+def test_a_neuron_may_spike_at_every_step(kind: str) -> None:
+    neuron = made(kind)
+    assert neuron.ref_delay == neuron.device_params["refDelay"] == 1
