@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime as ort
 import pytest
 import torch
 from of_one_node import attributes_of, session_of, split, whole
@@ -171,11 +172,17 @@ def test_a_session_of_a_file_is_fused_as_well(
         "synapse_onnx.runtime.fused",
         lambda *given: made.append(fusion.fused(*given)) or made[-1],
     )
+    given, opened = [], ort.InferenceSession
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda data, *a, **k: given.append(data) or opened(data, *a, **k)
+    )
     so.Session(tmp_path / "m.onnx", native=False)
     assert made == []
+    assert given == [(tmp_path / "m.onnx").read_bytes()]
     session = so.Session(tmp_path / "m.onnx", native=True)
     assert len(made) == 1
     assert made[0] is not None
+    assert given[1:] == [made[0].SerializeToString()]
     assert session.kernels == ("Cuba", "QuantizedDense")
 
 
