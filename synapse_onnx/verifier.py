@@ -750,8 +750,9 @@ class _Comparison:
                 passed = [_largest(value.numpy()) for value in (*alone.given, *alone.outputs)]
                 size = alone.size * getattr(call.layer, "s_scale", 1)
                 wrong = self._wrong_state(
-                    label, alone.states, nodes, values, max(alone.size, *passed), size, parted
-                )
+                    label, alone.states, nodes, values, max(alone.size, *passed), size, parted,
+                    _moved(call, alone),
+                )  # fmt: skip
             if wrong is not None:
                 row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
@@ -765,13 +766,14 @@ class _Comparison:
         passed: float,
         size: float,
         parted: Array,
+        moved: Array,
     ) -> Divergence | None:
         """Compare the last states of a layer; they show what no output of this run has shown.
 
         A state of floats may be what is left of a difference of values that came by, whose
         rounding it keeps: ``passed``, the largest value that went in or out, is a scale as well.
-        A state in fixed point is equal but for sums of ``size``, in its unit, that are not exact.
-        Neurons that have ``parted`` at a threshold have other states.
+        A state in fixed point is equal but for sums of ``size``, in its unit, that are not exact,
+        by which it may have ``moved``. Neurons that have ``parted`` at a threshold have others.
         """
         first = None
         left = dict(states)
@@ -784,7 +786,8 @@ class _Comparison:
             floats = expected.dtype.kind == "f"
             if floats or size:
                 allowed = self.rtol * max(passed if floats else size, _largest(expected))
-                wrong = _difference(expected, found) > allowed
+                off = _difference(expected, found)
+                wrong = off > (allowed if floats or timed else np.maximum(allowed, moved))
             else:
                 wrong = expected != found  # also beyond 2**53
             wrong &= ~(parted[..., np.newaxis] if timed else parted)
@@ -1085,6 +1088,25 @@ def _units(x: Tensor) -> float:
 
 def _is_spiking(values: Array) -> bool:
     return values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _moved(call: _Call, alone: _Alone) -> Array:
+    """Return how many units roundings may have moved the states of a neuron in fixed point.
+
+    A current is cut down to whole units: one that is as near to the edge of a unit as a sum of
+    floats in another order is off may be the next. From then on the two products of a step, cut
+    down as well, may each add a unit.
+    """
+    if not alone.size:
+        return np.zeros((), dtype=np.int64)
+    scale, steps = getattr(call.layer, "s_scale", 1), alone.driven[0].shape[-1]
+    units = torch.stack([current.double() * scale for current in alone.driven])
+    # n terms and their product with the step: n roundings, each by 2**-24 of their magnitudes
+    rounding = (alone.driven[0].shape[1] + 2) * 2.0**-24 * alone.size * scale
+    near = ((units - units.round()).abs() <= rounding).any(dim=0)
+    since = torch.where(near.any(dim=-1), steps - near.int().argmax(dim=-1), 0)
+    moved: Array = (2 * since).numpy()
+    return moved
 
 
 def _margins(call: _Call, currents: Sequence[Tensor]) -> Array:
