@@ -542,12 +542,13 @@ class Neuron(Common):
     def driven(self, input: Current, spikes: Tensor) -> tuple[tuple[Tensor, ...], float]:
         """Return what currents (N, C, T) and the feedback of spikes (N, C, T) are together.
 
-        For a neuron with :meth:`feed_back`. These spikes are fed back, whatever the neuron itself
-        would do. The second value is the largest sum of magnitudes, to which the rounding of a
-        current is relative.
+        These spikes are fed back, whatever the neuron itself would do. The second value is the
+        largest sum of magnitudes, to which the rounding of a current is relative. Without feedback
+        currents are what they are, of size zero.
         """
-        assert self._fed is not None
         currents = self._currents(input)
+        if self._fed is None:
+            return currents, 0.0
         synapse: Any = self._fed[0]
         before = functional.pad(spikes, (1, 0))[..., :-1]
         sums = synapse(before)
