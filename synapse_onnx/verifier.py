@@ -747,12 +747,7 @@ class _Comparison:
                 row = replace(row, first=first)
             wrong = None
             if alone.outputs is not None:
-                passed = [_largest(value.numpy()) for value in (*alone.given, *alone.outputs)]
-                size = alone.size * getattr(call.layer, "s_scale", 1)
-                wrong = self._wrong_state(
-                    label, alone.states, nodes, values, max(alone.size, *passed), size, parted,
-                    _moved(call, alone),
-                )  # fmt: skip
+                wrong = self._wrong_state(label, call, alone, nodes, values, parted)
             if wrong is not None:
                 row = replace(row, ok=False, first=row.first or wrong)
             _merge(self.layer_rows, row)
@@ -760,34 +755,36 @@ class _Comparison:
     def _wrong_state(
         self,
         label: str,
-        states: dict[str, tuple[Array, bool]],
+        call: _Call,
+        alone: _Alone,
         nodes: Sequence[onnx.NodeProto],
         values: dict[str, Array],
-        passed: float,
-        size: float,
         parted: Array,
-        moved: Array,
     ) -> Divergence | None:
         """Compare the last states of a layer; they show what no output of this run has shown.
 
         A state of floats may be what is left of a difference of values that came by, whose
-        rounding it keeps: ``passed``, the largest value that went in or out, is a scale as well.
-        A state in fixed point is equal but for sums of ``size``, in its unit, that are not exact,
-        by which it may have ``moved``. Neurons that have ``parted`` at a threshold have others.
+        rounding it keeps: the largest value that went in or out is a scale as well. A state in
+        fixed point is equal but for sums that are not exact, by which it may have moved. Neurons
+        that have ``parted`` at a threshold have other states.
         """
+        assert alone.outputs is not None
+        passed = max(alone.size, *(_largest(v.numpy()) for v in (*alone.given, *alone.outputs)))
+        scale = getattr(call.layer, "s_scale", 1)
+        moved = _moved(alone, scale) if alone.size else None
         first = None
-        left = dict(states)
+        left = dict(alone.states)
         for name, output in ((n, o) for node in nodes for n, o in _last_states(node)):
             # an integrator's node has one state, whatever the neuron calls it: take them in order
             state = output.removeprefix("last_")
             state = state if state in left else next(iter(left))
             expected, timed = left.pop(state)
             found = np.moveaxis(values[name], 0, -1) if timed else values[name]
-            floats = expected.dtype.kind == "f"
-            if floats or size:
-                allowed = self.rtol * max(passed if floats else size, _largest(expected))
-                off = _difference(expected, found)
-                wrong = off > (allowed if floats or timed else np.maximum(allowed, moved))
+            if expected.dtype.kind == "f":
+                wrong = _difference(expected, found) > self.rtol * max(passed, _largest(expected))
+            elif moved is not None:
+                sums = self.rtol * max(alone.size * scale, _largest(expected))
+                wrong = _difference(expected, found) > np.maximum(sums, moved)
             else:
                 wrong = expected != found  # also beyond 2**53
             wrong &= ~(parted[..., np.newaxis] if timed else parted)
@@ -1090,20 +1087,18 @@ def _is_spiking(values: Array) -> bool:
     return values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _moved(call: _Call, alone: _Alone) -> Array:
+def _moved(alone: _Alone, scale: int) -> Array:
     """Return how many units roundings may have moved the states of a neuron in fixed point.
 
     A current is cut down to whole units: one that is as near to the edge of a unit as a sum of
     floats in another order is off may be the next. From then on the two products of a step, cut
     down as well, may each add a unit.
     """
-    if not alone.size:
-        return np.zeros((), dtype=np.int64)
-    scale, steps = getattr(call.layer, "s_scale", 1), alone.driven[0].shape[-1]
     units = torch.stack([current.double() * scale for current in alone.driven])
-    # n terms and their product with the step: n roundings, each by 2**-24 of their magnitudes
-    rounding = (alone.driven[0].shape[1] + 2) * 2.0**-24 * alone.size * scale
+    # n terms and their product with the step: n roundings, each a part of their magnitudes
+    rounding = (units.shape[2] + 2) * alone.size * scale / FLOAT32_EXACT
     near = ((units - units.round()).abs() <= rounding).any(dim=0)
+    steps = near.shape[-1]
     since = torch.where(near.any(dim=-1), steps - near.int().argmax(dim=-1), 0)
     moved: Array = (2 * since).numpy()
     return moved
