@@ -15,9 +15,10 @@ __all__ = ["norm_costs"]
 
 
 def norm_costs(neurons: int, batch: int, steps: int, seconds: float) -> dict[str, float]:
-    """Return the milliseconds of a sequence, with the mean as a bias and with integrators.
+    """Return the milliseconds of a sequence, with the norm in one op and with integrators.
 
-    The same means are moved off the grid of the states for the latter.
+    Whole means are a bias; some off the grid of the states are a norm in float32. It stands between
+    two integrators where the scale of the states is no power of two.
 
     Args:
         neurons: channels of the input.
@@ -28,8 +29,11 @@ def norm_costs(neurons: int, batch: int, steps: int, seconds: float) -> dict[str
     x = torch.randn(steps, batch, neurons, generator=torch.Generator().manual_seed(0)) * 0.3
     runs: dict[str, Any] = {}
     ways = [("portable", False), *([("native", True)] if native.kernels() else [])]
-    for form, offset in (("one op", 0.0), ("integrators", 1e-5)):
-        neuron = so.neuron.cuba.Neuron(1.0, 0.25, 0.05, norm=so.neuron.norm.MeanOnlyBatchNorm)
+    forms = (("bias", 64, 0.0), ("norm", 64, 1e-5), ("integrators", 48, 1e-5))
+    for form, scale, offset in forms:
+        neuron = so.neuron.cuba.Neuron(
+            1.0, 0.25, 0.05, scale=scale, norm=so.neuron.norm.MeanOnlyBatchNorm
+        )
         norm = neuron.eval().norm
         norm.num_features, norm.pre_hook_fx = neurons, None
         norm.running_mean = torch.round(torch.linspace(-16, 16, neurons)) / 64 + offset

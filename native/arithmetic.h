@@ -14,8 +14,8 @@
 
 namespace synapse {
 
-// `biased` is slayer with a norm's mean within the step
-enum class Regime { slayer, biased, floating, loihi };
+// `biased` and `normed` are slayer with a norm within the step: one that adds whole numbers, or any
+enum class Regime { slayer, biased, normed, floating, loihi };
 
 constexpr int64_t kOne = 4096;             // a fraction of one
 constexpr int32_t kNarrowLimit = 1 << 23;  // states of Narrow are below
@@ -77,6 +77,7 @@ SYNAPSE_INLINE V clip(V value) {
 struct Floating {
   using V = float;          // states, currents, levels
   using F = float;          // fractions
+  using Bias = V;           // what stands where slayer has a norm
   using Carried = float;    // states between calls
   using Attribute = float;  // constants
   static constexpr bool kWatches = false;
@@ -86,7 +87,8 @@ struct Floating {
   SYNAPSE_INLINE float give(V state) const { return state; }
   SYNAPSE_INLINE V scaled(V state, F fraction) const { return state * fraction; }
   SYNAPSE_INLINE V through_float(V state) const { return state; }
-  SYNAPSE_INLINE V biased(V state, V bias) const { return state + bias; }
+  SYNAPSE_INLINE Bias bias(float value, float, int32_t&) const { return value; }
+  SYNAPSE_INLINE V biased(V state, Bias bias) const { return state + bias; }
   SYNAPSE_INLINE V current(V state) const { return state; }
   SYNAPSE_INLINE V voltage(V state) const { return state; }
   SYNAPSE_INLINE void watch(V, int32_t&) const {}
@@ -102,6 +104,7 @@ template <bool loihi>
 struct Wide {
   using V = Wrapping;
   using F = Wrapping;
+  using Bias = V;
   using Carried = int64_t;
   using Attribute = int64_t;
   static constexpr bool kWatches = false;
@@ -115,8 +118,9 @@ struct Wide {
   SYNAPSE_INLINE V through_float(V state) const {
     return loihi ? state : V(to_int64(static_cast<float>(state)));
   }
+  SYNAPSE_INLINE Bias bias(float value, float, int32_t& seen) const { return take(value, seen); }
   // Through float32, with the bias added there: without one nothing else.
-  SYNAPSE_INLINE V biased(V state, V bias) const {
+  SYNAPSE_INLINE V biased(V state, Bias bias) const {
     return loihi ? state + bias : V(to_int64(static_cast<float>(state) + static_cast<float>(bias)));
   }
   SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
@@ -134,6 +138,7 @@ template <bool loihi>
 struct Narrow {
   using V = int32_t;
   using F = double;
+  using Bias = V;
   using Carried = int64_t;
   using Attribute = int64_t;
   static constexpr bool kWatches = true;
@@ -148,7 +153,8 @@ struct Narrow {
   SYNAPSE_INLINE float give(V state) const { return static_cast<float>(state) / scale; }
   SYNAPSE_INLINE V scaled(V state, F fraction) const { return static_cast<V>(state * fraction); }
   SYNAPSE_INLINE V through_float(V state) const { return state; }
-  SYNAPSE_INLINE V biased(V state, V bias) const { return state + bias; }
+  SYNAPSE_INLINE Bias bias(float value, float, int32_t& seen) const { return take(value, seen); }
+  SYNAPSE_INLINE V biased(V state, Bias bias) const { return state + bias; }
   SYNAPSE_INLINE V current(V state) const { return loihi ? wrap(state) : state; }
   SYNAPSE_INLINE V voltage(V state) const { return loihi ? clip(state) : state; }
   SYNAPSE_INLINE void watch(V state, int32_t& seen) const { seen |= state ^ (state >> 31); }
@@ -167,6 +173,34 @@ struct Narrow {
     const int64_t n = kept ? kOne - whole : whole;
     fits = fits && whole >= -2 * kOne && whole <= 2 * kOne && n >= -kOne && n <= kOne;
     return static_cast<F>(n) / kOne;
+  }
+};
+
+// A norm's minus mean, in the unit of the states, and its gain.
+struct Norm {
+  float bias, gain;
+};
+
+// Wide or Narrow with a norm in float32 within the step.
+template <class A>
+struct Normed : A {
+  using V = typename A::V;
+  using Bias = Norm;
+
+  // A sum of currents and bias is below 2**25 in Narrow; a gain beyond 32 could lead beyond int32.
+  SYNAPSE_INLINE Bias bias(float value, float gain, int32_t& seen) const {
+    const float scaled = A::scale * value;
+    const bool fits = std::fabs(scaled) < static_cast<float>(kNarrowLimit) &&
+                      std::fabs(gain) <= 32.0f;  // a NaN does not
+    seen |= fits ? 0 : kNarrowLimit;
+    return {scaled, gain};
+  }
+  SYNAPSE_INLINE V biased(V state, Bias norm) const {
+    const float normed = (static_cast<float>(state) + norm.bias) * norm.gain;
+    if constexpr (A::kWatches)
+      return static_cast<V>(normed);
+    else
+      return to_int64(normed);
   }
 };
 

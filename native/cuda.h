@@ -34,7 +34,8 @@ struct Size {
 template <class E, class A>
 struct Lane {
   A a;
-  typename A::V state[E::states], constant[E::constants + 1], bias = 0;
+  typename A::V state[E::states], constant[E::constants + 1];
+  typename A::Bias bias;
   typename A::F parameter[std::size(E::parameters)];
 
   SYNAPSE_INLINE Lane(const Job<E>& job, int64_t neuron, const void* const* states) {
@@ -47,8 +48,7 @@ struct Lane {
           value_for(job.parameter[k], job.parameter_size[k], job.sample, job.channels, neuron);
       parameter[k] = a.fraction(value, kept, fits);
     });
-    if (job.bias != nullptr)
-      bias = a.take(value_for(job.bias, job.bias_size, job.sample, job.channels, neuron), seen);
+    bias = bias_for(job, a, neuron, seen);
     each<E::states>([&](auto k) SYNAPSE_LAMBDA {
       state[k] = a.start(static_cast<const typename A::Carried*>(states[k])[neuron], seen);
     });

@@ -9,11 +9,11 @@
 //     static constexpr int graded = 1;         // the trace that a graded spike carries
 //     static constexpr Parameter parameters[] = {{}, {}};  // both kept
 //     static constexpr const char* constant_names[] = {"threshold"};
-//     static constexpr bool biased = true;     // a bias: an input behind the parameters
+//     static constexpr bool biased = true;     // a bias, or a norm: inputs behind the parameters
 //     static constexpr bool compared = true;   // its constants are but compared with states
 //     template <class A>                       // returns whether it spikes
 //     static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-//                      typename A::V bias, typename A::V* s, const typename A::V* c,
+//                      typename A::Bias bias, typename A::V* s, const typename A::V* c,
 //                      typename A::V* trace);
 //   };
 //
@@ -58,8 +58,8 @@ struct Job {
   const float* x[E::currents];
   const float* parameter[std::size(E::parameters)];
   int64_t parameter_size[std::size(E::parameters)];
-  const float* bias;
-  int64_t bias_size;
+  const float* norm[2];  // bias and gain, where there are
+  int64_t norm_size[2];
   const void* start[E::states];
   void* last[E::states];
   float* out[E::traces > 1 ? E::traces : 1];
@@ -72,7 +72,7 @@ template <class E, class A>
 struct Block {
   alignas(64) typename A::V state[E::states][kLanes];
   alignas(64) typename A::F parameter[std::size(E::parameters)][kLanes];
-  alignas(64) typename A::V bias[kLanes];
+  alignas(64) typename A::Bias bias[kLanes];
   alignas(64) int32_t seen[kLanes];
   typename A::V constant[E::constants + 1];
   A a;
@@ -85,6 +85,17 @@ SYNAPSE_INLINE float value_for(const float* values, int64_t size, int64_t sample
   if (size == 1) return values[0];
   const int64_t within = neuron % sample;
   return size == sample ? values[within] : values[within / (sample / channels)];
+}
+
+// What stands where slayer has a norm, for a neuron.
+template <class E, class A>
+SYNAPSE_INLINE typename A::Bias bias_for(const Job<E>& job, const A& a, int64_t neuron,
+                                         int32_t& seen) {
+  float values[2] = {0.0f, 1.0f};
+  for (int k = 0; k < 2; k++)
+    if (job.norm[k] != nullptr)
+      values[k] = value_for(job.norm[k], job.norm_size[k], job.sample, job.channels, neuron);
+  return a.bias(values[0], values[1], seen);
 }
 
 template <class E, class A>
@@ -105,13 +116,11 @@ SYNAPSE_INLINE void load(const Job<E>& job, Block<E, A>& block, int64_t first, i
       block.parameter[k][i] = block.a.fraction(value, E::parameters[k].kept, block.fits);
     }
   }
-  if (job.bias == nullptr) {
-    std::fill_n(block.bias, count, typename A::V(0));
+  if (job.norm[0] == nullptr) {
+    std::fill_n(block.bias, count, bias_for(job, block.a, first, block.seen[0]));
   } else {
-    for (int i = 0; i < count; i++) {
-      const float value = value_for(job.bias, job.bias_size, job.sample, job.channels, first + i);
-      block.bias[i] = block.a.take(value, block.seen[i]);
-    }
+    for (int i = 0; i < count; i++)
+      block.bias[i] = bias_for(job, block.a, first + i, block.seen[i]);
   }
   for (int k = 0; k < E::states; k++) {
     const auto* start = static_cast<const typename A::Carried*>(job.start[k]) + first;
@@ -150,8 +159,8 @@ SYNAPSE_INLINE void each(const F& f) {
 // One time step of a neuron: its currents in x, and its spike or its traces to out.
 template <class E, class A, Kind kind>
 SYNAPSE_INLINE void advance(const A& a, const float* x, const typename A::F* parameter,
-                            typename A::V bias, typename A::V* state, const typename A::V* constant,
-                            float* out, int32_t& seen, bool graded) {
+                            typename A::Bias bias, typename A::V* state,
+                            const typename A::V* constant, float* out, int32_t& seen, bool graded) {
   typename A::V current[E::currents], trace[E::traces > 1 ? E::traces : 1];
   each<E::currents>([&](auto k) SYNAPSE_LAMBDA { current[k] = a.take(x[k], seen); });
   const bool spike = E::template step<A>(a, current, parameter, bias, state, constant, trace);
@@ -297,12 +306,15 @@ bool fed_back(const Job<E>& job, const Feedback<E>& feedback, int64_t item) {
   return true;
 }
 
+template <Regime regime, template <bool> class Fixed>
+using Numbers =
+    std::conditional_t<regime == Regime::floating, Floating,
+                       std::conditional_t<regime == Regime::normed, Normed<Fixed<false>>,
+                                          Fixed<regime == Regime::loihi>>>;
 template <Regime regime>
-using Fast =
-    std::conditional_t<regime == Regime::floating, Floating, Narrow<regime == Regime::loihi>>;
+using Fast = Numbers<regime, Narrow>;
 template <Regime regime>
-using Sure =
-    std::conditional_t<regime == Regime::floating, Floating, Wide<regime == Regime::loihi>>;
+using Sure = Numbers<regime, Wide>;
 
 template <class E, Regime regime, Kind kind>
 const std::string& name_of() {
@@ -311,6 +323,7 @@ const std::string& name_of() {
                                   (regime == Regime::floating ? "Float"
                                    : regime == Regime::loihi  ? "Loihi"
                                    : regime == Regime::biased ? "Biased"
+                                   : regime == Regime::normed ? "Normed"
                                                               : "");
   return name;
 }
@@ -321,8 +334,10 @@ class NeuronNode {
  public:
   static const std::string& name() { return name_of<E, regime, kind>(); }
 
-  static constexpr bool kBiased =
-      E::biased && (regime == Regime::loihi || regime == Regime::biased);
+  static constexpr int kNorms = !E::biased                                            ? 0
+                                : regime == Regime::normed                            ? 2
+                                : regime == Regime::loihi || regime == Regime::biased ? 1
+                                                                                      : 0;
   static constexpr bool kFed = kind == Kind::recurrent;
   static constexpr int kCurrents = E::currents;
   static constexpr int kStates = E::states;
@@ -330,7 +345,7 @@ class NeuronNode {
   static constexpr int kWeightsAt = E::currents;
   static constexpr int kSpikesAt = kWeightsAt + (kFed ? 2 * E::currents : 0);
   static constexpr int kParametersAt = kSpikesAt + (kFed ? 1 : 0);
-  static constexpr int kStatesAt = kParametersAt + kParameters + (kBiased ? 1 : 0);
+  static constexpr int kStatesAt = kParametersAt + kParameters + kNorms;
   static constexpr int kInputs = kStatesAt + E::states;
   static constexpr int kSequences = kResults<E, kind>;
   static constexpr int kOutputs = kSequences + (kFed ? 1 : 0) + E::states;
@@ -389,17 +404,17 @@ class NeuronNode {
     job.graded = graded_;
     std::copy(std::begin(integer_constant_), std::end(integer_constant_), job.integer_constant);
     std::copy(std::begin(float_constant_), std::end(float_constant_), job.float_constant);
-    for (int k = 0; k < kParameters + (kBiased ? 1 : 0); k++) {
+    for (int k = 0; k < kParameters + kNorms; k++) {
       const Input values(context, static_cast<size_t>(kParametersAt + shift + k));
-      const bool bias = k == kParameters;
-      const bool level = bias || E::parameters[k < kParameters ? k : 0].level;
+      const int norm = k - kParameters;
+      const bool level = norm >= 0 || E::parameters[k < kParameters ? k : 0].level;
       if (values.size != 1 && values.size != job.channels && !(level && values.size == job.sample))
         throw CallError("a parameter of shape " + text(values.shape) +
                         " is neither one value nor one for each of " +
                         std::to_string(job.channels) + " channels");
-      if (bias) {
-        job.bias = values.as<float>();
-        job.bias_size = values.size;
+      if (norm >= 0) {
+        job.norm[norm] = values.as<float>();
+        job.norm_size[norm] = values.size;
       } else {
         job.parameter[k] = values.as<float>();
         job.parameter_size[k] = values.size;
@@ -677,7 +692,7 @@ struct RegisterNeuron {
                     return std::make_unique<NeuronBehind<E, regime>>(info);
                   }});
 #endif
-    if constexpr (regime != Regime::biased) {
+    if constexpr (regime != Regime::biased && regime != Regime::normed) {
       add(static_cast<Kernels<E, regime, Kind::dynamics>*>(nullptr));
       add(static_cast<Kernels<E, regime, Kind::recurrent>*>(nullptr));
     }

@@ -69,20 +69,25 @@ def test_a_kernel_computes_what_torch_does(op: ops.OpDef, sample: ops.Sample) ->
 # -- neurons -----------------------------------------------------------------------------------
 
 #: forms of CUBA whose step adds a bias
-BIASED = ("CubaLoihi", "CubaBiased")
+BIASED = ("CubaLoihi", "CubaBiased", "CubaNormed")
+
+
+def with_bias(name: str, args: Any, bias: float = 0.125, gain: float = 0.5) -> tuple[Any, ...]:
+    """Put a bias behind the parameters where the form has one, and a gain behind it."""
+    more = {"CubaNormed": (bias, gain)}.get(name, (bias,) if name in BIASED else ())
+    return (*args[:3], *(torch.tensor([value]) for value in more), *args[3:])
 
 
 @pytest.mark.parametrize("neurons", [1, 7, 63, 64, 65, 255, 513, 2049, 5003])
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_any_size(neurons: int, steps: int) -> None:
-    for name in ("Cuba", "CubaFloat", "CubaLoihi", "CubaBiased"):
+    for name in ("Cuba", "CubaFloat", *BIASED):
         x = currents(2, neurons, steps)
         args = cuba(x)
         if name == "CubaFloat":
             zero = torch.zeros(2, neurons)
             args = (x, torch.tensor([0.25]), torch.tensor([0.05]), zero, zero, 0.7, 1.0, 1.0, False)
-        if name in BIASED:
-            args = (*args[:3], torch.tensor([0.125]), *args[3:])
+        args = with_bias(name, args)
         if steps:
             assert_equal(run(OPS[name], args), expected(OPS[name], args))
         else:  # torch has nothing to stack
@@ -109,11 +114,29 @@ def test_what_32_bits_do_not_hold_is_computed_in_64(value: float) -> None:
 @pytest.mark.parametrize("state", [(1 << 23) - 1, 1 << 23, 1 << 24, 1 << 40, -(1 << 62)])
 @pytest.mark.parametrize("bias", [None, 0.125, -2047.0, 3e4])
 def test_states_of_any_size(state: int, bias: float | None) -> None:
-    args = list(cuba(currents(1, 70, 12), state=state))
-    if bias is not None:
-        args.insert(3, torch.tensor([bias]))
-    op = OPS["Cuba" if bias is None else "CubaBiased"]
-    assert_equal(run(op, tuple(args)), expected(op, tuple(args)))
+    for name in ("Cuba",) if bias is None else ("CubaBiased", "CubaNormed"):
+        args = with_bias(name, cuba(currents(1, 70, 12), state=state), bias or 0)
+        assert_equal(run(OPS[name], args), expected(OPS[name], args))
+
+
+@pytest.mark.parametrize("gain", [-2.0, 0.3, 32.0, 1e4, 1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("bias", [0.1, -3e4, 2e5, 1e38, float("inf"), float("nan")])
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_norm_of_any_size(bias: float, gain: float, graded: bool) -> None:
+    """What it gives fits into 32 bits, or does not, where a spike then hides it."""
+    args = with_bias("CubaNormed", cuba(currents(2, 70, 12)), bias, gain)
+    args = (*args[:-1], graded)
+    assert_equal(run(OPS["CubaNormed"], args), expected(OPS["CubaNormed"], args))
+
+
+def test_a_level_that_only_a_norm_reaches() -> None:
+    """In 32 bits a level counts as 2**30 at the most, and so what is beyond is not below it."""
+    x = torch.full((1, 70, 6), 30.0)
+    for level in (int(1.6e9), int(2e9), int(3e9)):
+        args = with_bias("CubaNormed", cuba(x, level=level), 0.5, 1e4)
+        found = expected(OPS["CubaNormed"], args)
+        assert 0 < found[0].sum() < found[0].size
+        assert_equal(run(OPS["CubaNormed"], args), found)
 
 
 @pytest.mark.parametrize("name", ["Cuba", "CubaDynamics", *BIASED])
@@ -124,11 +147,10 @@ def test_states_that_grow_beyond_32_bits(name: str, sign: int) -> None:
     x[0, :5] /= 64
     args = list(cuba(x))
     args[1], args[2] = torch.tensor([0.0]), torch.tensor([3.0])
-    if name in BIASED:
-        args.insert(3, torch.tensor([0.125]))
     if name == "CubaDynamics":
         args = args[:7]
-    assert_equal(run(OPS[name], tuple(args)), expected(OPS[name], tuple(args)))
+    given = with_bias(name, args)
+    assert_equal(run(OPS[name], given), expected(OPS[name], given))
 
 
 @pytest.mark.parametrize("decay", [0.0, 4096.0, 4097.0, -1.0, 9000.0])

@@ -438,8 +438,9 @@ def test_the_gradient_in_fixed_point_is_that_in_floats(form: Form) -> None:
         given[name] = high if name.endswith("threshold") else given[name]
         floats[name] = given[name] / scale
     for parameter in form.table:
-        if parameter not in twin.table:  # Loihi's bias
-            given[parameter.name] = torch.zeros_like(given[parameter.name])
+        if parameter not in twin.table:  # Loihi's bias, a norm: such as change nothing
+            neutral = 1 if parameter.name == "gain" else 0
+            given[parameter.name] = torch.full_like(given[parameter.name], neutral)
         value = given[parameter.name]
         floats[parameter.name] = value if parameter.level else value / 4096
     leaves = [*form.e.currents, *(p.name for p in twin.table)]

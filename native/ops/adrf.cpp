@@ -17,7 +17,7 @@ struct Adrf : Rotation, Adaptive {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V, typename A::V* s, const typename A::V* c,
+                                  typename A::Bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     const auto before = s[1];
     rotate(a, x, p, s);

@@ -16,7 +16,7 @@ struct AdrfIz : Rotation, Adaptive {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V, typename A::V* s, const typename A::V* c,
+                                  typename A::Bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     rotate(a, x, p, s);
     recover(a, p + 2, s + 2, c);

@@ -17,7 +17,7 @@ struct Alif : Adaptive {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V bias, typename A::V* s, const typename A::V* c,
+                                  typename A::Bias bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     const auto u = a.current(a.scaled(s[0], p[0]) + (x[0] + bias));
     const auto v = a.voltage(a.scaled(s[1], p[1]) + a.through_float(u));

@@ -16,7 +16,7 @@ struct Cuba {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V bias, typename A::V* s, const typename A::V* c,
+                                  typename A::Bias bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     const auto u = a.current(a.scaled(s[0], p[0]) + x[0]);
     const auto v = a.voltage(a.scaled(s[1], p[1]) + a.biased(u, bias));
@@ -28,7 +28,9 @@ struct Cuba {
   }
 };
 
-const RegisterNeuron<Cuba, Regime::slayer, Regime::biased, Regime::floating, Regime::loihi> kernels;
+const RegisterNeuron<Cuba, Regime::slayer, Regime::biased, Regime::normed, Regime::floating,
+                     Regime::loihi>
+    kernels;
 
 }  // namespace
 }  // namespace synapse

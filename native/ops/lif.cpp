@@ -26,7 +26,7 @@ struct Lif {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V, typename A::V* s, const typename A::V*,
+                                  typename A::Bias, typename A::V* s, const typename A::V*,
                                   typename A::V* trace) {
     constexpr bool late = reset == Reset::delayed || reset == Reset::delayed_zero;
     constexpr bool zero = reset == Reset::zero || reset == Reset::delayed_zero;

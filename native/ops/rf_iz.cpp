@@ -16,7 +16,7 @@ struct RfIz : Rotation {
 
   template <class A>
   SYNAPSE_INLINE static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-                                  typename A::V, typename A::V* s, const typename A::V* c,
+                                  typename A::Bias, typename A::V* s, const typename A::V* c,
                                   typename A::V* trace) {
     rotate(a, x, p, s);
     const auto real = s[0], imag = s[1];

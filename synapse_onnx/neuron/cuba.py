@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from synapse_onnx import fixed
@@ -61,6 +62,7 @@ class Cuba(Equation):
         """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
         u = r.filtered(s.current, x.x, p.current_decay)
         drive = u + p.bias if hasattr(p, "bias") else u
+        drive = drive * p.gain if hasattr(p, "gain") else drive
         return {"current": u, "voltage": r.filtered(s.voltage, drive, p.voltage_decay)}
 
     def above(self, r: Any, s: Any, c: Any) -> dict[str, Any]:
@@ -119,9 +121,11 @@ class Neuron(base.Neuron):
         # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
         # moves the one to the other
         self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
-        #: minus the mean of a frozen norm, where it is a bias
+        #: minus the mean of a frozen norm that stands within the op, and what it multiplies by
         self.norm_bias: Tensor | None
-        self.register_buffer("norm_bias", None)
+        self.norm_gain: Tensor | None
+        for name in ("norm_bias", "norm_gain"):
+            self.register_buffer(name, None)
 
     def _check_scale(self) -> None:
         """In slayer any scale will do: see :attr:`_fusible`."""
@@ -143,26 +147,35 @@ class Neuron(base.Neuron):
         return self.s_scale & (self.s_scale - 1) == 0 or self.regime != "slayer"
 
     def freeze(self) -> None:
-        """Turn this neuron into its deployment form; a mean that is whole becomes a bias.
+        """Turn this neuron into its deployment form, with its norm within the step where it can be.
 
-        The norm stands in float32, between states that are integers. Where it only subtracts, and
-        integers, one op gives the same; other norms stay as they are.
+        The norm stands in float32, between states that are integers in units of 1 / scale. There
+        a mean in these units and a power of two to divide by are the same float32, to the bit. One
+        that only subtracts, and whole numbers, is an integer to be added.
         """
         super().freeze()
         norm: Any = self.norm
         mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
-        if self.regime == "slayer" and self._only_rounds and mean is not None and std is not None:
-            whole = (mean * self.s_scale).remainder(1) == 0  # which infinity is not
-            if bool((std == 1).all()) and bool(whole.all()):
-                self.norm_bias = -mean
+        if self.regime != "slayer" or not self._only_rounds or mean is None or std is None:
+            return
+        steps, gain = mean * self.s_scale, 1 / std
+        powers_of_two = (torch.frexp(std).mantissa == 0.5) & (gain * std == 1)
+        if not bool(steps.isfinite().all() and powers_of_two.all()):
+            return
+        self.norm_bias = -mean
+        whole = (steps.remainder(1) == 0) & (steps.abs() < 2**62)
+        if not bool((std == 1).all() and whole.all()):
+            self.norm_gain = gain
 
     @property
     def _form(self) -> str:
-        return self.regime if self.norm_bias is None else "biased"
+        if self.norm_bias is None:
+            return self.regime
+        return "biased" if self.norm_gain is None else "normed"
 
     def _values(self) -> list[Tensor]:
-        values = super()._values()
-        return values if self.norm_bias is None else [*values, self.norm_bias]
+        norm = (self.norm_bias, self.norm_gain)
+        return [*super()._values(), *(value for value in norm if value is not None)]
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Leave the currents as they are: the norm stands within the step."""

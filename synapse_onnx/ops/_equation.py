@@ -24,7 +24,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -85,6 +85,8 @@ class Parameter:
             a neuron, (C, H, W).
         typical: a usual value, for samples.
         jitter: with ``shared_param=False`` a single number is spread by this fraction.
+        real: whether it stays a float32 in fixed point, where a norm computes with it; one value,
+            one a channel, or one a neuron.
     """
 
     name: str
@@ -93,10 +95,20 @@ class Parameter:
     level: bool = False
     typical: float = 0.1
     jitter: float = 0.0
+    real: bool = False
 
 
 #: what Loihi adds at every step, and what slayer does where a frozen norm stands within the step
 BIAS = Parameter("bias", "added at every step", kept=False, level=True, typical=0.125)
+
+#: a norm that stands within the step, y = (x + bias) gain, in float32
+NORM = (
+    replace(BIAS, doc="minus the mean of a norm", real=True),
+    Parameter("gain", "what a norm divides by, inverted", kept=False, typical=0.5, real=True),
+)
+
+#: what the names of the spikes' forms with a norm within the step end in: whole means alone, or any
+_NORMED = {"biased": "Biased", "normed": "Normed"}
 
 
 @dataclass(frozen=True)
@@ -123,8 +135,9 @@ class Equation(ABC):
         readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
         biased: whether its step has a place for Loihi's bias.
-        normed: whether that place is where slayer's norm stands, within the step: the spikes have a
-            form "biased" then, the slayer regime with minus the norm's mean as the bias.
+        normed: whether that place is where slayer's norm stands, within the step: the spikes have
+            two forms more then, of the slayer regime: "biased", where the norm is a whole number to
+            be added, and "normed", where it is a sum and a product in float32.
         regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.
         memory: state -> the fraction of it that is kept every step, and that multiplies nothing
@@ -203,13 +216,15 @@ class Equation(ABC):
 
     def table(self, regime: str) -> tuple[Parameter, ...]:
         """Return the parameters in a regime."""
+        if regime == "normed":
+            return (*self.parameters, *NORM)
         biased = self.biased and regime in ("loihi", "biased")
         return (*self.parameters, BIAS) if biased else self.parameters
 
     def op(self, kind: str, regime: str) -> Form:
         """Return a registered op: kind "spikes", "dynamics" or "recurrent", of a regime.
 
-        With ``normed`` there are spikes of the regime "biased", too.
+        With ``normed`` there are spikes of the regimes "biased" and "normed", too.
         """
         return _FORMS[self.name, kind, regime]
 
@@ -365,6 +380,8 @@ class Fixed(Float):
     """Arithmetic of the slayer regime on int64 tensors, in units of 1 / scale."""
 
     def parameter(self, value: Tensor, like: Tensor, table: Parameter) -> Any:
+        if table.real:
+            return per_channel(value * self.scale if table.level else value, like)
         if table.level:
             return per_channel(to_fixed(value, int(self.scale)), like)
         value = per_channel(value.to(torch.int64), like)
@@ -445,6 +462,8 @@ class Dual(Fixed):
     def parameter(self, value: Tensor, like: Tensor, table: Parameter) -> Any:
         real = per_channel(value, like)
         whole = super().parameter(value, like, table)
+        if table.real:
+            return _Pair(whole, real, self.scale if table.level else 1)
         if table.level:
             return _Pair(whole, real, self.scale).exact()
         return _Pair(whole, 1 - real / DECAY_ONE if table.kept else real / DECAY_ONE, DECAY_ONE)
@@ -510,7 +529,7 @@ def _sum_in_float(value: Tensor, bias: Tensor) -> Tensor:
 
 
 class Biased(Fixed):
-    """Arithmetic of the slayer regime with a norm within the step."""
+    """Arithmetic of the slayer regime with a norm within the step that adds a whole number."""
 
     def biased(self, value: Any, p: Any) -> Any:
         return _sum_in_float(value, p.bias)
@@ -522,6 +541,26 @@ class BiasedDual(Dual):
     def biased(self, value: Any, p: Any) -> Any:
         whole = _sum_in_float(value.value, p.bias.value)
         return _Pair(whole, value.real + p.bias.real, self.scale)
+
+
+def _norm_in_float(value: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
+    """Norm integers in float32."""
+    return ((value.to(torch.float32) + bias) * gain).to(torch.int64)
+
+
+class Normed(Fixed):
+    """Arithmetic of the slayer regime with a norm of any mean and gain within the step."""
+
+    def biased(self, value: Any, p: Any) -> Any:
+        return _norm_in_float(value, p.bias, p.gain)
+
+
+class NormedDual(Dual):
+    """The same with a gradient."""
+
+    def biased(self, value: Any, p: Any) -> Any:
+        whole = _norm_in_float(value.value, p.bias.value, p.gain.value)
+        return _Pair(whole, (value.real + p.bias.real) * p.gain.real, self.scale)
 
 
 class Loihi(_OnLoihi, Fixed):
@@ -550,6 +589,7 @@ _ARITHMETICS: dict[str, tuple[type[Float], type[Float]]] = {
     "float": (Float, Float),
     "loihi": (Loihi, LoihiDual),
     "biased": (Biased, BiasedDual),
+    "normed": (Normed, NormedDual),
 }
 
 
@@ -745,7 +785,8 @@ class Text:
         if self.loihi:
             return value + bias
         # in float32, where the norm that it stands for computes
-        return self.cast(self.cast(value, _FLOAT) + self.cast(bias, _FLOAT), _INT64)
+        normed = self.cast(value, _FLOAT) + self.cast(bias, _FLOAT)
+        return self.cast(normed * p.gain if hasattr(p, "gain") else normed, _INT64)
 
     def current(self, state: _Name) -> _Name:
         if not self.loihi:
@@ -844,6 +885,8 @@ class Narrow(Text):
         return state
 
     def biased(self, value: _Name, p: Any) -> _Name:
+        if hasattr(p, "gain"):
+            return self.cast((self.cast(value, _FLOAT) + p.bias) * p.gain, _INT32)
         return value + p.bias if hasattr(p, "bias") else value
 
 
@@ -1029,7 +1072,7 @@ class Form:
             "spikes": e.name,
             "dynamics": f"{e.name}Dynamics",
             "recurrent": f"Recurrent{e.name}",
-        }[kind] + {**REGIMES, "biased": "Biased"}[regime]
+        }[kind] + {**REGIMES, **_NORMED}[regime]
         recurrent = kind == "recurrent"
         self.weights = tuple(f"weight_{x}" for x in e.currents) if recurrent else ()
         self.steps = tuple(f"step_{x}" for x in e.currents) if recurrent else ()
@@ -1159,6 +1202,8 @@ class Form:
                 bits += " bias is added where a norm stands in training."
         elif self.regime == "biased":
             bits = " bias, minus the mean of a norm, is added between the states."
+        elif self.regime == "normed":
+            bits = " Between the states stands a norm: (u + bias) * gain, in float32."
         return f"{self.e.doc}{notes[self.kind]}{bits}"
 
     def arithmetic(
@@ -1612,7 +1657,8 @@ class Form:
             return [bound < most for bound in dict.fromkeys(bounds.values())]
 
         narrow_fits = below(_NARROW_LIMIT)
-        finite = r.finite(inputs)
+        real = [p[parameter.name] for parameter in self.table if parameter.real]
+        finite = r.finite([*inputs, *real])
         fits = functools.reduce(operator.and_, [*narrow_fits, finite])
 
         def in_32_bits() -> list[str]:
@@ -1733,12 +1779,14 @@ class Form:
         self, text: Narrow, states: Sequence[_Name], p: Mapping[str, _Name], c: SimpleNamespace
     ) -> tuple[list[_Name], dict[str, _Name], SimpleNamespace]:
         """Bring states, parameters and levels to an arithmetic of 32 bits."""
-        parameters = {
-            parameter.name: text.narrowed(p[parameter.name])
-            if parameter.level
-            else text.fraction(p[parameter.name])
-            for parameter in self.table
-        }
+
+        def brought(parameter: Parameter) -> Any:
+            value = p[parameter.name]
+            if parameter.real:
+                return value
+            return text.narrowed(value) if parameter.level else text.fraction(value)
+
+        parameters = {parameter.name: brought(parameter) for parameter in self.table}
         # a step on paper tells in which types the states come out
         paper = type(text)([], text.form)
         x = SimpleNamespace(**{name: paper.name(name) for name in self.e.currents})
@@ -1764,13 +1812,18 @@ class Form:
 
     def _parameters(self, a: Text) -> dict[str, _Name]:
         """Bring the parameters to the shape and the unit of the states, before the loop."""
-        fractions = [parameter.name for parameter in self.table if not parameter.level]
+        fractions = [p.name for p in self.table if not (p.level or p.real)]
         a.before.append(broadcast_text(self.states[0], fractions, a.kind))
         found = {}
         for parameter in self.table:
-            if parameter.level:
+            if parameter.level or parameter.real:
                 a.before.append(per_neuron_text(parameter.name))
-                found[parameter.name] = a.take(a.name(f"{parameter.name}_b", _FLOAT))
+                value = a.name(f"{parameter.name}_b", _FLOAT)
+                if not parameter.real:
+                    value = a.take(value)
+                elif parameter.level:
+                    value = value * a.name("scale_f", _FLOAT)
+                found[parameter.name] = value
             else:
                 value = a.name(f"{parameter.name}_b")
                 one = DECAY_ONE if self.fixed else 1
@@ -1871,8 +1924,8 @@ class Form:
             offsets = torch.linspace(0.8, 1.2, channels) if spread else torch.ones(1)
             parameters = [
                 torch.round(unit * p.typical * offsets)
-                if self.fixed and not p.level
-                else p.typical * _of_neurons(offsets, shape, one_each=p.level)
+                if self.fixed and not (p.level or p.real)
+                else p.typical * _of_neurons(offsets, shape, one_each=p.level or p.real)
                 for p in self.table
             ]
             states = [
@@ -1974,7 +2027,7 @@ def register_equation(e: Equation) -> Equation:
     """Register the ops of an equation, in its regimes, and return it."""
     forms = list(itertools.product(e.regimes, ("spikes", "dynamics", "recurrent")))
     if e.normed:
-        forms.append(("biased", "spikes"))
+        forms += itertools.product(_NORMED, ("spikes",))
     for regime, kind in forms:
         form = Form(e, regime, kind)
         form.register()
