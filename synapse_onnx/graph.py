@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
+__all__ = [
+    "DOMAIN",
+    "ends_of",
+    "needed_for",
+    "places_along",
+    "taken_by",
+    "with_outputs",
+    "with_values",
+]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
@@ -60,15 +68,46 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     graph = copied.graph
-    known = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: value.type for value in known}
+    types = _types(graph)
     for name, shown in names.items():
         graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
-        output = onnx.helper.make_tensor_value_info(shown, onnx.TensorProto.FLOAT, None)
-        if name in types:
-            output.type.CopyFrom(types[name])
-        graph.output.append(output)
+        _add_output(graph, types, name, shown)
     return copied
+
+
+def with_values(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of the model that also returns values that are no outputs, as they are.
+
+    They keep type and shape that the graph states of them: ONNX Runtime without its optimisations
+    finds those of a loop's states from there.
+    """
+    import onnx
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    types = _types(copied.graph)
+    present = {value.name for value in copied.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in present:
+            _add_output(copied.graph, types, name, name)
+    return copied
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    known = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: value.type for value in known}
+
+
+def _add_output(
+    graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto], name: str, shown: str
+) -> None:
+    """Add an output of the type of a value, of floats of any shape where the graph states none."""
+    import onnx
+
+    output = onnx.helper.make_tensor_value_info(shown, onnx.TensorProto.FLOAT, None)
+    if name in types:
+        output.type.CopyFrom(types[name])
+    graph.output.append(output)
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -42,7 +42,7 @@ from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
-from synapse_onnx.graph import needed_for
+from synapse_onnx.graph import needed_for, with_values
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.limits import read_file
 from synapse_onnx.metadata import Metadata, layer_of
@@ -383,6 +383,9 @@ class _Alone:
     states: dict[str, tuple[Array, bool]] = field(default_factory=dict)
     #: the largest sum of magnitudes of what is fed back; 0 where that is nothing, or exact
     size: float = 0.0
+    #: what roundings of such sums can change of a neuron in fixed point: where they could decide on
+    #: a spike, how far heights of graded spikes may be off, and how many units last states
+    unsure: tuple[Array, Array, dict[str, Array]] | None = None
 
 
 class _Same:
@@ -771,7 +774,7 @@ class _Comparison:
         assert alone.outputs is not None
         passed = max(alone.size, *(_largest(v.numpy()) for v in (*alone.given, *alone.outputs)))
         scale = getattr(call.layer, "s_scale", 1)
-        moved = _moved(alone, scale) if alone.size else None
+        moved = {} if alone.unsure is None else alone.unsure[2]
         first = None
         left = dict(alone.states)
         for name, output in ((n, o) for node in nodes for n, o in _last_states(node)):
@@ -782,9 +785,9 @@ class _Comparison:
             found = np.moveaxis(values[name], 0, -1) if timed else values[name]
             if expected.dtype.kind == "f":
                 wrong = _difference(expected, found) > self.rtol * max(passed, _largest(expected))
-            elif moved is not None:
+            elif alone.size:
                 sums = self.rtol * max(alone.size * scale, _largest(expected))
-                wrong = _difference(expected, found) > np.maximum(sums, moved)
+                wrong = _difference(expected, found) > np.maximum(sums, moved.get(state, 0))
             else:
                 wrong = expected != found  # also beyond 2**53
             wrong &= ~(parted[..., np.newaxis] if timed else parted)
@@ -844,7 +847,10 @@ class _Comparison:
             layer.persistent_state = persistent
         call.layer.reset()
         outputs = result if isinstance(result, tuple) else (result,)
-        return _Alone(tensors, driven, outputs, states, size)
+        unsure = None
+        if size and self.facts[call.path].get("regime", "float") != "float":
+            unsure = _unsure(neuron, call.again(*driven), driven[0].shape[1], size)
+        return _Alone(tensors, driven, outputs, states, size, unsure)
 
     def _judge_alone(
         self,
@@ -873,9 +879,17 @@ class _Comparison:
         fed_back = "feedback" in self.facts[call.path]
         allowed = row.tolerance if fed_back or not call.layer.spiking else 0.0
         wrong = _difference(local, array) > max(allowed, self.rtol * alone.size)
+        if alone.unsure is not None:
+            # a graded spike carries a state that may have moved
+            both = (local != 0) & (array != 0)
+            wrong &= ~both | (_difference(local, array) > alone.unsure[1])
         parted = np.zeros((), dtype=bool)
         if call.layer.spiking and wrong.any():
-            apart = wrong & _at_threshold(call, alone.driven, self.rtol, alone.size)
+            if alone.unsure is None:
+                near = _at_threshold(call, alone.driven, self.rtol, alone.size)
+            else:
+                near = alone.unsure[0]
+            apart = wrong & near
             apart = np.logical_or.accumulate(apart, axis=-1)
             wrong &= ~apart
             parted = apart[..., -1]
@@ -1087,21 +1101,16 @@ def _is_spiking(values: Array) -> bool:
     return values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _moved(alone: _Alone, scale: int) -> Array:
-    """Return how many units roundings may have moved the states of a neuron in fixed point.
-
-    A current is cut down to whole units: one that is as near to the edge of a unit as a sum of
-    floats in another order is off may be the next. From then on the two products of a step, cut
-    down as well, may each add a unit.
-    """
-    units = torch.stack([current.double() * scale for current in alone.driven])
+def _unsure(
+    neuron: Any, currents: Any, channels: int, size: float
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Return what roundings can change of a neuron in fixed point that feeds back, see _Alone."""
     # n terms and their product with the step: n roundings, each a part of their magnitudes
-    rounding = (units.shape[2] + 2) * alone.size * scale / FLOAT32_EXACT
-    near = ((units - units.round()).abs() <= rounding).any(dim=0)
-    steps = near.shape[-1]
-    since = torch.where(near.any(dim=-1), steps - near.int().argmax(dim=-1), 0)
-    moved: Array = (2 * since).numpy()
-    return moved
+    rounding = (channels + 2) * size / FLOAT32_EXACT
+    with torch.no_grad():
+        near, height, last = neuron.unsure(currents, rounding)
+    neuron.reset()
+    return near.numpy(), height.numpy(), {name: off.numpy() for name, off in last.items()}
 
 
 def _margins(call: _Call, currents: Sequence[Tensor]) -> Array:
@@ -1228,18 +1237,9 @@ def _with_layer_outputs(
     model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
 ) -> onnx.ModelProto:
     """Return a copy of the model that also returns the sequences and last states of every layer."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = with_values(model, _watched(nodes))
     with contextlib.suppress(ModelError):  # a session leaves the states of a stream out
         known = Metadata.read(model)
         shown = tuple({**state, "output": ""} for state in known.states)
         replace(known, states=shown).write(copied)
-    present = {value.name for value in copied.graph.output}
-    known_values = (*model.graph.value_info, *model.graph.input)
-    types = {value.name: value.type.tensor_type.elem_type for value in known_values}
-    for name in _watched(nodes):
-        if name not in present:
-            present.add(name)
-            kind = types.get(name, onnx.TensorProto.FLOAT)
-            copied.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return copied

@@ -460,6 +460,53 @@ def test_the_gradient_in_fixed_point_is_that_in_floats(form: Form) -> None:
         assert float((unit * fixed - plain).abs().max()) <= 0.02 * float(plain.abs().max()), name
 
 
+ROUNDED = [
+    pytest.param(op.symbolic.__self__, id=name)  # type: ignore[attr-defined]
+    for name, op in OPS.items()
+    if _is_of_an_equation(op)
+    and op.symbolic.__self__.kind == "spikes"  # type: ignore[attr-defined]
+    and op.symbolic.__self__.regime in ("slayer", "loihi")  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("rounding", [0.0, 0.05, 0.8, 100.0])
+@pytest.mark.parametrize("form", ROUNDED)
+def test_what_roundings_of_currents_can_change_is_bounded(form: Form, rounding: float) -> None:
+    """Currents moved at random: spikes part where they are undecided, and states no further."""
+    (args,) = (sample.args for sample in form.samples() if sample.id == "channels")
+    given = dict(zip((*form.inputs, *form.tail), args, strict=True)) | {"graded": True}
+    currents, scale = form.e.currents, given["scale"]
+    draw = torch.Generator().manual_seed(0)
+    given |= {name: torch.randn(4, 3, 60, generator=draw) * 0.4 for name in currents}
+    given |= {name: given[name][:1].expand(4, 3).contiguous() for name in form.states}
+    near, height, off = form.unsure(*given.values(), rounding=rounding)
+    wanted, *states = form(*given.values())
+    assert 0 < int((wanted != 0).sum()) < wanted.numel()
+    if not rounding:
+        assert not any(bool(x.any()) for x in (near, height, *off.values()))
+    moved = parted = 0
+    for _ in range(20):
+        # at the ends of what roundings reach more often than in between
+        noise = [
+            (4 * torch.rand(4, 3, 60, generator=draw) - 2).clamp(-0.99, 0.99) for _ in currents
+        ]
+        pairs = zip(currents, noise, strict=True)
+        other = given | {n: (given[n].double() + x * rounding / scale).float() for n, x in pairs}
+        spikes, *last = form(*other.values())
+        flipped = (spikes != 0) != (wanted != 0)
+        first = flipped & (flipped.cumsum(dim=-1) == 1)
+        assert bool(near[first].all())
+        same = flipped.cumsum(dim=-1) == 0
+        difference = (spikes - wanted).abs() * scale
+        assert bool((difference <= height)[same].all())
+        for name, one, another in zip(form.states, states, last, strict=True):
+            assert bool(((one - another).abs() <= off[name])[same[..., -1]].all()), name
+        moved += int((difference > 0)[same].sum())
+        parted += int(first.sum())
+    assert (moved > 0) == (rounding > 0)
+    assert parted or rounding < 100
+
+
 @pytest.mark.parametrize("graded", [False, True])
 def test_the_surrogate_gradient_of_a_phase_is_slayers(graded: bool) -> None:
     draw = torch.Generator().manual_seed(3)

@@ -351,6 +351,36 @@ def test_feedback_that_grows_is_followed_step_by_step(fault: str, complex_: bool
     assert rows["input_synapse.real" if complex_ else "input_synapse"].ok
 
 
+@pytest.mark.parametrize("fault", ["none", "current_decay", "voltage_decay", "threshold"])
+@pytest.mark.parametrize(("graded", "neurons", "steps"), [(True, 32, 100), (False, 64, 300)])
+def test_feedback_of_float_sums_excuses_what_a_rounding_decides(
+    graded: bool, neurons: int, steps: int, fault: str
+) -> None:
+    """In fixed point that is a unit, and what follows from it: a hundredth of one is not."""
+    torch.manual_seed(0 if graded else 3)
+    params = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.1}
+    network = so.block.cuba.Recurrent(
+        {**params, "graded_spike": graded}, 12, neurons, weight_scale=0.5
+    )
+    hook = so.quantize.Quantizer(48)  # steps of 1/24, no power of two
+    network.input_synapse.pre_hook_fx = network.recurrent_synapse.pre_hook_fx = hook
+    network.eval()
+    x = spikes(3, 12, steps)
+    model = so.export(network, x)
+    if fault == "threshold":
+        (node,) = (node for node in model.graph.node if node.op_type == "RecurrentCuba")
+        (level,) = (a for a in node.attribute if a.name == "threshold")
+        level.i += 40
+    for tensor in model.graph.initializer:
+        if tensor.name == f"neuron.{fault}":
+            array = onnx.numpy_helper.to_array(tensor) + np.float32(40)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    report = so.verify(network, model, x)
+    (row,) = (row for row in report.layers if row.name == "neuron")
+    assert row.ok == report.ok == (fault == "none"), str(report)
+    assert row.spike_flips
+
+
 def test_another_model_is_not_taken_for_this_one(network) -> None:
     other = so.export(Complex().eval(), spikes(2, 2, 8, 8, 5))
     report = so.verify(network, other, spikes(2, 2, 8, 8, 9))

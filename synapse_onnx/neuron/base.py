@@ -565,6 +565,31 @@ class Neuron(Common):
         finally:
             self._fed = fed
 
+    def unsure(self, input: Current, rounding: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Say what roundings of currents can change in fixed point, until a spike differs.
+
+        Args:
+            input: currents; a pair (real, imag) for a resonator.
+            rounding: how far they may be off, in the unit of the threshold.
+
+        Returns:
+            Where they could decide on a spike, of the shape of a current; how far the heights of
+            graded spikes may be off, in the unit of the threshold, likewise; and how many units
+            each last state may be, by name.
+
+        Raises:
+            InputError: the neuron is one of floats, or has a norm within its step.
+        """
+        if self.regime == "float" or self._form != self.regime:
+            raise InputError(f"{self.kind} neuron: states in fixed point and no norm are needed")
+        currents = self._normed(self._currents(input))
+        states = self.load_states(currents[0], *self.states)
+        tail = (*self._levels(), *self._surrogate, self.graded_spike)
+        op = self.equation.op("spikes", self._form)
+        args = (*currents, *self._values(), *states, *tail)
+        where, height, last = op.unsure(*args, rounding=rounding * self.s_scale)
+        return where, height / self.s_scale, last
+
     def _feedback(self) -> tuple[Tensor, ...]:
         """Weights and steps of the feedback, one of each a current."""
         assert self._fed is not None

@@ -513,6 +513,112 @@ class Dual(Fixed):
         return _Pair(value, torch.stack([pair.real for pair in values]), self.scale)
 
 
+class _Unsure:
+    """Integers, and how many units each may be off; comparisons note where that could decide."""
+
+    __slots__ = ("a", "off", "value")
+
+    def __init__(self, a: Unsure, value: Any, off: Any) -> None:
+        self.a, self.value, self.off = a, value, off
+
+    def _of(self, other: Any) -> _Unsure:
+        return other if isinstance(other, _Unsure) else _Unsure(self.a, other, 0)
+
+    def __add__(self, other: Any) -> _Unsure:
+        other = self._of(other)
+        return _Unsure(self.a, self.value + other.value, self.off + other.off)
+
+    def __sub__(self, other: Any) -> _Unsure:
+        other = self._of(other)
+        return _Unsure(self.a, self.value - other.value, self.off + other.off)
+
+    def __mul__(self, factor: int) -> _Unsure:
+        return _Unsure(self.a, self.value * factor, self.off * abs(factor))
+
+    def __ge__(self, other: Any) -> Tensor:
+        above = self - other
+        # what is off by n is compared with n at the most below it, and n - 1 above
+        self.a.undecided.append((above.value >= -above.off) & (above.value < above.off))
+        reached: Tensor = above.value >= 0
+        return reached
+
+    def __lt__(self, other: Any) -> Tensor:
+        reached: Tensor = self >= other
+        return ~reached
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+class Unsure(Fixed):
+    """Fixed point beside what roundings of its currents can change, until a spike differs.
+
+    Of a sum of floats in another order a current may be a unit more or less. What follows from it
+    is bounded step by step: the sum of two numbers may be off by what both are, a product that is
+    cut down to whole units by the next whole number. All spikes are those of the currents given.
+    """
+
+    def __init__(self, scale: float, rounding: float) -> None:
+        super().__init__(scale, 1.0, 1.0, False)
+        #: how far currents may be off, in units of 1 / scale
+        self.rounding = rounding
+        #: where each comparison could have come out otherwise, in order
+        self.undecided: list[Tensor] = []
+        #: how many units the heights of graded spikes may be off, time first
+        self.height: Any = 0
+
+    def start(self, state: Tensor) -> Any:
+        return _Unsure(self, state, torch.zeros(state.shape, dtype=torch.float64))
+
+    def last(self, state: Any) -> Tensor:
+        off: Tensor = state.off
+        return off
+
+    def take(self, x: Tensor) -> Any:
+        units = x.double() * self.scale
+        ends = (units + self.rounding).trunc() - (units - self.rounding).trunc()
+        return _Unsure(self, super().take(x), ends.nan_to_num())  # of what is infinite, too
+
+    def steps(self, x: Tensor) -> Sequence[Any]:
+        taken = self.take(x)
+        pairs = zip(taken.value.unbind(0), taken.off.unbind(0), strict=True)
+        return [_Unsure(self, value, off) for value, off in pairs]
+
+    def give(self, state: Any) -> Any:
+        return super().give(state.value)
+
+    def scaled(self, state: Any, factor: Any) -> Any:
+        off = (state.off * factor.abs() / DECAY_ONE).ceil()
+        return _Unsure(self, decay_state(state.value, factor), off)
+
+    def through_float(self, state: Any) -> Any:
+        return _Unsure(self, super().through_float(state.value), state.off)
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        like = yes if isinstance(yes, _Unsure) else no
+        yes, no = like._of(yes), like._of(no)
+        return _Unsure(
+            self,
+            torch.where(condition, yes.value, no.value),
+            torch.where(condition, yes.off, no.off),
+        )
+
+    def reset(self, condition: Any, value: Any, state: Any) -> Any:
+        return self.where(condition, value, state)
+
+    def stack(self, values: Sequence[Any]) -> Any:
+        if not isinstance(values[0], _Unsure):
+            return super().stack(values)
+        value = torch.stack([one.value for one in values])
+        return _Unsure(self, value, torch.stack([one.off for one in values]))
+
+    def spike(self, fired: Any, voltage: Any, limit: Any) -> Any:
+        self.height = voltage.off
+        return fired
+
+    def phase_spike(self, fired: Any, real: Any, imag: Any, limit: Any) -> Any:
+        return self.spike(fired, real, limit)
+
+
 class _OnLoihi:
     """What whole numbers and those with a gradient have in common on Loihi."""
 
@@ -581,6 +687,10 @@ class LoihiDual(_OnLoihi, Dual):
 
     def voltage(self, state: Any) -> Any:
         return _Pair(clip(state.value), state.real, self.scale).exact()
+
+
+class LoihiUnsure(_OnLoihi, Unsure):
+    """The same beside what roundings can change, as long as 24 bits cut nothing off."""
 
 
 #: regime -> its arithmetic on tensors, and the one that autograd follows
@@ -1120,15 +1230,18 @@ class Form:
         arguments += [f"{kinds.get(name, level)} {name}" for name in self.tail]
         return f"({', '.join(arguments)}) -> ({', '.join(['Tensor'] * len(self.outputs))})"
 
-    def compute(self, *args: Any, gradient: bool = False) -> tuple[Tensor, ...]:
-        """Run the op; with ``gradient`` on values that autograd follows."""
+    def compute(
+        self, *args: Any, gradient: bool = False, arithmetic: Float | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run the op; with ``gradient`` on values that autograd follows, or on others."""
         values = dict(zip((*self.inputs, *self.tail), args, strict=True))
 
         def pick(names: Sequence[str]) -> list[Any]:
             return [values[name] for name in names]
 
         surrogate = pick(self.tail[-3:]) if self.kind != "dynamics" else [1.0, 1.0, False]
-        a = _ARITHMETICS[self.regime][gradient](values.get("scale", 1), *surrogate)
+        usual = _ARITHMETICS[self.regime][gradient](values.get("scale", 1), *surrogate)
+        a = usual if arithmetic is None else arithmetic
         constants = {name: values[name] for name in self.e.constants}
         currents = pick(self.e.currents)
         states = pick(self.states)
@@ -1141,6 +1254,33 @@ class Form:
             fed = (pick(self.weights), pick(self.steps), values["spikes"])
             return _recurrent(self.e, a, currents, *fed, *rest)
         return (_spikes if self.kind == "spikes" else _dynamics)(self.e, a, currents, *rest)
+
+    def unsure(self, *args: Any, rounding: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Say what roundings of the currents can change, of spikes in fixed point.
+
+        Args:
+            args: those of the op.
+            rounding: how far currents may be off, in units of the states.
+
+        Returns:
+            Where they could decide on a spike (N, C[, H, W], T); how many units the heights of
+            graded spikes may be off, likewise; and how many units each last state, by name.
+        """
+        a = (LoihiUnsure if self.regime == "loihi" else Unsure)(args[len(self.inputs)], rounding)
+        fired, *states = self.compute(*args, arithmetic=a)
+        steps, start = fired.shape[-1], torch.zeros(fired.shape[:-1], dtype=torch.bool)
+        # comparisons of single steps, and those of the spikes of all of them
+        single = [where for where in a.undecided if where.shape == start.shape]
+        each = len(single) // max(steps, 1)
+        found = [
+            functools.reduce(operator.or_, single[each * t : each * (t + 1)], start)
+            for t in range(steps)
+        ]
+        undecided = torch.stack(found, dim=-1)
+        for where in a.undecided:
+            if where.shape != start.shape:
+                undecided |= time_back(where)
+        return undecided, time_back(a.height), dict(zip(self.states, states, strict=True))
 
     def fake(self, *args: Any) -> tuple[Tensor, ...]:
         values = dict(zip((*self.inputs, *self.tail), args, strict=True))
