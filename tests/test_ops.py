@@ -507,6 +507,22 @@ def test_what_roundings_of_currents_can_change_is_bounded(form: Form, rounding: 
     assert parted or rounding < 100
 
 
+def test_a_unit_of_a_current_stays_until_the_voltage_is_reset() -> None:
+    x = torch.tensor([8.0, 0.5, 0.0, 3000.5, 0.5, 16.0]).reshape(1, 1, -1) / 4096
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    decays = torch.tensor([4096.0]), torch.tensor([0.0])  # no current, all of the voltage is kept
+    args = (x, *decays, zero, zero, 4096, 3000, 1.0, 1.0, True)
+    form: Any = ops.get_op("Cuba").symbolic
+    near, height, off = form.__self__.unsure(*args, rounding=0.1)
+    assert height.flatten().tolist() == [1, 1, 1, 1, 0, 1]
+    assert not bool(near.any())
+    assert {name: float(value) for name, value in off.items()} == {"current": 1, "voltage": 1}
+    # a voltage at its threshold, or a unit below, is decided by that unit
+    for level, again in ((3008, False), (3009, True)):
+        near, _, _ = form.__self__.unsure(*args[:6], level, *args[7:], rounding=0.1)
+        assert near.flatten().tolist() == [False, False, False, True, again, False]
+
+
 @pytest.mark.parametrize("graded", [False, True])
 def test_the_surrogate_gradient_of_a_phase_is_slayers(graded: bool) -> None:
     draw = torch.Generator().manual_seed(3)
