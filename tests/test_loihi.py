@@ -223,3 +223,16 @@ def test_slayer_keeps_a_threshold_of_one_step() -> None:
     assert sent["loihi"] == [0, 0, -(2.0**-12)]
     with pytest.raises(so.InputError, match="regime must be slayer or loihi, got 'float'"):
         so.neuron.sigma_delta.Neuron(0.1, None, regime="float")
+
+
+@pytest.mark.parametrize("native", [False, None])
+def test_currents_at_the_ends_of_24_bits_in_the_file(native: bool | None) -> None:
+    ends = [sign * STATE_LIMIT + unit for sign in (-1, 1) for unit in (-1, 0, 1)]
+    neuron = so.neuron.cuba.Neuron(1.0, 1.0, 1.0, regime="loihi")
+    x = torch.tensor(ends).reshape(1, 6, 1) / neuron.s_scale
+    stream = so.Session(so.export(neuron, x, streaming=True), native=native).stream()
+    for _ in range(2):  # one step, and as many as take the loop
+        stream.run(x.numpy())
+        (current,) = (v for name, v in stream.states.items() if name.endswith("current"))
+        assert current.flatten().tolist() == plain.wrap(np.array(ends)).tolist()
+        x = x.repeat(1, 1, 3)

@@ -381,6 +381,40 @@ def test_feedback_of_float_sums_excuses_what_a_rounding_decides(
     assert row.spike_flips
 
 
+FIXED = [
+    kind
+    for kind, module in so.neuron.kinds().items()
+    if "slayer" in getattr(getattr(module.Neuron, "equation", None), "regimes", ())
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "graded", "regime"),
+    [(kind, i % 2 == 0, ("slayer", "loihi")[i % 3 == 0]) for i, kind in enumerate(FIXED)],
+)
+def test_feedback_of_float_weights_excuses_no_fault(kind: str, graded: bool, regime: str) -> None:
+    """Half a hundredth of any fraction shows, and what roundings decide is none."""
+    torch.manual_seed(7)
+    params = {**getattr(so.neuron, kind).Neuron.example, "graded_spike": graded, "regime": regime}
+    network = getattr(so.block, kind).Recurrent(params, 12, 48, weight_scale=0.5)
+    for part in network.modules():
+        if isinstance(part, so.synapse.Dense):
+            part.pre_hook_fx = None
+    network.eval()
+    x = spikes(3, 12, 100)
+    model = so.export(network, x)
+    assert so.verify(network, model, x).ok
+    names = [f"neuron.{name}" for name in network.neuron.decays]
+    assert len(names) >= 2
+    for name in names:
+        worse = onnx.ModelProto()
+        worse.CopyFrom(model)
+        (tensor,) = (t for t in worse.graph.initializer if t.name == name)
+        array = onnx.numpy_helper.to_array(tensor) + np.float32(20)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        assert not so.verify(network, worse, x).ok, name
+
+
 def test_another_model_is_not_taken_for_this_one(network) -> None:
     other = so.export(Complex().eval(), spikes(2, 2, 8, 8, 5))
     report = so.verify(network, other, spikes(2, 2, 8, 8, 9))

@@ -463,7 +463,7 @@ class Dual(Fixed):
         real = per_channel(value, like)
         whole = super().parameter(value, like, table)
         if table.real:
-            return _Pair(whole, real, self.scale if table.level else 1)
+            return _Pair(whole, real, 1)
         if table.level:
             return _Pair(whole, real, self.scale).exact()
         return _Pair(whole, 1 - real / DECAY_ONE if table.kept else real / DECAY_ONE, DECAY_ONE)
