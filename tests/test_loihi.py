@@ -225,12 +225,11 @@ def test_slayer_keeps_a_threshold_of_one_step() -> None:
         so.neuron.sigma_delta.Neuron(0.1, None, regime="float")
 
 
-@pytest.mark.parametrize("native", [False, None])
-def test_currents_at_the_ends_of_24_bits_in_the_file(native: bool | None) -> None:
+def test_currents_at_the_ends_of_24_bits_in_the_file() -> None:
     ends = [sign * STATE_LIMIT + unit for sign in (-1, 1) for unit in (-1, 0, 1)]
     neuron = so.neuron.cuba.Neuron(1.0, 1.0, 1.0, regime="loihi")
     x = torch.tensor(ends).reshape(1, 6, 1) / neuron.s_scale
-    stream = so.Session(so.export(neuron, x, streaming=True), native=native).stream()
+    stream = so.Session(so.export(neuron, x, streaming=True)).stream()
     for _ in range(2):  # one step, and as many as take the loop
         stream.run(x.numpy())
         (current,) = (v for name, v in stream.states.items() if name.endswith("current"))
