@@ -507,6 +507,17 @@ def test_what_roundings_of_currents_can_change_is_bounded(form: Form, rounding: 
     assert parted or rounding < 100
 
 
+def test_equations_say_in_which_numbers_they_are_computed() -> None:
+    for name, op in OPS.items():
+        if not _is_of_an_equation(op):
+            continue
+        form: Form = op.symbolic.__self__  # type: ignore[attr-defined]
+        attributes = dict.fromkeys(op.attributes, 1)
+        bits = "64 bits" if form.kind == "recurrent" else "32 bits"
+        said = form.arithmetic(attributes, {})
+        assert said.startswith(bits if form.fixed else "floats"), name
+
+
 def test_a_unit_of_a_current_stays_until_the_voltage_is_reset() -> None:
     x = torch.tensor([8.0, 0.5, 0.0, 3000.5, 0.5, 16.0]).reshape(1, 1, -1) / 4096
     zero = torch.zeros(1, 1, dtype=torch.int64)
