@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = [
-    "DOMAIN",
-    "ends_of",
-    "needed_for",
-    "places_along",
-    "taken_by",
-    "with_outputs",
-    "with_values",
-]
+__all__ = ["DOMAIN", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
@@ -54,60 +46,34 @@ def ends_of(
 
 
 def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
-    """Return a copy of the model that also returns some of its values, under other names.
+    """Return a copy of the model that also returns some of its values, under these names.
 
-    A value can be an input, an output or a state already; a copy of it is none of these. It has the
-    type and the shape that the graph states of the value.
+    A value can be an input, an output or a state already; a copy of it, under another name, is none
+    of these. It has the type and the shape that the graph states of the value: from there ONNX
+    Runtime without its optimisations finds the shapes of a loop's states.
 
     Args:
         model: the model.
-        names: name of a value -> name of the further output.
+        names: name of a value -> name of the further output; its own returns the value itself.
     """
     import onnx
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     graph = copied.graph
-    types = _types(graph)
-    for name, shown in names.items():
-        graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
-        _add_output(graph, types, name, shown)
-    return copied
-
-
-def with_values(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of the model that also returns values that are no outputs, as they are.
-
-    They keep type and shape that the graph states of them: ONNX Runtime without its optimisations
-    finds those of a loop's states from there.
-    """
-    import onnx
-
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    types = _types(copied.graph)
-    present = {value.name for value in copied.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in present:
-            _add_output(copied.graph, types, name, name)
-    return copied
-
-
-def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    present = {value.name for value in graph.output}
     known = (*graph.value_info, *graph.input, *graph.output)
-    return {value.name: value.type for value in known}
-
-
-def _add_output(
-    graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto], name: str, shown: str
-) -> None:
-    """Add an output of the type of a value, of floats of any shape where the graph states none."""
-    import onnx
-
-    output = onnx.helper.make_tensor_value_info(shown, onnx.TensorProto.FLOAT, None)
-    if name in types:
-        output.type.CopyFrom(types[name])
-    graph.output.append(output)
+    types = {value.name: value.type for value in known}
+    for name, shown in names.items():
+        if name == shown and name in present:
+            continue
+        if name != shown:
+            graph.node.append(onnx.helper.make_node("Identity", [name], [shown]))
+        output = onnx.helper.make_tensor_value_info(shown, onnx.TensorProto.FLOAT, None)
+        if name in types:
+            output.type.CopyFrom(types[name])
+        graph.output.append(output)
+    return copied
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -42,7 +42,7 @@ from synapse_onnx.arguments import Arguments
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
 from synapse_onnx.freezer import deployables, freeze
-from synapse_onnx.graph import needed_for, with_values
+from synapse_onnx.graph import needed_for, with_outputs
 from synapse_onnx.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.limits import read_file
 from synapse_onnx.metadata import Metadata, layer_of
@@ -873,16 +873,17 @@ class _Comparison:
         drifted = False
         for tensor, found in zip(call.inputs, alone.given, strict=True):
             wanted = tensor.numpy()
-            off = _difference(wanted, found.numpy()) > self._tolerance(wanted)
-            drifted |= bool((off & same.within(wanted)).any())
+            far = _difference(wanted, found.numpy()) > self._tolerance(wanted)
+            drifted |= bool((far & same.within(wanted)).any())
         # equal currents give equal spikes; those that are fed back are summed otherwise
         fed_back = "feedback" in self.facts[call.path]
         allowed = row.tolerance if fed_back or not call.layer.spiking else 0.0
-        wrong = _difference(local, array) > max(allowed, self.rtol * alone.size)
+        off = _difference(local, array)
+        wrong = off > max(allowed, self.rtol * alone.size)
         if alone.unsure is not None:
             # a graded spike carries a state that may have moved
             both = (local != 0) & (array != 0)
-            wrong &= ~both | (_difference(local, array) > alone.unsure[1])
+            wrong &= ~both | (off > alone.unsure[1])
         parted = np.zeros((), dtype=bool)
         if call.layer.spiking and wrong.any():
             if alone.unsure is None:
@@ -1237,7 +1238,7 @@ def _with_layer_outputs(
     model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
 ) -> onnx.ModelProto:
     """Return a copy of the model that also returns the sequences and last states of every layer."""
-    copied = with_values(model, _watched(nodes))
+    copied = with_outputs(model, {name: name for name in _watched(nodes)})
     with contextlib.suppress(ModelError):  # a session leaves the states of a stream out
         known = Metadata.read(model)
         shown = tuple({**state, "output": ""} for state in known.states)

@@ -93,7 +93,7 @@ def test_the_steps(made_by: Any, size: float) -> None:
     neuron = frozen(made_by(threshold=0.6 if size < 1 else 9e6))
     x = currents(2, 5, 30, size=size)
     expected = plainly(neuron, x)
-    assert 0.02 < expected.mean() < 0.95
+    assert 0.02 < expected.mean() < 0.9
     assert neuron.norm_bias is not None
     np.testing.assert_array_equal(neuron(x).numpy(), expected)
 

@@ -461,11 +461,9 @@ def test_the_gradient_in_fixed_point_is_that_in_floats(form: Form) -> None:
 
 
 ROUNDED = [
-    pytest.param(op.symbolic.__self__, id=name)  # type: ignore[attr-defined]
-    for name, op in OPS.items()
-    if _is_of_an_equation(op)
-    and op.symbolic.__self__.kind == "spikes"  # type: ignore[attr-defined]
-    and op.symbolic.__self__.regime in ("slayer", "loihi")  # type: ignore[attr-defined]
+    twin
+    for twin in TWINS
+    if (form := twin.values[0]).kind == "spikes" and form.regime in ("slayer", "loihi")  # type: ignore[attr-defined]
 ]
 
 

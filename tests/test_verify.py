@@ -371,10 +371,8 @@ def test_feedback_of_float_sums_excuses_what_a_rounding_decides(
         (node,) = (node for node in model.graph.node if node.op_type == "RecurrentCuba")
         (level,) = (a for a in node.attribute if a.name == "threshold")
         level.i += 40
-    for tensor in model.graph.initializer:
-        if tensor.name == f"neuron.{fault}":
-            array = onnx.numpy_helper.to_array(tensor) + np.float32(40)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    elif fault != "none":
+        replace_values(model, f"neuron.{fault}", lambda values: np.add(values, 40, out=values))
     report = so.verify(network, model, x)
     (row,) = (row for row in report.layers if row.name == "neuron")
     assert row.ok == report.ok == (fault == "none"), str(report)
@@ -409,9 +407,7 @@ def test_feedback_of_float_weights_excuses_no_fault(kind: str, graded: bool, reg
     for name in names:
         worse = onnx.ModelProto()
         worse.CopyFrom(model)
-        (tensor,) = (t for t in worse.graph.initializer if t.name == name)
-        array = onnx.numpy_helper.to_array(tensor) + np.float32(20)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        replace_values(worse, name, lambda values: np.add(values, 20, out=values))
         assert not so.verify(network, worse, x).ok, name
 
 

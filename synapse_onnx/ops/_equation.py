@@ -629,44 +629,25 @@ class _OnLoihi:
         return value + p.bias
 
 
-def _sum_in_float(value: Tensor, bias: Tensor) -> Tensor:
-    """Add integers as a norm does, in float32."""
-    return (value.to(torch.float32) + bias.to(torch.float32)).to(torch.int64)
-
-
-class Biased(Fixed):
-    """Arithmetic of the slayer regime with a norm within the step that adds a whole number."""
-
-    def biased(self, value: Any, p: Any) -> Any:
-        return _sum_in_float(value, p.bias)
-
-
-class BiasedDual(Dual):
-    """The same with a gradient."""
-
-    def biased(self, value: Any, p: Any) -> Any:
-        whole = _sum_in_float(value.value, p.bias.value)
-        return _Pair(whole, value.real + p.bias.real, self.scale)
-
-
-def _norm_in_float(value: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
+def _norm_in_float(value: Tensor, bias: Tensor, gain: Tensor | int) -> Tensor:
     """Norm integers in float32."""
-    return ((value.to(torch.float32) + bias) * gain).to(torch.int64)
+    return ((value.to(torch.float32) + bias.to(torch.float32)) * gain).to(torch.int64)
 
 
 class Normed(Fixed):
-    """Arithmetic of the slayer regime with a norm of any mean and gain within the step."""
+    """Arithmetic of the slayer regime with a norm within the step: a bias, and perhaps a gain."""
 
     def biased(self, value: Any, p: Any) -> Any:
-        return _norm_in_float(value, p.bias, p.gain)
+        return _norm_in_float(value, p.bias, getattr(p, "gain", 1))
 
 
 class NormedDual(Dual):
     """The same with a gradient."""
 
     def biased(self, value: Any, p: Any) -> Any:
-        whole = _norm_in_float(value.value, p.bias.value, p.gain.value)
-        return _Pair(whole, (value.real + p.bias.real) * p.gain.real, self.scale)
+        gain = getattr(p, "gain", _Pair(1, 1, 1))
+        whole = _norm_in_float(value.value, p.bias.value, gain.value)
+        return _Pair(whole, (value.real + p.bias.real) * gain.real, self.scale)
 
 
 class Loihi(_OnLoihi, Fixed):
@@ -698,7 +679,7 @@ _ARITHMETICS: dict[str, tuple[type[Float], type[Float]]] = {
     "slayer": (Fixed, Dual),
     "float": (Float, Float),
     "loihi": (Loihi, LoihiDual),
-    "biased": (Biased, BiasedDual),
+    "biased": (Normed, NormedDual),
     "normed": (Normed, NormedDual),
 }
 
@@ -896,7 +877,7 @@ class Text:
             return value + bias
         # in float32, where the norm that it stands for computes
         normed = self.cast(value, _FLOAT) + self.cast(bias, _FLOAT)
-        return self.cast(normed * p.gain if hasattr(p, "gain") else normed, _INT64)
+        return self.cast(normed * p.gain if hasattr(p, "gain") else normed, self.kind)
 
     def current(self, state: _Name) -> _Name:
         if not self.loihi:
@@ -996,7 +977,7 @@ class Narrow(Text):
 
     def biased(self, value: _Name, p: Any) -> _Name:
         if hasattr(p, "gain"):
-            return self.cast((self.cast(value, _FLOAT) + p.bias) * p.gain, _INT32)
+            return super().biased(value, p)
         return value + p.bias if hasattr(p, "bias") else value
 
 
@@ -1240,8 +1221,8 @@ class Form:
             return [values[name] for name in names]
 
         surrogate = pick(self.tail[-3:]) if self.kind != "dynamics" else [1.0, 1.0, False]
-        usual = _ARITHMETICS[self.regime][gradient](values.get("scale", 1), *surrogate)
-        a = usual if arithmetic is None else arithmetic
+        usual = _ARITHMETICS[self.regime][gradient]
+        a = arithmetic or usual(values.get("scale", 1), *surrogate)
         constants = {name: values[name] for name in self.e.constants}
         currents = pick(self.e.currents)
         states = pick(self.states)
@@ -1268,19 +1249,13 @@ class Form:
         """
         a = (LoihiUnsure if self.regime == "loihi" else Unsure)(args[len(self.inputs)], rounding)
         fired, *states = self.compute(*args, arithmetic=a)
-        steps, start = fired.shape[-1], torch.zeros(fired.shape[:-1], dtype=torch.bool)
-        # comparisons of single steps, and those of the spikes of all of them
-        single = [where for where in a.undecided if where.shape == start.shape]
-        each = len(single) // max(steps, 1)
-        found = [
-            functools.reduce(operator.or_, single[each * t : each * (t + 1)], start)
-            for t in range(steps)
-        ]
-        undecided = torch.stack(found, dim=-1)
+        # comparisons of single steps, the same number in each, and those of the spikes of all
+        single = torch.stack([where for where in a.undecided if where.dim() < fired.dim()])
+        near = single.reshape(fired.shape[-1], -1, *single.shape[1:]).any(dim=1)
         for where in a.undecided:
-            if where.shape != start.shape:
-                undecided |= time_back(where)
-        return undecided, time_back(a.height), dict(zip(self.states, states, strict=True))
+            if where.dim() == fired.dim():
+                near |= where
+        return time_back(near), time_back(a.height), dict(zip(self.states, states, strict=True))
 
     def fake(self, *args: Any) -> tuple[Tensor, ...]:
         values = dict(zip((*self.inputs, *self.tail), args, strict=True))
