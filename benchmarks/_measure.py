@@ -66,7 +66,7 @@ def _timed(run: Callable[[], Any], repeats: int) -> float:
 _RUN = """
 import re, sys
 import numpy as np, onnxruntime as ort
-from synapse_onnx.runtime import Session
+from synapse_onnx.runtime.session import Session
 def peak():  # not getrusage: a child inherits its parent's there
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 idle = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])

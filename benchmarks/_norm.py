@@ -9,7 +9,7 @@ import torch
 
 import synapse_onnx as so
 from benchmarks._measure import turns
-from synapse_onnx import native
+from synapse_onnx.runtime import native
 
 __all__ = ["norm_costs"]
 

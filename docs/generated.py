@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 import synapse_onnx as so
-from synapse_onnx import native, neuron
+from synapse_onnx import neuron
 from synapse_onnx.cli import main
 from synapse_onnx.ops import OpDef, all_ops
+from synapse_onnx.runtime import native
 
 __all__ = ["pages", "write_pages"]
 

@@ -1,12 +1,12 @@
 # onnxruntime-web from the npm registry, for `synapse-onnx play`: the very files that
 # `synapse-onnx play --fetch-runtime` fetches where a build could not. Version, address and checksum
-# are those of synapse_onnx/play/_runtime.py.
+# are those of synapse_onnx/deploy/play/_runtime.py.
 
 set(SYNAPSE_ONNX_WEB "$ENV{SYNAPSE_ONNX_WEB}" CACHE STRING
     "onnxruntime-web: empty where the registry can be reached, 0 never, 1 or an error")
 
 function(install_web)
-  file(READ "${CMAKE_CURRENT_SOURCE_DIR}/synapse_onnx/play/_runtime.py" pins)
+  file(READ "${CMAKE_CURRENT_SOURCE_DIR}/synapse_onnx/deploy/play/_runtime.py" pins)
   string(REGEX MATCH "_URL = \"([^\"]+)\"" _ "${pins}")
   set(url "${CMAKE_MATCH_1}")
   string(REGEX MATCH "_SHA512 = \\(\n    \"([0-9a-f]+)\"\n    \"([0-9a-f]+)\"" _ "${pins}")

@@ -24,30 +24,19 @@ from synapse_onnx.errors import (
 )
 
 if TYPE_CHECKING:
-    from synapse_onnx import (
-        axon,
-        block,
-        cluster,
-        dendrite,
-        drawing,
-        events,
-        neuron,
-        ops,
-        play,
-        plot,
-        quantize,
-        readers,
-        synapse,
-    )
-    from synapse_onnx.converter import convert
-    from synapse_onnx.exporter import export
-    from synapse_onnx.flattener import flat
-    from synapse_onnx.freezer import freeze
+    from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, readers, synapse
+    from synapse_onnx.compiler.exporter import export
+    from synapse_onnx.compiler.freezer import freeze
+    from synapse_onnx.deploy import play
+    from synapse_onnx.readers.frameworks.lava_dl import convert
     from synapse_onnx.readers.net import load_net as load_net
     from synapse_onnx.readers.nir import load_nir as load_nir
     from synapse_onnx.readers.nir import to_nir
-    from synapse_onnx.runtime import Session
-    from synapse_onnx.verifier import Report, verify
+    from synapse_onnx.report import drawing, plot
+    from synapse_onnx.runtime import cluster, events
+    from synapse_onnx.runtime.inlined import flat
+    from synapse_onnx.runtime.session import Session
+    from synapse_onnx.verification.verifier import Report, verify
 
 __all__ = [
     "ExportError",
@@ -84,37 +73,34 @@ __all__ = [
 
 def _loaders(folders: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Every file of the readers is one function more: load_net of readers/net.py."""
-    return {
-        f"load_{name}": (f"{__name__}.readers.{name}", f"load_{name}")
-        for name in public_modules(folders)
-    }
+    return {f"load_{name}": (f"readers.{name}", f"load_{name}") for name in public_modules(folders)}
 
 
 __all__ += list(_loaders([os.path.join(os.path.dirname(__file__), "readers")]))
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {
-    "Report": ("synapse_onnx.verifier", "Report"),
-    "Session": ("synapse_onnx.runtime", "Session"),
-    "axon": ("synapse_onnx.axon", None),
-    "block": ("synapse_onnx.block", None),
-    "cluster": ("synapse_onnx.cluster", None),
-    "convert": ("synapse_onnx.converter", "convert"),
-    "dendrite": ("synapse_onnx.dendrite", None),
-    "drawing": ("synapse_onnx.drawing", None),
-    "events": ("synapse_onnx.events", None),
-    "export": ("synapse_onnx.exporter", "export"),
-    "flat": ("synapse_onnx.flattener", "flat"),
-    "freeze": ("synapse_onnx.freezer", "freeze"),
-    "neuron": ("synapse_onnx.neuron", None),
-    "ops": ("synapse_onnx.ops", None),
-    "play": ("synapse_onnx.play", None),
-    "plot": ("synapse_onnx.plot", None),
-    "quantize": ("synapse_onnx.quantize", None),
-    "readers": ("synapse_onnx.readers", None),
-    "synapse": ("synapse_onnx.synapse", None),
-    "to_nir": ("synapse_onnx.readers.nir", "to_nir"),
-    "verify": ("synapse_onnx.verifier", "verify"),
+    "Report": ("verification.verifier", "Report"),
+    "Session": ("runtime.session", "Session"),
+    "axon": ("axon", None),
+    "block": ("block", None),
+    "cluster": ("runtime.cluster", None),
+    "convert": ("readers.frameworks.lava_dl", "convert"),
+    "dendrite": ("dendrite", None),
+    "drawing": ("report.drawing", None),
+    "events": ("runtime.events", None),
+    "export": ("compiler.exporter", "export"),
+    "flat": ("runtime.inlined", "flat"),
+    "freeze": ("compiler.freezer", "freeze"),
+    "neuron": ("neuron", None),
+    "ops": ("ops", None),
+    "play": ("deploy.play", None),
+    "plot": ("report.plot", None),
+    "quantize": ("quantize", None),
+    "readers": ("readers", None),
+    "synapse": ("synapse", None),
+    "to_nir": ("readers.nir", "to_nir"),
+    "verify": ("verification.verifier", "verify"),
 }
 
 
@@ -125,7 +111,7 @@ def __getattr__(name: str) -> Any:
     if name not in known:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = known[name]
-    loaded = importlib.import_module(module)
+    loaded = importlib.import_module(f"{__name__}.{module}")
     value = loaded if attribute is None else getattr(loaded, attribute)
     globals()[name] = value  # over the submodule of the same name that the import has set
     return value

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import ShapeError
-from synapse_onnx.module import Stateful
 from synapse_onnx.ops.sigma import sigma
 
 __all__ = ["Sigma"]

@@ -25,9 +25,9 @@ import torch
 from quick_export import quick_export
 
 import synapse_onnx as so
-from synapse_onnx import runtime
-from synapse_onnx.limits import max_bytes
+from synapse_onnx.model.limits import max_bytes
 from synapse_onnx.readers import _hdf5, _hdf5_copy
+from synapse_onnx.runtime import providers as execution
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave native kernels out, but where they are asked for."""
-    of_kernels = request.node.nodeid.startswith(("tests/test_native", "tests/test_random"))
+    of_kernels = request.node.path.stem.startswith(("test_native", "test_random"))
     if not (of_kernels or request.config.getoption("--kernels")):
         monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
 
@@ -95,9 +95,9 @@ def _on_the_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.config.option.markexpr != "gpu" and "provider" not in request.fixturenames:
         return
     name = request.getfixturevalue("provider")
-    devices = {"CPUExecutionProvider": "cpu"} | runtime._DEVICES
-    monkeypatch.setattr(runtime, "_DEVICES", {name: devices[name]})
-    monkeypatch.setattr(runtime, "_DEFAULT", tuple(dict.fromkeys([name, "CPUExecutionProvider"])))
+    devices = {"CPUExecutionProvider": "cpu"} | execution._DEVICES
+    monkeypatch.setattr(execution, "_DEVICES", {name: devices[name]})
+    monkeypatch.setattr(execution, "DEFAULT", tuple(dict.fromkeys([name, "CPUExecutionProvider"])))
 
 
 @pytest.fixture(autouse=True)

@@ -42,8 +42,8 @@ SHOWN = ("torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "clic
 ASK = f"""
 import importlib.metadata, json, platform, sys
 import synapse_onnx
-from synapse_onnx import native
-from synapse_onnx.exporter import OPSETS
+from synapse_onnx.runtime import native
+from synapse_onnx.compiler.exporter import OPSETS
 print(json.dumps({{
     "python": platform.python_version(),
     "where": synapse_onnx.__file__,

@@ -11,7 +11,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from synapse_onnx import native, ops
+from synapse_onnx import ops
+from synapse_onnx.runtime import native
 
 OPS = ops.all_ops()
 EQUATIONS = sorted(

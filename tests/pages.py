@@ -70,7 +70,8 @@ def missing(need: str) -> str | None:
 
 
 def _no_runtime() -> str | None:
-    from synapse_onnx import InputError, play
+    from synapse_onnx import InputError
+    from synapse_onnx.deploy import play
 
     try:
         play.find_runtime()

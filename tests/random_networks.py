@@ -37,11 +37,13 @@ from quick_export import quick_export
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx import native, runtime, verifier
 from synapse_onnx.errors import ShapeError, SynapseError
-from synapse_onnx.layout import time_first, time_last
+from synapse_onnx.model.layout import time_first, time_last
 from synapse_onnx.neuron import norm as norms
 from synapse_onnx.quantize import Quantizer, round_to_step
+from synapse_onnx.runtime import native
+from synapse_onnx.runtime import providers as execution
+from synapse_onnx.verification import verifier
 
 Case = dict[str, Any]
 Layer = dict[str, Any]
@@ -743,7 +745,7 @@ def _can(variant: str, case: Case, model: onnx.ModelProto) -> bool:
 @contextlib.contextmanager
 def _running(variant: str) -> Iterator[None]:
     """Let the verifier open its sessions in one of the other ways."""
-    options, opened = runtime._options, verifier.Session
+    options, opened = execution._options, verifier.Session
 
     def unoptimised(*args: Any) -> Any:
         made = options(*args)
@@ -759,7 +761,7 @@ def _running(variant: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(verifier, "Session", session))
         if variant == "unoptimised":
-            stack.enter_context(mock.patch.object(runtime, "_options", unoptimised))
+            stack.enter_context(mock.patch.object(execution, "_options", unoptimised))
         yield
 
 

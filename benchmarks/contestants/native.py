@@ -8,7 +8,7 @@ import synapse_onnx as so
 from benchmarks._contest import Contestant, Run, UnsupportedError
 from benchmarks._modules import build
 from benchmarks._networks import Network
-from synapse_onnx import native
+from synapse_onnx.runtime import native
 
 
 def make(network: Network, spikes: Tensor) -> Run:

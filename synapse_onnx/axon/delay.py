@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.module import Stateful
 from synapse_onnx.ops.delay import delay as delayed
 
 __all__ = ["Delay", "StepDelay"]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.module import Stateful
 from synapse_onnx.ops._neuron import per_channel
 from synapse_onnx.ops.delta import delta
 
@@ -32,8 +32,8 @@ class Delta(Stateful):
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn the threshold.
         regime: "slayer", or "loihi", where a threshold of zero sends every change
-            (:mod:`synapse_onnx.loihi`). What is compared and sent is computed in one order
-            everywhere, to the last bit, in both.
+            (:mod:`synapse_onnx.ops.arithmetic.loihi`). What is compared and sent is computed in one
+            order everywhere, to the last bit, in both.
 
     Example:
         >>> import torch

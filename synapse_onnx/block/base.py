@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx import synapse
+from synapse_onnx._layer import Deployable
 from synapse_onnx.axon import Delay, StepDelay
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.module import Deployable
 from synapse_onnx.ops.average import average
 from synapse_onnx.ops.normalize import normalize
 from synapse_onnx.ops.time_decimation import time_decimation

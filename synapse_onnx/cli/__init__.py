@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import click
 
-from synapse_onnx import native as native_kernels
 from synapse_onnx._version import __version__
 from synapse_onnx.cli._group import Group
+from synapse_onnx.runtime import native as native_kernels
 
 __all__ = ["main"]
 

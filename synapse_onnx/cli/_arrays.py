@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from synapse_onnx.cli._group import reason
 from synapse_onnx.errors import InputError
-from synapse_onnx.limits import check_file, load_arrays
+from synapse_onnx.model.limits import check_file, load_arrays
 
 __all__ = ["check_target", "npy_bytes", "npz_bytes", "random_spikes", "read_arrays", "read_events"]
 
@@ -69,7 +69,7 @@ def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bo
     Returns:
         float32 array (N, C[, H, W], T).
     """
-    from synapse_onnx.events import bin_events
+    from synapse_onnx.runtime.events import bin_events
 
     samples = []
     for path in paths:

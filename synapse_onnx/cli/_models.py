@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from synapse_onnx.cli._arrays import Array, random_spikes
 from synapse_onnx.errors import InputError, ModelError
-from synapse_onnx.layout import axes_of
-from synapse_onnx.words import shape_text
+from synapse_onnx.formatting import shape_text
+from synapse_onnx.model.layout import axes_of
 
 if TYPE_CHECKING:
     import onnx
 
-    from synapse_onnx.metadata import Metadata
+    from synapse_onnx.model.metadata import Metadata
 
 __all__ = [
     "dtype_of",
@@ -28,7 +28,7 @@ __all__ = [
 
 def read_metadata(model: onnx.ModelProto) -> Metadata | None:
     """Read what a model says of itself; None for somebody else's model."""
-    from synapse_onnx.metadata import Metadata
+    from synapse_onnx.model.metadata import Metadata
 
     try:
         return Metadata.read(model)

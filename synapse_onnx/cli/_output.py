@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synapse_onnx.words import span_text, step_text, weights_text
+from synapse_onnx.formatting import span_text, step_text, weights_text
 
 __all__ = [
     "make_console",

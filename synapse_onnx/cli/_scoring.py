@@ -14,8 +14,8 @@ from synapse_onnx.cli._models import shape_time_last
 from synapse_onnx.cli._output import progress
 from synapse_onnx.errors import InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import axes_of, has_time, time_first, time_last
-from synapse_onnx.words import shape_text
+from synapse_onnx.formatting import shape_text
+from synapse_onnx.model.layout import axes_of, has_time, time_first, time_last
 
 __all__ = ["DECODED", "FileScorer", "Scorer", "Settings", "write_outputs"]
 
@@ -125,7 +125,8 @@ class FileScorer:
         native: bool | None,
         threads: int | None,
     ) -> None:
-        from synapse_onnx.runtime import Session, parse_model
+        from synapse_onnx.model.file import parse_model
+        from synapse_onnx.runtime.session import Session
 
         self.model = parse_model(model, where)
         session = Session(self.model, providers, native, threads=threads)
@@ -176,7 +177,7 @@ class FileScorer:
         Raises:
             SynapseError: the file cannot be read, run or written; the message names it.
         """
-        from synapse_onnx.cluster import batch_size
+        from synapse_onnx.runtime.cluster import batch_size
 
         session = self.scorer.session
         try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_onnx import errors
 from synapse_onnx.cli._group import few, gist, reason
 from synapse_onnx.errors import InputError, SynapseError
-from synapse_onnx.limits import check_archive, check_file
+from synapse_onnx.model.limits import check_archive, check_file
 
 if TYPE_CHECKING:
     import numpy as np

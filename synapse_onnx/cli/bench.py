@@ -29,10 +29,10 @@ from synapse_onnx.cli._options import (
 )
 from synapse_onnx.cli._output import make_console, print_facts, print_table, progress
 from synapse_onnx.errors import InputError
-from synapse_onnx.layout import has_time, time_first, time_last
+from synapse_onnx.model.layout import has_time, time_first, time_last
 
 if TYPE_CHECKING:
-    from synapse_onnx.runtime import Session
+    from synapse_onnx.runtime.session import Session
 
 __all__ = ["Timing", "command", "summary"]
 
@@ -192,7 +192,8 @@ def command(
     turns call by call, so that a busy moment of the machine hits all of them alike. Needs ONNX
     Runtime, not torch.
     """
-    from synapse_onnx.runtime import Session, load_model
+    from synapse_onnx.model.file import load_model
+    from synapse_onnx.runtime.session import Session
 
     if inputs and batches:
         raise InputError("--batch is for generated spikes, and --input brings its own batch")

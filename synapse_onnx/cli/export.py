@@ -28,7 +28,7 @@ from synapse_onnx.cli._output import (
 )
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
 from synapse_onnx.errors import ExportError, SynapseError
-from synapse_onnx.layout import INPUT_TYPES, LAYOUTS
+from synapse_onnx.model.layout import INPUT_TYPES, LAYOUTS
 
 __all__ = ["command"]
 

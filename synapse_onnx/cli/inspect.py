@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from synapse_onnx import native as native_kernels
 from synapse_onnx.cli._arrays import check_target, read_arrays
 from synapse_onnx.cli._models import inputs_of, outputs_of, read_metadata
 from synapse_onnx.cli._options import (
@@ -29,11 +28,12 @@ from synapse_onnx.cli._output import (
 )
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.words import shape_text
+from synapse_onnx.formatting import shape_text
+from synapse_onnx.runtime import native as native_kernels
 
 if TYPE_CHECKING:
-    from synapse_onnx.activity import Activity, Kernel
-    from synapse_onnx.metadata import Metadata
+    from synapse_onnx.model.metadata import Metadata
+    from synapse_onnx.report.activity import Activity, Kernel
 
 __all__ = ["command"]
 
@@ -151,7 +151,7 @@ def _ran(
         if providers:
             raise InputError("--provider is for a run; give a sample by --input")
         return None, ()
-    from synapse_onnx.activity import count_activity, profile_kernels
+    from synapse_onnx.report.activity import count_activity, profile_kernels
 
     arrays = read_arrays(inputs, list(inputs_of(model)))
     names = full_names(providers)
@@ -304,7 +304,7 @@ def command(
     runs on the sample: SynOps are counted exactly, and ONNX Runtime's profile says which kernels
     ran. Needs ONNX Runtime, not torch.
     """
-    from synapse_onnx.runtime import load_model
+    from synapse_onnx.model.file import load_model
 
     if drawing is not None:
         check_target(drawing, ".svg")
@@ -312,7 +312,7 @@ def command(
     metadata = read_metadata(proto)
     activity, kernels = _ran(proto, inputs, NATIVE[native], providers)
     if drawing is not None:
-        from synapse_onnx.drawing import to_svg
+        from synapse_onnx.report.drawing import to_svg
 
         write_atomically(drawing, to_svg(proto, activity).encode())
     if as_json:

@@ -77,8 +77,8 @@ def command(
     The page is static, and runs the model in the browser with onnxruntime-web: input, spikes of
     every layer, membranes and decoded output, step by step. Needs neither torch nor ONNX Runtime.
     """
-    from synapse_onnx import play
-    from synapse_onnx.runtime import load_model
+    from synapse_onnx.deploy import play
+    from synapse_onnx.model.file import load_model
 
     console = make_console()
     if fetch_runtime:
@@ -126,7 +126,7 @@ def command(
 
 def _fetched() -> str:
     """Fetch the runtime where there is none, and say where it is."""
-    from synapse_onnx import play
+    from synapse_onnx.deploy import play
 
     try:
         return os.fspath(play.find_runtime())

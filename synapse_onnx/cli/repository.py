@@ -73,8 +73,8 @@ def command(
     A model of whole sequences is batched dynamically. Of a streaming one the server keeps the
     states, a set for every sequence; clients send inputs alone.
     """
-    from synapse_onnx.runtime import load_model
-    from synapse_onnx.triton import Batching, write_repository
+    from synapse_onnx.deploy.triton import Batching, write_repository
+    from synapse_onnx.model.file import load_model
 
     proto = load_model(model)
     batching = Batching(max_batch, delay, idle, sequences)

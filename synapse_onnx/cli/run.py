@@ -24,7 +24,7 @@ from synapse_onnx.cli._options import (
 from synapse_onnx.cli._output import make_console, print_facts, print_table, progress
 from synapse_onnx.cli._scoring import DECODED, FileScorer, Scorer, Settings, write_outputs
 from synapse_onnx.errors import InputError
-from synapse_onnx.words import shape_text
+from synapse_onnx.formatting import shape_text
 
 __all__ = ["command"]
 
@@ -160,7 +160,7 @@ def _run_files(
     model: str, inputs: tuple[str, ...], output: str, settings: Settings, chosen: Chosen
 ) -> None:
     """Run the model on inputs of one call, into one file."""
-    from synapse_onnx.runtime import Session
+    from synapse_onnx.runtime.session import Session
 
     check_target(output, ".npz", ".npy")
     if settings.batch is not None and not (settings.restore is None and settings.save is None):
@@ -198,7 +198,7 @@ def _run_folder(
     workers: int | None,
 ) -> None:
     """Run the model on every file of a folder, each into a file of its own."""
-    from synapse_onnx.limits import read_file
+    from synapse_onnx.model.limits import read_file
 
     if not (settings.restore is None and settings.save is None):
         raise InputError(

@@ -27,7 +27,7 @@ from synapse_onnx.cli._output import make_console, print_facts, say
 from synapse_onnx.cli._source import check_source, load_network, match_arguments, users_forward
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.layout import time_last
+from synapse_onnx.model.layout import time_last
 
 __all__ = ["command"]
 
@@ -115,7 +115,7 @@ def command(
     wherever the arithmetic is exact; the table says for every layer what was demanded and what was
     found.
     """
-    from synapse_onnx.runtime import load_model
+    from synapse_onnx.model.file import load_model
 
     if report_path is not None:
         check_target(report_path, ".html")

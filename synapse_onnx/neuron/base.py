@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synapse_onnx import fixed
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.module import Stateful
 from synapse_onnx.ops import REGIMES, Equation
+from synapse_onnx.ops.arithmetic import fixed
 from synapse_onnx.quantize import Quantizer, round_to_step
 
 __all__ = ["Common", "Current", "Decay", "Neuron"]
@@ -45,7 +45,7 @@ class Common(Stateful):
         requires_grad: learn the parameters.
         graded_spike: a spike carries the voltage instead of 1.
         regime: "slayer" (fixed point as lava-dl on the CPU, the default), "loihi" (24-bit states,
-            :mod:`synapse_onnx.loihi`) or "float".
+            :mod:`synapse_onnx.ops.arithmetic.loihi`) or "float".
 
     Raises:
         InputError: an argument is out of its range.

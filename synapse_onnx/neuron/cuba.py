@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from synapse_onnx import fixed
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
+from synapse_onnx.ops.arithmetic import fixed
 from synapse_onnx.ops.leaky_integrator import leaky_integrator
 from synapse_onnx.ops.leaky_integrator_float import leaky_integrator_float
 from synapse_onnx.ops.spike import spike
@@ -80,7 +80,7 @@ class Neuron(base.Neuron):
     u[t] = (1 - current_decay) u[t-1] + x[t]; v[t] = (1 - voltage_decay) v[t-1] + u[t];
     it spikes where v[t] >= threshold, and v is reset to 0 there. In the slayer regime u and v
     are integers over ``64 * scale`` and decays integers over 4096, with the rounding of
-    lava-dl on the CPU (arithmetic: :mod:`synapse_onnx.fixed`).
+    lava-dl on the CPU (arithmetic: :mod:`synapse_onnx.ops.arithmetic.fixed`).
 
     Args:
         threshold: voltage at which the neuron spikes.

@@ -41,8 +41,8 @@ class Neuron(base.Common):
         cum_error: see :class:`synapse_onnx.axon.Delta`.
         norm, dropout, shared_param, persistent_state, requires_grad: see
             :class:`synapse_onnx.neuron.base.Common`. The norm stands before bias and activation.
-        regime: "slayer", or "loihi" (:mod:`synapse_onnx.loihi`), where a threshold of zero sends
-            every change.
+        regime: "slayer", or "loihi" (:mod:`synapse_onnx.ops.arithmetic.loihi`), where a threshold
+            of zero sends every change.
 
     Example:
         >>> import torch

@@ -1,6 +1,6 @@
 """Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
 
-from synapse_onnx.graph import DOMAIN
+from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.ops._equation import REGIMES, Equation, Parameter, State, register_equation
 from synapse_onnx.ops._registry import (
     DOMAIN_VERSION,

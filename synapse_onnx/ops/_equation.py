@@ -34,8 +34,6 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.errors import RegistryError
-from synapse_onnx.fixed import DECAY_ONE, decay_state, to_fixed, to_float
-from synapse_onnx.loihi import STATE_LIMIT, clip, wrap
 from synapse_onnx.ops._neuron import (
     broadcast_text,
     drive,
@@ -47,6 +45,8 @@ from synapse_onnx.ops._neuron import (
 )
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE, decay_state, to_fixed, to_float
+from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT, clip, wrap
 
 __all__ = ["REGIMES", "Equation", "Parameter", "State", "register_equation"]
 
@@ -651,7 +651,7 @@ class NormedDual(Dual):
 
 
 class Loihi(_OnLoihi, Fixed):
-    """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits (:mod:`synapse_onnx.loihi`)."""
+    """Arithmetic of the loihi regime: :class:`Fixed` in 24 bits; see :mod:`.arithmetic.loihi`."""
 
     def current(self, state: Any) -> Any:
         return wrap(state)

@@ -19,7 +19,7 @@ import torch
 
 from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import RegistryError
-from synapse_onnx.graph import DOMAIN
+from synapse_onnx.model.graph import DOMAIN
 
 DOMAIN_VERSION = 1
 TORCH_NAMESPACE = "synapse"

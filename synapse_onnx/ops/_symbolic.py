@@ -8,7 +8,7 @@ from typing import Any
 from onnxscript import opset18 as standard  # Transpose is the same from 13 to 22
 from onnxscript.values import Op, Opset
 
-from synapse_onnx.graph import DOMAIN
+from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.ops._registry import DOMAIN_VERSION, get_op
 
 

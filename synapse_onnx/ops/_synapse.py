@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.errors import ExportError
-from synapse_onnx.graph import places_along
+from synapse_onnx.model.graph import places_along
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synapse_onnx.fixed import DECAY_ONE, NO_THRESHOLD, decay_state, to_fixed, to_float
 from synapse_onnx.ops._neuron import (
     broadcast_text,
     drive,
@@ -23,6 +22,13 @@ from synapse_onnx.ops._neuron import (
 )
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops.arithmetic.fixed import (
+    DECAY_ONE,
+    NO_THRESHOLD,
+    decay_state,
+    to_fixed,
+    to_float,
+)
 
 
 @torch.library.custom_op("synapse::leaky_integrator", mutates_args=())

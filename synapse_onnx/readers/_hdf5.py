@@ -15,7 +15,7 @@ from typing import Any
 
 from synapse_onnx._extra import needed
 from synapse_onnx.errors import InputError, SynapseError
-from synapse_onnx.limits import check_file, max_bytes
+from synapse_onnx.model.limits import check_file, max_bytes
 from synapse_onnx.readers import _hdf5_copy
 
 __all__ = ["open_hdf5"]

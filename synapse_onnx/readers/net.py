@@ -2,8 +2,8 @@
 
 A file holds ``layer/0`` to ``layer/n-1``; each has a ``type``, a ``shape`` (C, H, W), parameters
 of its synapse with integer weights in 64ths, and a group ``neuron``. The numeric contract is that
-of :mod:`synapse_onnx.loihi`. Source of the format: lava-dl, ``netx/README.md``, ``netx/hdf5.py``
-and the methods ``export_hdf5`` of ``slayer/block/base.py``.
+of :mod:`synapse_onnx.ops.arithmetic.loihi`. Source of the format: lava-dl, ``netx/README.md``,
+``netx/hdf5.py`` and the methods ``export_hdf5`` of ``slayer/block/base.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from synapse_onnx import block, neuron, synapse
 from synapse_onnx.axon import Delay, StepDelay
 from synapse_onnx.errors import InputError
-from synapse_onnx.loihi import STATE_LIMIT
+from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Concatenate, Network
 from synapse_onnx.readers._place import Place, located

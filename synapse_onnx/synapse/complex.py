@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError
-from synapse_onnx.module import Deployable
 from synapse_onnx.synapse import layer
 from synapse_onnx.synapse.layer import GenericLayer, Hook, describe_together, freeze_together
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, QuantizationError, ShapeError
-from synapse_onnx.module import Deployable
 from synapse_onnx.ops import conv, conv_transpose, dense, pool, unpool
 from synapse_onnx.ops._registry import OpDef
 from synapse_onnx.quantize import Grid, find_grid, is_power_of_two, stored_bits

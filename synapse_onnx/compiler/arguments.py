@@ -1,0 +1,102 @@
+"""Arguments of a network: tensors, and complex ones, which are pairs (real, imag).
+
+The graph knows tensors alone: a complex argument ``x`` is its two inputs ``x_real`` and ``x_imag``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from synapse_onnx._layer import argument_names, replaced_forward
+from synapse_onnx.errors import InputError
+
+__all__ = ["Arguments"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Example arguments of a network.
+
+    Attributes:
+        tensors: every tensor, the parts of a pair one after the other.
+        pairs: of each argument, whether it is a pair.
+    """
+
+    tensors: tuple[Tensor, ...]
+    pairs: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module, args: Any, call: str) -> Arguments:
+        """Read what a caller gave: a tensor, or a sequence of tensors and pairs of tensors.
+
+        Two tensors for a ``forward`` with one argument are a pair.
+
+        Args:
+            module: the network.
+            args: what was given.
+            call: name of the function, for messages.
+
+        Raises:
+            InputError: something else than a tensor or a pair, or an empty tensor.
+        """
+        given = [args] if isinstance(args, Tensor) else list(args)
+        if len(given) == 2 and all(isinstance(a, Tensor) for a in given) and _takes_one(module):
+            given = [tuple(given)]
+        tensors: list[Tensor] = []
+        pairs: list[bool] = []
+        for i, value in enumerate(given):
+            pair = isinstance(value, tuple | list)
+            parts = list(value) if pair else [value]
+            if len(parts) != 1 + pair or not all(isinstance(part, Tensor) for part in parts):
+                kind = f"{type(value).__name__} of {len(parts)}" if pair else type(value).__name__
+                raise InputError(
+                    f"{call}: args must be a tensor or a sequence of tensors and pairs (real, "
+                    f"imag); argument {i} is a {kind}"
+                )
+            for part in parts:
+                if part.numel() == 0:
+                    raise InputError(f"{call}: argument {i} is empty, of shape {tuple(part.shape)}")
+            tensors += [part.detach().cpu() for part in parts]
+            pairs.append(pair)
+        return cls(tuple(tensors), tuple(pairs))
+
+    def grouped(self, tensors: Sequence[Any]) -> list[Any]:
+        """Put tensors together to the arguments of ``forward``."""
+        rest = iter(tensors)
+        return [(next(rest), next(rest)) if pair else next(rest) for pair in self.pairs]
+
+    def names(self, module: nn.Module) -> list[str]:
+        """Names of the graph's inputs, those of ``forward``'s arguments; none for ``*args``."""
+        found: list[str] = []
+        for name, pair in zip(argument_names(module), self.pairs, strict=False):
+            found += [f"{name}_real", f"{name}_imag"] if pair else [name]
+        return found
+
+    @contextlib.contextmanager
+    def flat(self, module: nn.Module) -> Iterator[None]:
+        """Give a network a ``forward`` that takes every tensor as an argument of its own."""
+        names = self.names(module)
+        if not any(self.pairs) or not names:
+            yield
+            return
+        plain = module.forward
+
+        def forward(*tensors: Tensor) -> Any:
+            return plain(*self.grouped(tensors))
+
+        with replaced_forward(module, forward, names):
+            yield
+
+
+def _takes_one(module: nn.Module) -> bool:
+    """Whether ``forward`` takes one argument and no more."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return len(parameters) == 1 and all(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
+    )

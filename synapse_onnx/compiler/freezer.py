@@ -1,0 +1,50 @@
+"""The deployment form of a network: what is exported is a torch module that still runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TypeVar
+
+from torch import nn
+
+from synapse_onnx._layer import Deployable
+from synapse_onnx.errors import SynapseError
+
+__all__ = ["deployables", "freeze"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def deployables(module: nn.Module, path: str = "") -> Iterator[tuple[str, Deployable]]:
+    """Yield (path, layer) of every outermost layer of ours, in the order of registration."""
+    if isinstance(module, Deployable):
+        yield path, module
+        return
+    for name, child in module.named_children():
+        yield from deployables(child, f"{path}.{name}" if path else name)
+
+
+def freeze(module: M) -> M:
+    """Return the deployment form of a network; the network itself is not touched.
+
+    Weight norm is folded, hooks are evaluated and the integer grid behind them found (integers
+    and a step take the place of the weight), decays are rounded, dropout is gone, persistent
+    states are forgotten, and the module is in evaluation mode. It gives the outputs of
+    ``module.eval()``: bit for bit where the steps are powers of two and the sums stay within
+    float32. (Larger sums are exact in the frozen form and rounded in the other.)
+
+    Args:
+        module: any torch module; layers of this package inside it are frozen wherever they sit.
+
+    Raises:
+        InputError: a weight is NaN or infinite (the layer is named).
+        QuantizationError: a hook returns no weight of the layer's shape (the layer is named).
+    """
+    frozen = copy.deepcopy(module).eval().requires_grad_(False)
+    for path, layer in deployables(frozen):
+        try:
+            layer.freeze()
+        except SynapseError as error:
+            raise type(error)(f"{path or 'the module'}: {error}") from error
+    return frozen

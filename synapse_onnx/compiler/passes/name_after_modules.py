@@ -1,0 +1,92 @@
+"""Name nodes and values after the module that they come from, and drop the exporter's traces.
+
+The exporter's own names follow its internal numbering, and its metadata hold file paths and line
+numbers of the machine that exported: neither belongs into a file that is the same every time.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+
+import onnx_ir as ir
+
+from synapse_onnx.model.metadata import LAYER
+from synapse_onnx.ops import DOMAIN, get_op
+
+_SYMBOL = re.compile(r"\b[su]\d+\b")
+_TRACED = re.compile(r"val_\d+.*|.*:out\d*")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def run(model: ir.Model) -> int:
+    """Rename every node and its outputs; mark our own nodes with their layer."""
+    used: Counter[str] = Counter()
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
+        path = scopes[-2] if len(scopes) > 1 else ""
+        if path.startswith("_"):  # the tracer's own nodes, of no module
+            path = ""
+        ours = node.domain == DOMAIN
+        stem = path if ours and path else "/".join(part for part in (path, node.op_type) if part)
+        used[stem] += 1
+        name = stem if used[stem] == 1 else f"{stem}#{used[stem]}"
+        node.name = name
+        node.metadata_props.clear()
+        if ours:
+            node.metadata_props[LAYER] = path
+            suffixes = [f":{output}" for output in get_op(node.op_type).outputs]
+        else:
+            suffixes = [":out"] if len(node.outputs) == 1 else [
+                f":out{i}" for i in range(len(node.outputs))
+            ]  # fmt: skip
+        for value, suffix in zip(node.outputs, suffixes, strict=True):
+            value.metadata_props.clear()
+            if not value.is_graph_output():
+                value.name = name + suffix
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    _name_constants(model.graph)
+    _name_open_axes(model.graph)
+    return sum(used.values())
+
+
+def _name_constants(graph: ir.Graph) -> None:
+    """Give initialisers that are no parameter of a module (val_7, say) a name in order."""
+    count = 0
+    for value in list(graph.initializers.values()):
+        if value.name is not None and _TRACED.fullmatch(value.name):
+            while f"constant_{count}" in graph.initializers:  # the last, or one of the user's
+                count += 1
+            value.name = f"constant_{count}"
+
+
+def _name_open_axes(graph: ir.Graph) -> None:
+    """Call the tracer's symbols (s77) N and T: of an input, first axis and last."""
+    names: dict[str, str] = {}
+    for value in graph.inputs:
+        dims = list(value.shape or ())
+        for axis, name in ((0, "N"), (-1, "T")):
+            symbol = _symbol(dims[axis]) if dims else None
+            if symbol is not None:
+                names.setdefault(symbol, name)
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+
+
+def _symbol(dim: int | ir.SymbolicDim) -> str | None:
+    return None if isinstance(dim, int) else dim.value
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.SymbolicDim:
+    symbol = _symbol(dim)
+    if symbol is None:
+        return dim
+    # what the values decide (u0) is the number of bins of time: nothing else here depends on them
+    return ir.SymbolicDim(
+        _SYMBOL.sub(lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol)
+    )

@@ -1,0 +1,1 @@
+"""Ways to serve a model: a repository of Triton's, a page in a browser; no torch."""

@@ -1,0 +1,36 @@
+"""Shapes, steps and ranges in words: what tables and drawings write alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+__all__ = ["shape_text", "span_text", "step_text", "weights_text"]
+
+
+def shape_text(shape: Sequence[int | str | None]) -> str:
+    """Write a shape as Python does: the names of open axes without quotes, "?" for one without."""
+    return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
+
+
+def weights_text(shape: Sequence[int]) -> str:
+    """Write the shape of weights."""
+    return "x".join(map(str, shape))
+
+
+def step_text(steps: Sequence[Sequence[float]]) -> str:
+    """Write one step as a number, several as a range."""
+    values = sorted({float(value) for part in steps for value in part})
+    if len(values) > 1:
+        return f"{values[0]:.3g}..{values[-1]:.3g}"
+    exact = Fraction(values[0])
+    return str(exact) if exact.denominator <= 1 << 15 else f"{values[0]:.4g}"
+
+
+def span_text(value: Any) -> str:
+    """Write one value as a number, several as a range; nothing where there is none."""
+    if value is None or value == []:
+        return ""
+    values = sorted(value) if isinstance(value, list) else [value]
+    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:.3g}..{values[-1]:.3g}"

@@ -1,0 +1,152 @@
+"""What a model says of itself in ``metadata_props``: read without torch, written by export."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from synapse_onnx.errors import ModelError
+from synapse_onnx.model.guard import read_states
+
+__all__ = ["LAYER", "Metadata", "layer_of"]
+
+_PREFIX = "synapse_onnx."
+
+#: metadata of a node of an op of ours: path of the module that it computes
+LAYER = f"{_PREFIX}layer"
+
+
+def layer_of(node: onnx.NodeProto) -> str | None:
+    """Return the path of the module that a node computes; None where it does not say."""
+    return next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Metadata of an exported model.
+
+    Attributes:
+        version: version of synapse-onnx that wrote the model.
+        torch_version: version of torch that traced it.
+        opset: opset of the standard operators.
+        regime: "slayer" or "loihi" where every value is on an integer grid and all arithmetic is
+            exact, "float" where no neuron is in fixed point, else "mixed".
+        streaming: whether states are inputs and outputs.
+        states: of a streaming model, one entry a state: names of its "input" and "output",
+            "dtype", "shape" (None for the batch), and the number that it has at the "start".
+        layout: of inputs and outputs: "NCT", or "TNC" with time first.
+        input_type: "uint8" where bytes stand for the module's floats, else "float32".
+        chunk: of a streaming model, the number that the steps of a call must be a multiple of;
+            only the last call of a sequence may have fewer.
+        layers: one entry a layer of ours, in the order of registration: its path and what
+            ``describe`` says of it.
+        exact: names of graph outputs that are exact whenever the layers' inputs are on a grid
+            within their bounds.
+        notes: sentences on what could not be proved or was left out.
+    """
+
+    version: str
+    torch_version: str
+    opset: int
+    regime: str
+    streaming: bool = False
+    states: tuple[Mapping[str, Any], ...] = ()
+    chunk: int = 1
+    layout: str = "NCT"
+    input_type: str = "float32"
+    layers: tuple[Mapping[str, Any], ...] = ()
+    exact: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def carried(self) -> set[str]:
+        """Names of the graph's inputs and outputs that are states: no caller gives or gets them."""
+        return {str(state[side]) for state in self.states for side in ("input", "output")}
+
+    def write(self, model: onnx.ModelProto) -> None:
+        """Store this in a model, replacing what it said before."""
+        values = {
+            "version": self.version,
+            "torch_version": self.torch_version,
+            "opset": str(self.opset),
+            "regime": self.regime,
+            "streaming": json.dumps(self.streaming),
+            "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
+            "chunk": str(self.chunk),
+            "layout": self.layout,
+            "input_type": self.input_type,
+            "layers": json.dumps([dict(layer) for layer in self.layers], sort_keys=True),
+            "exact": json.dumps(list(self.exact)),
+            "notes": json.dumps(list(self.notes)),
+        }
+        onnx.helper.set_model_props(model, {_PREFIX + key: values[key] for key in sorted(values)})
+
+    @classmethod
+    def read(cls, model: onnx.ModelProto) -> Metadata:
+        """Read what a model says of itself.
+
+        Raises:
+            ModelError: the model was not written by synapse-onnx.
+        """
+        props = {prop.key: prop.value for prop in model.metadata_props}
+        try:
+            return cls(
+                version=props[_PREFIX + "version"],
+                torch_version=props[_PREFIX + "torch_version"],
+                opset=int(props[_PREFIX + "opset"]),
+                regime=props[_PREFIX + "regime"],
+                streaming=bool(json.loads(props[_PREFIX + "streaming"])),
+                states=tuple(read_states(props.get(_PREFIX + "states", "[]"))),
+                chunk=int(props.get(_PREFIX + "chunk", "1")),
+                layout=props.get(_PREFIX + "layout", "NCT"),
+                input_type=props.get(_PREFIX + "input_type", "float32"),
+                layers=tuple(_layers(json.loads(props[_PREFIX + "layers"]))),
+                exact=tuple(_texts(json.loads(props[_PREFIX + "exact"]))),
+                notes=tuple(_texts(json.loads(props[_PREFIX + "notes"]))),
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ModelError(
+                "the model carries no synapse-onnx metadata; it was not written by this tool"
+            ) from error
+
+
+def _texts(found: Any) -> list[str]:
+    if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+        raise ValueError("no list of texts")
+    return found
+
+
+def _numbers(found: Any) -> bool:
+    """Whether a value is a finite number, or a list of numbers or of lists of them."""
+    if isinstance(found, list):
+        return all(_numbers(item) for item in found)
+    return isinstance(found, int | float) and math.isfinite(found)
+
+
+def _layers(found: Any) -> list[dict[str, Any]]:
+    """Return layers whose entries are of the kinds that this tool writes."""
+    if not isinstance(found, list):
+        raise ValueError("no list of layers")
+    for layer in found:
+        if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
+            raise ValueError("a layer without a path")
+        lists = [layer[key] for key in ("steps", "weight_shape") if layer.get(key) is not None]
+        spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
+        if not all(isinstance(item, list) and _numbers(item) for item in lists):
+            raise ValueError("a layer with a list that is none")
+        if not all(isinstance(item, list) for item in layer.get("steps") or []):
+            raise ValueError("a layer with steps that are none")
+        if not all(_numbers(span) for span in spans):
+            raise ValueError("a layer with a number that is none")
+        if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
+            raise ValueError("a layer with lists within lists")
+    return found
+
+
+def _flat(found: Any) -> bool:
+    return not isinstance(found, list) or not any(isinstance(item, list) for item in found)

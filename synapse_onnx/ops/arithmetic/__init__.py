@@ -1,0 +1,1 @@
+"""The numbers that a neuron's step runs on."""

@@ -1,0 +1,1 @@
+"""What a person sees of a network and of a comparison; no torch."""

@@ -1,0 +1,462 @@
+"""What a model does with an input: spikes, synaptic operations, and the kernels that ran.
+
+A synaptic operation (SynOp) is one non-zero value that goes through one connection. Its dense
+counterpart is the multiply-accumulate (MAC) of every value, zero or not. The zeros that pad an
+image are no values, and what they would be multiplied by counts on neither side; weights of zero
+are connections like others. A complex synapse has two connections where a real one has one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+
+from synapse_onnx.errors import ModelError, ShapeError, SynapseError
+from synapse_onnx.model.graph import DOMAIN, ends_of, places_along, with_outputs
+from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.runtime.session import Session
+
+__all__ = ["Activity", "Kernel", "Spikes", "Synapse", "count_activity", "profile_kernels"]
+
+_IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
+#: standard operators with weights that ordinary torch code may bring
+_PRODUCTS = ("MatMul", "MatMulInteger", "Gemm", "Conv", "ConvInteger", "ConvTranspose", "Einsum")
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Values that one layer gave: their number over batch, channels and time, and how many spiked.
+
+    Attributes:
+        layer: path of the layer.
+        op: its op.
+        values: number of values.
+        nonzero: how many are not zero.
+    """
+
+    layer: str
+    op: str
+    values: int
+    nonzero: int
+
+    @property
+    def rate(self) -> float:
+        """Return the fraction of values that are not zero."""
+        return _fraction(self.nonzero, self.values)
+
+
+@dataclass(frozen=True)
+class Synapse(Spikes):
+    """Values that entered one synapse, and what they cost.
+
+    Attributes:
+        synops: connections that a non-zero value went through.
+        macs: connections that any value went through: the work of a dense run.
+    """
+
+    synops: int
+    macs: int
+
+    @property
+    def ratio(self) -> float:
+        """Return SynOps by MACs."""
+        return _fraction(self.synops, self.macs)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a model did with an input.
+
+    Attributes:
+        synapses: one entry a synapse, in the order of the graph; the feedback of a recurrent
+            neuron is one of its own.
+        neurons: one entry a layer that gives spikes.
+        uncounted: layer or node, and the op, of all that is neither.
+        products: those of ``uncounted`` that multiply by weights, so that the sums lack them.
+    """
+
+    synapses: tuple[Synapse, ...]
+    neurons: tuple[Spikes, ...]
+    uncounted: tuple[tuple[str, str], ...]
+    products: tuple[tuple[str, str], ...]
+
+    @property
+    def all_synapses(self) -> Synapse:
+        """Return the sums over all synapses."""
+        sums = [sum(getattr(row, name) for row in self.synapses) for name in _COUNTS]
+        return Synapse("in all", "", *sums)
+
+    @property
+    def all_neurons(self) -> Spikes:
+        """Return the sums over all layers that give spikes."""
+        sums = [sum(getattr(row, name) for row in self.neurons) for name in _COUNTS[:2]]
+        return Spikes("in all", "", *sums)
+
+
+_COUNTS = ("values", "nonzero", "synops", "macs")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Nodes that ONNX Runtime ran, of one op with inputs of the same types.
+
+    Attributes:
+        op: type of the nodes.
+        native: whether a kernel of synapse-onnx ran them.
+        provider: execution provider.
+        types: types of their inputs, without repetitions, in their order.
+        nodes: number of different nodes.
+        calls: how often they ran in all; a node in a loop runs once a step.
+        share: fraction of the time of all nodes, 0 to 1; a loop or a branch counts without the
+            nodes within it.
+    """
+
+    op: str
+    native: bool
+    provider: str
+    types: tuple[str, ...]
+    nodes: int
+    calls: int
+    share: float
+
+    @property
+    def numbers(self) -> str:
+        """Return "integer", "float", or "mixed" where inputs are of both kinds; "" without any."""
+        floats = {"float" in name or name == "double" for name in self.types}
+        if len(floats) != 1:
+            return "mixed" if floats else ""
+        return "float" if floats.pop() else "integer"
+
+
+def count_activity(
+    model: onnx.ModelProto,
+    inputs: Sequence[ArrayLike],
+    native: bool | None = None,
+    providers: Sequence[str] | None = None,
+) -> Activity:
+    """Count the spikes and synaptic operations of one run, exactly.
+
+    Args:
+        model: an exported model; one for streaming starts from fresh states.
+        inputs: as for :meth:`Session.run`.
+        native: as for :class:`Session`.
+        providers: as for :class:`Session`.
+
+    Raises:
+        ModelError: the model was not written by synapse-onnx, or ONNX Runtime refuses it.
+        InputError: wrong number of inputs, or values that the type cannot hold.
+        ShapeError: wrong rank or size.
+    """
+    Metadata.read(model)
+    try:
+        counter = _Counter(model)
+        shown = {name: f"{name}/counted" for name in counter.watched()}
+        session = Session(with_outputs(model, shown), providers, native)
+        results = session.run(*inputs)
+        arrays = results if isinstance(results, tuple) else (results,)
+        found = dict(zip(session.outputs, arrays, strict=True))
+        return counter.count({name: found[value] for name, value in shown.items()})
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, SynapseError):
+            raise
+        # nodes that call themselves ours and lack what ours have; which error, by what is missing
+        raise ModelError("a layer of the model is not one that synapse-onnx writes") from error
+
+
+def profile_kernels(
+    model: onnx.ModelProto,
+    inputs: Sequence[ArrayLike],
+    native: bool | None = None,
+    providers: Sequence[str] | None = None,
+) -> tuple[Kernel, ...]:
+    """Return what ONNX Runtime's own profile says of one run, the most time first.
+
+    The model runs several times and the quickest run counts: the first one takes memory, and other
+    programs may hold up any.
+
+    Args:
+        model: any model that :class:`Session` takes.
+        inputs: as for :meth:`Session.run`.
+        native: as for :class:`Session`.
+        providers: as for :class:`Session`.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model, or fails on the values.
+        InputError: wrong number of inputs, or values that the type cannot hold.
+        ShapeError: wrong rank or size.
+    """
+    with tempfile.TemporaryDirectory(prefix="synapse-onnx-") as folder:
+        session = Session(model, providers, native, profile=os.path.join(folder, "profile"))
+        try:
+            for _ in range(_RUNS):
+                session.run(*inputs)
+        finally:
+            path = session.session.end_profiling()
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)
+    return _kernels(events, session.native_nodes)
+
+
+# -- counting -------------------------------------------------------------------------------------
+
+
+class _Counter:
+    """Counts what goes through the nodes of a graph."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._nodes = list(model.graph.node)
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
+        self._makers = {name: node for node in self._nodes for name in node.output}
+        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+
+    def watched(self) -> list[str]:
+        """Return the names of the values that are counted."""
+        names = []
+        for node in self._nodes:
+            inputs, outputs = self._ends(node)
+            if self._is_synapse(node):
+                names.append(inputs["x"])
+            if "s" in outputs:
+                names.append(outputs["s"])
+            if _is_recurrent(inputs):
+                names.append(inputs["spikes"])
+        return list(dict.fromkeys(names))
+
+    def count(self, values: Mapping[str, NDArray[Any]]) -> Activity:
+        """Count, given every value that is watched."""
+        synapses, neurons, uncounted, products = [], [], [], []
+        for node in self._nodes:
+            inputs, outputs = self._ends(node)
+            if self._is_synapse(node):
+                synapses.append(self._synapse(node, values[inputs["x"]]))
+            if _is_recurrent(inputs):
+                fed = (values[inputs["spikes"]][None], values[outputs["s"]][:-1])
+                synapses.append(self._feedback(node, inputs, fed))
+            if "s" in outputs:
+                neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
+            elif not self._is_synapse(node):
+                if node.domain == DOMAIN:
+                    uncounted.append((_layer(node), node.op_type))
+                if node.op_type in _PRODUCTS or _base(node) in (*_IMAGES, "Dense"):
+                    products.append((_layer(node), node.op_type))
+        both = dict.fromkeys([*uncounted, *products])
+        return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
+
+    def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
+        return ends_of(node, self._functions)
+
+    def _is_synapse(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a synapse whose weights are in the file."""
+        inputs, _ = self._ends(node)
+        known = _base(node) in (*_IMAGES, "Dense")
+        return known and all(name in self._weights for name in _weights_of(inputs))
+
+    def _synapse(self, node: onnx.NodeProto, x: NDArray[Any]) -> Synapse:
+        inputs, _ = self._ends(node)
+        weights = [self._weights[name] for name in _weights_of(inputs)]
+        if _base(node) == "Dense":
+            outputs = sum(weight[0] for weight in weights)
+            values, nonzero = _sizes(x)
+            return Synapse(
+                _layer(node), node.op_type, values, nonzero, nonzero * outputs, values * outputs
+            )
+        if x.ndim != 5:
+            raise ShapeError(f"{_layer(node)}: expected images over time, got shape {x.shape}")
+        fan_out = _image_fan_out(node, weights[0], x.shape[3:]) * len(weights)
+        rows, columns = (
+            slice(before, size - after)
+            for size, (before, after) in zip(x.shape[3:], self._borders(inputs["x"]), strict=True)
+        )
+        x, fan_out = x[..., rows, columns], fan_out[rows, columns]
+        active = np.count_nonzero(x, axis=(0, 1, 2))
+        synops = int((active * fan_out).sum())
+        macs = prod(x.shape[:3]) * int(fan_out.sum())
+        return Synapse(_layer(node), node.op_type, *_sizes(x), synops, macs)
+
+    def _borders(self, name: str) -> list[tuple[int, int]]:
+        """Return the zeros that a Pad put before and behind the rows and columns of an image.
+
+        Pooling pads its input by a node of its own where the kernel does not divide it.
+        """
+        none = [(0, 0), (0, 0)]
+        node = self._makers.get(name)
+        order = list(range(5))
+        if node is not None and node.op_type == "Transpose":
+            order = list(onnx.helper.get_attribute_value(node.attribute[0]))
+            node = self._makers.get(node.input[0])
+        if node is None or node.op_type != "Pad" or any(node.input[2:]):
+            return none  # the third input is a value other than zero
+        modes = [a.s for a in node.attribute if a.name == "mode"]
+        if modes not in ([], [b"constant"]) or node.input[1] not in self._tensors:
+            return none
+        sizes = onnx.numpy_helper.to_array(self._tensors[node.input[1]]).tolist()
+        if len(sizes) != 2 * len(order) or min(sizes) < 0:
+            return none
+        borders = [(sizes[axis], sizes[len(order) + axis]) for axis in order]
+        return borders[3:] if not any(map(any, borders[:3])) else none
+
+    def _feedback(
+        self, node: onnx.NodeProto, inputs: Mapping[str, str], parts: Sequence[NDArray[Any]]
+    ) -> Synapse:
+        """Count the spikes before the first step, and those of every step that has a next one."""
+        outputs = sum(self._weights[name][0] for name in _weights_of(inputs))
+        values = sum(part.size for part in parts)
+        nonzero = sum(int(np.count_nonzero(part)) for part in parts)
+        name = f"{_layer(node)} (feedback)"
+        return Synapse(name, node.op_type, values, nonzero, nonzero * outputs, values * outputs)
+
+
+def _image_fan_out(
+    node: onnx.NodeProto, weight: Sequence[int], size: Sequence[int]
+) -> NDArray[np.int64]:
+    """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
+    kind = _base(node)
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    pads = given["pads"]
+    axis_taps = _transposed_taps if kind in ("ConvTranspose", "Unpool") else _taps
+    rows, columns = (
+        axis_taps(
+            size[axis],
+            weight[2 + axis],
+            given["strides"][axis],
+            given["dilations"][axis],
+            (pads[axis], pads[2 + axis]),
+        )
+        for axis in range(2)
+    )
+    channels = {"Conv": weight[0] // given["group"], "ConvTranspose": weight[1]}.get(kind, 1)
+    return np.asarray(np.multiply.outer(rows, columns) * channels, dtype=np.int64)
+
+
+def _taps(
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Return how many (output, tap) pairs of a convolution read each position of one axis."""
+    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=False)
+    read = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - pads[0]
+    taps = np.bincount(read[(read >= 0) & (read < size)], minlength=size)
+    return np.asarray(taps, dtype=np.int64)
+
+
+def _transposed_taps(
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Return how many outputs of a transposed convolution each position of one axis reaches."""
+    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=True)
+    reached = np.add.outer(np.arange(size) * stride, np.arange(kernel) * dilation) - pads[0]
+    return np.asarray(((reached >= 0) & (reached < outputs)).sum(axis=1), dtype=np.int64)
+
+
+def _base(node: onnx.NodeProto) -> str:
+    """Return a synapse's op without the prefixes of its form; "" for a standard operator."""
+    if node.domain != DOMAIN:
+        return ""
+    return node.op_type.removeprefix("Quantized").removeprefix("Complex")
+
+
+def _weights_of(inputs: Mapping[str, str]) -> list[str]:
+    return [name for formal, name in inputs.items() if formal.startswith("weight")]
+
+
+def _is_recurrent(inputs: Mapping[str, str]) -> bool:
+    return "spikes" in inputs and bool(_weights_of(inputs))
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    return layer_of(node) or node.name or node.output[0]
+
+
+def _sizes(array: NDArray[Any]) -> tuple[int, int]:
+    return array.size, int(np.count_nonzero(array))
+
+
+def _fraction(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+# -- ONNX Runtime's profile -----------------------------------------------------------------------
+
+
+#: runs of a profile
+_RUNS = 4
+#: operators whose nodes run other nodes
+_HOLDERS = ("If", "Loop", "Scan")
+
+_Group = tuple[str, bool, str, tuple[str, ...]]
+
+
+@dataclass
+class _Call:
+    """A call of a node; ``own`` is its time in µs without that of the nodes within it."""
+
+    name: tuple[str, Any]
+    group: _Group
+    begin: float
+    time: float
+    own: float
+    holder: _Call | None = None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Return the names of the nodes that it lies in, and its own: unlike for each node."""
+        return (*(self.holder.identity if self.holder else ()), self.name)
+
+
+def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tuple[Kernel, ...]:
+    """Sum the quickest run of a profile per op, provider and types of inputs."""
+    groups: dict[_Group, list[_Call]] = {}
+    for call in _calls(events, own):
+        groups.setdefault(call.group, []).append(call)
+    times = {group: sum(max(call.own, 0.0) for call in calls) for group, calls in groups.items()}
+    total = sum(times.values())
+    found = [
+        Kernel(
+            *group,
+            nodes=len({call.identity for call in calls}),
+            calls=len(calls),
+            share=times[group] / total if total else 0.0,
+        )
+        for group, calls in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda kernel: (-kernel.share, kernel.op, kernel.types)))
+
+
+def _calls(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> list[_Call]:
+    """Return the calls of the quickest run.
+
+    A call is logged when it ends, so what ran within a loop or branch is logged before it, and
+    began after it. That its time lies within would not do: times are cut to whole µs.
+    """
+    runs = [event for event in events if event["name"] == "model_run"]
+    run = min(runs, key=lambda event: float(event["dur"]))
+    begin, end = run["ts"], run["ts"] + run["dur"]
+    suffix = "_kernel_time"
+    calls: list[_Call] = []
+    free: list[_Call] = []  # those that no loop or branch was found for yet
+    for event in events:
+        if event["cat"] != "Node" or not event["name"].endswith(suffix):
+            continue
+        if not begin <= event["ts"] <= end:
+            continue
+        args, name, time = event["args"], event["name"].removesuffix(suffix), event["dur"]
+        op = args["op_name"]
+        types = (kind for value in args["input_type_shape"] for kind in value)
+        group = (op, own.get(name) == op, args["provider"], tuple(dict.fromkeys(types)))
+        call = _Call((name, args["node_index"]), group, event["ts"], time, time)
+        while op in _HOLDERS and free and free[-1].begin >= call.begin:
+            inner = free.pop()
+            inner.holder = call
+            call.own -= inner.time
+        free.append(call)
+        calls.append(call)
+    return calls

@@ -1,0 +1,195 @@
+"""Many samples on many workers: what an engine such as Ray Data is given.
+
+Neither ray nor torch is imported here: an engine makes a :class:`Predictor` on each of its workers
+and gives it batches.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.model.file import load_model, parse_model
+from synapse_onnx.model.layout import axes_of
+from synapse_onnx.runtime.session import Session
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MEMORY", "Predictor", "batch_size"]
+
+#: bytes that a batch may take on a worker where nothing else is said
+MEMORY = 256 << 20
+
+
+class Predictor:
+    """A network for ``map_batches`` of Ray Data: made once a worker, called with its batches.
+
+    Args:
+        model: path of an .onnx file that every worker can read, or the bytes of one.
+        providers: execution providers, as of :class:`synapse_onnx.Session`.
+        native: native kernels, as of :class:`synapse_onnx.Session`.
+        threads: threads inside an operator. One by default, for an engine fills a machine's cores
+            with workers.
+        keep_inputs: whether the columns that the network reads stay in the batch.
+
+    Attributes:
+        session: the :class:`synapse_onnx.Session` behind it.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not an ONNX model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        providers: Sequence[str] | None = None,
+        native: bool | None = None,
+        threads: int | None = 1,
+        keep_inputs: bool = False,
+    ) -> None:
+        loaded = parse_model(model, "the model") if isinstance(model, bytes) else model
+        self.session = Session(loaded, providers, native, threads=threads)
+        self.keep_inputs = keep_inputs
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the network on a batch.
+
+        Args:
+            batch: columns by name, a row a sample. There is one of the name of every input, with
+                the input's shape, its batch first whatever the layout: (N, C[, H, W], T), in the
+                layout "TNC" (N, T, C[, H, W]). Other columns may be anything.
+
+        Returns:
+            The other columns as they came, and one of the name of every output, a row a sample.
+
+        Raises:
+            InputError: a column is missing, its rows differ in shape, or an output has the name of
+                a column that stays.
+            ShapeError: rows are not of the shape that the network takes, or an output does not
+                have one row a sample.
+        """
+        session = self.session
+        missing = [name for name in session.inputs if name not in batch]
+        if missing:
+            raise InputError(
+                f"the batch has no column {missing[0]}, an input of the model; its columns are "
+                f"{', '.join(batch) or 'none'}"
+            )
+        kept = {
+            name: column
+            for name, column in batch.items()
+            if self.keep_inputs or name not in session.inputs
+        }
+        taken = [name for name in session.outputs if name in kept]
+        if taken:
+            raise InputError(
+                f"the batch has a column {taken[0]}, and the model an output of that name; rename "
+                f"the column"
+            )
+        arrays = [_stacked(name, batch[name]) for name in session.inputs]
+        results = session.run(*(_moved(array, session.layout, 0) for array in arrays))
+        found = results if isinstance(results, tuple) else (results,)
+        for name, array in zip(session.outputs, found, strict=True):
+            rows = _moved(array, session.layout, 1)
+            if not rows.ndim or len(rows) != len(arrays[0]):
+                raise ShapeError(
+                    f"output {name} of shape {array.shape} does not hold {len(arrays[0])} rows, "
+                    f"one for each sample"
+                )
+            kept[name] = rows
+        return kept
+
+
+def _moved(array: NDArray[Any], layout: str, back: int) -> NDArray[Any]:
+    """View an array whose samples come first in the layout of the model, or back."""
+    axis = axes_of(layout, array.ndim)[0]
+    return np.moveaxis(array, axis, 0) if back else np.moveaxis(array, 0, axis)
+
+
+def _stacked(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows of a column as one array; engines give rows of other shapes as objects."""
+    if column.dtype != object:
+        return column
+    rows = [np.asarray(row) for row in column]
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise InputError(
+                f"column {name} holds arrays of different shapes: row 0 of a batch has "
+                f"{rows[0].shape}, row {i} has {row.shape}"
+            )
+    return np.stack(rows)
+
+
+def batch_size(
+    model: onnx.ModelProto | str | os.PathLike[str] | bytes,
+    *,
+    steps: int | None = None,
+    memory: int = MEMORY,
+) -> int:
+    """Return how many samples a batch may have within so much memory, from shapes alone.
+
+    A sample takes twice the bytes of its inputs, its outputs and the largest array between two
+    nodes of the graph; a batch is as many samples as fit into ``memory``, one at least. Twice,
+    because a node reads one such array and writes another. What one node takes in passing is not
+    known from shapes, nor is the model itself counted. A model that was exported with a fixed batch
+    takes that.
+
+    Args:
+        model: an ``onnx.ModelProto``, the path of an .onnx file, or its bytes.
+        steps: time steps of a sample; needed where the model leaves them open.
+        memory: bytes for a batch.
+
+    Raises:
+        InputError: the model leaves its time open and ``steps`` is missing, or ``memory`` or
+            ``steps`` is below 1.
+        ModelError: not an ONNX model.
+    """
+    import onnx
+
+    if memory < 1 or (steps is not None and steps < 1):
+        raise InputError(f"memory and steps must be at least 1, got {memory} and {steps}")
+    if isinstance(model, bytes):
+        model = parse_model(model, "the model")
+    elif not isinstance(model, onnx.ModelProto):
+        model = load_model(model)
+    layout = next((p.value for p in model.metadata_props if p.key == "synapse_onnx.layout"), "NCT")
+    graph = model.graph
+    if not graph.value_info and graph.node:  # another tool's model; ours say their shapes
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constant]
+    batch: set[str] = set()
+    for value in inputs:
+        sizes = value.type.tensor_type.shape.dim
+        if not sizes:
+            continue
+        size = sizes[axes_of(layout, len(sizes))[0]]
+        if size.dim_value:
+            return int(size.dim_value)
+        batch.add(size.dim_param)
+
+    def size_of(value: onnx.ValueInfoProto) -> int:
+        kind = value.type.tensor_type
+        sizes = [d.dim_value or (1 if d.dim_param in batch else steps) for d in kind.shape.dim]
+        if None in sizes:
+            raise InputError(
+                f"the model leaves axis {sizes.index(None)} of {value.name} open; give steps, the "
+                f"time steps of a sample"
+            )
+        if kind.elem_type not in onnx.helper.get_all_tensor_dtypes():
+            return 0
+        width = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+        return math.prod(size or 1 for size in sizes) * width
+
+    between = [value for value in graph.value_info if value.name not in constant]
+    ends = sum(map(size_of, [*inputs, *graph.output]))
+    return max(memory // (2 * max(ends + max(map(size_of, between), default=0), 1)), 1)

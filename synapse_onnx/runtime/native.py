@@ -1,0 +1,172 @@
+"""Native kernels: the libraries of custom ops that an install may bring, found and asked.
+
+A model needs none: its ops carry their bodies in the file. ONNX Runtime prefers a registered kernel
+to the body of the same name, so the same file runs faster where a library is there. There is one
+for the CPU and one for CUDA, each with kernels of its execution provider alone: a kernel of the CPU
+would take its node off the GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from synapse_onnx._version import __version__
+from synapse_onnx.model.graph import DOMAIN
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "instructions",
+    "kernels",
+    "library",
+    "nodes_of",
+    "problem",
+    "status",
+    "together",
+    "used_by",
+]
+
+#: the execution providers that there are kernels for, by ONNX Runtime's names
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+#: the file's name without the suffix, which is the platform's; that for CUDA has _cuda behind it
+_NAME = "synapse_onnx_kernels"
+
+#: value of SYNAPSE_ONNX_LIBRARY that leaves the kernels out
+_NONE = "none"
+
+_ABSENT = (
+    "synapse-onnx was installed without them; install a C++ compiler and ONNX Runtime's headers "
+    "(libonnxruntime-dev), then synapse-onnx once more with SYNAPSE_ONNX_NATIVE=1, which says "
+    "what is missing"
+)
+_ABSENT_CUDA = (
+    "synapse-onnx was installed without them; install it once more with SYNAPSE_ONNX_CUDA=1, which "
+    "says what is missing, where nvcc is found"
+)
+_VARIABLES = {CPU: "SYNAPSE_ONNX_LIBRARY", CUDA: "SYNAPSE_ONNX_CUDA_LIBRARY"}
+
+
+class _Library(NamedTuple):
+    """What a library says of itself, or why it is not used."""
+
+    kernels: tuple[str, ...] = ()
+    instructions: str = ""
+    problem: str | None = None
+    together: tuple[str, ...] = ()
+
+
+def library(provider: str = CPU) -> Path | None:
+    """Return the path of a provider's library, whether or not it can be used; None without one.
+
+    The environment variables SYNAPSE_ONNX_LIBRARY and SYNAPSE_ONNX_CUDA_LIBRARY name others than
+    the install's. Where the first is "none", models run without any.
+    """
+    if os.environ.get(_VARIABLES[CPU]) == _NONE:
+        return None
+    if named := os.environ.get(_VARIABLES[provider]):
+        return Path(named).absolute()
+    name = _NAME + ("_cuda" if provider == CUDA else "")
+    # an editable install has two folders: the checkout's, and site-packages with what was built
+    for folder in sys.modules["synapse_onnx"].__path__:
+        for suffix in (".so", ".dylib", ".dll"):
+            path = Path(folder, "_native", name + suffix)
+            if path.is_file():
+                return path
+    return None
+
+
+def kernels(provider: str = CPU) -> tuple[str, ...]:
+    """Return the names of the ops that have a kernel; none where the library cannot be used."""
+    return _found(provider).kernels
+
+
+def together(provider: str = CPU) -> tuple[str, ...]:
+    """Return the names of the ops that compute two nodes of a file at once, as "AAndB".
+
+    No file has them: :func:`fusion.fused` puts them into a model that is to be run.
+    """
+    return _found(provider).together
+
+
+def instructions(provider: str = CPU) -> str:
+    """Return what the kernels are compiled for here, as "avx512", or "sm_75 sm_80 sm_90"."""
+    return _found(provider).instructions
+
+
+def problem(provider: str = CPU) -> str | None:
+    """Say in a sentence why there are no kernels for a provider; None where there are."""
+    return _found(provider).problem
+
+
+def status(provider: str = CPU) -> str:
+    """Say in a sentence which kernels there are for a provider, or why there are none."""
+    found, where = _found(provider), " for CUDA" if provider == CUDA else ""
+    if found.problem is not None:
+        return f"no native kernels{where}: {found.problem}"
+    kinds = f"{len(found.kernels)} ({found.instructions})"
+    return f"native kernels{where}: {kinds}, {library(provider)}"
+
+
+def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
+    """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: names and their ops."""
+    own = {*kernels(provider), *together(provider)}
+    return {
+        node.name: node.op_type
+        for node in model.graph.node
+        if node.domain == DOMAIN and node.op_type in own
+    }
+
+
+def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
+    """Return the names of the ops of an ``onnx.ModelProto`` that have a kernel here, sorted."""
+    ops = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    return tuple(sorted(ops & set(kernels(provider))))
+
+
+def _found(provider: str) -> _Library:
+    path = library(provider)
+    if path is not None:
+        return _load(path, _VARIABLES[provider])
+    if os.environ.get(_VARIABLES[CPU]) == _NONE:
+        return _Library(problem=f"{_VARIABLES[CPU]} is {_NONE}")
+    return _Library(problem=_ABSENT_CUDA if provider == CUDA else _ABSENT)
+
+
+@functools.cache
+def _load(path: Path, variable: str) -> _Library:
+    """Load a library, once, and ask it."""
+    again = f"install synapse-onnx once more, or correct {variable} where it is set"
+    if not path.is_file():
+        return _Library(problem=f"{path} ({variable}) is no file")
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        return _Library(problem=f"{path} cannot be loaded: {error}; {again}")
+    try:
+        version = _text(loaded, "version")
+        names, instructions = _text(loaded, "kernels"), _text(loaded, "instructions")
+        together = _text(loaded, "together")
+    except AttributeError:
+        return _Library(problem=f"{path} is no library of synapse-onnx; {again}")
+    if version != __version__:
+        return _Library(
+            problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {again}"
+        )
+    return _Library(_names(names), instructions, together=_names(together))
+
+
+def _names(joined: str) -> tuple[str, ...]:
+    return tuple(name for name in joined.split(",") if name)
+
+
+def _text(loaded: ctypes.CDLL, what: str) -> str:
+    function = getattr(loaded, f"synapse_onnx_{what}")
+    function.restype = ctypes.c_char_p
+    return (function() or b"").decode()

@@ -1,0 +1,380 @@
+"""A sequence that comes in steps or chunks, its states kept between the calls."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from synapse_onnx.errors import InputError, ModelError, ShapeError
+from synapse_onnx.files import write_atomically
+from synapse_onnx.formatting import shape_text
+from synapse_onnx.model.layout import axes_of, has_time, time_first, time_last
+from synapse_onnx.model.limits import load_arrays
+from synapse_onnx.runtime import providers
+from synapse_onnx.runtime._arrays import DTYPES, accepted
+
+if TYPE_CHECKING:
+    from synapse_onnx.runtime.session import Session
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """A sequence that comes in steps or chunks; made by :meth:`Session.stream`.
+
+    The states stay in ONNX Runtime's memory, on its device, between the calls. However a sequence
+    is cut into chunks, the outputs put together are those of the whole sequence; a network that
+    averages over bins of time gives a bin when it is full, and the rest on :meth:`flush`.
+
+    Attributes:
+        batch: number of sequences side by side.
+        steps: time steps taken in since the last full :meth:`reset`.
+    """
+
+    def __init__(self, session: Session, batch: int) -> None:
+        self._session, self.batch, self.steps = session, batch, 0
+        self._ort = providers.onnxruntime_module()
+        provider = session.session.get_providers()[0]
+        self._device = providers.memory_of(provider)
+        #: a call of few bytes is prepared where its buffers are NumPy's too
+        self._prepares = not providers.is_gpu(provider)
+        self._binding = session.session.io_binding()
+        self._timed = [has_time(len(info.shape)) for info in session._input_infos]
+        self._states: dict[str, Any] = {}
+        #: shapes of the last call's inputs, and what the next needs that has the same
+        self._shapes: list[tuple[int, ...]] = []
+        self._prepared: _Prepared | None = None
+        #: steps that wait for the rest of their bin, an array an input
+        self._held: list[NDArray[Any]] | None = None
+        self.reset()
+
+    def reset(self, items: int | Sequence[int] | None = None) -> None:
+        """Start sequences afresh.
+
+        Args:
+            items: index, or indices, of the batch whose sequences start afresh; None for all.
+
+        Raises:
+            InputError: no such index, or single sequences in the middle of a bin of time, which
+                the whole batch has in common.
+        """
+        fresh = self._session.fresh_states(self.batch)
+        if items is None:
+            self._states = {name: self._value(array) for name, array in fresh.items()}
+            self._held, self.steps = None, 0
+            return
+        chosen = [items] if isinstance(items, int) else list(items)
+        wrong = [i for i in chosen if not (isinstance(i, int) and 0 <= i < self.batch)]
+        if wrong:
+            raise InputError(f"reset: there is no item {wrong[0]} in a batch of {self.batch}")
+        if self._held is not None:
+            raise InputError(
+                f"reset: the batch is within a bin of {self._session.chunk} time steps; reset all "
+                f"of it, or wait for the bin's end"
+            )
+        states = self.states
+        for name, start in fresh.items():
+            states[name][chosen] = start[chosen]
+        self._states = {name: self._value(array) for name, array in states.items()}
+
+    def step(self, *inputs: ArrayLike) -> Any:
+        """Take in one time step.
+
+        Args:
+            inputs: one array an input, (N, C[, H, W]); an input without time as it is.
+
+        Returns:
+            The outputs of this step without their time axis, one array or a tuple; None while a
+            bin of time is not full.
+
+        Raises:
+            InputError, ShapeError, ModelError: see :meth:`Session.run`.
+        """
+        self._count(inputs)
+        arrays = [np.asarray(value) for value in inputs]
+        for info, array, timed in zip(self._session._input_infos, arrays, self._timed, strict=True):
+            if timed and array.ndim != len(info.shape) - 1:
+                _, time = axes_of(self._session.layout, len(info.shape))
+                sizes = [size for axis, size in enumerate(info.shape) if axis != time]
+                raise ShapeError(
+                    f"input {info.name}: a step has {len(sizes)} axes {shape_text(sizes)}, got "
+                    f"shape {array.shape}; run() takes a chunk with time"
+                )
+        chunk = [a[..., np.newaxis] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+        results = self._run(chunk, last=False)
+        if results is None:
+            return None
+        outputs = [y[..., -1] for y in results]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def run(self, *inputs: ArrayLike) -> Any:
+        """Take in a chunk of the sequence, of any length.
+
+        Args:
+            inputs: one array an input, (N, C[, H, W], T), or (T, N, C[, H, W]) in the layout
+                "TNC".
+
+        Returns:
+            The outputs of these steps, one array or a tuple; fewer steps, or none, where the
+            network averages over bins of time.
+
+        Raises:
+            InputError, ShapeError, ModelError: see :meth:`Session.run`.
+        """
+        self._count(inputs)
+        layout = self._session.layout
+        chunk = [time_last(np.asarray(value), layout) for value in inputs]
+        return self._given(self._run(chunk, last=False))
+
+    def flush(self) -> Any:
+        """End the sequence: fill up the last bin of time with zeros, and start afresh.
+
+        Returns:
+            The outputs of that bin; arrays of no steps where no bin was begun.
+        """
+        results = None
+        if self._held is not None:
+            results = self._run(None, last=True)
+        self.reset()
+        return self._given(results)
+
+    @property
+    def states(self) -> dict[str, NDArray[Any]]:
+        """Copies of the states, by name, batch first."""
+        return {name: value.numpy().copy() for name, value in self._states.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the stream in the middle of its sequence, as an .npz file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        held = (
+            {} if self._held is None else dict(zip(self._session.inputs, self._held, strict=True))
+        )
+        arrays = {f"state:{name}": array for name, array in self.states.items()}
+        arrays |= {f"held:{name}": array for name, array in held.items()}
+        data = io.BytesIO()
+        np.savez(data, **arrays | {"steps": np.array(self.steps)})  # type: ignore[arg-type]
+        write_atomically(path, data.getvalue())
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on where a saved stream stood.
+
+        Raises:
+            InputError: the file cannot be read, or is not the state of a stream of this network
+                and batch; the stream stays as it is.
+        """
+        try:
+            arrays = load_arrays(path)
+        except InputError:
+            raise
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise InputError(f"{path} is not the saved state of a stream") from error
+        fresh = self._session.fresh_states(self.batch)
+        states = {name for name in arrays if name.startswith("state:")}
+        held = [arrays[n] for name in self._session.inputs if (n := f"held:{name}") in arrays]
+        if (
+            states != {f"state:{name}" for name in fresh}
+            or len(held) not in (0, len(self._timed))
+            or "steps" not in arrays
+            or arrays["steps"].shape
+            or arrays["steps"].dtype.kind not in "iu"
+        ):
+            raise InputError(f"{path} is not the saved state of a stream of this network")
+        for name, start in fresh.items():
+            array = arrays[f"state:{name}"]
+            if array.shape != start.shape or array.dtype != start.dtype:
+                raise InputError(
+                    f"{path}: state {name} is {array.dtype} of shape {array.shape}, and this "
+                    f"stream has {start.dtype} of shape {start.shape}"
+                )
+        self._held = self._accepted(held) if held else None
+        self._states = {name: self._value(arrays[f"state:{name}"]) for name in fresh}
+        self.steps = int(arrays["steps"])
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _value(self, array: NDArray[Any]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+    def _count(self, inputs: Sequence[Any]) -> None:
+        names = self._session.inputs
+        if len(inputs) != len(names):
+            raise InputError(
+                f"the network takes {len(names)} input{'s'[: len(names) != 1]} "
+                f"({', '.join(names)}), got {len(inputs)}"
+            )
+
+    def _accepted(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return a chunk (N, C[, H, W], T) in the graph's types, or say what does not fit."""
+        infos, layout = self._session._input_infos, self._session.layout
+        arrays = [
+            time_last(accepted(info, time_first(array, layout)), layout)
+            for info, array in zip(infos, inputs, strict=True)
+        ]
+        for info, array in zip(infos, arrays, strict=True):
+            if array.shape[0] != self.batch:
+                raise ShapeError(
+                    f"input {info.name}: the stream keeps states for a batch of {self.batch} "
+                    f"and got a batch of {array.shape[0]}; open another with "
+                    f"stream(batch={array.shape[0]})"
+                )
+        lengths = {a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t}
+        if len(lengths) > 1:
+            raise ShapeError(
+                f"the inputs of a chunk have different numbers of time steps: "
+                f"{', '.join(map(str, sorted(lengths)))}"
+            )
+        return arrays
+
+    def _run(
+        self, inputs: Sequence[NDArray[Any]] | None, *, last: bool
+    ) -> list[NDArray[Any]] | None:
+        """Run what has come and what was held back, in whole bins; hold the rest back."""
+        chunk = self._session.chunk
+        if inputs is None:
+            arrays = list(self._held or [])
+        else:
+            arrays = self._accepted(inputs)
+            new = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
+            if self._held is not None:
+                arrays = [
+                    np.concatenate([old, a], axis=-1) if t else a
+                    for old, a, t in zip(self._held, arrays, self._timed, strict=True)
+                ]
+        steps = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
+        whole = steps if last else steps // chunk * chunk
+        results = None
+        if whole:
+            parts = [a[..., :whole] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+            results = self._call(parts)
+        if inputs is not None:
+            self.steps += new
+        rest = [a[..., whole:] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+        self._held = None if whole == steps else [a.copy() for a in rest]
+        return results
+
+    def _call(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the graph once; its new states take the place of the old ones if it succeeds."""
+        session, layout = self._session, self._session.layout
+        inputs = [time_first(array, layout) for array in arrays]
+        shapes = [array.shape for array in inputs]
+        if self._prepared is not None and self._prepared.shapes == shapes:
+            try:
+                self._states, results = self._prepared.run(inputs, self._states)
+            except Exception as error:
+                raise ModelError(f"ONNX Runtime failed: {providers.first_line(error)}") from error
+            return [time_last(value, layout) for value in results]
+        binding = self._binding
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        for name, array in zip(session.inputs, inputs, strict=True):
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name, value in self._states.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in session.outputs:
+            binding.bind_output(name, "cpu")
+        for state in session.states:
+            binding.bind_output(state["output"], self._device)
+        try:
+            session.session.run_with_iobinding(binding)
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed: {providers.first_line(error)}") from error
+        values = binding.get_outputs()
+        count = len(session.outputs)
+        self._states = {
+            state["input"]: value
+            for state, value in zip(session.states, values[count:], strict=True)
+        }
+        results = [value.numpy() for value in values[:count]]
+        size = sum(array.nbytes for array in (*inputs, *results))
+        if self._prepares and shapes == self._shapes and size < _SMALL:
+            self._prepared = _Prepared(session, inputs, self._states, results)
+        self._shapes = shapes
+        return [time_last(value, layout) for value in results]
+
+    def _given(self, results: list[NDArray[Any]] | None) -> Any:
+        layout = self._session.layout
+        if results is None:
+            results = []
+            for info in self._session._output_infos:
+                batch, time = axes_of(layout, len(info.shape))
+                sizes = [
+                    size if isinstance(size, int) else 1
+                    for axis, size in enumerate(info.shape)
+                    if axis not in (batch, time)
+                ]
+                results.append(np.zeros([self.batch, *sizes, 0], dtype=DTYPES[info.type]))
+        results = [time_first(value, layout) for value in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        return f"Stream(batch={self.batch}, steps={self.steps}, {len(self._states)} states)"
+
+
+#: bytes of inputs and outputs up to which a call is prepared: a larger one takes long anyhow
+_SMALL = 1 << 22
+
+
+class _Prepared:
+    """Bindings for calls of the same shapes: what a step costs outside the graph, paid once.
+
+    There are two sets of states: one call reads the first and writes the second, the next the other
+    way round, so that a call that fails leaves what it started from.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inputs: Sequence[NDArray[Any]],
+        states: dict[str, Any],
+        outputs: Sequence[NDArray[Any]],
+    ) -> None:
+        ort = providers.onnxruntime_module()
+
+        def held(arrays: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[Any]]:
+            """Return buffers like the arrays, and ONNX Runtime's values in the same memory."""
+            buffers = [np.empty(array.shape, array.dtype) for array in arrays]
+            return buffers, [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
+
+        self.shapes = [array.shape for array in inputs]
+        self._session = session.session
+        self._inputs, given = held(inputs)
+        self._outputs, taken = held(outputs)
+        arrays = [value.numpy() for value in states.values()]
+        pairs = [held(arrays) for _ in range(2)]
+        self._buffers = [buffers for buffers, _ in pairs]
+        self._sets = [dict(zip(states, values, strict=True)) for _, values in pairs]
+        self._bindings = []
+        for now, after in (self._sets, self._sets[::-1]):
+            binding = session.session.io_binding()
+            for name, value in zip(session.inputs, given, strict=True):
+                binding.bind_ortvalue_input(name, value)
+            for name, value in now.items():
+                binding.bind_ortvalue_input(name, value)
+            for name, value in zip(session.outputs, taken, strict=True):
+                binding.bind_ortvalue_output(name, value)
+            for state in session.states:
+                binding.bind_ortvalue_output(state["output"], after[state["input"]])
+            self._bindings.append(binding)
+
+    def run(
+        self, inputs: Sequence[NDArray[Any]], states: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Return the states after a call, and its outputs."""
+        turn = 1 if states is self._sets[1] else 0
+        if states is not self._sets[turn]:  # fresh ones, or those of another length
+            for buffer, value in zip(self._buffers[0], states.values(), strict=True):
+                np.copyto(buffer, value.numpy())
+        for buffer, array in zip(self._inputs, inputs, strict=True):
+            np.copyto(buffer, array)
+        self._session.run_with_iobinding(self._bindings[turn])
+        return self._sets[1 - turn], [buffer.copy() for buffer in self._outputs]

@@ -1,0 +1,1 @@
+"""The proof that torch and ONNX Runtime agree."""

@@ -1,0 +1,262 @@
+"""lava-dl's recorded outputs, through torch and through ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx as so
+
+pytestmark = pytest.mark.gpu
+
+FOLDER = Path(__file__).parents[1] / "reference"
+FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
+SYNAPSES = [name for name in FILES if name.startswith("synapse")]
+NEURONS = [name for name in FILES if name.startswith("neuron")]
+NETWORKS = [name for name in FILES if name.startswith("net")]
+DELAYS = [name for name in FILES if name.startswith("axon")]
+
+ACTIVATIONS = {"relu": torch.relu, None: None}
+
+#: float sums in another order: relative to the largest reference value
+FLOAT = 1e-5
+
+
+@dataclass
+class Case:
+    """One recorded case, with the layer built and loaded as its checkpoint says."""
+
+    layer: nn.Module
+    kwargs: dict[str, Any]
+    #: one input, or the parts of a complex one
+    inputs: tuple[Tensor, ...]
+    outputs: list[np.ndarray]
+    exact: bool
+
+    def arrays(self) -> list[np.ndarray]:
+        return [x.numpy() for x in self.inputs]
+
+
+class Parts(nn.Module):
+    """A resonator whose complex current comes as two arguments."""
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    def forward(self, real: Tensor, imag: Tensor) -> Tensor:
+        return self.neuron((real, imag))
+
+
+class Layers(nn.Module):
+    """A network of blocks that returns what every block returns."""
+
+    def __init__(self, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        results = []
+        for block in self.blocks:
+            x = block(x)
+            results.append(x)
+        return tuple(results)
+
+
+def build(kind: str, kwargs: dict[str, Any], *, hooked: bool) -> nn.Module:
+    """The layer or network that a case was recorded from."""
+    arguments = dict(kwargs)
+    if kind.startswith("synapse"):
+        module = so.synapse.complex if ".complex." in kind else so.synapse
+        if kind.endswith("ool"):
+            arguments["merge_channels"] = True  # as lava-dl computes it
+        arguments["pre_hook_fx"] = so.quantize.q8 if hooked else None
+        return getattr(module, kind.rsplit(".", 1)[-1])(**arguments)
+    if kind.startswith("axon"):
+        return so.axon.Delay(**arguments)
+    if kind.startswith("net"):
+        namespace, parameters = getattr(so.block, kwargs["neuron"]), dict(kwargs["neuron_params"])
+        if "activation" in parameters:
+            parameters["activation"] = ACTIVATIONS[parameters["activation"]]
+        return Layers(
+            [
+                getattr(namespace, name)(
+                    *([] if name in ("Flatten", "Average") else [parameters]), *args, **more
+                )
+                for name, args, more in kwargs["blocks"]
+            ]
+        )
+    if "activation" in arguments:
+        arguments["activation"] = ACTIVATIONS[arguments["activation"]]
+    return getattr(so.neuron, kind.rsplit(".", 1)[-1]).Neuron(**arguments)
+
+
+@cache
+def load(name: str) -> Case:
+    with np.load(FILES[name]) as file:
+        arrays = {key: file[key] for key in file.files}
+    kind, kwargs = str(arrays["kind"]), json.loads(str(arrays["kwargs"]))
+    hooked = kwargs.pop("quantize", None) == "q8"
+    layer = build(kind, kwargs, hooked=hooked)
+    layer.load_state_dict(
+        {
+            key.removeprefix("param."): torch.from_numpy(value)
+            for key, value in arrays.items()
+            if key.startswith("param.")
+        }
+    )
+    names = [key for key in ("output", "output_real", "output_imag") if key in arrays]
+    if kind.startswith("net"):
+        names = sorted((key for key in arrays if key.startswith("layer")), key=lambda k: int(k[5:]))
+        assert np.array_equal(arrays[names[-1]], arrays["output"])
+    inputs = [key for key in ("input", "input_real", "input_imag") if key in arrays]
+    if len(inputs) == 2:
+        layer = Parts(layer)
+    return Case(
+        layer.eval(),
+        kwargs,
+        tuple(torch.from_numpy(arrays[key]) for key in inputs),
+        [arrays[key] for key in names],
+        hooked or not kind.startswith("synapse"),
+    )
+
+
+def reset(module: nn.Module) -> None:
+    """Forget the states of every layer."""
+    for layer in module.modules():
+        if hasattr(layer, "reset"):
+            layer.reset()
+
+
+def compare(case: Case, found: Any) -> None:
+    values = [np.asarray(v) for v in (found if isinstance(found, tuple) else (found,))]
+    assert len(values) == len(case.outputs)
+    for value, reference in zip(values, case.outputs, strict=True):
+        assert value.shape == reference.shape
+        assert value.dtype == reference.dtype
+        if case.exact:
+            np.testing.assert_array_equal(value, reference)
+        else:
+            assert np.abs(value - reference).max() <= FLOAT * np.abs(reference).max()
+
+
+def test_the_cases_are_all_here() -> None:
+    counts = (len(SYNAPSES), len(NEURONS), len(NETWORKS), len(DELAYS))
+    assert counts == (176, 87, 9, 2)
+    assert all(np.abs(output).sum() > 0 for name in FILES for output in load(name).outputs)
+
+
+@pytest.mark.parametrize("name", SYNAPSES)
+def test_synapse(name: str) -> None:
+    case = load(name)
+    with torch.no_grad():
+        found = case.layer(*case.inputs)
+    compare(case, tuple(y.numpy() for y in found) if isinstance(found, tuple) else found.numpy())
+    model = so.export(case.layer, case.inputs)
+    compare(case, so.Session(model).run(*case.arrays()))
+
+
+@pytest.mark.parametrize("name", [name for name in SYNAPSES if "ool" in name])
+def test_merged_pools_are_lava_dl_bit_for_bit(name: str) -> None:
+    case = load(name)
+    with torch.no_grad():
+        found = case.layer(*case.inputs)
+    found = found if isinstance(found, tuple) else (found,)
+    for value, reference in zip(found, case.outputs, strict=True):
+        np.testing.assert_array_equal(value.numpy(), reference)
+
+
+def in_torch(case: Case) -> Any:
+    reset(case.layer)
+    with torch.no_grad():
+        found = case.layer(*case.inputs)
+    return tuple(y.numpy() for y in found) if isinstance(found, tuple) else found.numpy()
+
+
+@pytest.mark.parametrize(
+    "name", [*NEURONS, *(pytest.param(n, marks=pytest.mark.matrix) for n in NETWORKS), *DELAYS]
+)
+def test_neurons_delays_and_every_layer_of_networks(name: str) -> None:
+    case = load(name)
+    compare(case, in_torch(case))
+    compare(case, so.Session(so.export(case.layer, case.inputs)).run(*case.arrays()))
+    if "chunked" not in name:
+        # a second code path: what autograd follows
+        found = copy.deepcopy(case.layer).train()(*case.inputs)
+        several = isinstance(found, tuple)
+        compare(case, tuple(y.detach() for y in found) if several else found.detach().numpy())
+
+
+@pytest.mark.parametrize("name", [name for name in NEURONS if name.endswith("chunked")])
+@pytest.mark.parametrize("length", [1, 7, 23])
+def test_neurons_in_chunks_in_torch(name: str, length: int) -> None:
+    case = load(name)
+    assert case.kwargs["persistent_state"]
+    reset(case.layer)
+    chunks = zip(*(x.split(length, dim=-1) for x in case.inputs), strict=True)
+    with torch.no_grad():
+        compare(case, torch.cat([case.layer(*chunk) for chunk in chunks], dim=-1).numpy())
+    reset(case.layer)
+
+
+@cache
+def stream_of(name: str) -> Any:
+    case = load(name)
+    session = so.Session(so.export(case.layer, case.inputs, streaming=True))
+    return session.stream(case.inputs[0].shape[0])
+
+
+@pytest.mark.parametrize("name", [*NEURONS, *NETWORKS, *DELAYS])
+def test_streams_in_chunks(name: str) -> None:
+    """The recorded output of the whole, step by step and in chunks."""
+    case, stream = load(name), stream_of(name)
+    steps = case.inputs[0].shape[-1]
+    for length in (1, 7, steps):
+        stream.reset()
+        parts = [
+            stream.run(*(x[..., t : t + length] for x in case.arrays()))
+            for t in range(0, steps, length)
+        ]
+        if isinstance(parts[0], tuple):
+            joined: Any = tuple(np.concatenate(group, -1) for group in zip(*parts, strict=True))
+        else:
+            joined = np.concatenate(parts, -1)
+        compare(case, joined)
+
+
+#: one kind of each layer, q8, so that equality can be asked for
+KINDS = [
+    next(name for name in SYNAPSES if f"_{kind}_{form}_q8" in name)
+    for kind in ("Dense", "Conv", "ConvTranspose", "Pool", "Unpool")
+    for form in ("real", "complex")
+]
+
+
+@pytest.mark.parametrize("name", [*KINDS, "neuron_00_cuba_3d", "neuron_00_cuba_5d"])
+def test_one_file_serves_all_lengths_and_batches(name: str) -> None:
+    case = load(name)
+    case.layer.eval()
+    session = so.Session(so.export(case.layer, case.inputs))
+    generator = torch.Generator().manual_seed(0)
+    for steps in (1, 7, 50):
+        for batch in (1, 3):
+            shape = (batch, *case.inputs[0].shape[1:-1], steps)
+            x = torch.randint(-8, 24, shape, generator=generator).float() / 8
+            if hasattr(case.layer, "reset"):
+                case.layer.reset()
+            with torch.no_grad():
+                expected = case.layer(x)
+            found = session.run(x.numpy())
+            if not isinstance(expected, tuple):
+                expected, found = (expected,), (found,)
+            for y, z in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(y.numpy(), z)
