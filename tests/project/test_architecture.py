@@ -1,4 +1,4 @@
-"""The import table of ARCHITECTURE.md holds, and the public API is what is written here."""
+"""Rooms, imports and the public API are those that ARCHITECTURE.md and pyproject.toml state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grimp
 import pytest
 
 import synapse_onnx as so
@@ -34,125 +36,144 @@ LOADERS = {
 }
 PUBLIC |= set(LOADERS)
 
-#: public function -> the module of the table that it stands in
-HOMES = {
-    "Report": "verifier", "Session": "runtime", "__version__": "_version", "convert": "converter",
-    "export": "exporter", "flat": "flattener", "freeze": "freezer",
-    "to_nir": "readers.nir", "verify": "verifier",
-    **LOADERS,
-    **{name: "errors" for name in PUBLIC if name.endswith("Error")},
-}  # fmt: skip
+#: rooms that no import of which may bring torch
+WITHOUT_TORCH = ("cli", "deploy", "errors", "files", "model", "report", "runtime")
 
 
-def table(page: str) -> dict[str, tuple[set[str], bool]]:
-    """Module -> (modules that it imports, whether it must not import torch)."""
-    result: dict[str, tuple[set[str], bool]] = {}
-    for line in page.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4 and re.fullmatch(r"`\w+`", cells[0]):
-            name = cells[0].strip("`")
-            assert name not in result, f"{name} stands in the table twice"
-            assert cells[2] in ("yes", ""), f"{name}: {cells[2]!r} is neither yes nor empty"
-            result[name] = (set(re.findall(r"`(\w+)`", cells[1])), cells[2] == "yes")
-    return result
+def rooms(page: str) -> dict[str, set[str]]:
+    """Room -> what the layout that a page prints names in it: "  model/  graph, layout: ..."."""
+    (block,) = re.findall(r"```\nsynapse_onnx/\n(.*?)```", page, re.DOTALL)
+    found: dict[str, set[str]] = {}
+    for line in block.splitlines():
+        match = re.fullmatch(r"  (\w+)(/| )\s*(?:([\w, /]+): )?.*", line)
+        if match:
+            room, folder, names = match.groups()
+            assert room not in found, f"{room} is printed twice"
+            found[room] = set(re.findall(r"\w+", names or "")) if folder == "/" else set()
+    return found
 
 
-TABLE = table((ROOT / "ARCHITECTURE.md").read_text())
-
-
-def running(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below this one that runs: imports for type checkers are left out."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for other in child.orelse:
-                yield other
-                yield from running(other)
-            continue
-        yield child
-        yield from running(child)
-
-
-def imports(source: str, package: str) -> set[str]:
-    """Modules of the table that a source text of a package imports, anywhere in it."""
-    names: set[str] = set()  # dotted, of what is imported or reached through synapse_onnx
-    for node in running(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")
-                parents = parents[: len(parents) - node.level + 1]
-                base = ".".join([*parents, *([base] if base else [])])
-            names |= {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "synapse_onnx":
-            names.add(f"synapse_onnx.{node.attr}")
-    parts = [name.split(".") for name in names]
-    found = {part[1] for part in parts if part[0] == "synapse_onnx" and len(part) > 1}
-    return {HOMES.get(name, name).partition(".")[0] for name in found}
-
-
-def used_by(module: str) -> set[str]:
-    """Modules of the table that this one imports, itself left out."""
-    folder = PACKAGE / module
-    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{module}.py"]
-    used: set[str] = set()
-    for path in paths:
-        package = ".".join(path.parent.relative_to(ROOT).parts)
-        used |= imports(path.read_text(), package)
-    return used - {module}
+def tree(package: Path) -> dict[str, set[str]]:
+    """Room -> its public modules and packages; a module on the ground floor has none."""
+    found: dict[str, set[str]] = {}
+    for module in pkgutil.iter_modules([str(package)]):
+        inner = pkgutil.iter_modules([str(package / module.name)]) if module.ispkg else ()
+        found[module.name] = {m.name for m in inner if not m.name.startswith("_")}
+    return found
 
 
 def python(program: str) -> int:
     return subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode
 
 
-# -- the table -----------------------------------------------------------------------------------
+# -- rooms ---------------------------------------------------------------------------------------
+
+
+def test_the_layout_that_is_printed_is_the_tree() -> None:
+    printed, present = rooms((ROOT / "ARCHITECTURE.md").read_text()), tree(PACKAGE)
+    assert printed.keys() == present.keys()
+    for room, modules in printed.items():
+        # a room whose files are found by themselves is described, not listed
+        assert not modules or modules == present[room], room
+
+
+def test_the_layout_is_read() -> None:
+    lines = (
+        "synapse_onnx/",
+        "  model/   graph, layout: a file",
+        "  ops/     one op a file",
+        "  errors   e",
+    )
+    page = "\n".join(["```", *lines, "```"])
+    assert rooms(page) == {"model": {"graph", "layout"}, "ops": set(), "errors": set()}
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on the package in a folder, with the contracts of pyproject.toml."""
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as run; run()",
+    ]
+    return subprocess.run(
+        [*command, "--no-cache", str(ROOT / "pyproject.toml")],
+        cwd=folder, env={"PYTHONPATH": str(folder)}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def copy_of_the_package(folder: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__", "_native", "_web", "site")
+    return Path(shutil.copytree(PACKAGE, folder / "synapse_onnx", ignore=ignored))
+
+
+def test_imports_point_one_way(tmp_path: Path) -> None:
+    copy_of_the_package(tmp_path)
+    outcome = lint(tmp_path)
+    assert outcome.returncode == 0, outcome.stdout
+    assert "0 broken" in outcome.stdout
 
 
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    ("module", "line", "contract"),
     [
-        ("from synapse_onnx.errors import InputError", {"errors"}),
-        ("import synapse_onnx.ops.cuba", {"ops"}),
-        ("from synapse_onnx import fixed, neuron", {"fixed", "neuron"}),
-        ("from . import base\nfrom .base import Neuron", {"neuron"}),
-        ("from .. import fixed", {"fixed"}),
-        ("from ..ops.cuba import cuba", {"ops"}),
+        ("ops/_symbolic.py", "import synapse_onnx.neuron", "Imports point one way"),
         (
-            "def f():\n    if True:\n        from synapse_onnx.runtime.session import Session",
-            {"runtime"},
+            "report/page.py",
+            "if TYPE_CHECKING:\n    from synapse_onnx.verification import verifier",
+            "Imports point one way",
         ),
-        ("import synapse_onnx\nsynapse_onnx.export(0)", {"exporter"}),
-        ("from synapse_onnx import verify, __version__", {"verifier", "_version"}),
-        ("if TYPE_CHECKING:\n    import synapse_onnx.ops\nelse:\n    import torch", set()),
-        ("if typing.TYPE_CHECKING:\n    pass\nelse:\n    from .. import fixed", {"fixed"}),
-        ("import torch\nfrom synapse import onnx", set()),
+        ("runtime/native.py", "def f():\n    import torch", "needs no torch"),
     ],
 )
-def test_imports_are_found_in_every_form(source: str, expected: set[str]) -> None:
-    assert imports(source, "synapse_onnx.neuron") == expected
+def test_an_import_that_points_upwards_is_found(
+    tmp_path: Path, module: str, line: str, contract: str
+) -> None:
+    path = copy_of_the_package(tmp_path) / module
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    outcome = lint(tmp_path)
+    assert outcome.returncode == 1
+    assert re.search(f"{contract}.* BROKEN", outcome.stdout)
 
 
-def test_the_table_names_every_module() -> None:
-    there = {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-    there |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert set(TABLE) == there
+def intruders(imports: Mapping[str, set[str]]) -> list[str]:
+    """Imports (module -> what imports it) of private modules from outside their package."""
+    found = []
+    for module, importers in imports.items():
+        parts = module.split(".")
+        private = next((i for i, part in enumerate(parts) if i and part.startswith("_")), None)
+        home = ".".join(parts[:private])
+        if private is not None:
+            found += [
+                f"{importer} imports {module}"
+                for importer in sorted(importers)
+                if importer != home and not importer.startswith(f"{home}.")
+            ]
+    return found
 
 
-def test_imports_point_one_way() -> None:
-    done: set[str] = set()
-    while len(done) < len(TABLE):
-        free = {name for name, (uses, _) in TABLE.items() if name not in done and uses <= done}
-        assert free, f"a cycle among {sorted(set(TABLE) - done)}, or a name that has no row"
-        done |= free
+def test_a_private_module_is_imported_within_its_package_alone() -> None:
+    imports = grimp.build_graph("synapse_onnx", cache_dir=None)
+    assert not intruders({m: imports.find_modules_that_directly_import(m) for m in imports.modules})
+    # the check can tell
+    assert intruders({"a.b._c": {"a.b", "a.b._d", "a.e"}}) == ["a.e imports a.b._c"]
 
 
-@pytest.mark.parametrize("module", TABLE)
-def test_a_module_imports_what_the_table_says(module: str) -> None:
-    said, used = TABLE[module][0], used_by(module)
-    assert used <= said, f"{module} imports {sorted(used - said)}, which its row does not name"
-    assert said <= used, f"{module} does not import {sorted(said - used)}, which its row names"
+def strings_that_name_modules(package: Path) -> dict[str, set[str]]:
+    """Module -> other rooms that its strings name as ``synapse_onnx.<room>``: imports by string."""
+    found: dict[str, set[str]] = {}
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for room in re.findall(r"^synapse_onnx\.(\w+)[\w.]*$", node.value):
+                    module = path.relative_to(package)
+                    there = (package / room).is_dir() or (package / f"{room}.py").is_file()
+                    if there and module.parts[0] != room:
+                        found.setdefault(module.as_posix(), set()).add(room)
+    return found
+
+
+def test_no_room_is_imported_through_a_string() -> None:
+    assert not strings_that_name_modules(PACKAGE)
 
 
 def test_the_domain_is_named_once() -> None:
@@ -162,17 +183,18 @@ def test_the_domain_is_named_once() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value == graph.DOMAIN
     ]
-    assert found == ["graph.py"]
+    assert found == ["model/graph.py"]
 
 
-def test_what_runs_a_model_is_marked_as_free_of_torch() -> None:
-    marked = {name for name, (_, no_torch) in TABLE.items() if no_torch}
-    assert {"cli", "errors", "files", "metadata", "runtime"} <= marked
-
-
-@pytest.mark.parametrize("module", [name for name, (_, no_torch) in TABLE.items() if no_torch])
-def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
-    assert python(f"import sys, synapse_onnx.{module}; sys.exit('torch' in sys.modules)") == 0
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_what_needs_no_torch_does_not_import_it(room: str) -> None:
+    folder = PACKAGE / room
+    names = [room]
+    if folder.is_dir():
+        found = pkgutil.walk_packages([str(folder)], f"{room}.")
+        names += [module.name for module in found]
+    lines = "; ".join(f"import synapse_onnx.{name}" for name in names)
+    assert python(f"import sys; {lines}; sys.exit('torch' in sys.modules)") == 0
 
 
 # -- the public API ------------------------------------------------------------------------------
@@ -195,12 +217,6 @@ def test_the_public_names_are_these() -> None:
     assert all(callable(thing) for thing in (so.export, so.freeze, so.verify))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = so.nothing
-
-
-@pytest.mark.parametrize("name", sorted(HOMES))
-def test_a_public_name_stands_in_its_module(name: str) -> None:
-    home = importlib.import_module(f"synapse_onnx.{HOMES[name]}")
-    assert getattr(home, name) is getattr(so, name)
 
 
 def modules() -> list[ModuleType]:
