@@ -110,6 +110,8 @@ def __getattr__(name: str) -> Any:
         known = _loaders(importlib.import_module(f"{__name__}.readers").__path__)
     if name not in known:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "ops":  # neurons register theirs
+        importlib.import_module(f"{__name__}.neuron")
     module, attribute = known[name]
     loaded = importlib.import_module(f"{__name__}.{module}")
     value = loaded if attribute is None else getattr(loaded, attribute)

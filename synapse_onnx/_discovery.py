@@ -9,9 +9,6 @@ __all__ = ["public_modules"]
 
 
 def public_modules(folders: Iterable[str]) -> list[str]:
-    """Return the names of the modules in a package's folders, sorted.
-
-    Packages and modules whose names begin with an underscore are left out.
-    """
+    """Return the names of the files in a package's folders, sorted; none with an underscore."""
     modules = pkgutil.iter_modules(folders)
     return sorted(m.name for m in modules if not (m.ispkg or m.name.startswith("_")))

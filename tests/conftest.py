@@ -25,6 +25,7 @@ import torch
 from quick_export import quick_export
 
 import synapse_onnx as so
+import synapse_onnx.neuron  # its ops are in the registry then
 from synapse_onnx.model.limits import max_bytes
 from synapse_onnx.readers import _hdf5, _hdf5_copy
 from synapse_onnx.runtime import providers as execution

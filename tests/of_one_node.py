@@ -30,7 +30,7 @@ def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.
     inputs, constants = [], []
     for name, tensor in zip(op.inputs, tensors, strict=True):
         array = time_first(tensor, name, sequences)
-        if name.startswith("weight"):
+        if name.startswith("weight") and "scale" not in name:
             constants.append(numpy_helper.from_array(array, name))
         else:
             steps = "D" if name == "line" else "T"

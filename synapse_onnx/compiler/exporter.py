@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+import synapse_onnx.neuron  # noqa: F401 - its ops are in the registry then
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.exactness import exact_values, has_exact_sums
@@ -390,9 +391,9 @@ def _bind(model: onnx.ModelProto, opset: int, *, streaming: bool) -> onnx.ModelP
     """Attach the function body of every op of ours that the graph uses."""
     del model.functions[:]
     used = iter_used((node.domain, node.op_type) for node in model.graph.node)
-    forms = _forms(model)
+    omits = _omits(model)
     model.functions.extend(
-        op.function(opset, *forms.get(op.name, ()), single=streaming) for op in used
+        op.function(opset, *omits.get(op.name, ()), streaming=streaming) for op in used
     )
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
@@ -507,12 +508,12 @@ def _ours(
             yield node, op, given, fixed
 
 
-def _forms(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
+def _omits(model: onnx.ModelProto) -> dict[str, set[frozenset[str]]]:
     """Return the name of each op -> the sets of what its nodes may leave out."""
     found: dict[str, set[frozenset[str]]] = {}
     for _, op, given, constants in _ours(model):
-        if op.form is not None:
-            found.setdefault(op.name, set()).add(op.form(given, constants))
+        if op.omits is not None:
+            found.setdefault(op.name, set()).add(op.omits(given, constants))
     return found
 
 

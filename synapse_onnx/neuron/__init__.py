@@ -11,8 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from synapse_onnx._discovery import public_modules
+from synapse_onnx.ops import add_package
 
 __all__ = ["kinds"]
+
+add_package(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ __all__ = [
     "Adaptive",
     "adapt",
     "adaptive_params",
-    "reach",
+    "bounds",
     "recover",
 ]
 
@@ -64,12 +64,12 @@ def adapt(a: Any, fired: Any, threshold: Any, refractory: Any, c: Any) -> dict[s
     }
 
 
-def reach(r: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+def bounds(b: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
     """Bound both, of a neuron that spikes at every step."""
-    base_threshold = r.size(c.base_threshold)
-    added = r.filtered(s.threshold + base_threshold, r.size(c.threshold_step), p.threshold_decay)
+    base_threshold = b.size(c.base_threshold)
+    added = b.filtered(s.threshold + base_threshold, b.size(c.threshold_step), p.threshold_decay)
     threshold = base_threshold + added
-    refractory = r.filtered(s.refractory, threshold * 2, p.refractory_decay)
+    refractory = b.filtered(s.refractory, threshold * 2, p.refractory_decay)
     return {"threshold": threshold, "refractory": refractory}
 
 

@@ -32,10 +32,10 @@ class AdaptiveRotation(Equation):
     traces = ("real", "imag", "threshold", "refractory")
     readout = "imag"
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """A rotation that is never reset, beside the threshold."""
-        length = _resonator.reach(r, x, p, s)
-        return {"real": length, "imag": length, **_adaptive.reach(r, p, s, c)}
+        length = _resonator.bounds(b, x, p, s)
+        return {"real": length, "imag": length, **_adaptive.bounds(b, p, s, c)}
 
 
 class AdaptiveResonator(_adaptive.Adaptive, _resonator.Resonator):

@@ -18,7 +18,7 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Parameter, State
 
-__all__ = ["PARAMETERS", "STATES", "Resonator", "reach", "resonator_params", "rotate"]
+__all__ = ["PARAMETERS", "STATES", "Resonator", "bounds", "resonator_params", "rotate"]
 
 PARAMETERS = (
     Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
@@ -37,16 +37,16 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     return a.voltage(real), a.voltage(imag)
 
 
-def reach(r: Any, x: Any, p: Any, s: Any, *anew: Any) -> Any:
+def bounds(b: Any, x: Any, p: Any, s: Any, *anew: Any) -> Any:
     """Bound the length of the state: a turn by kept = hypot(sin, cos) and what comes in.
 
     Four products are truncated, each by less than one, which moves the state by less than 3.
     The bound grows with the length that the sequence starts from, and may start anew from.
     """
-    kept = r.length(p.sin_decay, p.cos_decay)
-    start = r.length(s.real, s.imag)
-    start = r.larger(start, *anew) if anew else start
-    return r.filtered(start, r.length(x.x_real, x.x_imag) + 3, kept)
+    kept = b.length(p.sin_decay, p.cos_decay)
+    start = b.length(s.real, s.imag)
+    start = b.larger(start, *anew) if anew else start
+    return b.filtered(start, b.length(x.x_real, x.x_imag) + 3, kept)
 
 
 def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:

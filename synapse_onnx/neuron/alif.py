@@ -64,12 +64,12 @@ class Alif(Equation):
         now = {"current": u, "voltage": v, "threshold": threshold, "refractory": refractory}
         return {"current": u, "voltage": v, **adapted}, now
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """Two leaky integrators, one behind the other, beside the threshold."""
         drive = x.x + p.bias if hasattr(p, "bias") else x.x
-        u = r.filtered(s.current, drive, p.current_decay)
-        v = r.filtered(s.voltage, u, p.voltage_decay)
-        return {"current": u, "voltage": v, **_adaptive.reach(r, p, s, c)}
+        u = b.filtered(s.current, drive, p.current_decay)
+        v = b.filtered(s.voltage, u, p.voltage_decay)
+        return {"current": u, "voltage": v, **_adaptive.bounds(b, p, s, c)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the sum of threshold and refractory response."""

@@ -587,7 +587,7 @@ class Neuron(Common):
         tail = (*self._levels(), *self._surrogate, self.graded_spike)
         op = self.equation.op("spikes", self._form)
         args = (*currents, *self._values(), *states, *tail)
-        where, height, last = op.unsure(*args, rounding=rounding * self.s_scale)
+        where, height, last = op.error_bound(*args, rounding=rounding * self.s_scale)
         return where, height / self.s_scale, last
 
     def _feedback(self) -> tuple[Tensor, ...]:

@@ -47,7 +47,6 @@ class Cuba(Equation):
     traces = ("current", "voltage")
     biased = normed = True
     memory: ClassVar[Mapping[str, str]] = {"current": "current_decay", "voltage": "voltage_decay"}
-    short = True
     fires = ("voltage",)
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -58,16 +57,12 @@ class Cuba(Equation):
         after = {"current": u, "voltage": a.reset(v >= c.threshold, 0, v)}
         return after, {"current": u, "voltage": v}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """Two leaky integrators, one behind the other; a reset only makes the voltage smaller."""
-        u = r.filtered(s.current, x.x, p.current_decay)
+        u = b.filtered(s.current, x.x, p.current_decay)
         drive = u + p.bias if hasattr(p, "bias") else u
         drive = drive * p.gain if hasattr(p, "gain") else drive
-        return {"current": u, "voltage": r.filtered(s.voltage, drive, p.voltage_decay)}
-
-    def above(self, r: Any, s: Any, c: Any) -> dict[str, Any]:
-        """A voltage that is not reset is below the threshold, but for the first."""
-        return {"voltage": r.larger(c.threshold, s.voltage)}
+        return {"current": u, "voltage": b.filtered(s.voltage, drive, p.voltage_decay)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the threshold."""

@@ -43,9 +43,9 @@ class Rf(Equation):
         after = {"real": real, "imag": imag}
         return after, {**after, "crossed": crossed}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """The state is never reset."""
-        length = _resonator.reach(r, x, p, s)
+        length = _resonator.bounds(b, x, p, s)
         return {"real": length, "imag": length}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:

@@ -47,10 +47,10 @@ class RfIz(Equation):
         }
         return after, {"real": real, "imag": imag}
 
-    def reach(self, r: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """A spike leaves the state at a known length, from which the sequence then starts anew."""
-        level = r.size(c.below) * r.met(c.threshold)
-        length = _resonator.reach(r, x, p, s, level)
+        level = b.size(c.below) * b.met(c.threshold)
+        length = _resonator.bounds(b, x, p, s, level)
         return {"real": length, "imag": length}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:

@@ -1,16 +1,18 @@
 """Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
 
 from synapse_onnx.model.graph import DOMAIN
-from synapse_onnx.ops._equation import REGIMES, Equation, Parameter, State, register_equation
 from synapse_onnx.ops._registry import (
     DOMAIN_VERSION,
     OpDef,
     Sample,
+    add_package,
     all_ops,
     get_op,
     iter_used,
     register,
 )
+from synapse_onnx.ops._writer import Writer
+from synapse_onnx.ops.equation import REGIMES, Equation, Parameter, State, register_equation
 
 __all__ = [
     "DOMAIN",
@@ -21,6 +23,8 @@ __all__ = [
     "Parameter",
     "Sample",
     "State",
+    "Writer",
+    "add_package",
     "all_ops",
     "get_op",
     "iter_used",

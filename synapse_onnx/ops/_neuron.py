@@ -1,13 +1,16 @@
-"""Pieces that the neuron ops share: channel parameters in ONNX text, loops over time in torch."""
+"""Pieces that the neuron ops share: parameters of channels and neurons, loops over time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef  # the type that custom_op() returns
+
+from synapse_onnx.ops._writer import FLOAT, INT64, Writer
 
 
 def per_channel(parameter: Tensor, state: Tensor) -> Tensor:
@@ -17,43 +20,43 @@ def per_channel(parameter: Tensor, state: Tensor) -> Tensor:
     return parameter.reshape(-1, *(1,) * (state.dim() - 2))
 
 
-def broadcast_text(state: str, parameters: Sequence[str], onnx_type: int) -> str:
-    """ONNX statements for :func:`per_channel`: ``p`` becomes ``p_b``, cast to a type.
+def per_channel_value(w: Writer, parameter: str, state: str, dtype: ir.DataType) -> ir.Value:
+    """Write :func:`per_channel` of an input (1,) or (C,), in an element type, for every rank. ::
 
-    They stand outside the loop over time and work for every rank.
+    channel_shape = Concat<axis = 0>(flat, ones)  # -1, and a 1 for each of H and W
+    decay_c = Reshape(decay, channel_shape)
+    decay_b = Cast<to = 7>(decay_c)
     """
-    lines = [
-        "flat = Constant<value_ints = [-1]>()",
-        "single = Constant<value_ints = [1]>()",
-        f"plane = Shape<start = 2>({state})",
-        "plane_rank = Shape(plane)",
-        "ones = Expand(single, plane_rank)",
-        "channel_shape = Concat<axis = 0>(flat, ones)",
-    ]
-    for name in parameters:
-        lines.append(f"{name}_c = Reshape({name}, channel_shape)")
-        lines.append(f"{name}_b = Cast<to = {onnx_type}>({name}_c)")
-    return "\n".join(lines)
+    shape = w.op("Concat", w.ints(-1, name="flat"), _ones(w, state), axis=0, name="channel_shape")
+    shaped = w.op("Reshape", w.input(parameter), shape, name=f"{parameter}_c")
+    return w.op("Cast", shaped, to=int(dtype), dtype=dtype, name=f"{parameter}_b")
 
 
-def per_neuron_text(name: str) -> str:
-    """ONNX statements for :func:`per_channel` of ``p``, which may have one value a neuron.
+def per_neuron_value(w: Writer, parameter: str, state: str) -> ir.Value:
+    """Write :func:`per_channel` of a float32 input that may have one value a neuron, (C, H, W). ::
 
-    It becomes ``p_b``; they stand behind those of :func:`broadcast_text`. Its shape gets ones at
-    its end, and the first few are taken: as many as a neuron has axes. ONNX Runtime's shape
-    inference follows that without folding constants, and does not follow a difference of ranks.
+        bias_padded = Concat<axis = 0>(bias_shape, bias_ones)  # C, H, W, 1, 1, 1 or C, 1, 1, 1
+        bias_whole = Gather(bias_padded, bias_order)  # the first few: as many as a neuron has axes
+        bias_b = Reshape(bias, bias_whole)
+
+    ONNX Runtime's shape inference follows that without folding constants, and does not follow a
+    difference of ranks.
     """
-    return "\n".join(
-        [
-            f"{name}_shape = Shape({name})",
-            f"{name}_axis = Constant<value_int = 0>()",
-            f"{name}_ones = Concat<axis = 0>(single, ones)",
-            f"{name}_order = CumSum<exclusive = 1>({name}_ones, {name}_axis)",
-            f"{name}_padded = Concat<axis = 0>({name}_shape, {name}_ones)",
-            f"{name}_whole = Gather({name}_padded, {name}_order)",
-            f"{name}_b = Reshape({name}, {name}_whole)",
-        ]
+    shape = w.op("Shape", w.input(parameter), name=f"{parameter}_shape")
+    ones = w.op(
+        "Concat", w.ints(1, name="single"), _ones(w, state), axis=0, name=f"{parameter}_ones"
     )
+    order = w.op("CumSum", ones, w.number(0, INT64), exclusive=1, name=f"{parameter}_order")
+    padded = w.op("Concat", shape, ones, axis=0, name=f"{parameter}_padded")
+    whole = w.op("Gather", padded, order, name=f"{parameter}_whole")
+    return w.op("Reshape", w.input(parameter, FLOAT), whole, name=f"{parameter}_b")
+
+
+def _ones(w: Writer, state: str) -> ir.Value:
+    """Write the shape (1, 1) for a state of images (N, C, H, W), and () for one of neurons."""
+    plane = w.op("Shape", w.input(state), start=2, name="plane")
+    rank = w.op("Shape", plane, name="plane_rank")
+    return w.op("Expand", w.ints(1, name="single"), rank, name="ones")
 
 
 def time_major(x: Tensor) -> Tensor:
@@ -103,7 +106,7 @@ def register_composed_gradient(
             outputs = compose(*leaves, *ctx.constants)
         # integer states have no gradient
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
-        found = iter(
+        gradients = iter(
             torch.autograd.grad(
                 [y for y, _ in pairs],
                 [leaf for leaf in leaves if leaf.requires_grad],
@@ -112,7 +115,7 @@ def register_composed_gradient(
             )
         )
         return (
-            *(next(found) if leaf.requires_grad else None for leaf in leaves),
+            *(next(gradients) if leaf.requires_grad else None for leaf in leaves),
             *(None,) * len(ctx.constants),
         )
 

@@ -7,19 +7,20 @@ The registry imports every such file by itself; nothing else lists ops by hand.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import onnx
 import onnx.defs
-import onnx.parser
+import onnx_ir as ir
 import torch
 
 from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import RegistryError
 from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.ops._writer import Signature, Writer
 
 DOMAIN_VERSION = 1
 TORCH_NAMESPACE = "synapse"
@@ -55,9 +56,8 @@ class OpDef:
         attributes: name -> ``int``, ``float``, ``[int]`` (the type, for ints) of each attribute.
         symbolic: the function that the exporter calls in place of the torch op; it gets the
             torch op's arguments and returns the values of its outputs.
-        body: opset (of an op with ``form`` also what :meth:`function` takes) -> statements of the
-            ONNX function, in ONNX's textual syntax, written with standard operators of that opset
-            alone.
+        body: writes the ONNX function, with standard operators of ``w.opset`` alone, and returns
+            the values of its outputs; ``w.text`` takes ONNX's textual syntax.
         samples: sample calls, for the parity tests.
         doc: the equation, from the docstring of the file.
         exact: whether equal inputs give equal outputs everywhere, to the last bit: True, False
@@ -66,7 +66,7 @@ class OpDef:
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
         arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
             numbers in which its body computes, and why in no shorter ones.
-        form: (attributes of a node, its constant inputs), by name -> what its body may leave out:
+        omits: (attributes of a node, its constant inputs), by name -> what its body may leave out:
             states of which it keeps nothing, and the like.
     """
 
@@ -75,46 +75,41 @@ class OpDef:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     symbolic: Callable[..., Any]
-    body: Callable[..., str]
+    body: Callable[[Writer], Sequence[ir.Value]]
     samples: Callable[[], Sequence[Sample]]
     doc: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     exact: bool | None = False
     spikes: bool = False
     arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
-    form: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
+    omits: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
         None
     )
 
     def function(
-        self, opset: int, *special: frozenset[str], single: bool = False
+        self, opset: int, *omits: frozenset[str], streaming: bool = False
     ) -> onnx.FunctionProto:
         """Return the ONNX function of this op for an opset.
 
         Args:
             opset: opset of the standard operators.
-            special: the sets of what the nodes of a model may leave out, for each kind of node; the
-                body may have a form for each, and computes every node right, others as well.
-            single: whether calls of a single time step are usual, as in a stream.
+            omits: what the nodes of a model may leave out, one set for each kind of node; without
+                any the body serves every node.
+            streaming: whether calls of a single time step are usual.
 
         Raises:
             RegistryError: the body is not valid ONNX text.
         """
-        attributes = f"<{', '.join(self.attributes)}>" if self.attributes else ""
-        body = self.body(opset) if self.form is None else self.body(opset, *special, single=single)
-        text = (
-            f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
-            f"{self.name} {attributes} ({', '.join(self.inputs)}) => ({', '.join(self.outputs)})\n"
-            f"{{\n{body}\n}}"
+        w = Writer(
+            Signature(self.name, self.inputs, self.outputs, self.attributes),
+            opset,
+            omits,
+            streaming,
         )
-        try:
-            function = onnx.parser.parse_function(text)
-        except onnx.parser.ParseError as error:
-            raise RegistryError(
-                f"the ONNX body of op {self.name} does not parse: {error}"
-            ) from error
+        function = w.function(self.body(w))
         function.doc_string = self.doc
-        return function
+        proto: onnx.FunctionProto = ir.to_proto(function)
+        return proto
 
     def schema(self) -> onnx.defs.OpSchema:
         """Return the node's signature for the exporter.
@@ -159,7 +154,7 @@ def register(op: OpDef) -> OpDef:
     """Add an op to the registry and return it.
 
     Raises:
-        RegistryError: another op has this name, or stands for the same torch op.
+        RegistryError: another op has this name, or this torch op.
     """
     for other in _OPS.values():
         if other.name == op.name or other.torch_op is op.torch_op:
@@ -171,21 +166,30 @@ def register(op: OpDef) -> OpDef:
     return op
 
 
-#: packages whose files declare ops; a neuron's file declares those of its equation
-_PACKAGES = ("synapse_onnx.ops", "synapse_onnx.neuron")
+#: packages whose files declare ops, and whether these files are imported
+_packages: dict[str, bool] = {}
 
 
-@cache
-def _discover() -> None:
-    for name in _PACKAGES:
-        package = importlib.import_module(name)
-        for module in public_modules(package.__path__):
-            importlib.import_module(f"{name}.{module}")
+def add_package(name: str) -> None:
+    """Let :func:`all_ops` import all files of a package, which register the ops that they declare.
+
+    The package calls this with its own name, when it is imported itself.
+    """
+    _packages.setdefault(name, False)
+
+
+add_package(__package__)
 
 
 def all_ops() -> dict[str, OpDef]:
-    """Return every op by name, sorted; imports the op files on the first call."""
-    _discover()
+    """Return every op by name, sorted; imports the op files on the first call.
+
+    Neurons are among them once :mod:`synapse_onnx.neuron` is imported.
+    """
+    for name in [name for name, done in _packages.items() if not done]:
+        for module in public_modules(sys.modules[name].__path__):
+            importlib.import_module(f"{name}.{module}")
+        _packages[name] = True
     return dict(sorted(_OPS.items()))
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::average", mutates_args=())
@@ -46,9 +48,8 @@ def _symbolic(x: Any, groups: int) -> Any:
     return time_last(node("Average", time_first(x), groups=groups), 3)
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     number = Constant<value_int: int = @groups>()
     row = Constant<value_ints = [1]>()
     count_row = Reshape(number, row)
@@ -61,7 +62,7 @@ def _body(opset: int) -> str:
     size = Shape<start = 3, end = 4>(grouped)
     members = Cast<to = 1>(size)
     y = Div(total, members)
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

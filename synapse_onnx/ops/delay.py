@@ -9,12 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 def _whole(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,9 +68,8 @@ def _symbolic(x: Any, delay: Any, line: Any) -> Any:
     return time_last(y, rank), time_last(last, rank)
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     zero = Constant<value = int64 {0}>()
     one = Constant<value = int64 {1}>()
     axes = Constant<value_ints = [0]>()
@@ -103,7 +104,7 @@ def _body(opset: int) -> str:
     restored = Transpose<perm = [0, 2, 1, 3]>(taken)
     shape = Shape(x)
     y = Reshape(restored, shape)
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import (
-    broadcast_text,
     drive,
     per_channel,
+    per_channel_value,
     sum_to_parameter,
     time_back,
     time_major,
 )
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import FLOAT, Writer
 
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -105,19 +107,17 @@ def _symbolic(
     return time_last(s, len(x.shape)), last_pre, last_residual, last_error
 
 
-def _body(opset: int) -> str:
-    del opset
-    return f"""
+def _body(w: Writer) -> list[ir.Value]:
+    statements = """
     scale_i = Constant<value_int: int = @scale>()
     scale_f = Cast<to = 1>(scale_i)
-    one = Constant<value = float {{1}}>()
-    zero = Constant<value = float {{0}}>()
+    one = Constant<value = float {1}>()
+    zero = Constant<value = float {0}>()
     unit = Div(one, scale_f)
     cumulative_i = Constant<value_int: int = @cumulative>()
     is_cumulative = Cast<to = 9>(cumulative_i)
-    {broadcast_text("pre", ["threshold"], 1)}
     last_pre, last_residual, last_error, trace = Scan<num_scan_inputs = 1,
-            body = step (before, rest, sum, now) => (next, rest_t, sum_t, out_t) {{
+            body = step (before, rest, sum, now) => (next, rest_t, sum_t, out_t) {
         moved = Sub(now, before)
         change = Add(moved, rest)
         error_t = Add(sum, change)
@@ -131,11 +131,12 @@ def _body(opset: int) -> str:
         kept = Where(holds, error_t, zero)
         sum_t = Where(is_cumulative, kept, sum)
         next = Identity(now)
-    }}>(pre, residual, error, x)
+    }>(pre, residual, error, x)
     steps = Div(trace, unit)
     floored = Floor(steps)
     s = Mul(floored, unit)
     """
+    return w.text(statements, threshold_b=per_channel_value(w, "threshold", "pre", FLOAT))
 
 
 def _samples() -> Sequence[Sample]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import (
-    broadcast_text,
     drive,
     per_channel,
+    per_channel_value,
     sum_to_parameter,
     time_back,
     time_major,
 )
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import INT64, Writer
 from synapse_onnx.ops.arithmetic.fixed import (
     DECAY_ONE,
     NO_THRESHOLD,
@@ -88,28 +90,27 @@ def _symbolic(x: Any, decay: Any, state: Any, scale: int, threshold: int) -> Any
     return time_last(y, rank), last
 
 
-def _body(opset: int) -> str:
-    del opset
-    return f"""
+def _body(w: Writer) -> list[ir.Value]:
+    statements = """
     scale_i = Constant<value_int: int = @scale>()
     scale_f = Cast<to = 1>(scale_i)
     limit = Constant<value_int: int = @threshold>()
-    whole = Constant<value = int64 {{{DECAY_ONE}}}>()
-    zero = Constant<value = int64 {{0}}>()
-    {broadcast_text("state", ["decay"], 7)}
+    zero = Constant<value = int64 {0}>()
     keep = Sub(whole, decay_b)
     scaled = Mul(x, scale_f)
     inputs = Cast<to = 7>(scaled)
-    last_state, trace = Scan<num_scan_inputs = 1, body = step (s, xt) => (s_next, y_t) {{
+    last_state, trace = Scan<num_scan_inputs = 1, body = step (s, xt) => (s_next, y_t) {
         product = Mul(s, keep)
         decayed = Div(product, whole)
         y_t = Add(decayed, xt)
         fired = GreaterOrEqual(y_t, limit)
         s_next = Where(fired, zero, y_t)
-    }}>(state, inputs)
+    }>(state, inputs)
     trace_f = Cast<to = 1>(trace)
     y = Div(trace_f, scale_f)
     """
+    decay = per_channel_value(w, "decay", "state", INT64)
+    return w.text(statements, decay_b=decay, whole=w.number(DECAY_ONE, INT64))
 
 
 def _samples() -> Sequence[Sample]:

@@ -10,19 +10,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import (
-    broadcast_text,
     drive,
     per_channel,
+    per_channel_value,
     sum_to_parameter,
     time_back,
     time_major,
 )
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import FLOAT, Writer
 
 
 @torch.library.custom_op("synapse::leaky_integrator_float", mutates_args=())
@@ -75,21 +77,20 @@ def _symbolic(x: Any, decay: Any, state: Any, threshold: float) -> Any:
     return time_last(y, rank), last
 
 
-def _body(opset: int) -> str:
-    del opset
-    return f"""
+def _body(w: Writer) -> list[ir.Value]:
+    statements = """
     limit = Constant<value_float: float = @threshold>()
-    whole = Constant<value = float {{1}}>()
-    zero = Constant<value = float {{0}}>()
-    {broadcast_text("state", ["decay"], 1)}
+    whole = Constant<value = float {1}>()
+    zero = Constant<value = float {0}>()
     keep = Sub(whole, decay_b)
-    last_state, y = Scan<num_scan_inputs = 1, body = step (s, xt) => (s_next, y_t) {{
+    last_state, y = Scan<num_scan_inputs = 1, body = step (s, xt) => (s_next, y_t) {
         decayed = Mul(s, keep)
         y_t = Add(decayed, xt)
         fired = GreaterOrEqual(y_t, limit)
         s_next = Where(fired, zero, y_t)
-    }}>(state, x)
+    }>(state, x)
     """
+    return w.text(statements, decay_b=per_channel_value(w, "decay", "state", FLOAT))
 
 
 def _samples() -> Sequence[Sample]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::normalize", mutates_args=())
@@ -47,9 +49,8 @@ def _symbolic(x: Any, mean: Any, std: Any) -> Any:
     return time_last(node("Normalize", time_first(x), mean, std), len(x.shape))
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     single = Constant<value_ints = [1]>()
     flat = Constant<value_ints = [-1]>()
     plane = Shape<start = 3>(x)
@@ -59,7 +60,7 @@ def _body(opset: int) -> str:
     mean_b = Reshape(mean, channel_shape)
     centred = Sub(x, mean_b)
     y = Div(centred, std)
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

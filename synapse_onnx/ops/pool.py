@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from synapse_onnx.ops._synapse import Images, register_forms, seeded, spikes
+from synapse_onnx.ops._images import Images
+from synapse_onnx.ops._synapse import register_synapse, seeded, spikes
 
 
 class Pool(Images):
@@ -31,4 +32,4 @@ class Pool(Images):
         ]
 
 
-OPS = register_forms(Pool(), __doc__)
+OPS = register_synapse(Pool(), __doc__)

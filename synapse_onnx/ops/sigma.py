@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::sigma", mutates_args=())
@@ -45,9 +47,8 @@ def _symbolic(x: Any, total: Any) -> Any:
     return time_last(y, len(x.shape)), last
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     axis = Constant<value = int64 {0}>()
     axes = Constant<value_ints = [0]>()
     one = Constant<value_ints = [1]>()
@@ -61,7 +62,7 @@ def _body(opset: int) -> str:
     y = Cast<to = 1>(later)
     final = Slice(sums, minus_one, end, axes)
     last_total = Squeeze(final, axes)
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

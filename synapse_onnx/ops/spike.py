@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::spike", mutates_args=())
@@ -55,9 +57,8 @@ def _symbolic(voltage: Any, threshold: float, tau: float, scale: float, graded: 
     return time_last(s, rank)
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     limit = Constant<value_float: float = @threshold>()
     graded_i = Constant<value_int: int = @graded>()
     is_graded = Cast<to = 9>(graded_i)
@@ -67,7 +68,7 @@ def _body(opset: int) -> str:
         then_branch = carried () => (carried_v) { carried_v = Where(fired, voltage, zero) },
         else_branch = counted () => (counted_v) { counted_v = Cast<to = 1>(fired) }
     >
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +16,7 @@ from torch.nn import functional
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
+from synapse_onnx.ops._writer import Writer
 
 
 def _bins(steps: int, factor: int) -> int:
@@ -54,9 +56,8 @@ def _symbolic(x: Any, factor: int) -> Any:
     return time_last(node("TimeDecimation", time_first(x), factor=factor), len(x.shape))
 
 
-def _body(opset: int) -> str:
-    del opset
-    return """
+def _body(w: Writer) -> list[ir.Value]:
+    return w.text("""
     factor_i = Constant<value_int: int = @factor>()
     factor_f = Cast<to = 1>(factor_i)
     row = Constant<value_ints = [1]>()
@@ -75,7 +76,7 @@ def _body(opset: int) -> str:
     within = Constant<value_ints = [1]>()
     total = ReduceSum<keepdims = 0>(bins, within)
     y = Div(total, factor_f)
-    """
+    """)
 
 
 def _samples() -> Sequence[Sample]:

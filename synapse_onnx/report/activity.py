@@ -365,7 +365,11 @@ def _base(node: onnx.NodeProto) -> str:
 
 
 def _weights_of(inputs: Mapping[str, str]) -> list[str]:
-    return [name for formal, name in inputs.items() if formal.startswith("weight")]
+    return [
+        name
+        for formal, name in inputs.items()
+        if formal.startswith("weight") and not formal.startswith("weight_scale")
+    ]
 
 
 def _is_recurrent(inputs: Mapping[str, str]) -> bool:

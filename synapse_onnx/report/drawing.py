@@ -289,7 +289,11 @@ class _Graph:
         formal, _ = self._formal(node)
         if "spikes" not in formal:
             return None
-        weights = [name for form, name in formal.items() if form.startswith("weight")]
+        weights = [
+            value
+            for name, value in formal.items()
+            if name.startswith("weight") and not name.startswith("weight_scale")
+        ]
         holders = (h for name in weights for h in _holders(name) if h and h in self._layers)
         name = next(holders, "")
         if not name or name in _holders(path):  # no layer of its own

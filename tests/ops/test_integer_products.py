@@ -30,14 +30,17 @@ RNG = np.random.default_rng(0)
 
 def sums(
     x: np.ndarray, weight: np.ndarray, *, spikes: int = 0, integers: int = 1, stored: bool = True,
-    negative: bool = False, forms: Sequence[frozenset[str]] = (),
+    negative: bool = False, omits: Sequence[frozenset[str]] = (),
 ) -> np.ndarray:  # fmt: skip
     """Run one node over x (T, N, C) with weights (O, C), stored in the file or given as inputs."""
     op = ops.get_op("QuantizedDense")
     node = helper.make_node(
         op.name, op.inputs, op.outputs, domain=ops.DOMAIN, spikes=spikes, integers=integers
     )
-    tensors = {"weight": weight.reshape(*weight.shape, 1, 1, 1), "step": np.ones(1, np.float32)}
+    tensors = {
+        "weight": weight.reshape(*weight.shape, 1, 1, 1),
+        "weight_scale": np.ones(1, np.float32),
+    }
     kinds = {name: helper.np_dtype_to_tensor_dtype(v.dtype) for name, v in tensors.items()}
     inputs = [
         helper.make_tensor_value_info(
@@ -49,7 +52,7 @@ def sums(
         inputs += [
             helper.make_tensor_value_info(name, kinds[name], v.shape) for name, v in tensors.items()
         ]
-    function = op.function(21, *forms)
+    function = op.function(21, *omits)
     if negative and any(n.op_type == "If" for n in function.node):
         # the branch that casts int32 sums to floats
         graph = next(
@@ -154,7 +157,7 @@ def test_signed_inputs_are_looked_at_to_the_end(step: int, value: float, taken: 
     assert takes_integers(x, weights_of(300, 40)) == taken
 
 
-FORMS = [
+OMITS = [
     frozenset(left) for left in ({"bytes", "looks", "signed"}, {"looks", "signed"}, {"signed"}, ())
 ]
 
@@ -172,19 +175,19 @@ def test_what_a_node_leaves_out_changes_nothing_for_it(
         "weight", onnx.TensorProto.INT8, [*w.shape, 1, 1, 1], w.tobytes(), True
     )
     op = ops.get_op("QuantizedDense")
-    form = op.form({"integers": 1, "spikes": spikes}, {"weight": weight})
+    mine = op.omits({"integers": 1, "spikes": spikes}, {"weight": weight})
     taken = takes_integers(x, w, spikes=spikes)
-    assert takes_integers(x, w, spikes=spikes, forms=[form]) == taken
-    for other in FORMS:
+    assert takes_integers(x, w, spikes=spikes, omits=[mine]) == taken
+    for other in OMITS:
         # nodes of two kinds in a file: what both leave out is left out; any other is right as well
-        assert takes_integers(x, w, spikes=spikes, forms=[form, other]) == taken
-        takes_integers(x, w, spikes=spikes, forms=[other])
+        assert takes_integers(x, w, spikes=spikes, omits=[mine, other]) == taken
+        takes_integers(x, w, spikes=spikes, omits=[other])
 
 
 def test_a_body_has_what_its_file_needs() -> None:
     kinds = [
-        {n.op_type for n in all_nodes(ops.get_op("QuantizedDense").function(21, form).node)}
-        for form in FORMS
+        {n.op_type for n in all_nodes(ops.get_op("QuantizedDense").function(21, omits).node)}
+        for omits in OMITS
     ]
     assert [("If" in k, "Clip" in k, "Floor" in k, "Slice" in k) for k in kinds] == [
         (False, False, False, False), (True, False, False, False),

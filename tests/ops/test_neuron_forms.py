@@ -1,7 +1,9 @@
-"""Forms of a neuron's body: without states that nothing is kept of, and for a single time step."""
+"""What a neuron's body leaves out: void states, loops of readouts; and single steps of streams."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -20,8 +22,8 @@ from synapse_onnx import ops
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.ops.arithmetic import fixed
 
-#: op -> the form that its body gets here
-FORMS = {
+#: op -> the states that its body leaves out here
+OMITS = {
     "Cuba": {"current"},
     "CubaDynamics": {"current", "voltage"},
     "CubaLoihi": {"current"},
@@ -41,26 +43,31 @@ FORMS = {
 
 
 def equation(op: ops.OpDef) -> Any:
-    """The equation of an op, and its form."""
-    form: Any = op.arithmetic
-    return form.__self__
+    """The op as its equation registers it."""
+    method: Any = op.arithmetic
+    return method.__self__
+
+
+def plain(name: str) -> str:
+    """The name of a value without the number that makes it its own."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def without(op: ops.OpDef, sample: ops.Sample, states: set[str]) -> list[Tensor]:
     """The tensors of a sample call, nothing kept of some states."""
-    form = equation(op)
+    neuron = equation(op)
     values = dict(zip(op.inputs, sample.args, strict=False))
     for state in states:
-        name = form.e.memory[state]
-        (table,) = (p for p in form.table if p.name == name)
-        nothing = (4096.0 if form.fixed else 1.0) if table.kept else 0.0
+        name = neuron.e.memory[state]
+        (table,) = (p for p in neuron.table if p.name == name)
+        nothing = (4096.0 if neuron.fixed else 1.0) if table.kept else 0.0
         values[name] = torch.full_like(values[name], nothing)
     return [values[name] for name in op.inputs]
 
 
 @cache
 def model(
-    name: str, form: frozenset[str] | None, graded: bool, ranks: tuple[int, ...], single: bool
+    name: str, omits: frozenset[str], graded: bool, ranks: tuple[int, ...], streaming: bool
 ) -> bytes:
     """One node and its function; everything an input, sizes left open."""
     op = ops.get_op(name)
@@ -79,7 +86,7 @@ def model(
     outs = [helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
     graph = helper.make_graph([node], "one", infos, outs)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
-    function = op.function(21, *([form] if form else []), single=single)
+    function = op.function(21, *([omits] if omits else []), streaming=streaming)
     made = helper.make_model(graph, opset_imports=opsets, functions=[function])
     made.ir_version = 10
     return made.SerializeToString()
@@ -87,7 +94,7 @@ def model(
 
 def compared(
     name: str, sample: ops.Sample, values: list[Tensor], graded: bool, exact: bool,
-    single: bool = False,
+    streaming: bool = False,
 ) -> None:  # fmt: skip
     """Hold ONNX Runtime and the reference evaluator equal to torch, last states too."""
     op = ops.get_op(name)
@@ -100,8 +107,8 @@ def compared(
         key: np.moveaxis(v.numpy(), -1, 0) if key.startswith("x") else v.numpy()
         for key, v in zip(op.inputs, values, strict=True)
     }
-    form = frozenset(FORMS[name]) if name in FORMS else None
-    data = model(name, form, graded, tuple(v.dim() for v in values), single)
+    omits = frozenset(OMITS.get(name, ()))
+    data = model(name, omits, graded, tuple(v.dim() for v in values), streaming)
     sequence = values[0].dim()
     runs = (
         ort.InferenceSession(data).run(None, feeds),
@@ -117,27 +124,27 @@ def compared(
                 np.testing.assert_allclose(value, reference.numpy(), rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_a_form_computes_the_same_from_any_states(name: str) -> None:
+@pytest.mark.parametrize("name", OMITS)
+def test_a_body_without_states_computes_the_same_from_any(name: str) -> None:
     """Samples start from states of their own; what is asked is asked of the parameters."""
     op = ops.get_op(name)
     for sample in op.samples():
         graded = sample.id == "graded"
-        values = without(op, sample, FORMS[name])
+        values = without(op, sample, OMITS[name])
         compared(name, sample, values, graded, exact=equation(op).fixed)
         count = len(equation(op).e.currents)
         one = [*(x[..., :1] for x in values[:count]), *values[count:]]
         compared(name, sample, one, graded, exact=equation(op).fixed)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", OMITS)
 def test_a_node_that_keeps_its_states_takes_the_body_of_all(name: str) -> None:
     """In the same file: of some channels, or a little."""
     op = ops.get_op(name)
     sample = op.samples()[1]
     compared(name, sample, list(sample.args[: len(op.inputs)]), False, exact=equation(op).fixed)
-    values = without(op, sample, FORMS[name])
-    first = equation(op).e.memory[min(FORMS[name])]
+    values = without(op, sample, OMITS[name])
+    first = equation(op).e.memory[min(OMITS[name])]
     at = op.inputs.index(first)
     values[at] = values[at].flatten()[:1].expand(sample.args[0].shape[1]).clone()
     values[at][1] = 4095 if equation(op).fixed else 0.5
@@ -155,22 +162,22 @@ def test_a_node_that_keeps_its_states_takes_the_body_of_all(name: str) -> None:
         ("LifSubtractFloat", None),
     ],
 )
-def test_what_a_form_hands_on_from_step_to_step(name: str, left: set[str] | None) -> None:
-    function = ops.get_op(name).function(21, frozenset(FORMS[name]))
-    form = "".join(f"no_{state}_" for state in sorted(FORMS[name]))
+def test_what_a_loop_without_states_hands_on(name: str, left: set[str] | None) -> None:
+    function = ops.get_op(name).function(21, frozenset(OMITS[name]))
+    prefix = "".join(f"no_{state}_" for state in sorted(OMITS[name]))
     bodies = [
         a.g
         for node in all_nodes(function.node)
         if node.op_type == "Scan"
         for a in node.attribute
-        if a.name == "body" and a.g.name.startswith(form)
+        if a.name == "body" and a.g.name.startswith(prefix)
     ]
     assert bool(bodies) == (left is not None)
     states = equation(ops.get_op(name)).states
     for body in bodies:
         read = {key for node in body.node for key in node.input}
-        carried = {s for s in states for i in body.input if i.name.endswith(f"{s}_before")}
-        used = {s for s in carried if any(key.endswith(f"{s}_before") for key in read)}
+        carried = {s for s in states for i in body.input if plain(i.name) == f"{s}_before"}
+        used = {s for s in carried if f"{s}_before" in map(plain, read)}
         assert used == left
     general = list(all_nodes(ops.get_op(name).function(21).node))
     assert not any(value.startswith("no_") for node in general for value in node.output)
@@ -182,7 +189,7 @@ def test_floats_that_are_no_numbers_take_the_body_of_all(name: str, value: float
     """Zero times infinity is NaN, which torch keeps for ever."""
     op = ops.get_op(name)
     sample = op.samples()[0]
-    values = without(op, sample, FORMS[name])
+    values = without(op, sample, OMITS[name])
     values[0] = values[0].clone()
     values[0][0, 1, 3] = value
     with np.errstate(all="ignore"):
@@ -199,13 +206,13 @@ def test_a_single_step_needs_no_loop(name: str) -> None:
     op = ops.get_op(name)
     count = len(equation(op).e.currents)
     for sample in op.samples():
-        for void in (False, True) if name in FORMS else (False,):
+        for void in (False, True) if name in OMITS else (False,):
             values = list(sample.args[: len(op.inputs)])
-            values = without(op, sample, FORMS[name]) if void else values
+            values = without(op, sample, OMITS[name]) if void else values
             for steps in (1, 3):
                 some = [*(x[..., :steps] for x in values[:count]), *values[count:]]
-                compared(name, sample, some, sample.id == "graded", exact=True, single=True)
-    function = op.function(21, single=True)
+                compared(name, sample, some, sample.id == "graded", exact=True, streaming=True)
+    function = op.function(21, streaming=True)
     choices = [
         {a.name: [n.op_type for n in all_nodes(a.g.node)] for a in node.attribute}
         for node in all_nodes(function.node)
@@ -265,7 +272,7 @@ def said(model: onnx.ModelProto) -> list[str]:
         ((0.3,), [False]),
     ],
 )
-def test_a_file_has_the_form_that_its_nodes_need(
+def test_a_file_has_the_loops_that_its_nodes_need(
     decays: Any, void: list[bool], dynamic: bool
 ) -> None:
     """Choices that constants settle, of sizes that are constants, too: ONNX Runtime loads them."""
@@ -303,7 +310,7 @@ def test_an_op_says_which_states_are_void_and_which_are_not_quite() -> None:
 
 
 def test_a_file_whose_parameters_are_changed_computes_them() -> None:
-    """The form is asked for in the file: another decay takes the body of all."""
+    """The file itself asks what it may leave out: another decay takes the loops of all."""
     x = drive()
     model = so.export(network(1.0), x)
     (decay,) = (i for i in model.graph.initializer if i.name.endswith("current_decay"))
@@ -313,7 +320,7 @@ def test_a_file_whose_parameters_are_changed_computes_them() -> None:
     np.testing.assert_array_equal(so.Session(model, native=False).run(x.numpy()), other)
 
 
-def test_graded_spikes_have_no_form_in_fixed_point() -> None:
+def test_graded_spikes_keep_all_states_in_fixed_point() -> None:
     net, x = network(1.0, graded_spike=True), drive()
     model = so.export(net, x)
     assert "keeps" not in said(model)[0]
@@ -360,6 +367,15 @@ def readout(regime: str, current: float, voltage: float) -> Any:
     return neuron
 
 
+def sums(nodes: Iterable[onnx.NodeProto], branch: str = "") -> Iterator[tuple[str, Any]]:
+    """Every CumSum, with the name of the branch that it is in."""
+    for node in nodes:
+        if node.op_type == "CumSum":
+            yield branch, node
+        for attribute in node.attribute:
+            yield from sums(attribute.g.node, attribute.g.name)
+
+
 def dynamics(model: onnx.ModelProto) -> onnx.FunctionProto:
     (function,) = (f for f in model.functions if f.name.startswith("CubaDynamics"))
     return function
@@ -368,13 +384,13 @@ def dynamics(model: onnx.ModelProto) -> onnx.FunctionProto:
 def reversed_sums(model: onnx.ModelProto, narrow: bool) -> bytes:
     """The file with the sums of 32 or 64 bits taken from the end of time."""
     copied = onnx.ModelProto.FromString(model.SerializeToString())
-    for node in all_nodes(dynamics(copied).node):
-        if node.op_type == "CumSum" and ("narrow" in node.output[0]) == narrow:
+    for branch, node in sums(dynamics(copied).node):
+        if (branch == "narrow") == narrow:
             node.attribute.append(helper.make_attribute("reverse", 1))
     return copied.SerializeToString()
 
 
-#: fractions lost of current and voltage -> states that need no loop, loops of the form
+#: fractions lost of current and voltage -> states without a loop, states of the loop that is left
 SUMS = {
     (1.0, 0.0): (["voltage"], set()),
     (0.0, 0.0): (["current", "voltage"], set()),
@@ -393,11 +409,11 @@ def test_a_readout_that_keeps_all_is_a_sum(regime: str, lost: tuple[float, float
     x = torch.randint(-64, 65, (2, 3, 12), generator=torch.Generator().manual_seed(6)) / 64
     model = so.export(neuron, x, streaming=True)
     parts = dict(zip(("current", "voltage"), lost, strict=True))
-    form = [f"no_{name}" for name, part in parts.items() if part == 1] + ["never_threshold"]
-    form += [f"sum_of_{name}" for name, part in parts.items() if part == 0]
-    prefix = "_".join([*form, "narrow_step"])
+    left_out = [f"no_{name}" for name, part in parts.items() if part == 1] + ["never_threshold"]
+    left_out += [f"sum_of_{name}" for name, part in parts.items() if part == 0]
+    prefix = "_".join([*sorted(left_out), "narrow_step"])
     loops = {
-        a.g.name: {i.name.removesuffix("_before").rpartition("_")[2] for i in a.g.input}
+        a.g.name: {plain(i.name).removesuffix("_before") for i in a.g.input}
         for node in all_nodes(dynamics(model).node)
         if node.op_type == "Scan"
         for a in node.attribute
@@ -407,8 +423,8 @@ def test_a_readout_that_keeps_all_is_a_sum(regime: str, lost: tuple[float, float
     assert {"narrow_step", "wide_step"} <= loops.keys()  # the body of all
     assert (prefix in loops) == bool(left)
     assert loops.get(prefix, set()) & {"current", "voltage"} == left
-    names = [n.output[0] for n in all_nodes(dynamics(model).node) if n.op_type == "CumSum"]
-    assert sum("narrow" in name for name in names) == len(summed)
+    branches = [branch for branch, _ in sums(dynamics(model).node)]
+    assert branches.count("narrow") == len(summed)
 
     op = neuron.equation.op("dynamics", regime)
     decays = neuron.current_decay.data, neuron.voltage_decay.data
@@ -472,12 +488,12 @@ def test_a_threshold_that_can_be_reached_is_no_readout() -> None:
         for name in ("current_decay", "voltage_decay")
     }
     sums = {"sum_of_current", "sum_of_voltage"}
-    assert op.form is not None
-    assert op.form({"threshold": 1 << 51}, decays) == {"never_threshold", *sums}
-    assert op.form({"threshold": (1 << 51) - 1}, decays) == frozenset()
+    assert op.omits is not None
+    assert op.omits({"threshold": 1 << 51}, decays) == {"never_threshold", *sums}
+    assert op.omits({"threshold": (1 << 51) - 1}, decays) == frozenset()
     spikes = ops.get_op("Cuba")
-    assert spikes.form is not None
-    assert spikes.form({"threshold": 1 << 51, "graded": 0}, decays) == frozenset()
+    assert spikes.omits is not None
+    assert spikes.omits({"threshold": 1 << 51, "graded": 0}, decays) == {"graded"}
 
 
 @pytest.mark.parametrize("streaming", [False, True])

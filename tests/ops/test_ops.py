@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from functools import cache
 from typing import Any
 
@@ -22,8 +23,9 @@ from torch._subclasses import FakeTensorMode
 import synapse_onnx as so
 from synapse_onnx import ops
 from synapse_onnx.compiler.exporter import OPSETS
-from synapse_onnx.ops._equation import Form, _Pair
 from synapse_onnx.ops._neuron import per_channel
+from synapse_onnx.ops.arithmetic import Pair
+from synapse_onnx.ops.equation import NeuronOp
 
 OPS = ops.all_ops()
 CALLS = [
@@ -63,10 +65,10 @@ def _has_states(op: ops.OpDef) -> bool:
 
 
 def _is_of_an_equation(op: ops.OpDef) -> bool:
-    return isinstance(getattr(op.symbolic, "__self__", None), Form)
+    return isinstance(getattr(op.symbolic, "__self__", None), NeuronOp)
 
 
-def _is_traced(form: Form) -> bool:
+def _is_traced(form: NeuronOp) -> bool:
     """Whether a form of an equation spikes, or is the first of its kind."""
     every: list[Any] = [op.symbolic for op in OPS.values() if _is_of_an_equation(op)]
     forms = [symbolic.__self__ for symbolic in every]
@@ -230,7 +232,7 @@ def test_a_name_or_torch_op_is_registered_once() -> None:
 def test_unknown_names_and_broken_bodies_are_reported() -> None:
     with pytest.raises(so.RegistryError, match="no op is named 'Dens'; there are: Adrf"):
         ops.get_op("Dens")
-    broken = dataclasses.replace(OPS["Dense"], body=lambda _: "y = MatMul(x")
+    broken = dataclasses.replace(OPS["Dense"], body=lambda w: w.text("y = MatMul(x"))
     with pytest.raises(so.RegistryError, match="body of op Dense does not parse"):
         broken.function(21)
 
@@ -263,8 +265,8 @@ def test_gradients_are_derivatives(op: ops.OpDef, sample: ops.Sample) -> None:
 )
 def test_gradients_of_quantised_synapses_are_those_of_their_weights(op: ops.OpDef) -> None:
     plain = OPS[op.name.removeprefix("Quantized")]
-    weights = [i for i, name in enumerate(op.inputs) if name.startswith("weight")]
-    steps = [i for i, name in enumerate(op.inputs) if name.startswith("step")]
+    weights = [i for i, name in enumerate(op.inputs) if re.fullmatch("weight(_real|_imag)?", name)]
+    steps = [i for i, name in enumerate(op.inputs) if name.startswith("weight_scale")]
     sample = next(s for s in op.samples() if s.id.endswith("-tensor"))
     floats = [sample.args[w] * sample.args[s] for w, s in zip(weights, steps, strict=True)]
     grads = []
@@ -388,8 +390,8 @@ def test_the_surrogate_gradient_is_slayers(graded: bool) -> None:
 
 
 def test_pairs_compute_with_the_integer_and_the_real_number_alike() -> None:
-    def pair(value: int, real: float) -> _Pair:
-        return _Pair(torch.tensor([value]), torch.tensor([real]), 64)
+    def pair(value: int, real: float) -> Pair:
+        return Pair(torch.tensor([value]), torch.tensor([real]), 64)
 
     one, other = pair(12, 0.3), pair(5, 0.1)
     for found, value, real in (
@@ -423,7 +425,7 @@ TWINS = [
 
 
 @pytest.mark.parametrize("form", TWINS)
-def test_the_gradient_in_fixed_point_is_that_in_floats(form: Form) -> None:
+def test_the_gradient_in_fixed_point_is_that_in_floats(form: NeuronOp) -> None:
     """Below a threshold that nothing reaches; a gradient goes straight through a rounding."""
     twin, scale, high = form.e.op(form.kind, "float"), 4096, 1 << 20
     (args,) = (sample.args for sample in form.samples() if sample.id == "channels")
@@ -469,7 +471,7 @@ ROUNDED = [
 
 @pytest.mark.parametrize("rounding", [0.0, 0.05, 0.8, 100.0])
 @pytest.mark.parametrize("form", ROUNDED)
-def test_what_roundings_of_currents_can_change_is_bounded(form: Form, rounding: float) -> None:
+def test_what_roundings_of_currents_can_change_is_bounded(form: NeuronOp, rounding: float) -> None:
     """Currents moved at random: spikes part where they are undecided, and states no further."""
     (args,) = (sample.args for sample in form.samples() if sample.id == "channels")
     given = dict(zip((*form.inputs, *form.tail), args, strict=True)) | {"graded": True}
@@ -477,7 +479,7 @@ def test_what_roundings_of_currents_can_change_is_bounded(form: Form, rounding: 
     draw = torch.Generator().manual_seed(0)
     given |= {name: torch.randn(4, 3, 60, generator=draw) * 0.4 for name in currents}
     given |= {name: given[name][:1].expand(4, 3).contiguous() for name in form.states}
-    near, height, off = form.unsure(*given.values(), rounding=rounding)
+    near, height, off = form.error_bound(*given.values(), rounding=rounding)
     wanted, *states = form(*given.values())
     assert 0 < int((wanted != 0).sum()) < wanted.numel()
     if not rounding:
@@ -509,7 +511,7 @@ def test_equations_say_in_which_numbers_they_are_computed() -> None:
     for name, op in OPS.items():
         if not _is_of_an_equation(op):
             continue
-        form: Form = op.symbolic.__self__  # type: ignore[attr-defined]
+        form: NeuronOp = op.symbolic.__self__  # type: ignore[attr-defined]
         attributes = dict.fromkeys(op.attributes, 1)
         bits = "64 bits" if form.kind == "recurrent" else "32 bits"
         said = form.arithmetic(attributes, {})
@@ -522,13 +524,13 @@ def test_a_unit_of_a_current_stays_until_the_voltage_is_reset() -> None:
     decays = torch.tensor([4096.0]), torch.tensor([0.0])  # no current, all of the voltage is kept
     args = (x, *decays, zero, zero, 4096, 3000, 1.0, 1.0, True)
     form: Any = ops.get_op("Cuba").symbolic
-    near, height, off = form.__self__.unsure(*args, rounding=0.1)
+    near, height, off = form.__self__.error_bound(*args, rounding=0.1)
     assert height.flatten().tolist() == [1, 1, 1, 1, 0, 1]
     assert not bool(near.any())
     assert {name: float(value) for name, value in off.items()} == {"current": 1, "voltage": 1}
     # a voltage at its threshold, or a unit below, is decided by that unit
     for level, again in ((3008, False), (3009, True)):
-        near, _, _ = form.__self__.unsure(*args[:6], level, *args[7:], rounding=0.1)
+        near, _, _ = form.__self__.error_bound(*args[:6], level, *args[7:], rounding=0.1)
         assert near.flatten().tolist() == [False, False, False, True, again, False]
 
 
