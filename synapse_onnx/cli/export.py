@@ -28,7 +28,8 @@ from synapse_onnx.cli._output import (
 )
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
 from synapse_onnx.errors import ExportError, SynapseError
-from synapse_onnx.model.layout import INPUT_TYPES, LAYOUTS
+from synapse_onnx.model.layout import LAYOUTS
+from synapse_onnx.model.options import INPUT_TYPES, OPSETS
 
 __all__ = ["command"]
 
@@ -58,8 +59,8 @@ A network with two inputs, 64 channels and 3 images of 32x32
 )
 @click.option(
     "--opset",
-    type=click.IntRange(21, 24),
-    default=21,
+    type=click.IntRange(OPSETS[0], OPSETS[-1]),
+    default=OPSETS[0],
     show_default=True,
     help="Version of the standard ONNX operators.",
 )

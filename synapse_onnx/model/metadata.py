@@ -12,6 +12,7 @@ import onnx
 
 from synapse_onnx.errors import ModelError
 from synapse_onnx.model.guard import read_states
+from synapse_onnx.model.options import Options
 
 __all__ = ["LAYER", "Metadata", "layer_of"]
 
@@ -37,6 +38,7 @@ class Metadata:
         regime: "slayer" or "loihi" where every value is on an integer grid and all arithmetic is
             exact, "float" where no neuron is in fixed point, else "mixed".
         streaming: whether states are inputs and outputs.
+        dynamic: whether batch size and number of time steps are open.
         states: of a streaming model, one entry a state: names of its "input" and "output",
             "dtype", "shape" (None for the batch), and the number that it has at the "start".
         layout: of inputs and outputs: "NCT", or "TNC" with time first.
@@ -55,6 +57,7 @@ class Metadata:
     opset: int
     regime: str
     streaming: bool = False
+    dynamic: bool = True
     states: tuple[Mapping[str, Any], ...] = ()
     chunk: int = 1
     layout: str = "NCT"
@@ -62,6 +65,15 @@ class Metadata:
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def options(self) -> Options:
+        """The options that the model was exported with: its network compiles to it again.
+
+        Raises:
+            InputError: the file has an option of another version, or a damaged one.
+        """
+        return Options(self.streaming, self.dynamic, self.layout, self.opset, self.input_type)
 
     @property
     def carried(self) -> set[str]:
@@ -76,6 +88,7 @@ class Metadata:
             "opset": str(self.opset),
             "regime": self.regime,
             "streaming": json.dumps(self.streaming),
+            "dynamic": json.dumps(self.dynamic),
             "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
             "chunk": str(self.chunk),
             "layout": self.layout,
@@ -101,6 +114,7 @@ class Metadata:
                 opset=int(props[_PREFIX + "opset"]),
                 regime=props[_PREFIX + "regime"],
                 streaming=bool(json.loads(props[_PREFIX + "streaming"])),
+                dynamic=bool(json.loads(props.get(_PREFIX + "dynamic", "true"))),
                 states=tuple(read_states(props.get(_PREFIX + "states", "[]"))),
                 chunk=int(props.get(_PREFIX + "chunk", "1")),
                 layout=props.get(_PREFIX + "layout", "NCT"),

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.errors import ExportError
+from synapse_onnx.formatting import snake_case
 from synapse_onnx.model.graph import places_along
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -318,7 +319,7 @@ class _Form:
         arguments += [self.linear.geometry] if self.linear.geometry else []
         returns = "(Tensor, Tensor)" if self.is_complex else "Tensor"
         added = self.linear.quantized_attributes if self.quantized else ()
-        torch_name = _snake(self.name)
+        torch_name = snake_case(self.name)
         op = torch.library.custom_op(
             f"{TORCH_NAMESPACE}::{torch_name}",
             self.compute,
@@ -356,11 +357,6 @@ def _form_doc(doc: str, *, is_complex: bool, quantized: bool) -> str:
     if is_complex:
         added.append("Two weights, real and imaginary, over one pass of a real input.")
     return " ".join([" ".join(doc.split()), *added])
-
-
-def _snake(name: str) -> str:
-    """CamelCase -> snake_case."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 class Images(Linear):

@@ -18,9 +18,10 @@ from networks import Complex, Convolutional, Mixed, spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler import exporter
-from synapse_onnx.compiler.exporter import OPSETS
+from synapse_onnx.compiler._check import check_model
+from synapse_onnx.compiler._trace_errors import with_module
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.model.options import OPSETS
 
 
 def built(kind: type[nn.Module] = Convolutional, **kwargs: object) -> nn.Module:
@@ -280,7 +281,9 @@ def test_notes_name_the_layer(path: str, hook: Any, says: str | None) -> None:
 
 @pytest.mark.parametrize(("running", "said"), [([], ""), ([""], ""), (["", "a", "a.b"], "a.b: ")])
 def test_an_error_says_where_it_was(running: list[str], said: str) -> None:
-    assert exporter._where(running) == said
+    error = with_module(so.ShapeError("wrong"), running)
+    assert isinstance(error, so.ShapeError)
+    assert str(error) == f"{said}wrong"
 
 
 def test_shapes_that_contradict_each_other_do_not_pass() -> None:
@@ -290,7 +293,7 @@ def test_shapes_that_contradict_each_other_do_not_pass() -> None:
     )
     onnx.checker.check_model(model)
     with pytest.raises(so.ExportError, match=r"does not pass onnx\.checker: "):
-        exporter.check(model)
+        check_model(model)
 
 
 def test_channel_steps_that_are_no_powers_of_two_are_exact_behind_the_sum() -> None:
