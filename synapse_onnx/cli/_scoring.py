@@ -105,7 +105,7 @@ class Scorer:
 
 
 class FileScorer:
-    """Runs files, each into a file of its own; made once a worker.
+    """Runs files, each into a file of its own.
 
     Args:
         model: bytes of an .onnx file.
@@ -113,7 +113,6 @@ class FileScorer:
         settings: what to compute; where they have no batch, it follows from memory.
         providers: execution providers.
         native: native kernels.
-        threads: threads inside an operator.
     """
 
     def __init__(
@@ -123,13 +122,12 @@ class FileScorer:
         settings: Settings,
         providers: Sequence[str] | None,
         native: bool | None,
-        threads: int | None,
     ) -> None:
         from synapse_onnx.model.file import parse_model
         from synapse_onnx.runtime.session import Session
 
         self.model = parse_model(model, where)
-        session = Session(self.model, providers, native, threads=threads)
+        session = Session(self.model, providers, native)
         # the bar counts files
         self.scorer = Scorer(session, where, replace(settings, quiet=True))
 

@@ -234,11 +234,11 @@ def test_weights_are_stored_as_narrow_as_they_are(bits: int, kind: int, is_compl
     make = so.synapse.complex.Dense if is_complex else so.synapse.Dense
     # a scale at which weights of one to two reach both ends of the range
     hook = so.quantize.Quantizer(scale=float(1 << bits), bits=bits)
-    layer = make(8, 5, weight_scale=6, pre_hook_fx=hook)
-    model = so.export(layer, spikes(2, 8, 5))
+    layer = make(16, 9, weight_scale=6, pre_hook_fx=hook)  # int4 pays from 128 weights on
+    model = so.export(layer, spikes(2, 16, 5))
     stored = {t.name: t.data_type for t in model.graph.initializer if "weight" in t.name}
     assert set(stored.values()) == {kind}
-    x = spikes(3, 8, 9)
+    x = spikes(3, 16, 9)
     expected, found = layer(x), so.Session(model).run(x.numpy())
     pairs = zip(expected, found, strict=True) if is_complex else [(expected, found)]
     for y, z in pairs:
