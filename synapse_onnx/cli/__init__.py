@@ -1,8 +1,8 @@
 """The command line: each public file of this folder is a command.
 
-Exit codes: 0 done and equal, 1 the numbers differ, 2 wrong input or usage. Every expected failure is one
-sentence on stderr that begins with "error: ". Commands that only read or run a model need no torch:
-what needs it is imported inside functions.
+Exit codes: 0 done and equal, 1 the numbers differ, 2 wrong input or usage. Every expected failure
+is one sentence on stderr that begins with "error: ". Commands that only read or run a model need no
+torch: what needs it is imported inside functions.
 """
 
 from __future__ import annotations

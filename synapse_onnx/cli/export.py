@@ -74,7 +74,7 @@ A network with two inputs, 64 channels and 3 images of 32x32
 @click.option(
     "--static",
     is_flag=True,
-    help="Fix the batch size to 1 and the number of time steps to --steps; by default both are open.",
+    help="Fix the batch size to 1 and time to --steps; by default both are open.",
 )
 @click.option(
     "--streaming",

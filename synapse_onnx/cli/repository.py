@@ -86,12 +86,12 @@ def command(
     notes = []
     if not written.batched:
         notes.append(
-            "Triton batches requests along the first axis, which is not an open batch in this model; "
+            "Triton batches requests along the first axis, which is no open batch in this model; "
             "export it without layout TNC and with an open batch"
         )
     if written.chunk > 1:
         notes.append(
-            f"the steps of a request must be a multiple of {written.chunk}, except for the last of a "
-            f"sequence"
+            f"the steps of a request must be a multiple of {written.chunk}, except for the last "
+            f"request of a sequence"
         )
     print_notes(console, notes)
