@@ -129,13 +129,13 @@ def command(
     if metadata is not None and metadata.input_type == "uint8":
         kinds = [np.dtype(np.float32)] * len(kinds)  # the module takes floats
     if inputs:
-        given = [
+        values = [
             time_last(array, layout_of(proto)) for array in read_arrays(inputs, list(expected))
         ]
     else:
-        given = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
+        values = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
     arrays = [
-        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(given, kinds, strict=True)
+        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(values, kinds, strict=True)
     ]
     module = load_network(source, weights, settings)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")

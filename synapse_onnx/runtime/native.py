@@ -84,7 +84,7 @@ def library(provider: str = CPU) -> Path | None:
 
 def kernels(provider: str = CPU) -> tuple[str, ...]:
     """Return the names of the ops that have a kernel; empty if the library cannot be used."""
-    return _found(provider).kernels
+    return _contents(provider).kernels
 
 
 def together(provider: str = CPU) -> tuple[str, ...]:
@@ -92,25 +92,25 @@ def together(provider: str = CPU) -> tuple[str, ...]:
 
     No file holds them: :func:`fusion.fused` puts them into a model before it is loaded.
     """
-    return _found(provider).together
+    return _contents(provider).together
 
 
 def instructions(provider: str = CPU) -> str:
     """Return the instruction sets of the kernels, as "avx512", or "sm_75 sm_80 sm_90"."""
-    return _found(provider).instructions
+    return _contents(provider).instructions
 
 
 def problem(provider: str = CPU) -> str | None:
     """Return one sentence on why a provider has no kernels; None if it has some."""
-    return _found(provider).problem
+    return _contents(provider).problem
 
 
 def status(provider: str = CPU) -> str:
     """Return one sentence on the kernels of a provider, or on why it has none."""
-    found, where = _found(provider), " for CUDA" if provider == CUDA else ""
-    if found.problem is not None:
-        return f"no native kernels{where}: {found.problem}"
-    kinds = f"{len(found.kernels)} ({found.instructions})"
+    contents, where = _contents(provider), " for CUDA" if provider == CUDA else ""
+    if contents.problem is not None:
+        return f"no native kernels{where}: {contents.problem}"
+    kinds = f"{len(contents.kernels)} ({contents.instructions})"
     return f"native kernels{where}: {kinds}, {library(provider)}"
 
 
@@ -130,7 +130,7 @@ def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
     return tuple(sorted(ops & set(kernels(provider))))
 
 
-def _found(provider: str) -> _Library:
+def _contents(provider: str) -> _Library:
     path = library(provider)
     if path is not None:
         return _load(path, _VARIABLES[provider])
