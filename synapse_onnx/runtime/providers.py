@@ -143,7 +143,7 @@ def opened(
     """
     options = _options(threads, profile)
     if library is not None:
-        options.register_custom_opslibrary_for(str(library))
+        options.register_custom_ops_library(str(library))
     ran = _lowered(model, providers, library)
     data = ran.SerializeToString() if source is None or ran is not model else source
     session = onnxruntime_module().InferenceSession(
