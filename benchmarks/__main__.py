@@ -6,7 +6,6 @@ import functools
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -435,22 +434,6 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
     """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
     found = {count: norm_costs(count, batch, steps, seconds) for count in neurons}
     give_costs("norm", f"ms, T = {steps}, N = {batch}, by number of neurons", found, path)
-
-
-@main.command()
-@click.option("--model", default="models/digits_q8.onnx", show_default=True, type=click.Path())
-@click.option("--workers", default="1,2", show_default=True, callback=sizes)
-@click.option("--files", default=16, show_default=True, type=click.IntRange(min=1))
-@click.option("--seconds", default=20.0, show_default=True, help="Time for all of them.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
-def cluster(model: str, workers: list[int], files: int, seconds: float, path: str | None) -> None:
-    """Seconds for a folder of files of digits, here and on workers of Ray (the extra ray)."""
-    from benchmarks._cluster import cluster_times
-
-    found = cluster_times(Path(model), workers, files, seconds)
-    print_costs("seconds", ["folder"], [found])
-    if path:
-        write_json(path, {"cluster": found})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import click
 import synapse_onnx as so
 from synapse_onnx import neuron
 from synapse_onnx.cli import main
+from synapse_onnx.formatting import snake_case
 from synapse_onnx.ops import OpDef, all_ops
 from synapse_onnx.runtime import native
 
@@ -74,7 +75,7 @@ def _families(ops: Iterable[OpDef]) -> dict[str, list[OpDef]]:
 def _page(ops: list[OpDef]) -> str:
     """Name of a family's page: that of its simplest op."""
     name = min((op.name for op in ops), key=len)
-    return "op_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return f"op_{snake_case(name)}"
 
 
 def _table_of_ops(families: Mapping[str, list[OpDef]]) -> str:

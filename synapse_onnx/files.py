@@ -32,10 +32,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 os.fsync(file.fileno())
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(name, 0o666 & ~mask)  # mkstemp gives 0600
+            os.chmod(name, 0o666 & ~mask)  # mkstemp makes 0600
             os.replace(name, target)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):  # interrupted behind the replacement
+            with contextlib.suppress(FileNotFoundError):  # interrupted after the replacement
                 os.unlink(name)
             raise
     except OSError as error:
@@ -47,15 +47,15 @@ def write_folder(
     files: Mapping[str, bytes | Path],
     may_replace: Callable[[Path], bool],
 ) -> None:
-    """Write a folder beside its path, and put it there when it is whole.
+    """Write a folder next to its path, and move it there when it is complete.
 
     Args:
-        path: the folder; one that is there is replaced where it is empty or ``may_replace`` says.
+        path: the folder. An existing one is replaced if it is empty or ``may_replace`` allows it.
         files: name within the folder -> content, or the path of a file to copy.
-        may_replace: whether a folder that is there may go.
+        may_replace: whether an existing folder may be replaced.
 
     Raises:
-        InputError: the folder cannot be written, or holds something else. It stays as it was.
+        InputError: the folder cannot be written, or holds something else; it is not changed.
     """
     target = Path(path)
     if target.is_dir() and not target.is_symlink():
@@ -70,11 +70,11 @@ def write_folder(
             f"{target} cannot be written: it is there, and holds something else; name a folder "
             f"that does not exist"
         )
-    made: Path | None = None
+    temporary: Path | None = None
     try:
-        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        folder = made / "new"
-        folder.mkdir()  # by the user's mask, where mkdtemp gives 0700
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        folder = temporary / "new"
+        folder.mkdir()  # with the user's umask; mkdtemp makes 0700
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
@@ -82,15 +82,15 @@ def write_folder(
             else:
                 shutil.copyfile(content, folder / name)
         if target.exists():
-            os.rename(target, made / "old")
+            os.rename(target, temporary / "old")
         try:
             os.rename(folder, target)
         except OSError:
-            if (made / "old").exists():
-                os.rename(made / "old", target)
+            if (temporary / "old").exists():
+                os.rename(temporary / "old", target)
             raise
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

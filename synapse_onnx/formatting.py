@@ -1,4 +1,4 @@
-"""Shapes, steps and ranges in words: what tables and drawings write alike."""
+"""Formatting that several rooms share: names, shapes, quantisation steps and ranges as text."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["shape_text", "span_text", "step_text", "weights_text"]
+__all__ = ["shape_text", "snake_case", "span_text", "step_text", "weights_text"]
+
+
+def snake_case(name: str) -> str:
+    """Write a CamelCase name in snake_case: ``CubaFloat`` is ``cuba_float``."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:
-    """Write a shape as Python does: the names of open axes without quotes, "?" for one without."""
+    """Write a shape, as in (N, 2, 8, 8, T); an open axis without a name is "?"."""
     return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
 
 
 def weights_text(shape: Sequence[int]) -> str:
-    """Write the shape of weights."""
+    """Write the shape of weights, as in 5x64."""
     return "x".join(map(str, shape))
 
 
 def step_text(steps: Sequence[Sequence[float]]) -> str:
-    """Write one step as a number, several as a range."""
+    """Write one quantisation step as a number or fraction, several as a range."""
     values = sorted({float(value) for part in steps for value in part})
     if len(values) > 1:
         return f"{values[0]:.3g}..{values[-1]:.3g}"
@@ -29,7 +34,7 @@ def step_text(steps: Sequence[Sequence[float]]) -> str:
 
 
 def span_text(value: Any) -> str:
-    """Write one value as a number, several as a range; nothing where there is none."""
+    """Write one value as a number, several as a range, none as an empty text."""
     if value is None or value == []:
         return ""
     values = sorted(value) if isinstance(value, list) else [value]

@@ -43,7 +43,7 @@ ASK = f"""
 import importlib.metadata, json, platform, sys
 import synapse_onnx
 from synapse_onnx.runtime import native
-from synapse_onnx.compiler.exporter import OPSETS
+from synapse_onnx.model.options import OPSETS
 print(json.dumps({{
     "python": platform.python_version(),
     "where": synapse_onnx.__file__,

@@ -1,8 +1,8 @@
-"""The command line; a command is a file of this folder, which the group finds by itself.
+"""The command line: each public file of this folder is a command.
 
-Exit codes: 0 done and equal, 1 the numbers differ, 2 the input or the call is at fault. Every
-expected failure is one sentence on stderr that begins with "error: ". Commands that only read or
-run a model need no torch: whatever needs it is imported where it is used.
+Exit codes: 0 done and equal, 1 the numbers differ, 2 wrong input or usage. Every expected failure
+is one sentence on stderr that begins with "error: ". Commands that only read or run a model need no
+torch: what needs it is imported inside functions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Print the version, and which native kernels there are."""
+    """Print the version, and the native kernels of each provider."""
     if value and not context.resilient_parsing:
         click.echo(f"synapse-onnx {__version__}")
         for provider in (native_kernels.CPU, native_kernels.CUDA):
@@ -37,8 +37,7 @@ Example:
   synapse-onnx run net.onnx --input spikes.npy -o out.npz
 
 \b
-Exit codes: 0 done and equal, 1 the numbers differ, 2 the input or the call is
-at fault.""",
+Exit codes: 0 done and equal, 1 the numbers differ, 2 wrong input or usage.""",
 )
 @click.option(
     "--version",
@@ -46,10 +45,10 @@ at fault.""",
     expose_value=False,
     is_eager=True,
     callback=_version,
-    help="Show the version and which native kernels there are, and exit.",
+    help="Show the version and the native kernels, and exit.",
 )
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Compile trained spiking neural networks from torch to ONNX, and prove them equal."""
+    """Compile trained spiking neural networks from torch to ONNX, and verify the result."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

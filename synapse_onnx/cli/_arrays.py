@@ -1,4 +1,4 @@
-"""Arrays: read from files, drawn at random, and packed for a file."""
+"""Arrays: read from files, random, and packed for a file."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def random_spikes(
 def read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
     """Read .npy and .npz files, in the order of the model's inputs.
 
-    A single .npz whose keys are the names of the inputs is taken by name; else every array
-    counts, in the order of the files.
+    A single .npz whose keys are the names of the inputs is read by name. Otherwise the arrays are
+    assigned in the order of the files.
     """
     arrays: list[Array] = []
     for path in paths:
-        found = _read_file(path)
-        if _are_events(found):
+        contents = _read_file(path)
+        if _are_events(contents):
             raise InputError(f"{path} holds events; give --dt, the length of a time step")
-        if len(paths) == 1 and len(names) > 1 and set(found) == set(names):
-            found = {name: found[name] for name in names}
-        for key, array in found.items():
+        if len(paths) == 1 and len(names) > 1 and set(contents) == set(names):
+            contents = {name: contents[name] for name in names}
+        for key, array in contents.items():
             if array.dtype.kind not in "biuf":
                 what = f"{path} ({key})" if key else path
                 raise InputError(f"{what} holds {array.dtype} values; real numbers are needed")
-        arrays += found.values()
+        arrays += contents.values()
     if len(arrays) != len(names):
         raise InputError(
             f"the model takes {', '.join(names)} and --input gives {len(arrays)} arrays; give one "
@@ -64,7 +64,7 @@ def read_arrays(paths: Sequence[str], names: Sequence[str]) -> list[Array]:
 
 
 def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bool) -> Array:
-    """Read lists of events, a sample a file; the shorter ones end in silence.
+    """Read lists of events, one sample a file; shorter samples are padded with zeros.
 
     Returns:
         float32 array (N, C[, H, W], T).
@@ -73,11 +73,11 @@ def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bo
 
     samples = []
     for path in paths:
-        found = _read_file(path)
-        if not _are_events(found):
+        contents = _read_file(path)
+        if not _are_events(contents):
             raise InputError(f"{path} holds no events: columns p and t, and x and y for images")
         try:
-            samples.append(bin_events(_columns(found), shape, dt, count=count))
+            samples.append(bin_events(_columns(contents), shape, dt, count=count))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     steps = max(sample.shape[-1] for sample in samples)
@@ -87,22 +87,22 @@ def read_events(paths: Sequence[str], shape: Sequence[int], dt: float, count: bo
     return joined
 
 
-def _columns(found: dict[str, Array]) -> dict[str, Array]:
-    """Arrays of a file by name; of one array with fields, its fields."""
-    for array in found.values():
-        if len(found) == 1 and array.dtype.names:
+def _columns(contents: dict[str, Array]) -> dict[str, Array]:
+    """Return the columns of a file: its arrays, or the fields of a structured array."""
+    for array in contents.values():
+        if len(contents) == 1 and array.dtype.names:
             return {name: array[name] for name in array.dtype.names}
-    return found
+    return contents
 
 
-def _are_events(found: dict[str, Array]) -> bool:
+def _are_events(contents: dict[str, Array]) -> bool:
     """Whether a file holds events: columns p and t."""
-    return {"p", "t"} <= set(_columns(found))
+    return {"p", "t"} <= set(_columns(contents))
 
 
 def _read_csv(path: str) -> dict[str, Array]:
     """Read columns of numbers; the first line names them."""
-    check_file(path, grows=16)  # two bytes of text are a number, and lines are held beside it
+    check_file(path, grows=16)  # a number takes two bytes of text at least, and lines are copied
     try:
         with open(path, encoding="utf-8", newline="") as file:
             names = [name.strip() for name in file.readline().split(",")]
@@ -142,7 +142,7 @@ def _read_file(path: str) -> dict[str, Array]:
 
 
 def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
-    """Pack arrays; the same arrays give the same bytes, and any name may be a key."""
+    """Pack arrays; equal arrays give equal bytes, and any name may be a key."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -161,7 +161,7 @@ def npy_bytes(array: Array) -> bytes:
 
 
 def check_target(path: str, *suffixes: str) -> None:
-    """Refuse an output path before the work is done, not after it."""
+    """Refuse an output path before the work is done."""
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder")

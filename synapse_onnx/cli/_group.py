@@ -1,4 +1,4 @@
-"""The one place in which an exception becomes a sentence and an exit code; finds the commands."""
+"""The group of commands: finds them, and turns exceptions into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ DIFFERENT, AT_FAULT, BUG, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 class Group(click.Group):
     """Commands, each the ``command`` of a file of this folder.
 
-    A file is imported when its command is called, so that none pays for another's imports. Here
-    too is the one place in which an exception becomes a sentence and an exit code.
+    A file is imported when its command is called: no command waits for the imports of another.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the files."""
+        """Return the names of the files."""
         return public_modules([os.path.dirname(__file__)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -55,7 +54,7 @@ class Group(click.Group):
             _fail("there is not enough memory; take fewer samples, steps or neurons", AT_FAULT)
         except click.Abort:
             _fail("interrupted", INTERRUPTED)
-        except Exception as error:  # not an expected failure, and must not look like "differs"
+        except Exception as error:  # a bug; its exit code must not be that of "differs"
             traceback.print_exc()
             _fail(
                 f"unexpected {type(error).__name__}: {gist(error)}; this is a bug in "
@@ -63,16 +62,16 @@ class Group(click.Group):
                 BUG,
             )
         finally:
-            sys.path[:] = path  # SOURCE's folder was put there
+            sys.path[:] = path  # without the folder of SOURCE
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a reader that has closed the pipe ends it, quietly."""
+        """Run a command; a closed pipe ends it quietly."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:  # here, because click's main makes it exit code 1: "differs"
-            # Python flushes once more when it ends, and would complain
+        except BrokenPipeError:  # click's main would exit with code 1, "differs"
+            # Python flushes again at exit, and would print the error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         return result
@@ -85,7 +84,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
 
 
 def _usage(error: click.ClickException) -> str:
-    """Turn click's complaint into a sentence that says where the help is."""
+    """Return click's error as a sentence that points to the help."""
     message = error.format_message().strip().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
@@ -93,7 +92,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def gist(error: BaseException) -> str:
-    """First line of a message; also the second where the first only announces it."""
+    """Return the first line of a message, and the second if the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return "no reason given"
@@ -103,11 +102,11 @@ def gist(error: BaseException) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, without its name."""
+    """Return the reason why a file cannot be read, without its name."""
     return (error.strerror or gist(error)) if isinstance(error, OSError) else gist(error)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:
-    """List the first names, and say how many more there are."""
+    """List the first names, and the number of others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

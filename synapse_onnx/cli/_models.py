@@ -1,4 +1,4 @@
-"""What a model says of its inputs, outputs and metadata."""
+"""Inputs, outputs and metadata of a model, for the commands."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ __all__ = [
 
 
 def read_metadata(model: onnx.ModelProto) -> Metadata | None:
-    """Read what a model says of itself; None for somebody else's model."""
+    """Read the metadata of a model; None for a model of another tool."""
     from synapse_onnx.model.metadata import Metadata
 
     try:
         return Metadata.read(model)
-    except ModelError:  # somebody else's model
+    except ModelError:
         return None
 
 
 def layout_of(model: onnx.ModelProto) -> str:
-    """Return the layout of inputs and outputs; torch's for somebody else's model."""
+    """Return the layout of inputs and outputs; torch's for a model of another tool."""
     metadata = read_metadata(model)
     return metadata.layout if metadata else "NCT"
 
 
 def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[int | str]]]:
-    """Name -> (element type, shape) of inputs or outputs; open axes are names."""
+    """Return name -> (element type, shape) of inputs or outputs; open axes are names."""
     import onnx
 
-    found: dict[str, tuple[str, list[int | str]]] = {}
+    entries: dict[str, tuple[str, list[int | str]]] = {}
     for value in values:
         kind = value.type.tensor_type
         shape: list[int | str] = [
@@ -56,18 +56,18 @@ def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[
         if kind.elem_type not in onnx.TensorProto.DataType.values():
             raise ModelError(f"{value.name} is of an unknown type, {kind.elem_type}")
         name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        found[value.name] = (name, shape)
-    return found
+        entries[value.name] = (name, shape)
+    return entries
 
 
 def inputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
-    """Inputs that a caller gives: initialisers can be listed as inputs, too."""
+    """Return the inputs without states and initialisers, which old models list as inputs."""
     hidden = {tensor.name for tensor in model.graph.initializer} | _carried(model)
     return _values([value for value in model.graph.input if value.name not in hidden])
 
 
 def outputs_of(model: onnx.ModelProto) -> dict[str, tuple[str, list[int | str]]]:
-    """Outputs that a caller gets: not the states of a streaming model."""
+    """Return the outputs without states."""
     hidden = _carried(model)
     return _values([value for value in model.graph.output if value.name not in hidden])
 
@@ -91,14 +91,14 @@ def dtype_of(kind: str) -> Any:
 
 
 def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:
-    """Bring the shape of an input to torch's layout."""
+    """Return the shape of an input in torch's layout."""
     return [*shape[1:], shape[0]] if axes_of(layout, len(shape))[1] == 0 else shape
 
 
 def generated_inputs(
     model: onnx.ModelProto, *, samples: int, steps: int, rate: float, seed: int
 ) -> list[Array]:
-    """Draw spikes for every input, (N, C[, H, W], T), in the types that the model takes."""
+    """Make random spikes for every input, (N, C[, H, W], T), in the types of the model."""
     layout = layout_of(model)
     ends = inputs_of(model)
     sizes = [

@@ -54,7 +54,7 @@ def parse_shapes(
 
 
 class Number(click.FloatRange):
-    """A float in a range; NaN and infinity, which compare as no bound expects, are refused."""
+    """A float in a range. NaN and infinity are refused; click's bounds let them pass."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse a finite number."""
@@ -90,14 +90,14 @@ settings_option = click.option(
     callback=_settings_of,
     metavar="KEY=VALUE",
     multiple=True,
-    help="How a .net or .nir file is read: an argument of load_net or load_nir (repeatable).",
+    help="Argument of load_net or load_nir, for .net and .nir files (repeatable).",
 )
 weights_option = click.option(
     "--weights",
     metavar="CKPT.pt",
-    help="Checkpoint to load first: a state_dict, or a dict with one under 'state_dict'.",
+    help="Checkpoint to load: a state_dict, or a dict with the key 'state_dict'.",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no notices.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar and no messages.")
 
 
 def provider_option(*, help: str = "") -> Callable[[Decorated], Decorated]:
@@ -107,8 +107,8 @@ def provider_option(*, help: str = "") -> Callable[[Decorated], Decorated]:
         "providers",
         multiple=True,
         metavar="NAME",
-        help="Execution provider of ONNX Runtime, best first: cpu, cuda, or its full name "
-        f"(repeatable; default: cpu{help}).",
+        help="Execution provider of ONNX Runtime: cpu, cuda, or a full name (repeatable, best "
+        f"first; default: cpu{help}).",
     )
 
 
@@ -130,50 +130,50 @@ NATIVE: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
 
 
 def native_option(*more: str, help: str) -> Callable[[Decorated], Decorated]:
-    """Make the option ``--native``, with choices that one command alone has."""
+    """Make the option ``--native``, with further choices of one command."""
     return click.option(
         "--native",
         type=click.Choice([*NATIVE, *more]),
         default="auto",
         show_default=True,
-        help=f"Native kernels: auto takes them where there are any; yes demands them; no runs the "
-        f"functions that the file holds{help}.",
+        help=f"Native kernels: auto uses them if there are any; yes requires them; no runs the "
+        f"function bodies in the file{help}.",
     )
 
 
 def native_choices(native: str) -> tuple[bool | None, ...]:
-    """Arguments of Session for ``--native``: two for both, natively first."""
+    """Return the arguments of Session for ``--native``: two for "both", native first."""
     return (True, False) if native == "both" else (NATIVE[native],)
 
 
 def generated_options(*, steps: int, rate: float) -> Callable[[Decorated], Decorated]:
-    """Make the options of spikes that are generated, with these defaults."""
+    """Make the options of random spikes, with these defaults."""
     options = (
         click.option(
             "--steps",
             type=click.IntRange(min=1),
             default=steps,
             show_default=True,
-            help="Time steps to generate.",
+            help="Time steps of the random spikes.",
         ),
         click.option(
             "--rate",
             type=Number(0, 1),
             default=rate,
             show_default=True,
-            help="Probability of a spike in each generated value.",
+            help="Probability that a random value is a spike.",
         ),
         click.option(
             "--seed",
             type=click.IntRange(min=0),
             default=0,
             show_default=True,
-            help="Seed of the generated spikes.",
+            help="Seed of the random spikes.",
         ),
     )
 
     def decorate(command: Decorated) -> Decorated:
-        for option in reversed(options):  # the last one applied is the first of the help
+        for option in reversed(options):  # help lists the last one applied first
             command = option(command)
         return command
 

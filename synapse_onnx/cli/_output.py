@@ -1,4 +1,4 @@
-"""What commands print: facts, tables, notes."""
+"""Output of the commands: facts, tables, notes, progress."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = [
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to the group; rich would exit with code 1."""
+    """A console that lets the group handle a closed pipe; rich would exit with code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Raise again what rich has caught."""
+        """Raise the error again that rich has caught."""
         raise  # noqa: PLE0704
 
 
 def make_console(width: int | None = None) -> Console:
-    """Make a console that prints names as they are."""
-    # names are printed as they are: no [markup], no :emoji:, no guessed highlights
+    """Make a console that prints names unchanged."""
+    # no [markup], no :emoji:, no highlights: a layer may have any name
     return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -55,10 +55,10 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
 
 
 def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table at its natural width: names are never cut, in a pipe least of all.
+    """Print a table at its natural width: names are never cut.
 
     Args:
-        head: title of each column -> "left" or "right"; a column without content is left out.
+        head: title of each column -> "left" or "right"; empty columns are omitted.
         rows: the cells.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
@@ -73,17 +73,17 @@ def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how far a long work is, with rate and time left; the bar goes when it ends.
+    """Show a progress bar on stderr, with rate and time left, and remove it at the end.
 
-    Nothing is shown within the first second, nor where stderr is no terminal.
+    Nothing is shown within the first second, or if stderr is no terminal.
 
     Args:
-        total: how many there are to do, a guess where it is not known.
-        unit: what is counted, in the plural.
-        quiet: whether to show nothing at all.
+        total: number of units to do, or an estimate.
+        unit: name of the units, in the plural.
+        quiet: whether to show nothing.
 
     Yields:
-        A function to call with the number that was done since the last call.
+        A function to call with the number of units done since the last call.
     """
     from rich.progress import (
         BarColumn,
@@ -105,7 +105,7 @@ def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Callable
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
-        auto_refresh=False,  # no thread that would take time from what is timed
+        auto_refresh=False,  # a thread would disturb timings
         transient=True,
     )
     task = bar.add_task(unit, total=total, rate="")
@@ -136,7 +136,7 @@ def print_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def size_text(size: int) -> str:
-    """Write a number of bytes for people."""
+    """Write a number of bytes in a readable unit."""
     if size < 10_000:
         return f"{size} bytes"
     return f"{size / 1000:.1f} kB" if size < 10_000_000 else f"{size / 1e6:.1f} MB"
@@ -158,7 +158,7 @@ def _layer_row(layer: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) ->
 
 
 def _state_bytes(path: str, states: Sequence[Mapping[str, Any]]) -> str:
-    """Bytes of a layer's states in a streaming model, of one sample."""
+    """Return the bytes of a layer's states for one sample, as text."""
     prefix = f"{path}." if path else ""
     sizes = [
         math.prod(state["shape"][1:]) * np.dtype(state["dtype"]).itemsize
@@ -171,7 +171,7 @@ def _state_bytes(path: str, states: Sequence[Mapping[str, Any]]) -> str:
 def print_layers(
     layers: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Print one row a layer; with the states of a streaming model, how large they are."""
+    """Print one row a layer; for a streaming model, with the size of its states."""
     head = {
         "layer": "left",
         "kind": "left",

@@ -1,4 +1,4 @@
-"""What ``run`` computes: arrays or files in, named arrays or a file out."""
+"""The computation of ``run``: arrays or files in, named arrays or a file out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of ``run`` that say what is computed; see its help."""
+    """Options of ``run``; see its help."""
 
     chunk: int | None = None
     restore: str | None = None
@@ -37,12 +37,12 @@ class Settings:
 
 
 class Scorer:
-    """A model with settings: reads inputs, runs them, and decodes what comes out.
+    """A model with settings: reads inputs, runs them, and decodes outputs.
 
     Args:
         session: a :class:`synapse_onnx.Session`.
-        where: what the model is called in errors.
-        settings: what to compute.
+        where: name of the model in errors.
+        settings: the options of ``run``.
     """
 
     def __init__(self, session: Any, where: str, settings: Settings) -> None:
@@ -56,16 +56,16 @@ class Scorer:
         return _events(self.session, paths, dt, self.settings.count)
 
     def __call__(self, arrays: Sequence[Array], batch: int | None = None) -> dict[str, Array]:
-        """Run stacks of samples; so many at a time, or as the settings say."""
+        """Run stacks of samples, in batches of this size or that of the settings."""
         batch = batch or self.settings.batch
         if batch is None:
-            found = self._call(arrays, self.settings.quiet)
+            outputs = self._call(arrays, self.settings.quiet)
         else:
-            found = self._in_batches(arrays, batch)
+            outputs = self._in_batches(arrays, batch)
         if self.settings.decode is not None:
             layout, decode = self.session.layout, self.settings.decode
-            found = tuple(_decoded(array, layout, decode) for array in found)
-        return dict(zip(self.session.outputs, found, strict=True))
+            outputs = tuple(_decoded(array, layout, decode) for array in outputs)
+        return dict(zip(self.session.outputs, outputs, strict=True))
 
     def _call(self, part: Sequence[Array], quiet: bool) -> tuple[Array, ...]:
         chunk, restore, save = self.settings.chunk, self.settings.restore, self.settings.save
@@ -73,14 +73,14 @@ class Scorer:
             results = self.session.run(*part)
         else:
             results = _streamed(self.session, part, chunk, restore, save, quiet)
-        found = results if isinstance(results, tuple) else (results,)
-        for name, array in zip(self.session.outputs, found, strict=True):
+        outputs = results if isinstance(results, tuple) else (results,)
+        for name, array in zip(self.session.outputs, outputs, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
                 raise ModelError(f"output {name} of {self.where} is no array of numbers")
-        return found
+        return outputs
 
     def _in_batches(self, arrays: Sequence[Array], size: int) -> tuple[Array, ...]:
-        """Run so many samples at a time, and put their outputs together."""
+        """Run samples in batches of this size, and concatenate their outputs."""
         session = self.session
         total, size = _checked(session, arrays, size)
         parts = []
@@ -105,15 +105,14 @@ class Scorer:
 
 
 class FileScorer:
-    """Runs files, each into a file of its own; made once a worker.
+    """Runs files, each into a file of its own.
 
     Args:
         model: bytes of an .onnx file.
-        where: what it is called in errors.
-        settings: what to compute; where they have no batch, it follows from memory.
+        where: name of the model in errors.
+        settings: the options of ``run``; without a batch, it follows from memory.
         providers: execution providers.
         native: native kernels.
-        threads: threads inside an operator.
     """
 
     def __init__(
@@ -123,26 +122,25 @@ class FileScorer:
         settings: Settings,
         providers: Sequence[str] | None,
         native: bool | None,
-        threads: int | None,
     ) -> None:
         from synapse_onnx.model.file import parse_model
         from synapse_onnx.runtime.session import Session
 
         self.model = parse_model(model, where)
-        session = Session(self.model, providers, native, threads=threads)
+        session = Session(self.model, providers, native)
         # the bar counts files
         self.scorer = Scorer(session, where, replace(settings, quiet=True))
 
     @property
     def suffix(self) -> str:
-        """Ending of the files that are written."""
+        """Suffix of the output files."""
         return ".npy" if len(self.scorer.session.outputs) == 1 else ".npz"
 
     def check(self, path: str) -> None:
-        """Refuse an array whose shape the model does not take; its values are not read.
+        """Refuse an array of a wrong shape; its values are not read.
 
         Raises:
-            InputError: it is another.
+            InputError: the shape does not fit the model.
         """
         session = self.scorer.session
         if not path.endswith(".npy") or self.scorer.settings.dt is not None:
@@ -150,7 +148,7 @@ class FileScorer:
         try:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
         except (OSError, ValueError, EOFError):
-            return  # which reading it says better
+            return  # score() has a better error
         wanted = _shapes(session)[session.inputs[0]]
         axis = axes_of(session.layout, len(wanted))[0]
         sizes = list(wanted)
@@ -171,7 +169,7 @@ class FileScorer:
         """Run one file, and write its outputs whole or not at all.
 
         Args:
-            source: one sample, whose outputs have no axis for samples either, or a stack of them.
+            source: one sample, whose outputs then have no batch axis either, or a stack.
             target: file to write, .npy or .npz.
 
         Raises:

@@ -1,4 +1,4 @@
-"""SOURCE: the network that a command is given, as code or as a file, and its checkpoint."""
+"""SOURCE: the network of a command, as code or as a file, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["check_source", "known_shapes", "load_network", "match_arguments", "u
 
 @contextlib.contextmanager
 def _users_code(source: str) -> Iterator[None]:
-    """Report what SOURCE's own code raises as a sentence about SOURCE."""
+    """Turn errors of SOURCE's own code into a sentence about SOURCE."""
     try:
         yield
     except MemoryError:
@@ -51,7 +51,7 @@ def _users_code(source: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def users_forward(source: str) -> Iterator[None]:
-    """Report what SOURCE's ``forward`` raises; leave exceptions of our own code alone."""
+    """Turn errors of SOURCE's ``forward`` into a sentence; errors of our own code pass."""
     from torch import nn
 
     theirs = (nn.Module._call_impl.__code__, copy.deepcopy.__code__)
@@ -68,9 +68,9 @@ def users_forward(source: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Say in which line of the user's files an exception was raised."""
+    """Return the file and line of the user's code that raised an exception."""
     if isinstance(error, SyntaxError):
-        return ""  # its message says it
+        return ""  # its message has the line
     loaded = sys.modules.get("torch")
     libraries = [sysconfig.get_path("stdlib"), os.path.dirname(errors.__file__)]
     if loaded is not None and loaded.__file__:
@@ -128,8 +128,8 @@ def load_network(source: str, weights: str | None, settings: Mapping[str, str]) 
     for part in name.split("."):
         with _users_code(source):
             known = dir(value)
-            found = hasattr(value, part)
-        if not found:
+            exists = hasattr(value, part)
+        if not exists:
             close = difflib.get_close_matches(part, known, n=1)
             raise InputError(
                 f"{where} has no name {part!r}; "
@@ -161,7 +161,7 @@ def _import_file(where: str, source: str) -> Any:
     if path.suffix != ".py":
         raise InputError(f"SOURCE {source!r}: {where} must be a .py file")
     sys.path.insert(0, str(path.parent.resolve()))  # as "python file.py" does
-    # a name that hides no module of the same name
+    # the module of a file json.py must not replace json
     name = f"_synapse_onnx_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -203,13 +203,13 @@ def _load_weights(module: nn.Module, path: str, source: str) -> None:
             with zipfile.ZipFile(path) as archive:
                 check_archive(archive, path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a damaged file seems to be
+            warnings.simplefilter("ignore")  # on damaged files
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, SynapseError):
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
-    except Exception as error:  # a file that is damaged or foreign raises whatever its bytes say
+    except Exception as error:  # a damaged or foreign file can raise any class
         if re.search("Unsupported (global|class)", str(error)):
             raise InputError(
                 f"{path} holds Python objects, which are not loaded; save it again by "
@@ -230,7 +230,7 @@ def _load_weights(module: nn.Module, path: str, source: str) -> None:
         module.load_state_dict(state)
     except SynapseError as error:
         raise type(error)(f"{path} does not fit {source}: {error}") from error
-    except Exception as error:  # torch: RuntimeError; what is no tensor raises other classes
+    except Exception as error:  # RuntimeError of torch; other classes if an entry is no tensor
         raise InputError(f"{path} does not fit {source}: {_mismatch(error)}") from error
 
 
@@ -239,9 +239,9 @@ def _mismatch(error: Exception) -> str:
     text = str(error)
     parts = []
     for head, word in (("Missing key", "missing"), ("Unexpected key", "unexpected")):
-        found = re.search(rf"{head}\(s\) in state_dict: (.*?)\.\s*$", text, re.MULTILINE)
-        if found:
-            names = re.findall(r'"([^"]*)"', found[1])
+        match = re.search(rf"{head}\(s\) in state_dict: (.*?)\.\s*$", text, re.MULTILINE)
+        if match:
+            names = re.findall(r'"([^"]*)"', match[1])
             parts.append(f"{word} {few(names)}")
     sizes = re.findall(
         r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", text
@@ -253,7 +253,7 @@ def _mismatch(error: Exception) -> str:
 
 
 def known_shapes(module: nn.Module, source: str) -> list[tuple[int, ...]]:
-    """Shapes of one sample of every input, where a network that was read from a file knows them."""
+    """Return the shapes of one sample of every input, if the file of a network contains them."""
     shapes: Sequence[tuple[int, ...] | None] = getattr(module, "input_shapes", [])
     known = [shape for shape in shapes if shape is not None]
     if not known or len(known) < len(shapes):

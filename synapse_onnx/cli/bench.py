@@ -1,4 +1,4 @@
-"""``synapse-onnx bench``: how long a model takes on this machine."""
+"""``synapse-onnx bench``: time a model on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WARM, _FEWEST = 2, 5
 
 @dataclass(frozen=True)
 class Timing:
-    """Latencies of one setting, in ms, and what they make of throughput.
+    """Latencies of one setting, in ms, and the throughput that follows.
 
     Attributes:
         provider: execution provider.
@@ -54,9 +54,9 @@ class Timing:
         steps: time steps in a call.
         calls: calls that were timed.
         p50: median.
-        p90: time that nine in ten calls kept below.
-        p99: time that 99 in 100 calls kept below.
-        best: the quickest call.
+        p90: 90th percentile.
+        p99: 99th percentile.
+        best: the fastest call.
         samples_per_s: samples by the median; of a stream those of one step.
         steps_per_s: time steps of all samples by the median.
     """
@@ -141,8 +141,7 @@ Example: portable and native, one thread and two
 )
 @click.argument("model", metavar="MODEL.onnx")
 @inputs_option(
-    "Input as `run` takes it, one file for every input of the model. Without it, random 0/1 "
-    "spikes are generated.",
+    "Input, as for `run`: one file for every input of the model. Default: random 0/1 spikes.",
     required=False,
 )
 @click.option(
@@ -150,7 +149,7 @@ Example: portable and native, one thread and two
     "batches",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Samples in a call (repeatable; default: 1).",
+    help="Samples per call (repeatable; default: 1).",
 )
 @generated_options(steps=100, rate=0.1)
 @click.option(
@@ -164,12 +163,12 @@ Example: portable and native, one thread and two
     type=Number(0),
     default=2.0,
     show_default=True,
-    help="Time to spend on each row of the table; at least 5 calls are timed.",
+    help="Seconds for each row of the table; at least 5 calls are timed.",
 )
 @click.option("--stream", is_flag=True, help="Time single steps of a streaming model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @provider_option()
-@native_option("both", help="; both times each")
+@native_option("both", help="; both times the model with and without them")
 @quiet_option
 def command(
     model: str,
@@ -188,9 +187,9 @@ def command(
 ) -> None:
     """Time a model: latency percentiles and throughput.
 
-    Every combination of --provider, --native, --threads and --batch is one row. The rows take
-    turns call by call, so that a busy moment of the machine hits all of them alike. Needs ONNX
-    Runtime, not torch.
+    Every combination of --provider, --native, --threads and --batch is one row. Calls of all rows
+    are interleaved, so that other load on the machine affects them equally. Needs ONNX Runtime,
+    but not torch.
     """
     from synapse_onnx.model.file import load_model
     from synapse_onnx.runtime.session import Session
@@ -200,9 +199,9 @@ def command(
     proto = load_model(model)
     if inputs:
         arrays = read_arrays(inputs, list(inputs_of(proto)))
-        given = [[time_last(array, layout_of(proto)) for array in arrays]]
+        batches_of_views = [[time_last(array, layout_of(proto)) for array in arrays]]
     else:
-        given = [
+        batches_of_views = [
             generated_inputs(proto, samples=batch, steps=steps, rate=rate, seed=seed)
             for batch in batches or (1,)
         ]
@@ -211,7 +210,7 @@ def command(
     names = full_names(providers) or ["CPUExecutionProvider"]
     for name, choice, count in product(names, native_choices(native), threads or (None,)):
         session = Session(proto, [name], choice, threads=count)
-        for views in given:
+        for views in batches_of_views:
             batch, length = _size(views)
             settings.append(
                 {
@@ -237,7 +236,7 @@ def command(
 def _take_turns(
     calls: Sequence[Callable[[], Iterator[float]]], seconds: float, *, quiet: bool = True
 ) -> list[list[float]]:
-    """Call each in turn, until the time for all is spent; return the seconds of every call."""
+    """Call each in turn until the time for all is spent; return the seconds of every call."""
     for _ in range(_WARM):
         begin = perf_counter()
         for call in calls:
@@ -269,7 +268,7 @@ def _provider(row: Timing) -> str:
 
 
 def _shared(rows: Sequence[Timing]) -> dict[str, str]:
-    """What all rows have in common stands above the table, which fits 80 columns without it."""
+    """Return the values that all rows share: shown above the table, which then fits 80 columns."""
     providers = {_provider(row) for row in rows}
     provider = {"provider": providers.pop()} if len(providers) == 1 else {}
     return {**provider, "time steps": str(rows[0].steps)}

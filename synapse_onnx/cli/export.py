@@ -1,4 +1,4 @@
-"""``synapse-onnx export``: from torch to one file."""
+"""``synapse-onnx export``: compile a torch network to one file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from synapse_onnx.cli._output import (
 )
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
 from synapse_onnx.errors import ExportError, SynapseError
-from synapse_onnx.model.layout import INPUT_TYPES, LAYOUTS
+from synapse_onnx.model.layout import LAYOUTS
+from synapse_onnx.model.options import INPUT_TYPES, OPSETS
 
 __all__ = ["command"]
 
@@ -53,13 +54,13 @@ A network with two inputs, 64 channels and 3 images of 32x32
     callback=parse_shapes,
     metavar="C[,H,W]",
     multiple=True,
-    help="Shape of ONE sample without batch and time, as in 1,8,8 (repeat it for several inputs); "
-    "a file of a network mostly says it.",
+    help="Shape of ONE sample without batch and time, as in 1,8,8 (repeatable, once for every "
+    "input). Most .net and .nir files contain it.",
 )
 @click.option(
     "--opset",
-    type=click.IntRange(21, 24),
-    default=21,
+    type=click.IntRange(OPSETS[0], OPSETS[-1]),
+    default=OPSETS[0],
     show_default=True,
     help="Version of the standard ONNX operators.",
 )
@@ -68,31 +69,31 @@ A network with two inputs, 64 channels and 3 images of 32x32
     type=click.IntRange(min=1),
     default=16,
     show_default=True,
-    help="Time steps of the example input that the network is traced with.",
+    help="Time steps of the example input for tracing.",
 )
 @click.option(
     "--static",
     is_flag=True,
-    help="Fix the batch size to 1 and time to --steps; both are open by default.",
+    help="Fix the batch size to 1 and time to --steps; by default both are open.",
 )
 @click.option(
     "--streaming",
     is_flag=True,
-    help="Make every state an input and an output, so that a sequence may come in chunks.",
+    help="Make every state an input and an output, so that a sequence can be run in chunks.",
 )
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
     default="NCT",
     show_default=True,
-    help="Inputs and outputs of the file: time last, as in torch, or first, (T, N, C[, H, W]).",
+    help="Layout of inputs and outputs: time last, as in torch, or first, (T, N, C[, H, W]).",
 )
 @click.option(
     "--input-type",
     type=click.Choice(INPUT_TYPES),
     default="float32",
     show_default=True,
-    help="Type of the file's inputs; uint8 for spikes and counts up to 255.",
+    help="Type of the inputs; uint8 takes spikes and counts up to 255.",
 )
 def command(
     source: str,
@@ -109,12 +110,12 @@ def command(
 ) -> None:
     """Compile a torch network to one ONNX file.
 
-    SOURCE is package.module:name or path/to/file.py:name, where name is a torch.nn.Module or a
-    function (or class) without arguments that returns one. SOURCE's code is run. Or SOURCE is a
-    file of a network that was trained elsewhere: network.net (lava-dl), graph.nir (NIR).
+    SOURCE is package.module:name or path/to/file.py:name, where name is a torch.nn.Module, or a
+    function or class without arguments that returns one. The code of SOURCE is executed. SOURCE
+    can also be a network file: network.net (lava-dl) or graph.nir (NIR).
 
-    The file holds standard operators only and runs in any ONNX Runtime. Nothing is compared
-    here: that is what "synapse-onnx verify" does.
+    The model has standard operators only and runs in any ONNX Runtime. To compare it with torch,
+    use "synapse-onnx verify".
     """
     check_target(output, ".onnx")
     module = load_network(source, weights, settings)
@@ -125,8 +126,8 @@ def command(
     import torch
 
     tensors = [torch.from_numpy(array) for array in example]
-    # a fault of forward() is plainer on numbers than in the tracer, which sees symbols; what
-    # layers of ours refuse, the export says with their paths
+    # an error in forward() is clearer on numbers than in the tracer, which sees symbols; errors of
+    # our own layers are left to the export, which names their paths
     with users_forward(source), contextlib.suppress(SynapseError), torch.no_grad():
         copy.deepcopy(module).eval()(*tensors)
     try:
@@ -141,7 +142,7 @@ def command(
                 opset=opset,
                 input_type=input_type,
             )
-    except ExportError as error:  # its advice is for callers from Python
+    except ExportError as error:  # its advice is for Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
     console = make_console()
     metadata = read_metadata(model)
@@ -161,7 +162,13 @@ def command(
         print_layers(metadata.layers, metadata.states)
         console.print()
     print_notes(console, metadata.notes)
-    again = ["synapse-onnx", "verify", source, output, *(["--weights", weights] if weights else [])]
+    verify = [
+        "synapse-onnx",
+        "verify",
+        source,
+        output,
+        *(["--weights", weights] if weights else []),
+    ]
     for key, value in settings.items():
-        again += ["--set", f"{key}={value}"]
-    console.print(Text.assemble("to compare it with torch: ", shlex.join(again)), soft_wrap=True)
+        verify += ["--set", f"{key}={value}"]
+    console.print(Text.assemble("to compare it with torch: ", shlex.join(verify)), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``synapse-onnx inspect``: what a model holds."""
+"""``synapse-onnx inspect``: show the contents of a model, and its activity on a sample."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["command"]
 
 
 def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[str, Any]:
-    """Return what --json says of a run."""
+    """Return the part of --json on a run."""
 
     def spikes(row: Any) -> dict[str, Any]:
         return {**asdict(row), "rate": row.rate}
@@ -78,7 +78,7 @@ def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[
 
 
 def _print_activity(activity: Activity, kernels: tuple[Kernel, ...]) -> list[str]:
-    """Print what a run did; return notes on what is not counted."""
+    """Print the activity of a run; return notes on nodes that are not counted."""
     console = make_console()
     rows = [
         [
@@ -144,7 +144,7 @@ def _kernels_text(proto: Any, provider: str) -> str:
 def _ran(
     model: Any, inputs: tuple[str, ...], native: bool | None, providers: tuple[str, ...]
 ) -> tuple[Activity | None, tuple[Kernel, ...]]:
-    """Run the model on a sample, where there is one."""
+    """Run the model on the sample of --input, if there is one."""
     if not inputs:
         if native is not None:
             raise InputError("--native is for a run; give a sample by --input")
@@ -172,7 +172,7 @@ def _notes(metadata: Metadata | None) -> list[str]:
 
 
 def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, Any]:
-    """Return what --json says of a model."""
+    """Return the part of --json on a model."""
     states = metadata.states if metadata else ()
     return {
         "file": model,
@@ -205,7 +205,7 @@ def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, An
 
 
 def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
-    """Print what a model holds."""
+    """Print the contents of a model."""
     ends = {"inputs": inputs_of(proto), "outputs": outputs_of(proto)}
     states = metadata.states if metadata else ()
     console = make_console()
@@ -277,7 +277,7 @@ Example:
 )
 @click.argument("model", metavar="MODEL.onnx")
 @inputs_option(
-    "Sample input as `run` takes it (repeatable): show spike rates, synaptic operations and the "
+    "Sample input, as for `run` (repeatable): show spike rates, synaptic operations and the "
     "kernels that ran.",
     required=False,
 )
@@ -287,7 +287,7 @@ Example:
     "--svg",
     "drawing",
     metavar="GRAPH.svg",
-    help="Write a drawing of the graph; with --input, rates stand in its boxes.",
+    help="Write a drawing of the graph; with --input, its boxes show spike rates.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
@@ -298,11 +298,11 @@ def command(
     drawing: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a model holds: layers, inputs, outputs.
+    """Show the layers, inputs and outputs of a model.
 
-    Without --input it needs neither torch nor ONNX Runtime, and runs nothing. With it, the model
-    runs on the sample: SynOps are counted exactly, and ONNX Runtime's profile says which kernels
-    ran. Needs ONNX Runtime, not torch.
+    With --input, the model runs on the sample: synaptic operations are counted exactly, and ONNX
+    Runtime's profile tells which kernels ran. This needs ONNX Runtime, but not torch; without
+    --input, neither is needed.
     """
     from synapse_onnx.model.file import load_model
 

@@ -1,4 +1,4 @@
-"""``synapse-onnx play``: a streaming model live in a web page."""
+"""``synapse-onnx play``: run a streaming model in a web page."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ Example:
     "-o",
     "--output",
     metavar="DIR",
-    help="Folder to write the page to, for any web server; a page that is there is replaced.",
+    help="Folder to write the page to, for any web server; an existing page is replaced.",
 )
-@click.option("--serve", is_flag=True, help="Show the page from this machine, until Ctrl-C.")
+@click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="Port of --serve; default: any that is free.",
+    help="Port of --serve; default: any free port.",
 )
 @inputs_option(
-    "Samples to choose from, (N, C[, H, W], T) as .npy or .npz, as `run` takes them (repeatable: "
-    f"one for every input of the model); the first {_SAMPLES} are taken.",
+    "Samples to choose from, (N, C[, H, W], T) as .npy or .npz, one file for every input of the "
+    f"model, as for `run` (repeatable); at most the first {_SAMPLES} are used.",
     required=False,
 )
 @click.option(
     "--labels",
     metavar="A,B,...",
-    help="Names of the output's channels; default: what the model says, else their numbers.",
+    help="Names of the output channels; default: those in the model, or their numbers.",
 )
 @click.option(
     "--max-size",
     type=Number(0, min_open=True),
     metavar="MB",
-    help="Largest model that a browser is given; default: 268.4 (256 MiB).",
+    help="Largest model to put into a page; default: 268.4 (256 MiB).",
 )
 @click.option(
     "--fetch-runtime",
     is_flag=True,
-    help="Fetch onnxruntime-web, which pages need, from the npm registry into the user's cache, "
-    "where the install did not bring it.",
+    help="Download onnxruntime-web, which pages need, from the npm registry into the user's cache, "
+    "if the install does not include it.",
 )
 def command(
     model: str | None,
@@ -72,10 +72,11 @@ def command(
     max_size: float | None,
     fetch_runtime: bool,
 ) -> None:
-    """Show a streaming model at work in a web page.
+    """Run a streaming model in a web page.
 
-    The page is static, and runs the model in the browser with onnxruntime-web: input, spikes of
-    every layer, membranes and decoded output, step by step. Needs neither torch nor ONNX Runtime.
+    The page is static and runs the model in the browser, with onnxruntime-web. It shows the input,
+    the spikes of every layer, membranes and the decoded output, step by step. Needs neither torch
+    nor ONNX Runtime.
     """
     from synapse_onnx.deploy import play
     from synapse_onnx.model.file import load_model
@@ -102,7 +103,7 @@ def command(
         layout = layout_of(proto)
         samples = play.samples_of(arrays, layout, Path(inputs[0]).stem, _SAMPLES)
         if len(samples) == _SAMPLES:
-            notes.append(f"the first {_SAMPLES} samples are taken at most")
+            notes.append(f"at most the first {_SAMPLES} samples are used")
     files = play.page_files(
         proto,
         Path(model).stem,
@@ -121,11 +122,11 @@ def command(
     try:
         server.run()
     except KeyboardInterrupt:
-        click.echo()  # behind the ^C of a terminal
+        click.echo()  # ends the line of the terminal's ^C
 
 
 def _fetched() -> str:
-    """Fetch the runtime where there is none, and say where it is."""
+    """Download the runtime if there is none; return its folder."""
     from synapse_onnx.deploy import play
 
     try:

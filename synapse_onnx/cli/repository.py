@@ -1,4 +1,4 @@
-"""``synapse-onnx repository``: a model behind an inference server."""
+"""``synapse-onnx repository``: put a model into an inference server's repository."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Example:
     "--triton",
     required=True,
     metavar="DIR",
-    help="Repository of NVIDIA Triton Inference Server to put the model into; made if need be.",
+    help="Model repository of NVIDIA Triton Inference Server; created if it does not exist.",
 )
-@click.option("--name", help="What clients call the model; default: the file's name.")
+@click.option("--name", help="Name of the model for clients; default: the name of the file.")
 @click.option(
     "--max-batch",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
     metavar="N",
-    help="Most samples in a call of the model.",
+    help="Largest number of samples in one call of the model.",
 )
 @click.option(
     "--delay",
@@ -41,7 +41,7 @@ Example:
     default=500,
     show_default=True,
     metavar="MICROSECONDS",
-    help="How long a request may wait for others to join it.",
+    help="How long a request may wait to be batched with others.",
 )
 @click.option(
     "--idle",
@@ -49,7 +49,7 @@ Example:
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Of a stream: when the server forgets a sequence that nothing came for.",
+    help="Streaming models: time without requests after which the server drops a sequence.",
 )
 @click.option(
     "--sequences",
@@ -57,7 +57,7 @@ Example:
     default=1024,
     show_default=True,
     metavar="N",
-    help="Of a stream: sequences that are kept at a time.",
+    help="Streaming models: number of sequences that the server keeps at a time.",
 )
 def command(
     model: str,
@@ -70,8 +70,8 @@ def command(
 ) -> None:
     """Put a model into the repository of an inference server.
 
-    A model of whole sequences is batched dynamically. Of a streaming one the server keeps the
-    states, a set for every sequence; clients send inputs alone.
+    Requests to a model of whole sequences are batched dynamically. For a streaming model the
+    server keeps the states of every sequence, and clients send only inputs.
     """
     from synapse_onnx.deploy.triton import Batching, write_repository
     from synapse_onnx.model.file import load_model
@@ -86,12 +86,12 @@ def command(
     notes = []
     if not written.batched:
         notes.append(
-            "Triton puts requests together along the first axis, and the model has another number "
-            "of samples there than N; export it without layout TNC and with an open batch"
+            "Triton batches requests along the first axis, which is no open batch in this model; "
+            "export it without layout TNC and with an open batch"
         )
     if written.chunk > 1:
         notes.append(
-            f"the steps of a request must be a multiple of {written.chunk}, but for a sequence's "
-            f"last"
+            f"the steps of a request must be a multiple of {written.chunk}, except for the last "
+            f"request of a sequence"
         )
     print_notes(console, notes)

@@ -1,4 +1,4 @@
-"""``synapse-onnx run``: a model on arrays."""
+"""``synapse-onnx run``: run a model on arrays."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
-from synapse_onnx.cli import _engines
 from synapse_onnx.cli._arrays import check_target
+from synapse_onnx.cli._folders import jobs_of
 from synapse_onnx.cli._options import (
     NATIVE,
     Number,
@@ -38,14 +38,14 @@ Example:
   synapse-onnx run net.onnx --input spikes.npy -o out.npz
   synapse-onnx run net.onnx --input events.csv --dt 1000 --decode rate -o rates.npz
   synapse-onnx run net.onnx --input many.npy --batch 32 --quiet -o out.npz
-  synapse-onnx run net.onnx --input folder --engine ray -o results
+  synapse-onnx run net.onnx --input folder -o results
   python -c "import numpy; print(numpy.load('out.npz')['output'].shape)" """,
 )
 @click.argument("model", metavar="MODEL.onnx")
 @inputs_option(
-    "Input (N, C[, H, W], T) as .npy or .npz, one for every input of the model, in its order "
-    "(repeatable; a single .npz with the inputs' names as keys is taken by name). Or a folder of "
-    "such files, one sample without N or a stack each.",
+    "Input (N, C[, H, W], T) as .npy or .npz, one file for every input of the model, in their "
+    "order (repeatable), or one .npz whose keys are the names of the inputs. Or a folder of such "
+    "files: each holds one sample without N, or a stack of samples.",
     required=True,
 )
 @click.option(
@@ -53,65 +53,47 @@ Example:
     "--output",
     required=True,
     metavar="OUT",
-    help="File to write: .npz with the outputs' names as keys, or .npy for a single output. Of a "
-    "folder, a folder, with a file of the same name for every one.",
+    help="File to write: .npz with the outputs' names as keys, or .npy for a single output. For a "
+    "folder of inputs, a folder: it gets one file of the same name for each input.",
 )
 @click.option(
     "--chunk",
     type=click.IntRange(min=1),
     metavar="STEPS",
-    help="Stream the input in chunks of so many time steps (a model exported with --streaming).",
+    help="Stream the input in chunks of this many time steps (model exported with --streaming).",
 )
 @click.option(
     "--restore",
     metavar="STATE.npz",
-    help="Go on where --save left the sequence; streams.",
+    help="Continue a sequence from states that --save wrote (streaming models).",
 )
 @click.option(
     "--save",
     metavar="STATE.npz",
-    help="Save the states behind the input, for --restore; streams.",
+    help="Save the states after the input, for --restore (streaming models).",
 )
 @click.option(
     "--dt",
     type=Number(0, min_open=True),
     metavar="TIME",
-    help="Inputs are events: .npz, .npy or .csv with columns p, t (and x, y for images). Length "
-    "of a time step, in the unit of t; a file is one sample.",
+    help="Read events: .npz, .npy or .csv with columns p, t (and x, y for images), one sample a "
+    "file. TIME is the length of a time step, in the unit of t.",
 )
-@click.option("--count", is_flag=True, help="Several events in one step add up (with --dt).")
+@click.option(
+    "--count", is_flag=True, help="Count the events of a time step, instead of 0 or 1 (with --dt)."
+)
 @click.option(
     "--decode",
     type=click.Choice(list(DECODED)),
-    help="Write no sequences but, of every neuron, its spikes a step, the step of its first spike "
-    "(-1 without any) or its last value, a readout's membrane.",
+    help="Write one number per neuron instead of a sequence: its spikes per time step, the step of "
+    "its first spike (-1 for none), or its last value, such as the membrane of a readout.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Run N samples at a time, which takes less memory; default: all at once, and of files in "
-    "a folder as many as take 256 MiB. In a terminal, a bar shows rate and time left, of chunks "
-    "and files too.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(_engines.ENGINES),
-    default="local",
-    show_default=True,
-    help="What runs the files of a folder: this process, or workers of a Ray cluster, one core "
-    "each (the extra ray).",
-)
-@click.option(
-    "--address",
-    metavar="HOST:PORT",
-    help="Ray cluster to run on; default: RAY_ADDRESS, else one is started on this machine.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Workers of Ray; default: one for each core of the cluster.",
+    help="Samples to run at a time; fewer take less memory. Default: all, or for a folder as many "
+    "as fit into 256 MiB. In a terminal, a bar shows the progress.",
 )
 @provider_option()
 @native_option(help="")
@@ -127,28 +109,21 @@ def command(
     count: bool,
     decode: str | None,
     batch: int | None,
-    engine: str,
-    address: str | None,
-    workers: int | None,
     providers: tuple[str, ...],
     native: str,
     quiet: bool,
 ) -> None:
-    """Run a model on arrays; needs ONNX Runtime, not torch."""
+    """Run a model on arrays; needs ONNX Runtime, but not torch."""
     settings = Settings(chunk, restore, save, dt, count, decode, batch, quiet)
     if count and dt is None:
         raise InputError("--count is for events; give --dt, the length of a time step")
-    if engine == "local" and (address or workers):
-        raise InputError("--address and --workers are for --engine ray")
     chosen = (full_names(providers), NATIVE[native])
     folders = [path for path in inputs if Path(path).is_dir()]
     if folders and len(inputs) > 1:
         raise InputError(f"{folders[0]} is a folder, and a folder is the only --input")
     if folders:
-        _run_folder(model, folders[0], output, settings, chosen, engine, address, workers)
+        _run_folder(model, folders[0], output, settings, chosen)
         return
-    if engine != "local":
-        raise InputError(f"--engine {engine} runs the files of a folder, and {inputs[0]} is none")
     _run_files(model, inputs, output, settings, chosen)
 
 
@@ -178,25 +153,16 @@ def _run_files(
             f"({', '.join(session.outputs)}); give a name that ends in .npz"
         )
     scorer = Scorer(session, model, settings)
-    given = scorer.read(inputs)
+    arrays = scorer.read(inputs)
     if settings.save is not None:
         check_target(settings.save, ".npz")
-    named = scorer(given)
-    write_outputs(output, named)
+    outputs = scorer(arrays)
+    write_outputs(output, outputs)
     if not settings.quiet:
-        _print_written(named, output)
+        _print_written(outputs, output)
 
 
-def _run_folder(
-    model: str,
-    folder: str,
-    output: str,
-    settings: Settings,
-    chosen: Chosen,
-    engine: str,
-    address: str | None,
-    workers: int | None,
-) -> None:
+def _run_folder(model: str, folder: str, output: str, settings: Settings, chosen: Chosen) -> None:
     """Run the model on every file of a folder, each into a file of its own."""
     from synapse_onnx.model.limits import read_file
 
@@ -204,30 +170,24 @@ def _run_folder(
         raise InputError(
             "--restore and --save hold the states of one sequence, and --input is a folder"
         )
-    data = read_file(model)
     with warnings.catch_warnings():
         if settings.quiet:
             warnings.simplefilter("ignore")
-        scorer = FileScorer(data, model, settings, *chosen, None)
-    jobs = _engines.jobs_of(folder, output, scorer.suffix)
-    for job in jobs:  # before any of them is run
+        scorer = FileScorer(read_file(model), model, settings, *chosen)
+    jobs = jobs_of(folder, output, scorer.suffix)
+    for job in jobs:  # a wrong shape is reported before anything is run
         scorer.check(job.source)
     Path(output).mkdir(exist_ok=True)
     with progress(len(jobs), "files", quiet=settings.quiet) as advance:
-        if engine == "ray":
-            gpu = any(name.startswith(("CUDA", "Tensorrt")) for name in chosen[0] or ())
-            ran = _engines.on_ray(
-                FileScorer, (data, model, settings, *chosen, 1), jobs, advance,
-                workers=workers, address=address, gpu=gpu,
-            )  # fmt: skip
-        else:
-            ran = _engines.locally(scorer, jobs, advance)
+        for job in jobs:
+            scorer.score(*job)
+            advance(1)
     if not settings.quiet:
         files = f"{len(jobs)} file{'s'[: len(jobs) != 1]}"
-        print_facts(make_console(), {"wrote": f"{files} to {output}", "engine": ran})
+        print_facts(make_console(), {"wrote": f"{files} to {output}"})
 
 
-def _print_written(named: Mapping[str, Array], output: str) -> None:
+def _print_written(outputs: Mapping[str, Array], output: str) -> None:
     console = make_console()
     head = {"output": "left", "shape": "left", "type": "left", "mean": "right"}
     rows = [
@@ -237,7 +197,7 @@ def _print_written(named: Mapping[str, Array], output: str) -> None:
             str(array.dtype),
             f"{array.mean():.6g}" if array.size else "",
         ]
-        for name, array in named.items()
+        for name, array in outputs.items()
     ]
     print_table(head, rows)
     print_facts(console, {"wrote": output})

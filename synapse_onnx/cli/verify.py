@@ -1,4 +1,4 @@
-"""``synapse-onnx verify``: torch against ONNX Runtime."""
+"""``synapse-onnx verify``: compare torch with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ __all__ = ["command"]
 @click.command(
     "verify",
     epilog="""\b
-Example: on random spikes, then on recorded ones
+Example: with random spikes, and with recorded ones
   synapse-onnx verify net.py:build net.onnx --weights net.pt
   synapse-onnx verify net.py:build net.onnx --weights net.pt --input spikes.npy
 
 \b
-Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault.""",
+Exit codes: 0 equal, 1 the numbers differ, 2 wrong input or usage.""",
 )
 @source_argument
 @click.argument("model", metavar="MODEL.onnx")
 @weights_option
 @settings_option
 @inputs_option(
-    "Inputs (N, C[, H, W], T) as .npy or .npz, one for every input of the model, in its order. "
-    "Without it, random 0/1 spikes are generated.",
+    "Inputs (N, C[, H, W], T) as .npy or .npz, one file for every input of the model, in their "
+    "order. Default: random 0/1 spikes.",
     required=False,
 )
 @click.option(
@@ -56,7 +56,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Samples to generate.",
+    help="Number of random samples.",
 )
 @generated_options(steps=50, rate=0.3)
 @click.option(
@@ -64,32 +64,32 @@ Exit codes: 0 equal, 1 the numbers differ, 2 the input or the call is at fault."
     type=Number(min=0),
     default=1e-5,
     show_default=True,
-    help="Tolerance relative to the largest torch value, where equality cannot be demanded.",
+    help="Tolerance relative to the largest torch value, for layers that are not exact.",
 )
 @click.option(
     "--atol",
     type=Number(min=0),
     default=0.0,
     show_default=True,
-    help="Absolute tolerance, added to it.",
+    help="Absolute tolerance, added to --rtol.",
 )
 @click.option(
     "--outputs",
     multiple=True,
     metavar="NAME",
-    help="Compare this output of the model only (repeatable; default: all). Layers that serve "
-    "other outputs alone are left out too; the report names them.",
+    help="Compare only this output of the model (repeatable; default: all). Layers that only other "
+    "outputs need are skipped, and named in the report.",
 )
 @click.option(
     "--report",
     "report_path",
     metavar="REPORT.html",
-    help="Write one self-contained page: tables, rasters of both sides, the membrane around the "
-    "first divergence.",
+    help="Write one self-contained page: tables, rasters of torch and ONNX Runtime, and the "
+    "membrane around the first divergence.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @provider_option()
-@native_option("both", help="; both compares once with each")
+@native_option("both", help="; both compares with and without them")
 def command(
     source: str,
     model: str,
@@ -110,10 +110,10 @@ def command(
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
 
-    SOURCE is what the model was exported from, with the same weights: package.module:name,
-    path/to/file.py:name or a file of a network. SOURCE's code is run. Spikes must be equal
-    wherever the arithmetic is exact; the table says for every layer what was demanded and what was
-    found.
+    SOURCE is the network that the model was exported from, with the same weights:
+    package.module:name, path/to/file.py:name, or a network file. The code of SOURCE is executed.
+    Spikes must be equal where the arithmetic is exact. The table shows, for every layer, what is
+    required and what was measured.
     """
     from synapse_onnx.model.file import load_model
 
@@ -127,15 +127,15 @@ def command(
     kinds = [dtype_of(kind) for kind, _ in expected.values()]
     metadata = read_metadata(proto)
     if metadata is not None and metadata.input_type == "uint8":
-        kinds = [np.dtype(np.float32)] * len(kinds)  # as the module takes them
+        kinds = [np.dtype(np.float32)] * len(kinds)  # the module takes floats
     if inputs:
-        given = [
+        values = [
             time_last(array, layout_of(proto)) for array in read_arrays(inputs, list(expected))
         ]
     else:
-        given = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
+        values = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
     arrays = [
-        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(given, kinds, strict=True)
+        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(values, kinds, strict=True)
     ]
     module = load_network(source, weights, settings)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")

@@ -1,6 +1,6 @@
-"""Arguments of a network: tensors, and complex ones, which are pairs (real, imag).
+"""Arguments of a network: tensors, and pairs (real, imag) for complex ones.
 
-The graph knows tensors alone: a complex argument ``x`` is its two inputs ``x_real`` and ``x_imag``.
+A graph has only tensors: a complex argument ``x`` is two inputs, ``x_real`` and ``x_imag``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Arguments:
     """Example arguments of a network.
 
     Attributes:
-        tensors: every tensor, the parts of a pair one after the other.
-        pairs: of each argument, whether it is a pair.
+        tensors: every tensor; the parts of a pair follow each other.
+        pairs: for each argument, whether it is a pair.
     """
 
     tensors: tuple[Tensor, ...]
@@ -33,24 +33,24 @@ class Arguments:
 
     @classmethod
     def of(cls, module: nn.Module, args: Any, call: str) -> Arguments:
-        """Read what a caller gave: a tensor, or a sequence of tensors and pairs of tensors.
+        """Read example arguments: a tensor, or a sequence of tensors and pairs of tensors.
 
         Two tensors for a ``forward`` with one argument are a pair.
 
         Args:
             module: the network.
-            args: what was given.
-            call: name of the function, for messages.
+            args: the example arguments.
+            call: name of the calling function, for errors.
 
         Raises:
-            InputError: something else than a tensor or a pair, or an empty tensor.
+            InputError: an argument is no tensor and no pair, or is empty.
         """
-        given = [args] if isinstance(args, Tensor) else list(args)
-        if len(given) == 2 and all(isinstance(a, Tensor) for a in given) and _takes_one(module):
-            given = [tuple(given)]
+        values = [args] if isinstance(args, Tensor) else list(args)
+        if len(values) == 2 and all(isinstance(a, Tensor) for a in values) and _takes_one(module):
+            values = [tuple(values)]
         tensors: list[Tensor] = []
         pairs: list[bool] = []
-        for i, value in enumerate(given):
+        for i, value in enumerate(values):
             pair = isinstance(value, tuple | list)
             parts = list(value) if pair else [value]
             if len(parts) != 1 + pair or not all(isinstance(part, Tensor) for part in parts):
@@ -67,20 +67,20 @@ class Arguments:
         return cls(tuple(tensors), tuple(pairs))
 
     def grouped(self, tensors: Sequence[Any]) -> list[Any]:
-        """Put tensors together to the arguments of ``forward``."""
+        """Return the arguments of ``forward``: tensors, and pairs of them."""
         rest = iter(tensors)
         return [(next(rest), next(rest)) if pair else next(rest) for pair in self.pairs]
 
     def names(self, module: nn.Module) -> list[str]:
-        """Names of the graph's inputs, those of ``forward``'s arguments; none for ``*args``."""
-        found: list[str] = []
+        """Return the names of the inputs, those of ``forward``'s arguments; none for ``*args``."""
+        names: list[str] = []
         for name, pair in zip(argument_names(module), self.pairs, strict=False):
-            found += [f"{name}_real", f"{name}_imag"] if pair else [name]
-        return found
+            names += [f"{name}_real", f"{name}_imag"] if pair else [name]
+        return names
 
     @contextlib.contextmanager
     def flat(self, module: nn.Module) -> Iterator[None]:
-        """Give a network a ``forward`` that takes every tensor as an argument of its own."""
+        """Give a network a ``forward`` that takes each part of a pair as an argument."""
         names = self.names(module)
         if not any(self.pairs) or not names:
             yield

@@ -1,8 +1,7 @@
-"""Which values of an exported graph are the same to the last bit wherever it runs.
+"""Which values of an exported graph are equal to the last bit in every runtime.
 
-A value is exact if every operator before it is: moving data about, one correctly rounded IEEE
-operation an element, integers, and our own fixed-point and quantised ops. A sum of floats in
-no fixed order (MatMul, Conv, ReduceSum) or a transcendental function ends it.
+A value is exact if every operator before it is: see :class:`synapse_onnx.model.operators.Operator`
+for those of ONNX; ops of ours say it of themselves (``OpDef.exact``), or leave it to their layer.
 """
 
 from __future__ import annotations
@@ -13,32 +12,18 @@ from typing import Any
 import onnx
 
 from synapse_onnx.model.metadata import layer_of
+from synapse_onnx.model.operators import operator_of
 from synapse_onnx.ops import DOMAIN, get_op
 
-__all__ = ["FLOAT32_EXACT", "exact_values", "has_exact_sums"]
-
-#: integers up to this are exact in float32, and so is any sum of integers that stays below
-FLOAT32_EXACT = 1 << 24
-
-_MOVES = {
-    "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Identity", "Pad", "Range", "Reshape", "ScatterElements",
-    "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-    "DepthToSpace", "SpaceToDepth", "ArgMax", "ArgMin", "TopK",
-}  # fmt: skip
-_ELEMENTWISE = {
-    "Abs", "Add", "And", "Ceil", "Clip", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual",
-    "Less", "LessOrEqual", "Max", "Min", "MaxPool", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax",
-    "ReduceMin", "Relu", "Round", "Sign", "Sub", "Where", "Xor",
-}  # fmt: skip
+__all__ = ["exact_values", "has_exact_sums"]
 
 
 def has_exact_sums(facts: Mapping[str, Any]) -> bool:
     """Whether the sums of a layer are exact while its input is small enough.
 
     Args:
-        facts: what ``describe`` says of the layer. A synapse sums products with its weights, a
-            neuron with feedback those of its feedback, a mean its inputs.
+        facts: the layer's ``describe()``. A synapse sums products with its weights, a neuron with
+            feedback those of its feedback, a mean its inputs.
     """
     synapse = facts.get("feedback", facts)
     if "quantized" in synapse:
@@ -56,11 +41,10 @@ def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]
     exact = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            path = layer_of(node) or ""
-            exactly = get_op(node.op_type).exact
-            sound = layers.get(path, False) if exactly is None else exactly
+            declared = get_op(node.op_type).exact
+            keeps = layers.get(layer_of(node) or "", False) if declared is None else declared
         else:
-            sound = node.op_type in _MOVES | _ELEMENTWISE
-        if sound and all(name in exact for name in node.input):
+            keeps = operator_of(node).exact
+        if keeps and all(name in exact for name in node.input):
             exact.update(node.output)
     return exact

@@ -1,4 +1,4 @@
-"""The deployment form of a network: what is exported is a torch module that still runs."""
+"""The deployment form of a network, which is exported. It is still a torch module that runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def deployables(module: nn.Module, path: str = "") -> Iterator[tuple[str, Deployable]]:
-    """Yield (path, layer) of every outermost layer of ours, in the order of registration."""
+    """Yield (path, layer) of the outermost layers of this package, in registration order."""
     if isinstance(module, Deployable):
         yield path, module
         return
@@ -28,14 +28,14 @@ def deployables(module: nn.Module, path: str = "") -> Iterator[tuple[str, Deploy
 def freeze(module: M) -> M:
     """Return the deployment form of a network; the network itself is not touched.
 
-    Weight norm is folded, hooks are evaluated and the integer grid behind them found (integers
-    and a step take the place of the weight), decays are rounded, dropout is gone, persistent
-    states are forgotten, and the module is in evaluation mode. It gives the outputs of
-    ``module.eval()``: bit for bit where the steps are powers of two and the sums stay within
-    float32. (Larger sums are exact in the frozen form and rounded in the other.)
+    Weight norm is folded, hooks are evaluated, and a weight on an integer grid becomes integers and
+    a step. Decays are rounded, dropout is removed, persistent states are reset, and the module is
+    in evaluation mode. Its outputs are those of ``module.eval()``: bit for bit if the steps are
+    powers of two and the sums stay within float32. (Larger sums are exact in the frozen form, and
+    rounded in the other.)
 
     Args:
-        module: any torch module; layers of this package inside it are frozen wherever they sit.
+        module: any torch module; the layers of this package in it are frozen.
 
     Raises:
         InputError: a weight is NaN or infinite (the layer is named).

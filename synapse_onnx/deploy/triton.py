@@ -1,8 +1,8 @@
 """A model for NVIDIA Triton Inference Server: a folder with the file and its configuration.
 
-A graph of whole sequences is batched dynamically. A streaming graph gets Triton's sequence batcher
-with implicit state: the server keeps the states of every sequence and hands them on from request to
-request, and a client sends inputs alone. Source: Triton's ``model_config.proto`` and its pages on
+Requests to a graph of whole sequences are batched dynamically. A streaming graph gets Triton's
+sequence batcher with implicit state: the server keeps the states of every sequence from request to
+request, and a client sends only inputs. Source: Triton's ``model_config.proto`` and its pages on
 model configuration and implicit state.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batching", "Written", "write_repository"]
 
-#: types of ONNX's tensors as Triton calls them
+#: ONNX element types -> Triton's names
 _TYPES = {
     1: "TYPE_FP32", 2: "TYPE_UINT8", 3: "TYPE_INT8", 4: "TYPE_UINT16", 5: "TYPE_INT16",
     6: "TYPE_INT32", 7: "TYPE_INT64", 9: "TYPE_BOOL", 10: "TYPE_FP16", 11: "TYPE_FP64",
@@ -44,9 +44,9 @@ class Written:
 
     Attributes:
         path: its folder.
-        batched: whether requests, or sequences, are put together.
-        states: of a stream, how many states the server keeps for a sequence; else None.
-        chunk: of a stream, the number that the steps of a request must be a multiple of.
+        batched: whether requests, or sequences, are batched.
+        states: number of states that the server keeps for a sequence; None without streaming.
+        chunk: for streams, the number that the steps of a request must be a multiple of.
     """
 
     path: Path
@@ -57,13 +57,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are put together.
+    """How requests are batched.
 
     Attributes:
-        largest: most samples in a call of the model.
-        delay: microseconds that a request may wait for others to join it.
-        idle: of a stream, seconds after which the server forgets a sequence that nothing came for.
-        sequences: of a stream, sequences that are kept at a time; others wait.
+        largest: largest number of samples in one call of the model.
+        delay: microseconds that a request may wait to be batched with others.
+        idle: for streams, seconds without a request after which the server drops a sequence.
+        sequences: for streams, number of sequences kept at a time; others wait.
     """
 
     largest: int = 32
@@ -78,21 +78,21 @@ def write_repository(
     name: str,
     batching: Batching | None = None,
 ) -> Written:
-    """Write a model into a repository of Triton's, whole or not at all.
+    """Write a model into a Triton model repository, whole or not at all.
 
-    ``folder/name`` then holds ``config.pbtxt``, ``1/model.onnx`` and, for a stream with states that
-    do not begin at zero, their values.
+    ``folder/name`` then holds ``config.pbtxt``, ``1/model.onnx`` and the initial values of states
+    that do not start at zero.
 
     Args:
         model: a model that ``export`` wrote.
-        folder: the repository, a folder that is made if need be.
-        name: what clients call the model: letters, digits, ``_``, ``-`` and ``.``.
-        batching: how requests are put together.
+        folder: the repository, a folder that is created if it does not exist.
+        name: name of the model for clients: letters, digits, ``_``, ``-`` and ``.``.
+        batching: how requests are batched.
 
     Raises:
-        InputError: the name is no such, a model of that name is there, or the folder cannot be
-            written.
-        ModelError: the model is not one of ours, or has a tensor that Triton does not take.
+        InputError: the name has other characters or is in use, or the folder cannot be written.
+        ModelError: the model was not written by ``export``, or has a tensor that Triton does not
+            support.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(
@@ -100,8 +100,8 @@ def write_repository(
         )
     metadata = Metadata.read(model)
     model, metadata = _in_order(model, metadata)
-    border = _Border(model, metadata)
-    files = _files(model, border, _config(border, name, batching or Batching()))
+    io = _TritonIO(model, metadata)
+    files = _files(model, io, _config(io, name, batching or Batching()))
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -113,23 +113,23 @@ def write_repository(
         )
     write_folder(target / name, files, lambda _: False)
     states = len(metadata.states) if metadata.streaming else None
-    return Written(target / name, border.batched, states, metadata.chunk)
+    return Written(target / name, io.batched, states, metadata.chunk)
 
 
-def _files(model: onnx.ModelProto, border: _Border, config: str) -> dict[str, bytes]:
+def _files(model: onnx.ModelProto, io: _TritonIO, config: str) -> dict[str, bytes]:
     starts = {
-        f"{_INITIAL}/{i}": border.start_of(state)
-        for i, state in enumerate(border.metadata.states)
+        f"{_INITIAL}/{i}": io.start_of(state)
+        for i, state in enumerate(io.metadata.states)
         if state["start"]
     }
     return {"config.pbtxt": config.encode(), "1/model.onnx": model.SerializeToString(), **starts}
 
 
 def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelProto, Metadata]:
-    """Return the model with states whose inputs and outputs are in one alphabetical order.
+    """Return the model with the outputs of states in the alphabetical order of their inputs.
 
-    Triton keeps both in sorted tables and pairs them by their places there, whatever the
-    configuration says of them (``SequenceStates::OutputState`` in its ``sequence_state.cc``).
+    Triton keeps inputs and outputs of states in two sorted tables and pairs them by position,
+    whatever the configuration says (``SequenceStates::OutputState`` in ``sequence_state.cc``).
     """
     states = sorted(metadata.states, key=lambda state: str(state["input"]))
     outputs = [str(state["output"]) for state in states]
@@ -145,25 +145,25 @@ def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelPro
     kept = [value for value in renamed.graph.output if value.name not in names]
     del renamed.graph.output[:]
     renamed.graph.output.extend(kept)
-    found = replace(
+    described = replace(
         metadata,
         states=tuple({**s, "output": names[str(s["output"])]} for s in metadata.states),
     )
-    found.write(renamed)
-    return renamed, found
+    described.write(renamed)
+    return renamed, described
 
 
-class _Border:
-    """Inputs, outputs and states of a model, as their dimensions stand in a configuration."""
+class _TritonIO:
+    """Inputs, outputs and states of a model, as a configuration writes them."""
 
     def __init__(self, model: onnx.ModelProto, metadata: Metadata) -> None:
         self.metadata = metadata
         carried = metadata.carried
         graph = model.graph
-        held = {tensor.name for tensor in graph.initializer}
-        self.inputs = [v for v in graph.input if v.name not in carried and v.name not in held]
+        constants = {tensor.name for tensor in graph.initializer}
+        self.inputs = [v for v in graph.input if v.name not in carried and v.name not in constants]
         self.outputs = [v for v in graph.output if v.name not in carried]
-        #: whether a first axis of its own lets samples be put together and taken apart
+        #: whether the first axis of every input and output is an open batch
         self.batched = metadata.layout == "NCT" and all(
             _sizes(value)[:1] == ["N"] for value in (*self.inputs, *self.outputs)
         )
@@ -177,29 +177,29 @@ class _Border:
         if kind is None:
             raise ModelError(f"Triton has no type for {value.name}")
         lines = [f"name: {_quoted(value.name)}", f"data_type: {kind}"]
-        if not sizes:  # it takes no tensor without a dimension of its own
+        if not sizes:  # Triton takes no tensor without dimensions
             return [*lines, "dims: [ 1 ]", "reshape: { shape: [ ] }"]
         return [*lines, _dims([size if isinstance(size, int) else -1 for size in sizes])]
 
     def state_shape(self, state: Mapping[str, Any]) -> list[int]:
-        """Return a state's dimensions: of one sample, without its batch where that is apart."""
+        """Return the dimensions of one sample's state, without the batch if Triton adds it."""
         shape = [1 if size is None else int(size) for size in state["shape"]]
         return shape[1:] if self.batched else shape
 
     def start_of(self, state: Mapping[str, Any]) -> bytes:
-        """Return the values that a state begins with."""
+        """Return the initial values of a state."""
         shape = self.state_shape(state)
         return np.full(shape, state["start"], dtype=str(state["dtype"])).tobytes()
 
     def state(self, number: int, state: Mapping[str, Any]) -> list[str]:
-        """Return the lines of a state, whose values stand in a file of that number."""
+        """Return the lines of a state, whose initial values are in a file of that number."""
         shape = self.state_shape(state)
         if not shape:
             raise ModelError(
                 f"Triton takes no state without a dimension of its own, as {state['input']} is"
             )
         kind = f"data_type: {_TYPES[_elem_type(str(state['dtype']))]}"
-        # the server holds a state's open batch against the file, and begins with one sample
+        # the server compares an open batch with the file, and starts with one sample
         opened = [-1 if size is None else int(size) for size in state["shape"]][-len(shape) :]
         data = f"data_file: {_quoted(str(number))}" if state["start"] else "zero_data: true"
         return [
@@ -214,28 +214,28 @@ class _Border:
         ]
 
 
-def _config(border: _Border, name: str, batching: Batching) -> str:
-    metadata = border.metadata
+def _config(io: _TritonIO, name: str, batching: Batching) -> str:
+    metadata = io.metadata
     lines = [
         f"name: {_quoted(name)}",
         'backend: "onnxruntime"',
-        f"max_batch_size: {batching.largest if border.batched else 0}",
+        f"max_batch_size: {batching.largest if io.batched else 0}",
     ]
-    for value in border.inputs:
-        lines += _block("input", border.tensor(value))
-    for value in border.outputs:
-        lines += _block("output", border.tensor(value))
+    for value in io.inputs:
+        lines += _block("input", io.tensor(value))
+    for value in io.outputs:
+        lines += _block("output", io.tensor(value))
     delay = f"max_queue_delay_microseconds: {batching.delay}"
     if metadata.streaming:
         inner = [f"max_sequence_idle_microseconds: {math.ceil(batching.idle * 1e6)}"]
         oldest = [f"max_candidate_sequences: {batching.sequences}", delay]
         inner += _block("oldest", oldest)
         for i, state in enumerate(metadata.states):
-            inner += _block("state", border.state(i, state))
+            inner += _block("state", io.state(i, state))
         lines += _block("sequence_batching", inner)
-    elif border.batched:
+    elif io.batched:
         lines += _block("dynamic_batching", [delay])
-    # equal spikes are proved on the processor
+    # spikes are proved equal on the CPU
     lines += _block("instance_group", ["kind: KIND_CPU", "count: 1"])
     return "\n".join(lines) + "\n"
 
@@ -249,7 +249,7 @@ def _dims(sizes: Iterable[int]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as protobuf's text format has it."""
+    """Return a string literal of protobuf's text format."""
     escaped = "".join(
         chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}"
         for byte in text.encode()

@@ -1,4 +1,4 @@
-"""Reading a model from a file, checked before anything else looks at it."""
+"""Reading a model from a file: it is checked before anything else uses it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parse_model(data: bytes, where: str) -> onnx.ModelProto:
 
     Args:
         data: the bytes.
-        where: what they are called in errors.
+        where: name of the model in errors.
 
     Raises:
         ModelError: they are no ONNX model, or one that :func:`guard.check_model` refuses.

@@ -1,7 +1,4 @@
-"""The domain of our nodes; what nodes take, give and are needed for; values shown as outputs.
-
-Also how many outputs a convolution has.
-"""
+"""Reading and extending graphs: our domain, the ends of our nodes, dependencies, extra outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ DOMAIN = "ai.synapse"
 def places_along(
     size: int, pads: int, kernel: int, stride: int, dilation: int, *, transposed: bool
 ) -> int:
-    """Return how many outputs a convolution or a pool has along an axis, with pads of both ends."""
+    """Return the output size of a convolution or a pool along an axis; ``pads`` of both ends."""
     reach = dilation * (kernel - 1) + 1
     if transposed:
         return (size - 1) * stride - pads + reach
@@ -30,13 +27,11 @@ def places_along(
 def ends_of(
     node: onnx.NodeProto, functions: Mapping[str, onnx.FunctionProto]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return name within the body -> name in the graph, of inputs and of outputs.
-
-    The body of an op names its inputs and outputs, so that none is taken for another.
+    """Return name in the function body -> name in the graph, of a node's inputs and outputs.
 
     Args:
-        node: a node; one of another domain has no body, and gives nothing.
-        functions: the functions of the model's ops of ours, by op.
+        node: a node; for one of another domain both are empty.
+        functions: the functions of our domain in the model, by op.
     """
     function = functions.get(node.op_type)
     if node.domain != DOMAIN or function is None:
@@ -46,15 +41,15 @@ def ends_of(
 
 
 def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
-    """Return a copy of the model that also returns some of its values, under these names.
+    """Return a copy of the model with some of its values as additional outputs.
 
-    A value can be an input, an output or a state already; a copy of it, under another name, is none
-    of these. It has the type and the shape that the graph states of the value: from there ONNX
-    Runtime without its optimisations finds the shapes of a loop's states.
+    A value that is an input, an output or a state already is copied under its new name. An output
+    has the type and the shape of the value in the graph, without which ONNX Runtime with its
+    optimisations off cannot infer the states of a loop.
 
     Args:
         model: the model.
-        names: name of a value -> name of the further output; its own returns the value itself.
+        names: name of a value -> name of the output; without a copy if both are the same.
     """
     import onnx
 
@@ -77,39 +72,39 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the values that a node takes, by itself and in its subgraphs."""
+    """Yield the names of the values that a node reads, itself and in its subgraphs."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             own = {value.name for value in (*graph.input, *graph.initializer)}
             own |= {name for inner in graph.node for name in inner.output}
             inside = (name for inner in graph.node for name in taken_by(inner))
-            given = (value.name for value in graph.output)
-            yield from (name for name in (*inside, *given) if name not in own)
+            results = (value.name for value in graph.output)
+            yield from (name for name in (*inside, *results) if name not in own)
 
 
 def needed_for(
     graph: onnx.GraphProto, values: Iterable[str], states: Mapping[str, str] | None = None
 ) -> set[str]:
-    """Return the names of values that some values of a graph are computed from, their own included.
+    """Return the names of the values that some values of a graph depend on, with their own.
 
     Args:
         graph: the graph.
         values: names of its values.
-        states: of a stream, name of a state's input -> name of the output that comes in there at
-            the next call.
+        states: for a stream, name of a state's input -> name of the output that the next call
+            reads there.
     """
-    makers = {name: node for node in graph.node for name in node.output if name}
+    producers = {name: node for node in graph.node for name in node.output if name}
     loops = states or {}
-    found = set[str]()
+    needed = set[str]()
     waiting = list(values)
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in needed:
             continue
-        found.add(name)
-        if name in makers:
-            waiting += taken_by(makers[name])
+        needed.add(name)
+        if name in producers:
+            waiting += taken_by(producers[name])
         if name in loops:
             waiting.append(loops[name])
-    return found
+    return needed

@@ -1,11 +1,19 @@
-"""What a model may hold that comes from elsewhere; asked before ONNX Runtime sees it."""
+"""Untrusted models: what would take memory, time or files is refused before anything else sees it.
+
+Neither onnx's checker nor ONNX Runtime is enough. The checker accepts functions that expand without
+end. ONNX Runtime bounds the expansion from 1.32 on (``session.function_expansion_node_limit``), but
+1.30 does not, and onnx's inliner, which ``so.flat`` and the CUDA path use, never does: 24 functions
+of two nodes, each of which calls the one before it twice, take both more than a minute.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from synapse_onnx.errors import ModelError
@@ -13,13 +21,13 @@ from synapse_onnx.model.limits import VARIABLE, max_bytes
 
 __all__ = ["check_model", "read_states"]
 
-#: most graphs within graphs, and most functions that call each other
-_DEEP = 16
+#: bound on nested graphs, and on nested calls of functions
+_DEPTH = 16
 #: bytes of the bound that a node counts for: ONNX Runtime takes 0.1 ms to load one
 _NODE = 32 << 10
-#: op -> which of its inputs is a shape, or says how often to repeat
+#: op -> which of its inputs is a shape, or a number of repeats
 _SHAPES = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-#: ops whose attribute "shape" is that of the output
+#: ops whose attribute "shape" is the shape of the output
 _DRAWS = ("RandomNormal", "RandomUniform")
 #: fields of a tensor that hold values
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
@@ -30,36 +38,39 @@ _EXTERNAL, _INT64 = 1, 7
 #: types of states
 _STATES = ("float32", "float64", "int32", "int64", "bool", "uint8", "int8")
 
-#: name -> tensor, or the attribute of a Constant; of the graphs around as well
+#: name -> tensor, or the attribute of a Constant; also of the enclosing graphs
 Constants = ChainMap[str, Any]
+
+#: domain, name and overload of a function
+Key = tuple[str, str, str]
 
 
 def check_model(model: Any, where: str) -> None:
-    """Refuse what would take memory, time or files that a model has no right to.
+    """Refuse a model that would take too much memory or time, or read other files.
 
     Args:
         model: the ``onnx.ModelProto``.
-        where: what it is called in messages.
+        where: name of the model in errors.
 
     Raises:
-        ModelError: values in another file, a tensor that is larger than the bound or than what
-            the file holds of it, functions that call themselves or that expand to too many nodes,
-            graphs within graphs too deep.
+        ModelError: values in another file, a tensor that is larger than the bound or than its
+            data in the file, functions that call themselves or expand to too many nodes, graphs
+            that are nested too deep.
     """
     _Guard(model, where).check()
 
 
 def read_states(text: str) -> list[dict[str, Any]]:
-    """Read what the metadata of a streaming model say of its states.
+    """Read the states of a streaming model from its metadata.
 
     Raises:
-        ValueError: it is not what ``export`` writes, or a state is larger than the bound.
-        RecursionError: lists within lists, far too deep.
+        ValueError: ``export`` does not write such a text, or a state is larger than the bound.
+        RecursionError: nested lists, far too deep.
     """
-    found = json.loads(text)
-    if not isinstance(found, list):
+    states = json.loads(text)
+    if not isinstance(states, list):
         raise ValueError("no list of states")
-    for state in found:
+    for state in states:
         if not isinstance(state, dict) or not all(
             isinstance(state.get(key), str) for key in ("input", "output", "dtype")
         ):
@@ -75,15 +86,21 @@ def read_states(text: str) -> list[dict[str, Any]]:
             raise ValueError("a state that starts from no number")
         if math.prod(shape[1:]) * 8 > max_bytes():
             raise ValueError("a state beyond the bound")
-    return found
+    return states
+
+
+@dataclass
+class _Size:
+    """Nodes of a graph or function with its subgraphs, and how often it calls each function."""
+
+    nodes: int = 0
+    calls: Counter[Key] = field(default_factory=Counter)
 
 
 class _Guard:
     def __init__(self, model: Any, where: str) -> None:
         self._model, self._where, self._bytes = model, where, max_bytes()
-        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-        #: function -> nodes that a call of it expands to, and how deep the calls within it go
-        self._sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._functions = {_key(function) for function in model.functions}
 
     def check(self) -> None:
         graph, props = self._model.graph, self._model.metadata_props
@@ -92,48 +109,54 @@ class _Guard:
         for value in (*graph.input, *graph.output):
             dims = value.type.tensor_type.shape.dim
             self._check_texts(value.name, *(dim.dim_param for dim in dims))
-        for function in self._model.functions:
+        sizes = {key: _Size() for key in self._functions}
+        for function in self._model.functions:  # two may have one name
             for attribute in function.attribute_proto:
-                for graph in self._check_attribute(attribute):
-                    self._check_graph(graph, ChainMap(), 1, [])
-            self._expanded(function, [])
-        self._check_count(self._check_graph(self._model.graph, ChainMap(), 0, [])[0])
+                for default in self._check_attribute(attribute):
+                    self._check_graph(default, ChainMap(), 1, _Size())
+            self._check_nodes(function.node, ChainMap(), 0, sizes[_key(function)])
+        main = _Size()
+        self._check_graph(graph, ChainMap(), 0, main)
+        self._check_expansion(main, sizes)
+
+    def _check_expansion(self, main: _Size, sizes: Mapping[Key, _Size]) -> None:
+        """Refuse functions that call themselves, or expand to too many nodes."""
+        try:
+            order = [
+                *TopologicalSorter({k: size.calls for k, size in sizes.items()}).static_order()
+            ]
+        except CycleError as error:
+            raise self._fail(f"the function {error.args[1][0][1]} calls itself") from None
+        expanded: dict[Key, int] = {}
+        depths: dict[Key, int] = {}
+
+        def expansion(size: _Size) -> int:
+            nodes = size.nodes + sum(n * expanded[key] for key, n in size.calls.items())
+            if nodes * _NODE > self._bytes:
+                raise self._fail(
+                    f"it has more than {self._bytes // _NODE:,} nodes when its functions are "
+                    f"expanded ({VARIABLE} allows more)"
+                )
+            return nodes
+
+        for key in order:  # every function after those that it calls
+            depths[key] = 1 + max((depths[called] for called in sizes[key].calls), default=0)
+            if depths[key] > _DEPTH:
+                raise self._fail(f"functions call each other more than {_DEPTH} deep")
+            expanded[key] = expansion(sizes[key])
+        expansion(main)
 
     def _fail(self, what: str) -> ModelError:
         return ModelError(f"{self._where}: {what}, which is refused")
 
     def _check_texts(self, *texts: str | bytes) -> None:
-        """Refuse what is no UTF-8, which protobuf gives as bytes."""
+        """Refuse a text that is not UTF-8: protobuf returns bytes for it."""
         if any(isinstance(text, bytes) for text in texts):
             raise ModelError(f"{self._where} is no ONNX model: a name in it is no text")
 
-    def _check_count(self, nodes: int) -> None:
-        if nodes * _NODE > self._bytes:
-            raise self._fail(
-                f"it has more than {self._bytes // _NODE:,} nodes when its functions are expanded "
-                f"({VARIABLE} allows more)"
-            )
-
-    def _expanded(self, function: Any, calls: Sequence[tuple[str, str, str]]) -> tuple[int, int]:
-        """Return how many nodes a function expands to, and how deep it calls others."""
-        key = (function.domain, function.name, function.overload)
-        if key not in self._sizes:
-            if key in calls:
-                raise self._fail(f"the function {function.name} calls itself")
-            nodes, deep = 0, len(calls)
-            if deep < _DEEP:
-                nodes, deep = self._check_nodes(function.node, ChainMap(), 0, [*calls, key])
-            if deep >= _DEEP:
-                raise self._fail(f"functions call each other more than {_DEEP} deep")
-            self._check_count(nodes)
-            self._sizes[key] = nodes, deep + 1
-        return self._sizes[key]
-
-    def _check_graph(
-        self, graph: Any, outer: Constants, depth: int, calls: Sequence[tuple[str, str, str]]
-    ) -> tuple[int, int]:
-        if depth > _DEEP:
-            raise self._fail(f"graphs within graphs, more than {_DEEP} deep")
+    def _check_graph(self, graph: Any, outer: Constants, depth: int, size: _Size) -> None:
+        if depth > _DEPTH:
+            raise self._fail(f"graphs within graphs, more than {_DEPTH} deep")
         constants = outer.new_child()
         for tensor in graph.initializer:
             self._check_texts(tensor.name)
@@ -141,23 +164,18 @@ class _Guard:
             constants[tensor.name] = tensor
         for sparse in graph.sparse_initializer:
             self._check_sparse(sparse)
-        return self._check_nodes(graph.node, constants, depth, calls)
+        self._check_nodes(graph.node, constants, depth, size)
 
     def _check_nodes(
-        self,
-        nodes: Sequence[Any],
-        constants: Constants,
-        depth: int,
-        calls: Sequence[tuple[str, str, str]],
-    ) -> tuple[int, int]:
-        """Check nodes; return how many they expand to, and how deep their calls go."""
-        total, deep = len(nodes), 0
+        self, nodes: Sequence[Any], constants: Constants, depth: int, size: _Size
+    ) -> None:
+        """Check nodes and their subgraphs, and count them and their calls."""
+        size.nodes += len(nodes)
         for node in nodes:
             self._check_texts(node.name, node.op_type, node.domain, *node.output)
             for attribute in node.attribute:
                 for graph in self._check_attribute(attribute):
-                    more, deeper = self._check_graph(graph, constants, depth + 1, calls)
-                    total, deep = total + more, max(deep, deeper)
+                    self._check_graph(graph, constants, depth + 1, size)
                 if attribute.name == "shape" and node.op_type in _DRAWS:
                     self._check_shape(attribute.ints, node)
             if node.op_type == "Constant":
@@ -166,11 +184,9 @@ class _Guard:
                         constants[node.output[0]] = attribute
             elif node.op_type in _SHAPES and len(node.input) > _SHAPES[node.op_type]:
                 self._check_shape(_ints(constants.get(node.input[_SHAPES[node.op_type]])), node)
-            function = self._functions.get((node.domain, node.op_type, node.overload))
-            if function is not None:
-                more, deeper = self._expanded(function, calls)
-                total, deep = total + more, max(deep, deeper)
-        return total, deep
+            key = (node.domain, node.op_type, node.overload)
+            if key in self._functions:
+                size.calls[key] += 1
 
     def _check_attribute(self, attribute: Any) -> Iterator[Any]:
         """Check the tensors of an attribute, and yield its graphs."""
@@ -192,12 +208,12 @@ class _Guard:
                 f"{self._where}: the values of {_name(tensor)} are in another file, which is "
                 f"refused; where you trust it, onnx.load and onnx.save write it as one file"
             )
-        said = math.prod(tensor.dims)
+        count = math.prod(tensor.dims)
         held = len(tensor.raw_data) or max(len(getattr(tensor, name)) for name in _FIELDS)
-        # four values of two bits are in a byte or entry, and no type is smaller
-        if said < 0 or (said > 4 * held and (tensor.dims or held)):
+        # the smallest type has two bits: four values in a byte or entry
+        if count < 0 or (count > 4 * held and (tensor.dims or held)):
             raise self._fail(
-                f"{_name(tensor)} is said to have {said:,} values, and the file holds {held:,} "
+                f"{_name(tensor)} is said to have {count:,} values, and the file holds {held:,} "
                 f"bytes or values of it"
             )
 
@@ -218,14 +234,18 @@ class _Guard:
             )
 
 
+def _key(function: Any) -> Key:
+    return function.domain, function.name, function.overload
+
+
 def _name(thing: Any) -> str:
-    """Return what a tensor or node is called, on one line."""
+    """Return the name of a tensor or node, on one line."""
     text = thing.name or getattr(thing, "op_type", "") or "a tensor without a name"
     return " ".join(str(text).split())[:100]
 
 
 def _ints(constant: Any) -> Sequence[int] | None:
-    """Return the integers of a constant that is short enough to be a shape."""
+    """Return the first integers of a constant; a shape has no more."""
     if constant is None:
         return None
     tensor = constant

@@ -1,4 +1,4 @@
-"""Layout of tensors at the border: (N, C, T) and (N, C, H, W, T); without time (N, C[, H, W]).
+"""Layout of a model's inputs and outputs: (N, C, T), (N, C, H, W, T), or without T.
 
 In the layout "TNC" time comes first: (T, N, C) and (T, N, C, H, W).
 """
@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INPUT_TYPES", "LAYOUTS", "axes_of", "has_time", "time_first", "time_last"]
+__all__ = ["LAYOUTS", "axes_of", "has_time", "time_first", "time_last"]
 
 #: layouts of a model's inputs and outputs
 LAYOUTS = ("NCT", "TNC")
-
-#: element types that inputs can have
-INPUT_TYPES = ("float32", "uint8")
 
 
 def has_time(rank: int) -> bool:
@@ -25,7 +22,7 @@ def has_time(rank: int) -> bool:
 
 
 def axes_of(layout: str, rank: int) -> tuple[int, int | None]:
-    """Return the axes of batch and time; no time where there is none."""
+    """Return the axes of batch and time; None for the time of a tensor without it."""
     if not has_time(rank):
         return 0, None
     return (1, 0) if layout == "TNC" else (0, rank - 1)

@@ -1,4 +1,4 @@
-"""Bounds on files that come from elsewhere: checked before memory is taken, raised by the user."""
+"""Bounds on untrusted files: checked before memory is allocated, and raised by the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEFAULT = 2 << 30
 
 
 def max_bytes() -> int:
-    """Return how many bytes a file may have, and what it holds may unpack to; 2 GiB by default.
+    """Return the bound in bytes on a file and on its unpacked contents; 2 GiB by default.
 
     Raises:
         InputError: the environment variable SYNAPSE_ONNX_MAX_BYTES is no whole number above 0.
@@ -36,7 +36,7 @@ def max_bytes() -> int:
 
 
 def too_large(what: str, size: int) -> InputError:
-    """Make the error of what is beyond the bound."""
+    """Make the error of something beyond the bound."""
     return InputError(
         f"{what} {size:,} bytes, and more than {max_bytes():,} are refused; set {VARIABLE} to "
         f"allow more"
@@ -44,11 +44,11 @@ def too_large(what: str, size: int) -> InputError:
 
 
 def check_file(path: str | os.PathLike[str], grows: int = 1) -> None:
-    """Refuse what is no regular file, which might never end, and files beyond the bound.
+    """Refuse what is no regular file, since it might never end, and files beyond the bound.
 
     Args:
         path: the file.
-        grows: how many times its size the file takes in memory, at most.
+        grows: upper bound on the memory that the file takes, in multiples of its size.
 
     Raises:
         InputError: no such file, a folder or device, or one that is too large.
@@ -89,7 +89,7 @@ def check_archive(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> Non
     """Refuse a ZIP archive that unpacks to more than the bound.
 
     Raises:
-        InputError: it does. What an entry says it unpacks to, Python's ``zipfile`` holds it to.
+        InputError: it does. ``zipfile`` never reads more of an entry than its declared size.
     """
     size = sum(entry.file_size for entry in archive.infolist())
     if size > max_bytes():
@@ -100,7 +100,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read an .npy or .npz file, never running code from it.
 
     Returns:
-        The arrays by name; the one of an .npy file has the name "".
+        The arrays by name; that of an .npy file has the name "".
 
     Raises:
         InputError: see :func:`check_file`, or the arrays unpack to more than the bound.
@@ -135,14 +135,14 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 
 def _check_header(file: IO[bytes], size: int) -> None:
-    """Refuse an array that is said to be larger than the file: numpy takes the memory first."""
+    """Refuse an array whose header declares more than the file: numpy allocates it first."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0
     )
     shape, _, kind = read(file)
     if kind.hasobject:
-        return  # which numpy refuses
+        return  # refused by numpy
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"an array of shape {shape}")
     if math.prod(shape) * kind.itemsize > size - file.tell():

@@ -1,4 +1,4 @@
-"""What a model says of itself in ``metadata_props``: read without torch, written by export."""
+"""Metadata of a model, in its ``metadata_props``: written by export, read without torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import onnx
 
 from synapse_onnx.errors import ModelError
 from synapse_onnx.model.guard import read_states
+from synapse_onnx.model.options import Options
 
 __all__ = ["LAYER", "Metadata", "layer_of"]
 
 _PREFIX = "synapse_onnx."
 
-#: metadata of a node of an op of ours: path of the module that it computes
+#: key of a node's metadata: path of the module that the node computes
 LAYER = f"{_PREFIX}layer"
 
 
 def layer_of(node: onnx.NodeProto) -> str | None:
-    """Return the path of the module that a node computes; None where it does not say."""
+    """Return the path of the module that a node computes; None if it has none."""
     return next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
 
 
@@ -37,17 +38,18 @@ class Metadata:
         regime: "slayer" or "loihi" where every value is on an integer grid and all arithmetic is
             exact, "float" where no neuron is in fixed point, else "mixed".
         streaming: whether states are inputs and outputs.
-        states: of a streaming model, one entry a state: names of its "input" and "output",
-            "dtype", "shape" (None for the batch), and the number that it has at the "start".
-        layout: of inputs and outputs: "NCT", or "TNC" with time first.
-        input_type: "uint8" where bytes stand for the module's floats, else "float32".
-        chunk: of a streaming model, the number that the steps of a call must be a multiple of;
+        dynamic: whether batch size and number of time steps are open.
+        states: for a streaming model, one entry a state: names of its "input" and "output",
+            "dtype", "shape" (None for the batch), and its initial value, "start".
+        chunk: for a streaming model, the number that the steps of a call must be a multiple of;
             only the last call of a sequence may have fewer.
-        layers: one entry a layer of ours, in the order of registration: its path and what
-            ``describe`` says of it.
-        exact: names of graph outputs that are exact whenever the layers' inputs are on a grid
+        layout: layout of inputs and outputs: "NCT", or "TNC" with time first.
+        input_type: element type of the inputs: "float32", or "uint8" in place of floats.
+        layers: one entry a layer of this package, in the order of registration: its path and its
+            ``describe()``.
+        exact: names of graph outputs that are exact if the inputs of all layers are on a grid
             within their bounds.
-        notes: sentences on what could not be proved or was left out.
+        notes: sentences on layers that are rounded.
     """
 
     version: str
@@ -55,6 +57,7 @@ class Metadata:
     opset: int
     regime: str
     streaming: bool = False
+    dynamic: bool = True
     states: tuple[Mapping[str, Any], ...] = ()
     chunk: int = 1
     layout: str = "NCT"
@@ -64,18 +67,28 @@ class Metadata:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
+    def options(self) -> Options:
+        """The options that the model was exported with: its network compiles to it again.
+
+        Raises:
+            InputError: the file has an option of another version, or a damaged one.
+        """
+        return Options(self.streaming, self.dynamic, self.layout, self.opset, self.input_type)
+
+    @property
     def carried(self) -> set[str]:
-        """Names of the graph's inputs and outputs that are states: no caller gives or gets them."""
+        """Names of the graph's inputs and outputs that are states, which no caller sees."""
         return {str(state[side]) for state in self.states for side in ("input", "output")}
 
     def write(self, model: onnx.ModelProto) -> None:
-        """Store this in a model, replacing what it said before."""
+        """Store the metadata in a model, replacing earlier ones."""
         values = {
             "version": self.version,
             "torch_version": self.torch_version,
             "opset": str(self.opset),
             "regime": self.regime,
             "streaming": json.dumps(self.streaming),
+            "dynamic": json.dumps(self.dynamic),
             "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
             "chunk": str(self.chunk),
             "layout": self.layout,
@@ -88,7 +101,7 @@ class Metadata:
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Metadata:
-        """Read what a model says of itself.
+        """Read the metadata of a model.
 
         Raises:
             ModelError: the model was not written by synapse-onnx.
@@ -101,6 +114,7 @@ class Metadata:
                 opset=int(props[_PREFIX + "opset"]),
                 regime=props[_PREFIX + "regime"],
                 streaming=bool(json.loads(props[_PREFIX + "streaming"])),
+                dynamic=bool(json.loads(props.get(_PREFIX + "dynamic", "true"))),
                 states=tuple(read_states(props.get(_PREFIX + "states", "[]"))),
                 chunk=int(props.get(_PREFIX + "chunk", "1")),
                 layout=props.get(_PREFIX + "layout", "NCT"),
@@ -115,38 +129,40 @@ class Metadata:
             ) from error
 
 
-def _texts(found: Any) -> list[str]:
-    if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
-        raise ValueError("no list of texts")
-    return found
+def _texts(value: Any) -> list[str]:
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise ValueError("must be a list of texts")
+    return value
 
 
-def _numbers(found: Any) -> bool:
+def _numbers(value: Any) -> bool:
     """Whether a value is a finite number, or a list of numbers or of lists of them."""
-    if isinstance(found, list):
-        return all(_numbers(item) for item in found)
-    return isinstance(found, int | float) and math.isfinite(found)
+    if isinstance(value, list):
+        return all(_numbers(item) for item in value)
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _layers(found: Any) -> list[dict[str, Any]]:
-    """Return layers whose entries are of the kinds that this tool writes."""
-    if not isinstance(found, list):
-        raise ValueError("no list of layers")
-    for layer in found:
+def _layers(value: Any) -> list[dict[str, Any]]:
+    """Return layers whose entries have the types that this tool writes."""
+    if not isinstance(value, list):
+        raise ValueError("layers must be a list")
+    for layer in value:
         if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
-            raise ValueError("a layer without a path")
+            raise ValueError("a layer must have a path")
         lists = [layer[key] for key in ("steps", "weight_shape") if layer.get(key) is not None]
         spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
         if not all(isinstance(item, list) and _numbers(item) for item in lists):
-            raise ValueError("a layer with a list that is none")
+            raise ValueError("a layer's steps and weight_shape must be lists of numbers")
         if not all(isinstance(item, list) for item in layer.get("steps") or []):
-            raise ValueError("a layer with steps that are none")
+            raise ValueError("a layer's steps must be lists of lists")
         if not all(_numbers(span) for span in spans):
-            raise ValueError("a layer with a number that is none")
+            raise ValueError("a layer's threshold and delays must be numbers")
         if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
-            raise ValueError("a layer with lists within lists")
-    return found
+            raise ValueError(
+                "a layer's threshold, delays and weight_shape must not be nested lists"
+            )
+    return value
 
 
-def _flat(found: Any) -> bool:
-    return not isinstance(found, list) or not any(isinstance(item, list) for item in found)
+def _flat(value: Any) -> bool:
+    return not isinstance(value, list) or not any(isinstance(item, list) for item in value)

@@ -25,10 +25,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.formatting import snake_case
 from synapse_onnx.ops._linear import Linear
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
-from synapse_onnx.ops._writer import FLOAT, Writer, snake_case
+from synapse_onnx.ops._writer import FLOAT, Writer
 
 __all__ = ["register_synapse", "seeded", "spikes"]
 

@@ -27,6 +27,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from synapse_onnx.errors import RegistryError
+from synapse_onnx.formatting import snake_case
 from synapse_onnx.model.graph import DOMAIN
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
     "UINT8",
     "Signature",
     "Writer",
-    "snake_case",
 ]
 
 FLOAT, DOUBLE, BOOL = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BOOL
@@ -415,8 +415,3 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
-
-
-def snake_case(name: str) -> str:
-    """Return ``greater_or_equal`` for ``GreaterOrEqual``."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

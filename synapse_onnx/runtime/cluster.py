@@ -1,7 +1,7 @@
-"""Many samples on many workers: what an engine such as Ray Data is given.
+"""Many samples on many workers: a class for engines such as Ray Data.
 
-Neither ray nor torch is imported here: an engine makes a :class:`Predictor` on each of its workers
-and gives it batches.
+Neither ray nor torch is imported here: an engine makes one :class:`Predictor` a worker, and calls
+it with batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEMORY", "Predictor", "batch_size"]
 
-#: bytes that a batch may take on a worker where nothing else is said
+#: default bytes of a batch on a worker
 MEMORY = 256 << 20
 
 
@@ -35,12 +35,11 @@ class Predictor:
         model: path of an .onnx file that every worker can read, or the bytes of one.
         providers: execution providers, as of :class:`synapse_onnx.Session`.
         native: native kernels, as of :class:`synapse_onnx.Session`.
-        threads: threads inside an operator. One by default, for an engine fills a machine's cores
-            with workers.
-        keep_inputs: whether the columns that the network reads stay in the batch.
+        threads: threads inside an operator; 1 by default, since an engine runs a worker per core.
+        keep_inputs: whether the columns of the inputs stay in the batch.
 
     Attributes:
-        session: the :class:`synapse_onnx.Session` behind it.
+        session: the :class:`synapse_onnx.Session` that runs the network.
 
     Raises:
         InputError: no such file.
@@ -64,18 +63,18 @@ class Predictor:
         """Run the network on a batch.
 
         Args:
-            batch: columns by name, a row a sample. There is one of the name of every input, with
-                the input's shape, its batch first whatever the layout: (N, C[, H, W], T), in the
-                layout "TNC" (N, T, C[, H, W]). Other columns may be anything.
+            batch: columns by name, one row a sample. Every input has a column of its name, with
+                the batch first in any layout: (N, C[, H, W], T), or (N, T, C[, H, W]) in the
+                layout "TNC". Other columns may be anything.
 
         Returns:
-            The other columns as they came, and one of the name of every output, a row a sample.
+            The other columns unchanged, and a column of the name of every output.
 
         Raises:
             InputError: a column is missing, its rows differ in shape, or an output has the name of
-                a column that stays.
-            ShapeError: rows are not of the shape that the network takes, or an output does not
-                have one row a sample.
+                another column.
+            ShapeError: rows do not have the shape of the input, or an output does not have one
+                row a sample.
         """
         session = self.session
         missing = [name for name in session.inputs if name not in batch]
@@ -97,8 +96,8 @@ class Predictor:
             )
         arrays = [_stacked(name, batch[name]) for name in session.inputs]
         results = session.run(*(_moved(array, session.layout, 0) for array in arrays))
-        found = results if isinstance(results, tuple) else (results,)
-        for name, array in zip(session.outputs, found, strict=True):
+        outputs = results if isinstance(results, tuple) else (results,)
+        for name, array in zip(session.outputs, outputs, strict=True):
             rows = _moved(array, session.layout, 1)
             if not rows.ndim or len(rows) != len(arrays[0]):
                 raise ShapeError(
@@ -110,13 +109,13 @@ class Predictor:
 
 
 def _moved(array: NDArray[Any], layout: str, back: int) -> NDArray[Any]:
-    """View an array whose samples come first in the layout of the model, or back."""
+    """View an array with samples first in the layout of the model, or back."""
     axis = axes_of(layout, array.ndim)[0]
     return np.moveaxis(array, axis, 0) if back else np.moveaxis(array, 0, axis)
 
 
 def _stacked(name: str, column: NDArray[Any]) -> NDArray[Any]:
-    """Return the rows of a column as one array; engines give rows of other shapes as objects."""
+    """Return a column as one array; engines pass arrays of rows as dtype object."""
     if column.dtype != object:
         return column
     rows = [np.asarray(row) for row in column]
@@ -135,17 +134,16 @@ def batch_size(
     steps: int | None = None,
     memory: int = MEMORY,
 ) -> int:
-    """Return how many samples a batch may have within so much memory, from shapes alone.
+    """Return how many samples fit into so much memory, from shapes alone.
 
     A sample takes twice the bytes of its inputs, its outputs and the largest array between two
-    nodes of the graph; a batch is as many samples as fit into ``memory``, one at least. Twice,
-    because a node reads one such array and writes another. What one node takes in passing is not
-    known from shapes, nor is the model itself counted. A model that was exported with a fixed batch
-    takes that.
+    nodes of the graph: a node reads one such array and writes another. A batch has at least one
+    sample. Temporary memory of a node is not known from shapes, and the model itself is not
+    counted. A model with a fixed batch returns that.
 
     Args:
         model: an ``onnx.ModelProto``, the path of an .onnx file, or its bytes.
-        steps: time steps of a sample; needed where the model leaves them open.
+        steps: time steps of a sample; required if the model leaves them open.
         memory: bytes for a batch.
 
     Raises:
@@ -163,7 +161,7 @@ def batch_size(
         model = load_model(model)
     layout = next((p.value for p in model.metadata_props if p.key == "synapse_onnx.layout"), "NCT")
     graph = model.graph
-    if not graph.value_info and graph.node:  # another tool's model; ours say their shapes
+    if not graph.value_info and graph.node:  # another tool's model; ours contain their shapes
         graph = onnx.shape_inference.infer_shapes(model).graph
     constant = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constant]

@@ -1,4 +1,4 @@
-"""Events of a camera or cochlea, (x, y, p, t), as frames of spikes over time."""
+"""Events of a camera or cochlea, (x, y, p, t), binned into spikes over time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synapse_onnx.errors import InputError
 
 __all__ = ["bin_events"]
 
-#: most values that events are spread over, 4 GiB of float32
+#: bound on the size of the result, 4 GiB of float32
 _MOST = 1 << 30
 
 
@@ -28,13 +28,13 @@ def bin_events(
     """Sort events into time steps: an event at time t falls into step ``floor(t / dt)``.
 
     Args:
-        events: one array (E,) for each of "p" and "t", and of "x" and "y" where there are rows and
-            columns. ``p`` is the channel, for a camera the polarity; ``x`` the column, ``y`` the
-            row; ``t`` the time, from zero on, in any unit and any order.
+        events: arrays (E,) "p" and "t", and "x" and "y" for images. ``p`` is the channel, for a
+            camera the polarity; ``x`` the column, ``y`` the row; ``t`` the time, from 0, in any
+            unit and any order.
         shape: (C,) or (C, H, W) of one sample.
         dt: length of a time step, in the unit of ``t``.
-        steps: number of time steps; up to the last event by default, one at least.
-        count: whether several events in one place and step add up; else they are one spike.
+        steps: number of time steps; by default up to the last event, at least one.
+        count: whether several events of one place and step add up; if not, they are one spike.
 
     Returns:
         float32 array (C, T) or (C, H, W, T).

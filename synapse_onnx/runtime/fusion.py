@@ -1,7 +1,10 @@
-"""What native kernels compute at once, put together in a model before ONNX Runtime loads it.
+"""Fusion: neighbouring nodes become one for the native kernels, before ONNX Runtime loads a model.
 
-A file holds what every runtime can run. Where the native kernels are registered, some neighbours in
-its graph need not be apart: the outputs are the same, and less goes through memory.
+The file holds nodes that every runtime can run. A fused node has the same outputs, and its
+intermediate values never reach memory:
+
+    c = ai.synapse.QuantizedDense (x, weight, step)    s = ai.synapse.Cuba (c, ...)     becomes
+    s = ai.synapse.QuantizedDenseAndCuba (x, weight, step, ...)
 """
 
 from __future__ import annotations
@@ -17,23 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["fused"]
 
-#: dense synapses and their number of outputs; their kernels read (N, C, T) themselves where the
-#: attribute time_last says so
+#: dense synapses -> number of outputs; with the attribute time_last their kernels read (N, C, T)
 _DENSE = {"QuantizedDense": 1, "QuantizedComplexDense": 2}
 
 
 def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelProto | None:
-    """Return a model for the native kernels; None where there is nothing to put together.
+    """Return a fused copy of a model for the native kernels; None if there is nothing to fuse.
 
-    A Transpose that brings time to the front goes where dense synapses alone read it: their kernels
-    find the spikes along time, and the turned copy of the input is never written. A dense synapse
-    and the neuron behind it become one node where nothing else reads its currents, which then never
-    reach memory.
+    A Transpose to time first goes if only dense synapses read it: their kernels find the spikes
+    along time, and the transposed copy of the input is never written. A dense synapse and its
+    neuron become one node if nothing else reads the currents between them.
 
     Args:
-        model: the model as it is in its file; it stays as it is.
-        together: names of the ops that compute a synapse and a neuron, as
-            :func:`native.together` gives them.
+        model: the model of the file; it is not changed.
+        together: names of the fused ops that there are, from :func:`native.together`.
     """
     read = _read(model.graph)
     turned = _turned(model.graph, read)
@@ -62,7 +62,7 @@ def _is_dense(node: onnx.NodeProto) -> bool:
 
 
 def _turned(graph: onnx.GraphProto, read: Counter[str]) -> list[onnx.NodeProto]:
-    """Return the Transposes that bring time to the front for nothing but dense synapses."""
+    """Return the Transposes to time first that only dense synapses read."""
     first = {
         node.output[0]: node
         for node in graph.node
@@ -77,9 +77,9 @@ def _turned(graph: onnx.GraphProto, read: Counter[str]) -> list[onnx.NodeProto]:
 def _pairs(
     graph: onnx.GraphProto, read: Counter[str], together: Collection[str]
 ) -> list[tuple[str, str]]:
-    """Return dense synapses and the neurons that alone read their currents, by first outputs."""
+    """Return first outputs of synapses and of the neurons that alone read their currents."""
     synapses = {tuple(node.output): node for node in graph.node if _is_dense(node)}
-    found = []
+    pairs = []
     for node in graph.node:
         for count in set(_DENSE.values()):
             currents = tuple(node.input[:count])
@@ -90,22 +90,22 @@ def _pairs(
                 and f"{synapse.op_type}And{node.op_type}" in together
                 and all(read[name] == 1 for name in currents)
             ):
-                found.append((synapse.output[0], node.output[0]))
-    return found
+                pairs.append((synapse.output[0], node.output[0]))
+    return pairs
 
 
 def _join(graph: onnx.GraphProto, dense: onnx.NodeProto, neuron: onnx.NodeProto) -> None:
-    """Make of a neuron one that computes its currents itself, and take its synapse away."""
-    behind = neuron.input[_DENSE[dense.op_type] :]
+    """Let a neuron's node compute its currents itself, and remove the synapse's node."""
+    rest = neuron.input[_DENSE[dense.op_type] :]
     del neuron.input[:]
-    neuron.input.extend([*dense.input, *behind])
+    neuron.input.extend([*dense.input, *rest])
     neuron.op_type = f"{dense.op_type}And{neuron.op_type}"
     neuron.attribute.extend(dense.attribute)
     graph.node.remove(dense)
 
 
 def _read(graph: onnx.GraphProto) -> Counter[str]:
-    """Count how often each value is taken, as an output of the graph too."""
+    """Count how often each value is read, also as an output of the graph."""
     read = Counter(name for node in graph.node for name in taken_by(node))
     read.update(output.name for output in graph.output)
     return read

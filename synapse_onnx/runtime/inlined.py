@@ -1,11 +1,15 @@
-"""One graph without functions, for runtimes that know no functions of a model.
+"""One graph without functions, for runtimes that do not support functions of a model.
 
-OpenVINO has no functions, takes no value from around a loop into the body of a Scan, and infers no
-types there. So functions are put in place of the nodes that call them, what a body reads from
-around it becomes a state that never changes, and types and shapes of all values within are written
-down. OpenVINO 2026.4 also goes on with a wrong value where a state becomes the input of a step as
-it is; that input is computed there, as the larger of itself and itself. ONNX Runtime needs none of
-this, and would copy these states at every step.
+OpenVINO has no functions, no captured values in the body of a Scan, and infers no types there. So
+functions are inlined, a captured value becomes a state that never changes, and all values get their
+types and shapes:
+
+    s = Scan <body = (v, x) { ... Mul (v, decay) ... }> (v0, x)                      becomes
+    s, _ = Scan <body = (v, d, x) { ... Mul (v, d) ... d_next = Identity (d) }> (v0, decay, x)
+
+OpenVINO 2026.4 also computes wrong values if the next state is the input of the step itself; the
+body then returns Max(x, x). ONNX Runtime needs none of this, and would copy the added states at
+every step.
 """
 
 from __future__ import annotations
@@ -22,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
-    """Return a copy that computes the same in one graph, without functions.
+    """Return an equivalent copy that is one graph without functions.
 
-    Inputs, outputs, states and metadata stay as they are, so do open sizes of batch and time.
+    Inputs, outputs, states, metadata, and open sizes of batch and time do not change.
 
     Args:
         model: a model of :func:`export`, or its file.
@@ -40,10 +44,10 @@ def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
     source = load_model(model) if isinstance(model, (str, os.PathLike)) else copy.deepcopy(model)
     inlined = ir.from_proto(onnx.inliner.inline_local_functions(source))
     _carry(inlined.graph, iter(range(2**62)))
-    # writes the types into the bodies of loops, too
-    found = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
-    del found.functions[:]
-    return found
+    # with types in the bodies of loops, too
+    typed = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
+    del typed.functions[:]
+    return typed
 
 
 def _bodies(node: Any) -> Iterator[Any]:
@@ -53,8 +57,8 @@ def _bodies(node: Any) -> Iterator[Any]:
             yield attribute.value
 
 
-def _from_outside(graph: Any) -> list[Any]:
-    """Return the values that a graph, or one within it, reads from around it; each once."""
+def _captured(graph: Any) -> list[Any]:
+    """Return the values that a graph and its subgraphs capture, each once."""
     own: set[Any] = set()
     read: dict[Any, None] = {}
 
@@ -72,7 +76,7 @@ def _from_outside(graph: Any) -> list[Any]:
 
 
 def _replace(graph: Any, old: Any, new: Any) -> None:
-    """Let a graph and those within it read another value."""
+    """Replace a value in a graph and its subgraphs."""
     for node in graph:
         for i, value in enumerate(node.inputs):
             if value is old:
@@ -85,19 +89,19 @@ def _replace(graph: Any, old: Any, new: Any) -> None:
 
 
 def _carry(graph: Any, numbers: Iterator[int]) -> None:
-    """Make what the body of a Scan reads from around it a state, innermost bodies first."""
+    """Turn the captured values of every Scan into states, innermost bodies first."""
     for node in list(graph):
         for body in _bodies(node):
             _carry(body, numbers)
         if node.op_type == "Scan" and not node.domain:
             _compute_next(node)
-            outside = _from_outside(node.attributes["body"].value)
+            outside = _captured(node.attributes["body"].value)
             if outside:
                 _with_states(graph, node, outside, numbers)
 
 
 def _compute_next(scan: Any) -> None:
-    """Compute the states of a Scan that its body takes from its inputs as they are."""
+    """Compute the next states that the body of a Scan copies from its inputs."""
     import onnx_ir as ir
 
     body = scan.attributes["body"].value
@@ -115,7 +119,7 @@ def _compute_next(scan: Any) -> None:
 
 
 def _with_states(graph: Any, scan: Any, outside: list[Any], numbers: Iterator[int]) -> None:
-    """Put a Scan with these values as further states in place of another."""
+    """Replace a Scan by one with these captured values as additional states."""
     import onnx_ir as ir
 
     body = scan.attributes["body"].value
@@ -133,16 +137,16 @@ def _with_states(graph: Any, scan: Any, outside: list[Any], numbers: Iterator[in
     inputs, outputs = list(body.inputs), list(body.outputs)
     body.inputs[:] = [*inputs[:states], *before, *inputs[states:]]
     body.outputs[:] = [*outputs[:states], *after, *outputs[states:]]
-    given = [*scan.inputs[:states], *outside, *scan.inputs[states:]]
-    made = ir.Node(
-        "", "Scan", given, attributes=list(scan.attributes.values()), name=scan.name,
+    operands = [*scan.inputs[:states], *outside, *scan.inputs[states:]]
+    replacement = ir.Node(
+        "", "Scan", operands, attributes=list(scan.attributes.values()), name=scan.name,
         num_outputs=len(scan.outputs) + len(outside),
     )  # fmt: skip
-    graph.insert_before(scan, made)
-    ends = made.outputs[states : states + len(outside)]
+    graph.insert_before(scan, replacement)
+    ends = replacement.outputs[states : states + len(outside)]
     for end, value in zip(ends, after, strict=True):
         end.name = f"{value.name}:end"
-    rest = [value for value in made.outputs if value not in ends]
+    rest = [value for value in replacement.outputs if value not in ends]
     for old, new in zip(scan.outputs, rest, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)

@@ -1,9 +1,9 @@
-"""Native kernels: the libraries of custom ops that an install may bring, found and asked.
+"""Native kernels: libraries of custom ops for ONNX Runtime, found and queried.
 
-A model needs none: its ops carry their bodies in the file. ONNX Runtime prefers a registered kernel
-to the body of the same name, so the same file runs faster where a library is there. There is one
-for the CPU and one for CUDA, each with kernels of its execution provider alone: a kernel of the CPU
-would take its node off the GPU.
+They are optional: a file holds the function body of every op. ONNX Runtime prefers a registered
+kernel to the function of the same name, so the same file runs faster. There is one library for the
+CPU and one for CUDA, each with kernels of its own execution provider only: a CPU kernel would move
+its node off the GPU.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
     "used_by",
 ]
 
-#: the execution providers that there are kernels for, by ONNX Runtime's names
+#: execution providers with native kernels, by ONNX Runtime's names
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
-#: the file's name without the suffix, which is the platform's; that for CUDA has _cuda behind it
+#: name of the library without the platform's suffix; that for CUDA ends in _cuda
 _NAME = "synapse_onnx_kernels"
 
-#: value of SYNAPSE_ONNX_LIBRARY that leaves the kernels out
+#: value of SYNAPSE_ONNX_LIBRARY that turns the kernels off
 _NONE = "none"
 
 _ABSENT = (
@@ -54,7 +54,7 @@ _VARIABLES = {CPU: "SYNAPSE_ONNX_LIBRARY", CUDA: "SYNAPSE_ONNX_CUDA_LIBRARY"}
 
 
 class _Library(NamedTuple):
-    """What a library says of itself, or why it is not used."""
+    """Contents of a library, or the reason why it is not used."""
 
     kernels: tuple[str, ...] = ()
     instructions: str = ""
@@ -65,8 +65,8 @@ class _Library(NamedTuple):
 def library(provider: str = CPU) -> Path | None:
     """Return the path of a provider's library, whether or not it can be used; None without one.
 
-    The environment variables SYNAPSE_ONNX_LIBRARY and SYNAPSE_ONNX_CUDA_LIBRARY name others than
-    the install's. Where the first is "none", models run without any.
+    The environment variables SYNAPSE_ONNX_LIBRARY and SYNAPSE_ONNX_CUDA_LIBRARY replace those of
+    the install. If the first is "none", models run without native kernels.
     """
     if os.environ.get(_VARIABLES[CPU]) == _NONE:
         return None
@@ -83,39 +83,39 @@ def library(provider: str = CPU) -> Path | None:
 
 
 def kernels(provider: str = CPU) -> tuple[str, ...]:
-    """Return the names of the ops that have a kernel; none where the library cannot be used."""
-    return _found(provider).kernels
+    """Return the names of the ops that have a kernel; empty if the library cannot be used."""
+    return _contents(provider).kernels
 
 
 def together(provider: str = CPU) -> tuple[str, ...]:
-    """Return the names of the ops that compute two nodes of a file at once, as "AAndB".
+    """Return the names of the ops that compute two nodes at once, as "AAndB".
 
-    No file has them: :func:`fusion.fused` puts them into a model that is to be run.
+    No file holds them: :func:`fusion.fused` puts them into a model before it is loaded.
     """
-    return _found(provider).together
+    return _contents(provider).together
 
 
 def instructions(provider: str = CPU) -> str:
-    """Return what the kernels are compiled for here, as "avx512", or "sm_75 sm_80 sm_90"."""
-    return _found(provider).instructions
+    """Return the instruction sets of the kernels, as "avx512", or "sm_75 sm_80 sm_90"."""
+    return _contents(provider).instructions
 
 
 def problem(provider: str = CPU) -> str | None:
-    """Say in a sentence why there are no kernels for a provider; None where there are."""
-    return _found(provider).problem
+    """Return one sentence on why a provider has no kernels; None if it has some."""
+    return _contents(provider).problem
 
 
 def status(provider: str = CPU) -> str:
-    """Say in a sentence which kernels there are for a provider, or why there are none."""
-    found, where = _found(provider), " for CUDA" if provider == CUDA else ""
-    if found.problem is not None:
-        return f"no native kernels{where}: {found.problem}"
-    kinds = f"{len(found.kernels)} ({found.instructions})"
+    """Return one sentence on the kernels of a provider, or on why it has none."""
+    contents, where = _contents(provider), " for CUDA" if provider == CUDA else ""
+    if contents.problem is not None:
+        return f"no native kernels{where}: {contents.problem}"
+    kinds = f"{len(contents.kernels)} ({contents.instructions})"
     return f"native kernels{where}: {kinds}, {library(provider)}"
 
 
 def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
-    """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: names and their ops."""
+    """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: name -> op."""
     own = {*kernels(provider), *together(provider)}
     return {
         node.name: node.op_type
@@ -130,7 +130,7 @@ def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
     return tuple(sorted(ops & set(kernels(provider))))
 
 
-def _found(provider: str) -> _Library:
+def _contents(provider: str) -> _Library:
     path = library(provider)
     if path is not None:
         return _load(path, _VARIABLES[provider])
@@ -141,7 +141,7 @@ def _found(provider: str) -> _Library:
 
 @functools.cache
 def _load(path: Path, variable: str) -> _Library:
-    """Load a library, once, and ask it."""
+    """Load a library, once, and read its contents."""
     again = f"install synapse-onnx once more, or correct {variable} where it is set"
     if not path.is_file():
         return _Library(problem=f"{path} ({variable}) is no file")

@@ -1,4 +1,4 @@
-"""Execution providers: which there are, what each is given to run, and with which options."""
+"""Execution providers: the graph and the options that each one needs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = [
     "opened",
 ]
 
-#: the oldest ONNX Runtime that computes what it should: 1.29 crashes in streams, 1.23 refuses
-#: shapes of states, 1.20 has no int4
+#: oldest ONNX Runtime with right results: 1.29 crashes in streams, 1.23 refuses the open shapes of
+#: states, 1.20 has no cast from int4 (docs/reference/versions.md)
 _OLDEST = (1, 30)
 
-#: execution providers where none is named
+#: execution providers by default
 DEFAULT = ("CPUExecutionProvider",)
 
-#: execution providers whose memory is that of a GPU of NVIDIA's, as ONNX Runtime names it
+#: execution providers on a GPU -> ONNX Runtime's name of its memory
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 
@@ -64,7 +64,10 @@ def onnxruntime_module() -> Any:
 
 
 def kernels_on(providers: Sequence[str]) -> str | None:
-    """Return the provider whose kernels may take part: no kernel takes a node off the first one."""
+    """Return the provider whose native kernels may be registered, if any.
+
+    ONNX Runtime would place a node on the CPU for a CPU kernel, and off the GPU.
+    """
     if set(providers) == {native_kernels.CPU}:
         return native_kernels.CPU
     if native_kernels.CUDA in providers and providers[0] in _DEVICES:
@@ -73,7 +76,16 @@ def kernels_on(providers: Sequence[str]) -> str | None:
 
 
 def library_for(native: bool | None, providers: Sequence[str]) -> Path | None:
-    """Return the library of native kernels to register; None to run the bodies."""
+    """Return the library of native kernels to register; None to run the function bodies.
+
+    Args:
+        native: as of :class:`synapse_onnx.Session`.
+        providers: execution providers, best first.
+
+    Raises:
+        InputError: kernels are required for a provider that has none.
+        SynapseError: kernels are required and missing.
+    """
     provider = kernels_on(providers)
     if native and provider is None:
         others = [name for name in providers if name != native_kernels.CPU]
@@ -89,13 +101,13 @@ def library_for(native: bool | None, providers: Sequence[str]) -> Path | None:
     if native:
         on = " for CUDA" if provider == native_kernels.CUDA else ""
         raise SynapseError(f"native=True: there are no native kernels{on}: {problem}")
-    if path is not None:  # that there is none is nothing to warn of
+    if path is not None:  # an install without kernels is no reason for a warning
         warnings.warn(f"no native kernels: {problem}", stacklevel=3)
     return None
 
 
 def memory_of(provider: str) -> str:
-    """Return the name of the memory that a provider computes in, as ONNX Runtime calls it."""
+    """Return ONNX Runtime's name of the memory that a provider computes in."""
     return _DEVICES.get(provider, "cpu")
 
 
@@ -106,7 +118,7 @@ def is_gpu(provider: str) -> bool:
 
 def _options(threads: int | None, profile: str | None) -> onnxruntime.SessionOptions:
     options = onnxruntime_module().SessionOptions()
-    options.log_severity_level = 4  # errors come as exceptions
+    options.log_severity_level = 4  # errors are raised as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
     if profile is not None:
@@ -119,20 +131,31 @@ def opened(
     model: onnx.ModelProto, source: bytes | None, providers: Sequence[str], threads: int | None,
     profile: str | None, library: Path | None,
 ) -> tuple[onnxruntime.InferenceSession, onnx.ModelProto]:  # fmt: skip
-    """Return ONNX Runtime's session, and the model that it runs."""
+    """Return ONNX Runtime's session, and the model that it runs.
+
+    Args:
+        model: the model.
+        source: its bytes, if they were read from a file.
+        providers: execution providers, best first.
+        threads: threads inside an operator; None for ONNX Runtime's choice.
+        profile: prefix of the name of a profile; None for no profile.
+        library: library of native kernels to register.
+    """
     options = _options(threads, profile)
     if library is not None:
         options.register_custom_ops_library(str(library))
     ran = _lowered(model, providers, library)
-    given = ran.SerializeToString() if source is None or ran is not model else source
-    chosen = [_with_options(name) for name in providers]
-    return onnxruntime_module().InferenceSession(given, options, providers=chosen), ran
+    data = ran.SerializeToString() if source is None or ran is not model else source
+    session = onnxruntime_module().InferenceSession(
+        data, options, providers=[_with_options(name) for name in providers]
+    )
+    return session, ran
 
 
 def _lowered(
     model: onnx.ModelProto, providers: Sequence[str], library: Path | None
 ) -> onnx.ModelProto:
-    """Return what ONNX Runtime is given: the model as it is, or lowered for where it runs."""
+    """Return the model as it is, or lowered for the provider or the kernels that run it."""
     if not _DEVICES.keys().isdisjoint(providers):
         kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
         return for_cuda(model, kept)
@@ -142,14 +165,15 @@ def _lowered(
 
 
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:
-    """Return a copy for CUDA: one flat graph, whose dense products are of floats.
+    """Return a copy for CUDA: one inlined graph, with dense products of floats.
 
-    CUDA has no product of uint8. Within functions its Scan takes too little memory for states
-    whose sizes are symbols (ONNX Runtime's issue 27887), so there are none.
+    CUDA has no product of uint8. Inside a function, a Scan allocates too little memory for states
+    of symbolic size (https://github.com/microsoft/onnxruntime/issues/27887), so functions are
+    inlined.
 
     Args:
-        model: the model as it is in its file; it stays as it is.
-        kept: ops that stay nodes, without a function: native kernels compute them, or nothing.
+        model: the model of the file; it is not changed.
+        kept: ops that stay nodes without a function, for native kernels to compute.
     """
     import onnx.inliner
 
@@ -158,21 +182,21 @@ def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProt
         for attribute in node.attribute:
             if node.domain == DOMAIN and attribute.name == "integers":
                 attribute.i = 0
-    whole = [(DOMAIN, name) for name in kept]
-    flat = onnx.inliner.inline_selected_functions(copied, whole, exclude=True)
-    del flat.functions[:]
-    return flat
+    excluded = [(DOMAIN, name) for name in kept]
+    inlined = onnx.inliner.inline_selected_functions(copied, excluded, exclude=True)
+    del inlined.functions[:]
+    return inlined
 
 
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
-    """Name an execution provider, with the options that sums of integers in floats need."""
+    """Return a provider with the options that exact sums need."""
     if provider == "CUDAExecutionProvider":
-        return provider, {"use_tf32": "0"}  # its products keep 10 bits, too few for exact sums
+        return provider, {"use_tf32": "0"}  # TF32 products keep 10 bits, too few for exact sums
     return provider
 
 
 def first_line(error: Exception) -> str:
-    """Message of ONNX Runtime without its codes, [ONNXRuntimeError] : 7 : INVALID_PROTOBUF."""
+    """First line of an error, without codes: "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : "."""
     lines = str(error).strip().splitlines()
     if not lines:
         return type(error).__name__

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.formatting import shape_text
 from synapse_onnx.model.file import parse_model
-from synapse_onnx.model.guard import check_model, read_states
-from synapse_onnx.model.layout import LAYOUTS, axes_of
+from synapse_onnx.model.guard import check_model
+from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
 from synapse_onnx.runtime import native as native_kernels
 from synapse_onnx.runtime import providers as _providers
-from synapse_onnx.runtime._arrays import accepted
+from synapse_onnx.runtime._model_io import ModelIO, accepted
 from synapse_onnx.runtime.stream import Stream
 
 if TYPE_CHECKING:
@@ -36,31 +34,33 @@ class Session:
         model_or_path: an ``onnx.ModelProto`` or the path of an .onnx file.
         providers: execution providers, by ONNX Runtime's names, best first; the CPU by default.
             One that ONNX Runtime has but cannot start here is a warning.
-        native: None takes the native kernels where a library for the provider is there and fits:
-            that of the CPU where the CPU alone runs the model, that of CUDA where CUDA comes
-            first. A library that does not fit is a warning. True demands them, False runs the
-            bodies that the file holds.
+        native: None uses the native kernels if there is a library for the provider: that of the
+            CPU if the model runs on the CPU alone, that of CUDA if CUDA comes first. A library
+            that cannot be used is a warning. True requires the kernels, False runs the function
+            bodies in the file.
         threads: threads inside an operator; ONNX Runtime's own choice by default.
-        profile: begin of the name of a file that ONNX Runtime writes its profile to;
+        profile: prefix of the name of a file that ONNX Runtime writes its profile to;
             ``session.end_profiling()`` ends it and returns the whole name.
 
     Attributes:
         inputs: names of the inputs, in the order of :meth:`run`.
         outputs: names of the outputs.
-        layout: "NCT", or "TNC" where time comes first: that of :meth:`run` and :meth:`Stream.run`.
+        layout: layout of :meth:`run` and :meth:`Stream.run`: "NCT", or "TNC" with time first.
+        streaming: whether the model was exported for streaming.
+        chunk: number that the steps of a call must be a multiple of, except the last call.
+        states: of a streaming model, its states as the metadata describe them.
         native: whether the native kernels are registered.
         kernels: names of the model's ops that run as native kernels, sorted.
-        native_nodes: names of the nodes that they compute, with their ops; a synapse and the neuron
-            behind it may have become one of both.
-        instructions: what these kernels are compiled for, as "avx512"; empty without.
-        session: the ``onnxruntime.InferenceSession`` behind it.
+        native_nodes: names of the nodes that they compute, with their ops. A synapse and its
+            neuron may be one node.
+        instructions: instruction set of these kernels, as "avx512"; empty without kernels.
+        session: the ``onnxruntime.InferenceSession`` that runs the model.
 
     Raises:
         InputError: no such file, or an execution provider that this machine does not have, or
-            native kernels demanded for a provider that there are none for.
+            native kernels required for a provider that has none.
         ModelError: not an ONNX model, or one that ONNX Runtime refuses.
-        SynapseError: ONNX Runtime is not installed, or native kernels were demanded and there
-            are none.
+        SynapseError: ONNX Runtime is not installed, or native kernels are required and missing.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Session:
         source: bytes | None = None
         if isinstance(model_or_path, str | os.PathLike):
             where = os.fspath(model_or_path)
-            source = read_file(where)  # ONNX Runtime is given the bytes that were checked
+            source = read_file(where)  # ONNX Runtime gets the very bytes that are checked here
             model = parse_model(source, where)
         else:
             model, where = model_or_path, "the model"
@@ -111,47 +111,24 @@ class Session:
             )
         used = self.session.get_providers()
         left_out = [name for name in names if name not in used]
-        if left_out:  # which ONNX Runtime does without a word
+        if left_out:  # ONNX Runtime falls back silently
             warnings.warn(
                 f"{left_out[0]} cannot be used here, so {where} runs on {used[0]}: a device or its "
                 f"libraries are missing",
                 stacklevel=2,
             )
         self.native = library is not None and refusal is None
-        #: names of the model's ops that run as native kernels, sorted
         self.kernels: tuple[str, ...] = (
             native_kernels.used_by(model, provider) if self.native else ()
         )
-        #: nodes that native kernels compute, by name, with their ops: what was put together is one
         self.native_nodes: dict[str, str] = (
             native_kernels.nodes_of(ran, provider) if self.native else {}
         )
-        #: what these kernels are compiled for, as "avx512"; empty without
         self.instructions = native_kernels.instructions(provider) if self.kernels else ""
-        self._read_metadata(where)
-        carried = {name for state in self.states for name in (state["input"], state["output"])}
-        self._input_infos = [v for v in self.session.get_inputs() if v.name not in carried]
-        self._output_infos = [v for v in self.session.get_outputs() if v.name not in carried]
-        self.inputs: tuple[str, ...] = tuple(value.name for value in self._input_infos)
-        self.outputs: tuple[str, ...] = tuple(value.name for value in self._output_infos)
-
-    def _read_metadata(self, where: str) -> None:
-        """Take the states of a streaming model from its metadata."""
-        try:
-            properties = self.session.get_modelmeta().custom_metadata_map
-            found = read_states(properties.get("synapse_onnx.states", "[]"))
-            self.states: list[dict[str, Any]] = found
-            self.chunk = int(properties.get("synapse_onnx.chunk", "1"))
-            self.layout = properties.get("synapse_onnx.layout", "NCT")
-            if self.layout not in LAYOUTS or self.chunk < 1:
-                raise ValueError(self.layout)
-            self.streaming = json.loads(properties.get("synapse_onnx.streaming", "false")) is True
-            names = {value.name for value in self.session.get_inputs()}
-            missing = [state["input"] for state in self.states if state["input"] not in names]
-        except (TypeError, ValueError, KeyError, RecursionError) as error:
-            raise ModelError(f"{where}: its metadata on states or layout cannot be read") from error
-        if missing:
-            raise ModelError(f"{where}: its metadata name a state {missing[0]} that no input has")
+        self._io = ModelIO.of(self.session, where)
+        self.inputs, self.outputs = self._io.input_names, self._io.output_names
+        self.states, self.streaming = self._io.states, self._io.streaming
+        self.chunk, self.layout = self._io.chunk, self._io.layout
 
     def run(self, *inputs: ArrayLike) -> Any:
         """Run the network.
@@ -171,14 +148,10 @@ class Session:
             ShapeError: wrong rank or size.
             ModelError: ONNX Runtime failed on the values.
         """
-        if len(inputs) != len(self.inputs):
-            raise InputError(
-                f"the network takes {len(self.inputs)} input{'s'[: len(self.inputs) != 1]} "
-                f"({', '.join(self.inputs)}), got {len(inputs)}"
-            )
+        self._io.check_count(inputs)
         feeds = {
             info.name: accepted(info, value)
-            for info, value in zip(self._input_infos, inputs, strict=True)
+            for info, value in zip(self._io.inputs, inputs, strict=True)
         }
         if self.states:
             first = next(iter(feeds.values()))
@@ -190,19 +163,14 @@ class Session:
         return results[0] if len(results) == 1 else tuple(results)
 
     def fresh_states(self, batch: int) -> dict[str, NDArray[Any]]:
-        """Return the states that a sequence starts from, by the name of the graph's input."""
-        return {
-            state["input"]: np.full(
-                (batch, *state["shape"][1:]), state["start"], dtype=np.dtype(state["dtype"])
-            )
-            for state in self.states
-        }
+        """Return the initial states of a batch of sequences, by the name of the graph's input."""
+        return self._io.fresh_states(batch)
 
     def stream(self, batch: int = 1) -> Stream:
-        """Open a stream: a sequence that comes in steps or chunks, with its states kept.
+        """Open a stream: a sequence that comes in steps or chunks, whose states are kept.
 
         Args:
-            batch: number of sequences side by side.
+            batch: number of sequences in parallel.
 
         Raises:
             InputError: the model was not exported for streaming, or the batch is no positive
@@ -214,17 +182,17 @@ class Session:
             )
         if not (isinstance(batch, int) and batch > 0):
             raise InputError(f"stream: batch must be a positive integer, got {batch!r}")
-        for info in self._input_infos:
+        for info in self._io.inputs:
             fixed = info.shape[axes_of(self.layout, len(info.shape))[0]]
             if isinstance(fixed, int) and fixed != batch:
                 raise InputError(
                     f"stream: the model was exported with a fixed batch of {fixed}, got "
                     f"batch={batch}"
                 )
-        return Stream(self, batch)
+        return Stream(self.session, self._io, batch)
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{v.name} {shape_text(v.shape)}" for v in self._input_infos)
-        outs = ", ".join(f"{v.name} {shape_text(v.shape)}" for v in self._output_infos)
+        ins = ", ".join(f"{v.name} {shape_text(v.shape)}" for v in self._io.inputs)
+        outs = ", ".join(f"{v.name} {shape_text(v.shape)}" for v in self._io.outputs)
         states = f"; {len(self.states)} states" if self.streaming else ""
         return f"Session({ins} -> {outs}{states}; {self.session.get_providers()[0]})"

@@ -1,11 +1,11 @@
-"""A sequence that comes in steps or chunks, its states kept between the calls."""
+"""A sequence that comes in steps or chunks: its states are kept between the calls."""
 
 from __future__ import annotations
 
 import io
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +16,7 @@ from synapse_onnx.formatting import shape_text
 from synapse_onnx.model.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.model.limits import load_arrays
 from synapse_onnx.runtime import providers
-from synapse_onnx.runtime._arrays import DTYPES, accepted
-
-if TYPE_CHECKING:
-    from synapse_onnx.runtime.session import Session
+from synapse_onnx.runtime._model_io import ModelIO, accepted
 
 __all__ = ["Stream"]
 
@@ -28,42 +25,43 @@ class Stream:
     """A sequence that comes in steps or chunks; made by :meth:`Session.stream`.
 
     The states stay in ONNX Runtime's memory, on its device, between the calls. However a sequence
-    is cut into chunks, the outputs put together are those of the whole sequence; a network that
-    averages over bins of time gives a bin when it is full, and the rest on :meth:`flush`.
+    is cut into chunks, the concatenated outputs are those of the whole sequence. A network that
+    averages over bins of time returns a bin when it is full, and the rest on :meth:`flush`.
 
     Attributes:
-        batch: number of sequences side by side.
-        steps: time steps taken in since the last full :meth:`reset`.
+        batch: number of sequences in parallel.
+        steps: time steps since the last full :meth:`reset`.
     """
 
-    def __init__(self, session: Session, batch: int) -> None:
-        self._session, self.batch, self.steps = session, batch, 0
+    def __init__(self, session: Any, io: ModelIO, batch: int) -> None:
+        """Start a stream of an ``onnxruntime.InferenceSession``; users call Session.stream."""
+        self._session, self._io, self.batch, self.steps = session, io, batch, 0
         self._ort = providers.onnxruntime_module()
-        provider = session.session.get_providers()[0]
+        provider = session.get_providers()[0]
         self._device = providers.memory_of(provider)
-        #: a call of few bytes is prepared where its buffers are NumPy's too
+        #: small calls reuse their bindings; on a GPU, NumPy cannot write to the bound buffers
         self._prepares = not providers.is_gpu(provider)
-        self._binding = session.session.io_binding()
-        self._timed = [has_time(len(info.shape)) for info in session._input_infos]
+        self._binding = session.io_binding()
+        self._timed = [has_time(len(info.shape)) for info in io.inputs]
         self._states: dict[str, Any] = {}
-        #: shapes of the last call's inputs, and what the next needs that has the same
+        #: shapes of the last call's inputs, and bindings for calls with these shapes
         self._shapes: list[tuple[int, ...]] = []
         self._prepared: _Prepared | None = None
-        #: steps that wait for the rest of their bin, an array an input
+        #: steps that wait for the rest of their bin, one array an input
         self._held: list[NDArray[Any]] | None = None
         self.reset()
 
     def reset(self, items: int | Sequence[int] | None = None) -> None:
-        """Start sequences afresh.
+        """Start sequences again, from their initial states.
 
         Args:
-            items: index, or indices, of the batch whose sequences start afresh; None for all.
+            items: index, or indices, of the sequences in the batch; None for all.
 
         Raises:
             InputError: no such index, or single sequences in the middle of a bin of time, which
-                the whole batch has in common.
+                the whole batch shares.
         """
-        fresh = self._session.fresh_states(self.batch)
+        fresh = self._io.fresh_states(self.batch)
         if items is None:
             self._states = {name: self._value(array) for name, array in fresh.items()}
             self._held, self.steps = None, 0
@@ -74,7 +72,7 @@ class Stream:
             raise InputError(f"reset: there is no item {wrong[0]} in a batch of {self.batch}")
         if self._held is not None:
             raise InputError(
-                f"reset: the batch is within a bin of {self._session.chunk} time steps; reset all "
+                f"reset: the batch is within a bin of {self._io.chunk} time steps; reset all "
                 f"of it, or wait for the bin's end"
             )
         states = self.states
@@ -83,23 +81,23 @@ class Stream:
         self._states = {name: self._value(array) for name, array in states.items()}
 
     def step(self, *inputs: ArrayLike) -> Any:
-        """Take in one time step.
+        """Run one time step.
 
         Args:
-            inputs: one array an input, (N, C[, H, W]); an input without time as it is.
+            inputs: one array an input, (N, C[, H, W]); an input without time keeps its shape.
 
         Returns:
-            The outputs of this step without their time axis, one array or a tuple; None while a
-            bin of time is not full.
+            The outputs of this step without a time axis, one array or a tuple; None while a bin
+            of time is not full.
 
         Raises:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
         """
-        self._count(inputs)
+        self._io.check_count(inputs)
         arrays = [np.asarray(value) for value in inputs]
-        for info, array, timed in zip(self._session._input_infos, arrays, self._timed, strict=True):
+        for info, array, timed in zip(self._io.inputs, arrays, self._timed, strict=True):
             if timed and array.ndim != len(info.shape) - 1:
-                _, time = axes_of(self._session.layout, len(info.shape))
+                _, time = axes_of(self._io.layout, len(info.shape))
                 sizes = [size for axis, size in enumerate(info.shape) if axis != time]
                 raise ShapeError(
                     f"input {info.name}: a step has {len(sizes)} axes {shape_text(sizes)}, got "
@@ -113,7 +111,7 @@ class Stream:
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def run(self, *inputs: ArrayLike) -> Any:
-        """Take in a chunk of the sequence, of any length.
+        """Run a chunk of the sequence, of any length.
 
         Args:
             inputs: one array an input, (N, C[, H, W], T), or (T, N, C[, H, W]) in the layout
@@ -126,22 +124,22 @@ class Stream:
         Raises:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
         """
-        self._count(inputs)
-        layout = self._session.layout
+        self._io.check_count(inputs)
+        layout = self._io.layout
         chunk = [time_last(np.asarray(value), layout) for value in inputs]
-        return self._given(self._run(chunk, last=False))
+        return self._returned(self._run(chunk, last=False))
 
     def flush(self) -> Any:
-        """End the sequence: fill up the last bin of time with zeros, and start afresh.
+        """End the sequence: fill the last bin of time with zeros, and reset.
 
         Returns:
-            The outputs of that bin; arrays of no steps where no bin was begun.
+            The outputs of that bin; arrays of no steps if no bin was begun.
         """
         results = None
         if self._held is not None:
             results = self._run(None, last=True)
         self.reset()
-        return self._given(results)
+        return self._returned(results)
 
     @property
     def states(self) -> dict[str, NDArray[Any]]:
@@ -155,7 +153,7 @@ class Stream:
             InputError: the file cannot be written.
         """
         held = (
-            {} if self._held is None else dict(zip(self._session.inputs, self._held, strict=True))
+            {} if self._held is None else dict(zip(self._io.input_names, self._held, strict=True))
         )
         arrays = {f"state:{name}": array for name, array in self.states.items()}
         arrays |= {f"held:{name}": array for name, array in held.items()}
@@ -164,11 +162,11 @@ class Stream:
         write_atomically(path, data.getvalue())
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on where a saved stream stood.
+        """Continue a saved stream.
 
         Raises:
             InputError: the file cannot be read, or is not the state of a stream of this network
-                and batch; the stream stays as it is.
+                and batch; the stream does not change.
         """
         try:
             arrays = load_arrays(path)
@@ -178,9 +176,9 @@ class Stream:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
         except ValueError as error:
             raise InputError(f"{path} is not the saved state of a stream") from error
-        fresh = self._session.fresh_states(self.batch)
+        fresh = self._io.fresh_states(self.batch)
         states = {name for name in arrays if name.startswith("state:")}
-        held = [arrays[n] for name in self._session.inputs if (n := f"held:{name}") in arrays]
+        held = [arrays[n] for name in self._io.input_names if (n := f"held:{name}") in arrays]
         if (
             states != {f"state:{name}" for name in fresh}
             or len(held) not in (0, len(self._timed))
@@ -205,17 +203,9 @@ class Stream:
     def _value(self, array: NDArray[Any]) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
 
-    def _count(self, inputs: Sequence[Any]) -> None:
-        names = self._session.inputs
-        if len(inputs) != len(names):
-            raise InputError(
-                f"the network takes {len(names)} input{'s'[: len(names) != 1]} "
-                f"({', '.join(names)}), got {len(inputs)}"
-            )
-
     def _accepted(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return a chunk (N, C[, H, W], T) in the graph's types, or say what does not fit."""
-        infos, layout = self._session._input_infos, self._session.layout
+        """Return a chunk (N, C[, H, W], T) in the graph's types, or raise what does not fit."""
+        infos, layout = self._io.inputs, self._io.layout
         arrays = [
             time_last(accepted(info, time_first(array, layout)), layout)
             for info, array in zip(infos, inputs, strict=True)
@@ -238,8 +228,8 @@ class Stream:
     def _run(
         self, inputs: Sequence[NDArray[Any]] | None, *, last: bool
     ) -> list[NDArray[Any]] | None:
-        """Run what has come and what was held back, in whole bins; hold the rest back."""
-        chunk = self._session.chunk
+        """Run the steps held back and the new ones, in whole bins; hold the rest back."""
+        chunk = self._io.chunk
         if inputs is None:
             arrays = list(self._held or [])
         else:
@@ -263,8 +253,8 @@ class Stream:
         return results
 
     def _call(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Run the graph once; its new states take the place of the old ones if it succeeds."""
-        session, layout = self._session, self._session.layout
+        """Run the graph once; its states replace the old ones if it succeeds."""
+        io, layout = self._io, self._io.layout
         inputs = [time_first(array, layout) for array in arrays]
         shapes = [array.shape for array in inputs]
         if self._prepared is not None and self._prepared.shapes == shapes:
@@ -276,94 +266,79 @@ class Stream:
         binding = self._binding
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
-        for name, array in zip(session.inputs, inputs, strict=True):
+        for name, array in zip(io.input_names, inputs, strict=True):
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name, value in self._states.items():
             binding.bind_ortvalue_input(name, value)
-        for name in session.outputs:
+        for name in io.output_names:
             binding.bind_output(name, "cpu")
-        for state in session.states:
+        for state in io.states:
             binding.bind_output(state["output"], self._device)
         try:
-            session.session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed: {providers.first_line(error)}") from error
         values = binding.get_outputs()
-        count = len(session.outputs)
+        count = len(io.output_names)
         self._states = {
-            state["input"]: value
-            for state, value in zip(session.states, values[count:], strict=True)
+            state["input"]: value for state, value in zip(io.states, values[count:], strict=True)
         }
         results = [value.numpy() for value in values[:count]]
         size = sum(array.nbytes for array in (*inputs, *results))
         if self._prepares and shapes == self._shapes and size < _SMALL:
-            self._prepared = _Prepared(session, inputs, self._states, results)
+            self._prepared = _Prepared(self._session, io, inputs, self._states, results)
         self._shapes = shapes
         return [time_last(value, layout) for value in results]
 
-    def _given(self, results: list[NDArray[Any]] | None) -> Any:
-        layout = self._session.layout
+    def _returned(self, results: list[NDArray[Any]] | None) -> Any:
+        """Return outputs in the layout of the model, one array or a tuple."""
         if results is None:
-            results = []
-            for info in self._session._output_infos:
-                batch, time = axes_of(layout, len(info.shape))
-                sizes = [
-                    size if isinstance(size, int) else 1
-                    for axis, size in enumerate(info.shape)
-                    if axis not in (batch, time)
-                ]
-                results.append(np.zeros([self.batch, *sizes, 0], dtype=DTYPES[info.type]))
-        results = [time_first(value, layout) for value in results]
+            results = self._io.no_steps(self.batch)
+        results = [time_first(value, self._io.layout) for value in results]
         return results[0] if len(results) == 1 else tuple(results)
 
     def __repr__(self) -> str:
         return f"Stream(batch={self.batch}, steps={self.steps}, {len(self._states)} states)"
 
 
-#: bytes of inputs and outputs up to which a call is prepared: a larger one takes long anyhow
+#: bytes of inputs and outputs up to which bindings are reused: copying more costs more than binding
 _SMALL = 1 << 22
 
 
 class _Prepared:
-    """Bindings for calls of the same shapes: what a step costs outside the graph, paid once.
+    """Bindings of calls with the same shapes: the overhead of a call, paid once.
 
-    There are two sets of states: one call reads the first and writes the second, the next the other
-    way round, so that a call that fails leaves what it started from.
+    There are two sets of states. One call reads the first and writes the second, the next reads the
+    second and writes the first: a call that fails leaves the states that it started from.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: Any,
+        io: ModelIO,
         inputs: Sequence[NDArray[Any]],
         states: dict[str, Any],
         outputs: Sequence[NDArray[Any]],
     ) -> None:
-        ort = providers.onnxruntime_module()
-
-        def held(arrays: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[Any]]:
-            """Return buffers like the arrays, and ONNX Runtime's values in the same memory."""
-            buffers = [np.empty(array.shape, array.dtype) for array in arrays]
-            return buffers, [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
-
         self.shapes = [array.shape for array in inputs]
-        self._session = session.session
-        self._inputs, given = held(inputs)
-        self._outputs, taken = held(outputs)
+        self._session = session
+        self._inputs, input_values = _buffers(inputs)
+        self._outputs, output_values = _buffers(outputs)
         arrays = [value.numpy() for value in states.values()]
-        pairs = [held(arrays) for _ in range(2)]
+        pairs = [_buffers(arrays) for _ in range(2)]
         self._buffers = [buffers for buffers, _ in pairs]
         self._sets = [dict(zip(states, values, strict=True)) for _, values in pairs]
         self._bindings = []
-        for now, after in (self._sets, self._sets[::-1]):
-            binding = session.session.io_binding()
-            for name, value in zip(session.inputs, given, strict=True):
+        for now, following in (self._sets, self._sets[::-1]):
+            binding = session.io_binding()
+            for name, value in zip(io.input_names, input_values, strict=True):
                 binding.bind_ortvalue_input(name, value)
             for name, value in now.items():
                 binding.bind_ortvalue_input(name, value)
-            for name, value in zip(session.outputs, taken, strict=True):
+            for name, value in zip(io.output_names, output_values, strict=True):
                 binding.bind_ortvalue_output(name, value)
-            for state in session.states:
-                binding.bind_ortvalue_output(state["output"], after[state["input"]])
+            for state in io.states:
+                binding.bind_ortvalue_output(state["output"], following[state["input"]])
             self._bindings.append(binding)
 
     def run(
@@ -371,10 +346,17 @@ class _Prepared:
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """Return the states after a call, and its outputs."""
         turn = 1 if states is self._sets[1] else 0
-        if states is not self._sets[turn]:  # fresh ones, or those of another length
+        if states is not self._sets[turn]:  # initial states, or those of a call of another shape
             for buffer, value in zip(self._buffers[0], states.values(), strict=True):
                 np.copyto(buffer, value.numpy())
         for buffer, array in zip(self._inputs, inputs, strict=True):
             np.copyto(buffer, array)
         self._session.run_with_iobinding(self._bindings[turn])
         return self._sets[1 - turn], [buffer.copy() for buffer in self._outputs]
+
+
+def _buffers(arrays: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[Any]]:
+    """Return buffers like the arrays, and ONNX Runtime's values in the same memory."""
+    ort = providers.onnxruntime_module()
+    buffers = [np.empty(array.shape, array.dtype) for array in arrays]
+    return buffers, [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]

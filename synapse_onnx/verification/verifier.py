@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from synapse_onnx._layer import Deployable, named_states
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
-from synapse_onnx.compiler.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
+from synapse_onnx.compiler.exactness import exact_values, has_exact_sums
 from synapse_onnx.compiler.freezer import deployables, freeze
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.model.file import load_model
@@ -47,6 +47,7 @@ from synapse_onnx.model.graph import needed_for, with_outputs
 from synapse_onnx.model.layout import axes_of, has_time, time_first, time_last
 from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.model.operators import FLOAT32_EXACT
 from synapse_onnx.ops import DOMAIN, get_op
 from synapse_onnx.report import page
 from synapse_onnx.runtime.session import Session

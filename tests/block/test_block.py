@@ -220,8 +220,8 @@ def test_narrow_weights_are_stored_as_such(bits: int) -> None:
     for kind in ("cuba", "rf"):
         blocks, given = getattr(so.block, kind), example(kind)
         network = nn.Sequential(
-            blocks.Dense(given, 12, 10, weight_scale=3, pre_hook_fx=hook),
-            blocks.Recurrent(given, 10, 8, weight_scale=3, pre_hook_fx=hook),
+            blocks.Dense(given, 12, 16, weight_scale=3, pre_hook_fx=hook),
+            blocks.Recurrent(given, 16, 12, weight_scale=3, pre_hook_fx=hook),
         )
         exact(network, x)
         model = so.export(network, x)

@@ -6,7 +6,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from synapse_onnx.compiler.exactness import FLOAT32_EXACT, exact_values, has_exact_sums
+from synapse_onnx.compiler.exactness import exact_values, has_exact_sums
 
 #: operators that move data about, and those that round once an element at the most
 KEEP = [
@@ -91,7 +91,3 @@ def test_ops_say_it_or_leave_it_to_their_layer(node: str, says: bool | None) -> 
 )
 def test_a_layers_sums(facts: dict[str, object], expected: bool) -> None:
     assert has_exact_sums(facts) is expected
-
-
-def test_float32_holds_every_integer_up_to_24_bits() -> None:
-    assert FLOAT32_EXACT == 16_777_216

@@ -18,9 +18,10 @@ from networks import Complex, Convolutional, Mixed, spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler import exporter
-from synapse_onnx.compiler.exporter import OPSETS
+from synapse_onnx.compiler._check import check_model
+from synapse_onnx.compiler._trace_errors import with_module
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.model.options import OPSETS
 
 
 def built(kind: type[nn.Module] = Convolutional, **kwargs: object) -> nn.Module:
@@ -233,11 +234,11 @@ def test_weights_are_stored_as_narrow_as_they_are(bits: int, kind: int, is_compl
     make = so.synapse.complex.Dense if is_complex else so.synapse.Dense
     # a scale at which weights of one to two reach both ends of the range
     hook = so.quantize.Quantizer(scale=float(1 << bits), bits=bits)
-    layer = make(8, 5, weight_scale=6, pre_hook_fx=hook)
-    model = so.export(layer, spikes(2, 8, 5))
+    layer = make(16, 9, weight_scale=6, pre_hook_fx=hook)  # int4 pays from 128 weights on
+    model = so.export(layer, spikes(2, 16, 5))
     stored = {t.name: t.data_type for t in model.graph.initializer if "weight" in t.name}
     assert set(stored.values()) == {kind}
-    x = spikes(3, 8, 9)
+    x = spikes(3, 16, 9)
     expected, found = layer(x), so.Session(model).run(x.numpy())
     pairs = zip(expected, found, strict=True) if is_complex else [(expected, found)]
     for y, z in pairs:
@@ -280,7 +281,9 @@ def test_notes_name_the_layer(path: str, hook: Any, says: str | None) -> None:
 
 @pytest.mark.parametrize(("running", "said"), [([], ""), ([""], ""), (["", "a", "a.b"], "a.b: ")])
 def test_an_error_says_where_it_was(running: list[str], said: str) -> None:
-    assert exporter._where(running) == said
+    error = with_module(so.ShapeError("wrong"), running)
+    assert isinstance(error, so.ShapeError)
+    assert str(error) == f"{said}wrong"
 
 
 def test_shapes_that_contradict_each_other_do_not_pass() -> None:
@@ -290,7 +293,7 @@ def test_shapes_that_contradict_each_other_do_not_pass() -> None:
     )
     onnx.checker.check_model(model)
     with pytest.raises(so.ExportError, match=r"does not pass onnx\.checker: "):
-        exporter.check(model)
+        check_model(model)
 
 
 def test_channel_steps_that_are_no_powers_of_two_are_exact_behind_the_sum() -> None:

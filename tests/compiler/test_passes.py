@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from synapse_onnx.compiler import _transposes
 from synapse_onnx.compiler.passes import (
     LOWERING,
-    _transposes,
     cancel_transposes,
     clean_up,
     give_shapes,
@@ -488,11 +488,24 @@ def weights(values: list[int], reader: str = "ai.synapse.QuantizedDense(x, w, s)
     return ir.from_proto(proto)
 
 
+MANY = [-8, 7] * 64
+
+
 @pytest.mark.parametrize(
     ("values", "packed"),
-    [([-8, 7, 0], True), ([-9, 7, 0], False), ([-8, 8, 0], False), ([1], True)],
+    [
+        (MANY, True),
+        (MANY[:-1], False),  # 127 bytes, or 64: it saves 63
+        (MANY[:-2], False),
+        ([*MANY, 0], True),
+        ([-9, *MANY], False),
+        ([8, *MANY], False),
+        ([1], False),
+    ],
 )
-def test_weights_of_four_bits_are_packed(values: list[int], packed: bool) -> None:
+def test_weights_of_four_bits_are_packed_where_it_saves_64_bytes(
+    values: list[int], packed: bool
+) -> None:
     model = weights(values)
     assert store_int4.run(model) == packed
     tensor = model.graph.initializers["w"].const_value
@@ -504,9 +517,9 @@ def test_weights_of_four_bits_are_packed(values: list[int], packed: bool) -> Non
 
 
 def test_integers_of_the_users_own_are_left_alone() -> None:
-    both = weights([1, 2], "ai.synapse.QuantizedDense(x, w, s)  z = Cast<to = 1>(w)")
+    both = weights(MANY, "ai.synapse.QuantizedDense(x, w, s)  z = Cast<to = 1>(w)")
     assert store_int4.run(both) == 0
-    assert store_int4.run(weights([1, 2], "Cast<to = 1>(w)")) == 0
+    assert store_int4.run(weights(MANY, "Cast<to = 1>(w)")) == 0
 
 
 # -- name_after_modules ------------------------------------------------------------------------

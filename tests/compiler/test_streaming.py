@@ -18,7 +18,9 @@ from networks import spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler.streaming import Streamed, bin_of
+from synapse_onnx.compiler._chunks import check_chunks
+from synapse_onnx.compiler._dynamic import steps_per_bin
+from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.model.metadata import Metadata
 
 pytestmark = pytest.mark.gpu
@@ -491,7 +493,7 @@ class Rounded(so.synapse.Dense):
 def test_where_two_chunks_are_not_the_whole(module: nn.Module, message: str) -> None:
     x = spikes(1, 12, 8)
     with pytest.raises(so.ExportError, match=message):
-        Streamed(module, [x]).check([x])
+        check_chunks(Streamed(module, [x]), [x])
 
 
 def test_a_sum_rounded_otherwise_in_a_chunk_is_no_reason_to_refuse() -> None:
@@ -500,7 +502,7 @@ def test_a_sum_rounded_otherwise_in_a_chunk_is_no_reason_to_refuse() -> None:
     module[0].weight.data.fill_(1.0)
     whole, first = module(x), module(x[..., :4])
     assert not torch.equal(whole[..., :4], first)  # spikes flip
-    Streamed(module, [x]).check([x])
+    check_chunks(Streamed(module, [x]), [x])
 
 
 def test_the_states_of_a_network_and_what_a_look_at_them_leaves() -> None:
@@ -520,7 +522,7 @@ def test_the_states_of_a_network_and_what_a_look_at_them_leaves() -> None:
         assert getattr(state.layer, f"{state.key}_state").dim() == 1, "nothing is kept"
     threshold = next(state for state in streamed.states if state.key == "threshold")
     assert threshold.start > 0
-    assert bin_of(so.freeze(network("decimated"))) == 8
+    assert steps_per_bin(so.freeze(network("decimated"))) == 8
 
 
 def test_a_network_with_its_states_as_arguments() -> None:

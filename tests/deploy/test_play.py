@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
-from synapse_onnx.deploy.play import _page, _runtime, _show
+from synapse_onnx.deploy.play import _description, _runtime, _show
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
-SITE = ROOT / "synapse_onnx" / "play" / "site"
+SITE = ROOT / "synapse_onnx" / "deploy" / "play" / "site"
 DIGITS, TONES = MODELS / "digits_stream.onnx", MODELS / "tones_stream.onnx"
 DRIFT = MODELS / "drift_stream.onnx"
 
@@ -144,7 +144,7 @@ def _equal(
         The spikes of every layer, (T, ...).
     """
     proto = onnx.load(model) if isinstance(model, Path) else model
-    about = _page._Description(proto, Metadata.read(proto))
+    about = _description.Description(proto, Metadata.read(proto))
     document = about.document("name", so.play.Show(), (), ())
     steps, (end,) = document["steps"], document["inputs"]
     fed = np.array([frame["inputs"][end["name"]] for frame in frames])
@@ -575,6 +575,20 @@ def test_a_fault_while_it_is_written_leaves_the_old_page(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "page"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "domain", "keeps"),
+    [
+        ("Transpose", "", True), ("Slice", "", True), ("Cast", "", True), ("Concat", "", False),
+        ("Neg", "", False), ("Transpose", "other", False),
+    ],
+)  # fmt: skip
+def test_spikes_are_followed_through_operators_that_copy_them(
+    kind: str, domain: str, keeps: bool
+) -> None:
+    node = onnx.helper.make_node(kind, ["x"], ["y"], domain=domain)
+    assert _description._keeps_spikes(node) is keeps
+
+
 def test_text_is_legible() -> None:
     """Contrast of text as WCAG AA wants it, 4.5, and 3 for what only frames a control."""
     style = (SITE / "play.css").read_text()
@@ -730,7 +744,7 @@ def test_where_there_is_none_the_command_is_named(
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 def test_the_build_brings_what_the_command_would_fetch(tmp_path: Path, package: Path) -> None:
     """The part of the build that fetches, by itself and with an archive of this test."""
-    source = (ROOT / "synapse_onnx" / "play" / "_runtime.py").read_text()
+    source = (ROOT / "synapse_onnx" / "deploy" / "play" / "_runtime.py").read_text()
     pin = "".join(re.findall(r'^    "([0-9a-f]{64})"$', source, re.MULTILINE))
     assert len(pin) == 128
     for folder in ("native", "synapse_onnx/deploy/play"):

@@ -129,6 +129,7 @@ def test_values_in_another_file_wherever_a_tensor_can_stand(folder: Path) -> Non
     function = helper.make_function("f", "F", ["x"], ["y"], [constant, adds], opsets)
     default = helper.make_function("f", "F", ["x"], ["y"], [identity()], opsets)
     default.attribute_proto.append(helper.make_attribute("value", tensor))
+    plain = helper.make_function("f", "F", ["x"], ["y"], [identity()], opsets)
     sparse = model([identity()])
     sparse.graph.sparse_initializer.add().values.CopyFrom(tensor)
     calls = helper.make_node("F", ["x"], ["y"], domain="f")
@@ -137,6 +138,8 @@ def test_values_in_another_file_wherever_a_tensor_can_stand(folder: Path) -> Non
         model([branch]),
         model([calls], functions=[function]),
         model([calls], functions=[default]),
+        model([calls], functions=[function, plain]),
+        model([calls], functions=[plain, function]),
         sparse,
     ):
         assert "the values of w are in another file" in refusal(made, folder)

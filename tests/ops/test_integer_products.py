@@ -323,7 +323,7 @@ def test_a_gpu_gets_a_flat_graph_with_the_same_spikes() -> None:
         assert not flat.functions
         assert {node.domain for node in flat.graph.node} == {""}
         sessions = [so.Session(graph) for graph in (model, flat)]
-        shapes = [info.shape for info in sessions[0]._input_infos]
+        shapes = [info.shape for info in sessions[0]._io.inputs]
         x = [
             (RNG.random([{"N": 2, "T": 20}.get(size, size) for size in shape]) < 0.3)
             for shape in shapes

@@ -22,7 +22,7 @@ from torch._subclasses import FakeTensorMode
 
 import synapse_onnx as so
 from synapse_onnx import ops
-from synapse_onnx.compiler.exporter import OPSETS
+from synapse_onnx.model.options import OPSETS
 from synapse_onnx.ops._neuron import per_channel
 from synapse_onnx.ops.arithmetic import Pair
 from synapse_onnx.ops.equation import NeuronOp

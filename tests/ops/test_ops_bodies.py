@@ -17,7 +17,7 @@ from torch import Tensor
 
 import synapse_onnx as so
 from synapse_onnx import ops
-from synapse_onnx.compiler.exporter import OPSETS
+from synapse_onnx.model.options import OPSETS
 
 pytestmark = pytest.mark.gpu
 

@@ -1,11 +1,8 @@
-"""`cluster` and `run` over folders: on Ray as locally, also where a worker is killed."""
+"""`cluster`, and `run` over folders."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import synapse_onnx as so
-from synapse_onnx import files
-from synapse_onnx.cli import _engines, main
-from synapse_onnx.cli._engines import Job, on_ray
-from synapse_onnx.cli._scoring import FileScorer, Settings
+from synapse_onnx.cli import main
 from synapse_onnx.runtime import cluster
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits_q8.onnx"
@@ -67,21 +61,13 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     import ray
-    from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR", object_store_memory=100 << 20,
     )  # fmt: skip
     yield ray
     ray.shutdown()
-
-
-def same(one: Path, other: Path) -> bool:
-    names = sorted(path.name for path in one.iterdir() if not path.name.startswith("."))
-    assert names == sorted(p.name for p in other.iterdir() if not p.name.startswith("."))
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 # -- folders -------------------------------------------------------------------------------------
@@ -91,7 +77,7 @@ def test_a_folder_is_its_files(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outcome = run(DIGITS, "-i", folder, "-o", out)
     assert outcome.exit_code == 0, outcome.output
-    assert outcome.stdout == f"wrote   6 files to {out}\nengine  local\n"
+    assert outcome.stdout == f"wrote  6 files to {out}\n"
     session = so.Session(DIGITS)
     assert sorted(path.name for path in out.iterdir()) == [f"{i}.npy" for i in range(6)]
     for i in range(6):
@@ -157,9 +143,6 @@ def test_what_a_folder_cannot_be(folder: Path, tmp_path: Path) -> None:
     assert "is the only --input" in refused(DIGITS, "-i", folder, "-i", DIGITS, "-o", out)
     for option in ("--restore", "--save"):
         assert "of one sequence" in refused(DIGITS, "-i", folder, "-o", out, option, "s.npz")
-    x = folder / "0.npy"
-    assert "of a folder, and" in refused(DIGITS, "-i", x, "-o", out, "--engine", "ray")
-    assert "for --engine ray" in refused(DIGITS, "-i", folder, "-o", out, "--workers", 1)
     sentence = refused(DIGITS, "-i", folder, "-o", tmp_path / "no" / "out")
     assert sentence.endswith(f"there is no folder {tmp_path}/no")
     np.save(folder / "5.npy", spikes(2, 1, 8, 7, 9))
@@ -228,82 +211,6 @@ def test_a_predictor_adds_outputs_to_a_batch(tmp_path: Path, layout: str) -> Non
 
 
 # -- on Ray --------------------------------------------------------------------------------------
-
-
-def test_ray_is_an_extra(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(
-        so.InputError, match=r"needs the package ray: pip install 'synapse-onnx\[ray\]'"
-    ):
-        on_ray(FileScorer, (), [], lambda number: None)
-
-
-def test_a_cluster_that_is_not_there() -> None:
-    with socket.socket() as taken:  # bound, and nobody listens
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for where in (address, f"ray://{address}"):
-            with pytest.raises(so.SynapseError, match=f"no cluster answers at {where}: "):
-                _engines._reach(where)
-    for where in ("host", "host:port", ":1", "ray://", "a:99999"):
-        with pytest.raises(so.InputError, match=f"'{where}' is no address of a cluster"):
-            _engines._reach(where)
-
-
-def test_ray_is_as_local(ray: Any, folder: Path, tmp_path: Path) -> None:
-    assert run(DIGITS, "-i", folder, "-o", tmp_path / "local").exit_code == 0
-    outcome = run(DIGITS, "-i", folder, "-o", tmp_path / "ray", "--engine", "ray")
-    assert outcome.exit_code == 0, outcome.output
-    assert outcome.stdout.endswith("\nengine  ray, 2 workers\n")
-    assert same(tmp_path / "ray", tmp_path / "local")
-    # what a worker says of a file is the sentence, and no file is left in part
-    (folder / "3.npy").write_bytes((folder / "3.npy").read_bytes()[:-1])
-    sentence = refused(DIGITS, "-i", folder, "-o", tmp_path / "ray", "--engine", "ray")
-    assert sentence.startswith(f"{folder}/3.npy is no .npy or .npz file, or a damaged one;")
-    assert same(tmp_path / "ray", tmp_path / "local")
-
-
-class DiesOnce(FileScorer):
-    """Is killed with one file written and not yet in its place."""
-
-    def score(self, source: str, target: str) -> None:
-        marker = Path(source).parents[1] / "died"
-        if source.endswith("3.npy") and not marker.exists():
-            marker.touch()
-            files.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
-        super().score(source, target)
-
-
-class DiesAlways(FileScorer):
-    """Is killed by one file, whenever it is tried."""
-
-    def score(self, source: str, target: str) -> None:
-        if source.endswith("3.npy"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().score(source, target)
-
-
-def test_a_killed_worker(
-    ray: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(DIGITS, "-i", folder, "-o", tmp_path / "local").exit_code == 0
-    out = tmp_path / "out"
-    out.mkdir()
-    jobs = [Job(str(folder / f"{i}.npy"), str(out / f"{i}.npy")) for i in range(6)]
-    arguments = (DIGITS.read_bytes(), "digits", Settings(), None, None, 1)
-    done: list[int] = []
-    on_ray(DiesOnce, arguments, jobs, done.append, workers=1)
-    assert (tmp_path / "died").exists()
-    assert done == [1] * 6
-    assert same(out, tmp_path / "local")
-    (out / "3.npy").unlink()
-    monkeypatch.setattr(_engines, "_RETRIES", 1)
-    with pytest.raises(so.SynapseError, match=r"3\.npy: the worker died, 2 times in a row"):
-        on_ray(DiesAlways, arguments, jobs[2:4], done.append, workers=1)
-    assert not (out / "3.npy").exists()
 
 
 # Ray warns of settings that it copies itself

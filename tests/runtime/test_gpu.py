@@ -34,7 +34,7 @@ def drawn(session: so.Session, steps: int = 20) -> list[np.ndarray]:
     """Spikes for every input of a model, (2, C[, H, W], steps) where its sizes are open."""
     draw = np.random.default_rng(0)
     sizes = {"N": 2, "T": steps}
-    shapes = [[sizes.get(size, size) for size in info.shape] for info in session._input_infos]
+    shapes = [[sizes.get(size, size) for size in info.shape] for info in session._io.inputs]
     return [(draw.random(shape) < 0.3).astype(np.float32) for shape in shapes]
 
 

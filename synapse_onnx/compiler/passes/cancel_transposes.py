@@ -1,10 +1,10 @@
-"""Remove pairs of Transpose nodes that undo each other, so that layers hand on time-major data."""
+"""Remove pairs of Transpose nodes that undo each other: data stay time-major between layers."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler.passes._transposes import is_transpose, permutation
+from synapse_onnx.compiler._transposes import is_transpose, permutation
 
 
 def run(model: ir.Model) -> int:

@@ -1,7 +1,7 @@
-"""Fold constants, share equal subexpressions, drop what nobody reads.
+"""Fold constants, share equal subexpressions, remove nodes that nothing reads.
 
-Initialisers that happen to be equal stay apart: each bears the name of its module's parameter. So
-do ops of ours: each is a call of a layer, which would be missing in the file.
+Equal initialisers stay separate: each has the name of its module's parameter. So do nodes of ours:
+each is the call of a layer, which would be missing in the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from synapse_onnx.ops import DOMAIN
 
 
 def run(model: ir.Model) -> int:
-    """Return the number of nodes that went."""
+    """Return the number of nodes that were removed."""
     before = len(model.graph)
     onnxscript.optimizer.fold_constants(model)
     common.IdentityEliminationPass()(model)
@@ -29,7 +29,7 @@ def run(model: ir.Model) -> int:
 def _share(model: ir.Model) -> None:
     """Share equal subexpressions of standard operators."""
     ours = [node for node in model.graph if node.domain == DOMAIN]
-    for number, node in enumerate(ours):  # then no two are equal
+    for number, node in enumerate(ours):  # so that no two are equal
         node.attributes["number"] = ir.AttrInt64("number", number)
     common.CommonSubexpressionEliminationPass()(model)
     for node in ours:

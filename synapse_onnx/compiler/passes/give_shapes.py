@@ -1,14 +1,14 @@
-"""Give what a node of ours returns the shape of its Transpose, turned back.
+"""Give the outputs of our nodes a shape, from the Transpose that reads them.
 
-The tracer knows the shapes of a layer's outputs, time last; the node in it is time-major and has
-none. ONNX Runtime without its optimisations finds no shape for the states of a Scan by itself then.
+The tracer knows the shape of a layer's output, time last; the time-major output of the node has
+none. Without it, ONNX Runtime with its optimisations off cannot infer the states of a Scan.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler.passes._transposes import is_transpose, permutation
+from synapse_onnx.compiler._transposes import is_transpose, permutation
 
 
 def run(model: ir.Model) -> int:

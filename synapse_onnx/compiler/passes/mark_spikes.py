@@ -1,20 +1,21 @@
-"""Tell synapses whose input is spikes by construction, so that they need not look at it."""
+"""Mark synapses whose input is 0 or 1 by construction, so that they need not test it at run time.
+
+The neuron's output reaches the synapse through operators that only copy its elements:
+
+    s = ai.synapse.Cuba <graded = 0> (...)      f = Flatten (s)
+    y = ai.synapse.QuantizedDense <spikes = 1> (f, weight, step)
+"""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
+from synapse_onnx.model.operators import operator_of
 from synapse_onnx.ops import DOMAIN, get_op
-
-#: operators that hand on the elements of their first input, each as it is
-_MOVES = {
-    "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",
-    "Transpose", "Unsqueeze",
-}  # fmt: skip
 
 
 def run(model: ir.Model) -> int:
-    """Set ``spikes = 1`` where what a node reads comes from neurons whose spikes are 0 or 1."""
+    """Set ``spikes = 1`` on nodes that read spikes of 0 and 1; return how many were not yet."""
     changes = 0
     for node in model.graph:
         mark = node.attributes.get("spikes")
@@ -25,6 +26,7 @@ def run(model: ir.Model) -> int:
 
 
 def _are_spikes(value: ir.Value | None) -> bool:
+    """Whether a value is 0 or 1 wherever the graph gets its inputs from."""
     while value is not None:
         node = value.producer()
         if node is None:
@@ -35,9 +37,10 @@ def _are_spikes(value: ir.Value | None) -> bool:
             return (
                 first and get_op(node.op_type).spikes and graded is not None and not graded.as_int()
             )
-        if node.domain == "" and node.op_type == "Concat":
-            return all(_are_spikes(part) for part in node.inputs)
-        if node.domain != "" or node.op_type not in _MOVES:
+        operator = operator_of(node)
+        if not operator.copies:
             return False
+        if operator.joins:
+            return all(_are_spikes(part) for part in node.inputs)
         value = node.inputs[0]
     return False

@@ -1,7 +1,10 @@
-"""Move Transposes behind what works on any layout, so that branches stay time-major as well.
+"""Move Transposes after the operators that work in any layout, so that branches stay time-major.
 
 Sums of branches, concatenations and element-wise functions are written in torch's layout, with time
-last, and would have a Transpose before and behind them. What is computed for an element stays.
+last, and would have a Transpose before and after them. Every element is computed as before:
+
+    a = Transpose (x)   b = Transpose (y)   z = Add (a, b)      becomes
+    t = Add (x, y)      z = Transpose (t)
 """
 
 from __future__ import annotations
@@ -10,20 +13,14 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler.passes._transposes import (
+from synapse_onnx.compiler._transposes import (
     is_transpose,
     permutation,
     time_first,
     time_last,
+    turns,
 )
-
-#: operators whose elements depend on those at the same place alone, and on single numbers
-_ELEMENTWISE = {
-    "Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Equal", "Exp", "Floor", "Greater",
-    "GreaterOrEqual", "HardSigmoid", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max",
-    "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Softplus",
-    "Sqrt", "Sub", "Sum", "Tanh", "Where",
-}  # fmt: skip
+from synapse_onnx.model.operators import operator_of
 
 
 def run(model: ir.Model) -> int:
@@ -34,15 +31,15 @@ def run(model: ir.Model) -> int:
             continue
         if node.op_type == "Reshape":
             changes += _move_reshape(model.graph, node)
-        elif node.op_type in _ELEMENTWISE or node.op_type == "Concat":
+        elif operator_of(node).elementwise or node.op_type == "Concat":
             changes += _move(model.graph, node)
     if changes:
-        model.graph.sort()  # what a node now reads may have stood behind it
+        model.graph.sort()  # a node may now read a value that comes later
     return changes
 
 
 def _move(graph: ir.Graph, node: ir.Node) -> int:
-    """Let a node read what its inputs were transposed from, and transpose what it gives."""
+    """Let a node read its inputs before their Transposes, and transpose its output instead."""
     ranks = {source.shape.rank() for v in node.inputs if (source := _source(v)) and source.shape}
     if len(ranks) != 1:
         return 0
@@ -91,7 +88,7 @@ def _replace(
     attributes: Sequence[ir.Attr],
     rank: int,
 ) -> None:
-    """Put the same operator on time-major inputs, and a Transpose behind it, in a node's place."""
+    """Replace a node by the same operator on time-major inputs, and a Transpose after it."""
     (old,) = node.outputs
     moved = ir.Node("", node.op_type, inputs, attributes, name=node.name)
     moved.metadata_props.update(node.metadata_props)
@@ -106,26 +103,25 @@ def _replace(
 
 
 def _source(value: ir.Value | None) -> ir.Value | None:
-    """What a value with time last was transposed from, if it was."""
+    """Return the input of the Transpose that a value with time last comes from, if any."""
     node = None if value is None else value.producer()
     if node is None or not is_transpose(node):
         return None
-    axes = permutation(node)
-    return node.inputs[0] if axes == time_last(len(axes)) else None
+    return node.inputs[0] if turns(node, time_last(len(permutation(node)))) else None
 
 
 def _time_major(value: ir.Value | None, rank: int) -> ir.Value | None:
-    """The same value with time first, where some other node has asked for it already."""
+    """Return the same value with time first, if another node reads it so already."""
     if value is None:
         return None
     for use in value.uses():
-        if is_transpose(use.node) and permutation(use.node) == time_first(rank):
+        if turns(use.node, time_first(rank)):
             return use.node.outputs[0]
     return None
 
 
 def _same(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
-    """Whether two sizes are one; those that nothing is known of need not be."""
+    """Whether two sizes are known to be equal."""
     return a == b and (isinstance(a, int) or a.value is not None)
 
 

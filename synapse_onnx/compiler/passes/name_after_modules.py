@@ -1,7 +1,7 @@
-"""Name nodes and values after the module that they come from, and drop the exporter's traces.
+"""Name nodes and values after their module, and drop the exporter's own names and metadata.
 
-The exporter's own names follow its internal numbering, and its metadata hold file paths and line
-numbers of the machine that exported: neither belongs into a file that is the same every time.
+Those follow an internal numbering, and hold file paths and line numbers of the machine that
+exported. A file that is the same every time can have neither.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def run(model: ir.Model) -> int:
 
 
 def _name_constants(graph: ir.Graph) -> None:
-    """Give initialisers that are no parameter of a module (val_7, say) a name in order."""
+    """Number initialisers that are no parameter of a module: val_7 becomes constant_0."""
     count = 0
     for value in list(graph.initializers.values()):
         if value.name is not None and _TRACED.fullmatch(value.name):
-            while f"constant_{count}" in graph.initializers:  # the last, or one of the user's
+            while f"constant_{count}" in graph.initializers:  # ours, or one of the user's
                 count += 1
             value.name = f"constant_{count}"
 
 
 def _name_open_axes(graph: ir.Graph) -> None:
-    """Call the tracer's symbols (s77) N and T: of an input, first axis and last."""
+    """Rename the tracer's symbols (s77) to N and T, the first and the last axis of an input."""
     names: dict[str, str] = {}
     for value in graph.inputs:
         dims = list(value.shape or ())
@@ -86,7 +86,7 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.Symbo
     symbol = _symbol(dim)
     if symbol is None:
         return dim
-    # what the values decide (u0) is the number of bins of time: nothing else here depends on them
+    # u0 is a size that depends on values: in our ops, only the number of bins of time
     return ir.SymbolicDim(
         _SYMBOL.sub(lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol)
     )

@@ -1,18 +1,19 @@
-"""A streaming model live in a web page: ``synapse-onnx play``, and what a model says of its page.
+"""A streaming model in a web page: ``synapse-onnx play``, and settings of the page in a model.
 
-The page is a folder of static files that any web server gives out. It holds the model with the
-spikes of its layers as further outputs, a description of it, and onnxruntime-web, which runs the
-graph on the reader's machine.
+The page is a folder of static files for any web server. It holds the model with the spikes of its
+layers as additional outputs, a description of the model, and onnxruntime-web, which runs it in the
+browser.
 """
 
 from __future__ import annotations
 
-from synapse_onnx.deploy.play._page import LARGEST, Sample, page_files, samples_of, write_page
+from synapse_onnx.deploy.play._page import LARGEST, page_files, write_page
 from synapse_onnx.deploy.play._runtime import (
     VERSION,
     fetch_runtime,
     find_runtime,
 )
+from synapse_onnx.deploy.play._samples import Sample, samples_of
 from synapse_onnx.deploy.play._server import Server
 from synapse_onnx.deploy.play._show import DECODES, Show, Wave
 

@@ -1,6 +1,6 @@
-"""onnxruntime-web, which runs a model in a browser: found where it is, or fetched from npm.
+"""onnxruntime-web, which runs a model in a browser: found in the install, or fetched from npm.
 
-An install brings it where its build could (see ``CMakeLists.txt``, which reads the pins here).
+The build of an install fetches it if it can; ``native/web.cmake`` reads the version here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SHA512 = (
     "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
     "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
 )
-#: bytes of the package, and a margin: what is larger is not it
+#: bound on the size of the package, in bytes
 _LARGEST = 40 << 20
 
-#: the build for WebAssembly alone, its program, and what the package says of itself
+#: the WebAssembly build, its program, and the package's description
 SCRIPT = "ort.wasm.bundle.min.mjs"
 PROGRAM = "ort-wasm-simd-threaded.wasm"
 _MEMBERS = {
@@ -54,9 +54,9 @@ def _cache() -> Path:
 
 
 def runtime_folder() -> Path:
-    """Return the folder that onnxruntime-web is fetched into.
+    """Return the folder to fetch onnxruntime-web into.
 
-    It is that of the environment variable SYNAPSE_ONNX_WEB_FOLDER, else one of the user's cache.
+    That of the environment variable SYNAPSE_ONNX_WEB_FOLDER, or one in the user's cache.
     """
     named = os.environ.get(_VARIABLE)
     return Path(named).absolute() if named else _cache()
@@ -65,8 +65,10 @@ def runtime_folder() -> Path:
 def _whole(folder: Path) -> bool:
     """Whether a folder holds the files of this version."""
     try:
-        said = json.loads((folder / "package.json").read_text("utf-8"))
-        return said["version"] == VERSION and all((folder / name).is_file() for name in _MEMBERS)
+        package_json = json.loads((folder / "package.json").read_text("utf-8"))
+        return package_json["version"] == VERSION and all(
+            (folder / name).is_file() for name in _MEMBERS
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -99,16 +101,16 @@ def find_runtime() -> Path:
 def fetch_runtime(url: str | None = None) -> Path:
     """Fetch onnxruntime-web from the npm registry, whole or not at all.
 
-    What comes is held against the SHA-512 that is written here, before a byte of it is used.
+    Its SHA-512 is compared with the one in this file before anything of it is used.
 
     Args:
-        url: address of the package, where it is not that of the registry.
+        url: another address of the package.
 
     Returns:
         The folder that holds it: see :func:`runtime_folder`.
 
     Raises:
-        InputError: the registry cannot be reached, what comes is another file, or the folder
+        InputError: the registry cannot be reached, the file has another SHA-512, or the folder
             cannot be written.
     """
     url = url or _URL

@@ -1,4 +1,4 @@
-"""A web server for one page, on this machine alone."""
+"""A web server for one page, on this machine only."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _TYPES = {
 
 
 class Server:
-    """Gives out the files of a page on 127.0.0.1, and nothing else.
+    """Serves the files of a page on 127.0.0.1, and nothing else.
 
     Args:
         files: name -> bytes, or the path of a file.
-        port: port to listen on; 0 for any that is free.
+        port: port to listen on; 0 for any free port.
 
     Attributes:
         url: address of the page.
 
     Raises:
-        InputError: the port is in use, or may not be taken.
+        InputError: the port is in use, or not permitted.
     """
 
     def __init__(self, files: Mapping[str, bytes | Path], port: int = 0) -> None:
@@ -62,7 +62,7 @@ class Server:
             self._server.server_close()
 
     def close(self) -> None:
-        """End :meth:`run`, which another thread is in."""
+        """End :meth:`run`, from another thread."""
         self._server.shutdown()
 
 
@@ -72,7 +72,7 @@ class _Quiet(http.server.ThreadingHTTPServer):
     allow_reuse_address = not hasattr(__import__("socket"), "SO_EXCLUSIVEADDRUSE")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that went away."""
+        """Ignore a browser that closed the connection."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -81,15 +81,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Give out a file."""
+        """Send a file."""
         self._answer(body=True)
 
     def do_HEAD(self) -> None:
-        """Say what a file is."""
+        """Send the headers of a file."""
         self._answer(body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep the terminal for what matters."""
+        """Log nothing to the terminal."""
 
     def _answer(self, *, body: bool) -> None:
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"

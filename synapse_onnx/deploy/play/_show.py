@@ -1,4 +1,4 @@
-"""What a model may say of its page: labels, how outputs are read, how an input is made by hand."""
+"""Settings of a page, kept in the model: labels, decoding, how an input is made by hand."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from synapse_onnx.errors import InputError, ModelError
 
 __all__ = ["DECODES", "Show", "Wave"]
 
-#: how a class is read from the outputs: most spikes, largest mean, largest last value
+#: how to read a class: most spikes, largest mean, largest last value
 DECODES = ("count", "mean", "last")
 
 _KEY = "synapse_onnx.show"
-#: most values of all samples together, and most labels: a page is no data set
+#: bounds on the values of all samples together, and on the labels: a page is no data set
 LARGEST_SAMPLES, _LABELS = 1 << 22, 10_000
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Sounds that a reader of the page may put together, for an input of one channel.
+    """Sounds to combine on the page, for an input of one channel.
 
     Attributes:
         sounds: name -> (period at the beginning, period at the end), in steps.
         steps: steps over which a period changes.
-        grid: values are whole multiples of it, so that sums stay exact.
+        grid: values are multiples of it, so that sums stay exact.
         limit: largest magnitude of a value.
     """
 
@@ -45,24 +45,25 @@ class Wave:
 
 @dataclass(frozen=True)
 class Show:
-    """What the page of a model says and offers beside what follows from its graph.
+    """Settings of a model's page that do not follow from its graph.
 
     Attributes:
         title: heading of the page.
         text: a sentence or two below it.
-        labels: names of the first output's channels, in their order.
+        labels: names of the first output's channels, in order.
         decode: how a class is read: the most spikes ("count"), the largest mean ("mean") or the
-            largest last value ("last"); "" leaves it to the page, which counts what spikes.
-        window: steps that count, up to the present one; 0 for all since the last reset.
-        period: steps of one presentation. A drawn pixel of level g spikes g times in so many
-            steps, evenly spread.
+            largest last value ("last"); "" is "count" if the first output is spikes, else
+            "last".
+        window: number of last steps that count; 0 for all since the last reset.
+        period: steps of one presentation. A drawn pixel of level g spikes g times per period,
+            evenly spread.
         wave: sounds to choose from, for an input of one channel.
-        bump: width of a bump of light that follows the pointer, in channels; 0 for none. For an
-            input without height and width.
+        bump: width in channels of a bump of light that follows the pointer, for an input
+            without height and width; 0 for none.
         samples: name -> values of one sample (C[, H, W], T), of a model with one input.
 
     Raises:
-        InputError: an attribute that a page could not show.
+        InputError: an attribute that a page cannot show.
     """
 
     title: str = ""
@@ -90,7 +91,7 @@ class Show:
             raise InputError(f"samples of a page may have {LARGEST_SAMPLES:,} values at most")
 
     def write(self, model: onnx.ModelProto) -> None:
-        """Store this in a model, replacing what it said before."""
+        """Store the settings in a model, replacing earlier ones."""
         self.remove(model)
         document: dict[str, Any] = {
             "title": self.title,
@@ -114,7 +115,7 @@ class Show:
 
     @staticmethod
     def remove(model: onnx.ModelProto) -> None:
-        """Take out of a model what it says of its page."""
+        """Remove the settings from a model."""
         kept = [prop for prop in model.metadata_props if prop.key != _KEY]
         if len(kept) < len(model.metadata_props):
             pairs = [(prop.key, prop.value) for prop in kept]
@@ -122,26 +123,26 @@ class Show:
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Show:
-        """Read what a model says of its page; what is not said has its default.
+        """Read the settings from a model; defaults if it has none.
 
         Raises:
-            ModelError: it is not what :meth:`write` writes.
+            ModelError: the settings are damaged.
         """
         text = next((prop.value for prop in model.metadata_props if prop.key == _KEY), None)
         if text is None:
             return cls()
         try:
-            found = json.loads(text)
+            document = json.loads(text)
             return cls(
-                title=_text(found["title"]),
-                text=_text(found["text"]),
-                labels=tuple(_text(label) for label in found["labels"]),
-                decode=_text(found["decode"]),
-                window=_whole(found["window"]),
-                period=_whole(found["period"]),
-                wave=_wave(found["wave"]) if "wave" in found else None,
-                bump=_number(found["bump"]),
-                samples={_text(name): unpack(packed) for name, packed in found["samples"]},
+                title=_text(document["title"]),
+                text=_text(document["text"]),
+                labels=tuple(_text(label) for label in document["labels"]),
+                decode=_text(document["decode"]),
+                window=_whole(document["window"]),
+                period=_whole(document["period"]),
+                wave=_wave(document["wave"]) if "wave" in document else None,
+                bump=_number(document["bump"]),
+                samples={_text(name): unpack(packed) for name, packed in document["samples"]},
             )
         except (InputError, KeyError, TypeError, ValueError, RecursionError, zlib.error) as error:
             raise ModelError(
@@ -188,35 +189,35 @@ def unpack(packed: Mapping[str, Any]) -> NDArray[np.float32]:
     return array
 
 
-def _wave(found: Mapping[str, Any]) -> Wave:
+def _wave(value: Mapping[str, Any]) -> Wave:
     sounds = {
-        _text(name): (_above_zero(begin), _above_zero(end)) for name, begin, end in found["sounds"]
+        _text(name): (_above_zero(begin), _above_zero(end)) for name, begin, end in value["sounds"]
     }
-    steps = _whole(found["steps"])
+    steps = _whole(value["steps"])
     if not sounds or steps < 1:
         raise ValueError("no sounds")
-    return Wave(sounds, steps, _above_zero(found["grid"]), _above_zero(found["limit"]))
+    return Wave(sounds, steps, _above_zero(value["grid"]), _above_zero(value["limit"]))
 
 
-def _text(found: Any) -> str:
-    if not isinstance(found, str):
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
         raise TypeError("no text")
-    return found
+    return value
 
 
-def _whole(found: Any) -> int:
-    if type(found) is not int or abs(found) > LARGEST_SAMPLES:
+def _whole(value: Any) -> int:
+    if type(value) is not int or abs(value) > LARGEST_SAMPLES:
         raise TypeError("no whole number")
-    return found
+    return value
 
 
-def _number(found: Any) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError("no number")
-    return float(found)
+    return float(value)
 
 
-def _above_zero(found: Any) -> float:
-    if not _number(found) > 0:
+def _above_zero(value: Any) -> float:
+    if not _number(value) > 0:
         raise ValueError("no number above zero")
-    return float(found)
+    return float(value)

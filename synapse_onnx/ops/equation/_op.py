@@ -12,10 +12,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.formatting import snake_case
 from synapse_onnx.ops._neuron import register_composed_gradient, time_back
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
-from synapse_onnx.ops._writer import Writer, snake_case
+from synapse_onnx.ops._writer import Writer
 from synapse_onnx.ops.arithmetic import ErrorBound, Float, LoihiErrorBound
 from synapse_onnx.ops.equation._body import write_body
 from synapse_onnx.ops.equation._declaration import NORMED, OPS, Equation

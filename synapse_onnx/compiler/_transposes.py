@@ -1,10 +1,10 @@
-"""What the passes ask of a Transpose."""
+"""Transposes between torch's layout (N, C[, H, W], T) and the graph's, (T, N, C[, H, W])."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["is_transpose", "permutation", "time_first", "time_last"]
+__all__ = ["is_transpose", "permutation", "time_first", "time_last", "turns"]
 
 
 def is_transpose(node: ir.Node) -> bool:
@@ -17,11 +17,16 @@ def permutation(node: ir.Node) -> list[int]:
     return list(node.attributes["perm"].as_ints())
 
 
+def turns(node: ir.Node, axes: list[int]) -> bool:
+    """Whether a node is a Transpose with these axes."""
+    return is_transpose(node) and permutation(node) == axes
+
+
 def time_first(rank: int) -> list[int]:
-    """Return the axes that bring time from the end to the front."""
+    """Return the axes that move time from the end to the front."""
     return [rank - 1, *range(rank - 1)]
 
 
 def time_last(rank: int) -> list[int]:
-    """Return the axes that bring time from the front to the end."""
+    """Return the axes that move time from the front to the end."""
     return [*range(1, rank), 0]

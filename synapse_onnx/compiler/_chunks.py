@@ -1,0 +1,144 @@
+"""Chunks against the whole: a network that streams gives the same outputs however it is cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx._layer import Deployable
+from synapse_onnx.compiler._streaming import Streamed
+from synapse_onnx.errors import ExportError
+from synapse_onnx.model.layout import has_time
+
+__all__ = ["check_chunks"]
+
+#: float32 sums in another order, relative to the largest value; a wrong step differs by far more
+_TOLERANCE = 1e-4
+
+_CODE = "code between the layers"
+
+
+def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
+    """Refuse a network for which two chunks are not the whole sequence.
+
+    While chunks are run, every layer gets the inputs, and passes on the outputs, that it had with
+    the whole sequence: a float sum that is rounded differently in a chunk then flips no spike
+    further on. So the code between two layers is compared, and every layer by itself.
+
+    Raises:
+        ExportError: an output has no time axis, or two chunks are not the whole.
+    """
+    network = streamed.network
+    steps = min((x.shape[-1] for x in inputs if has_time(x.dim())), default=0)
+    cut = steps // 2 // streamed.chunk * streamed.chunk
+    states: Sequence[Tensor] = [state.example for state in streamed.states]
+    with torch.no_grad(), _Recorder(network) as recorder:
+        whole = streamed.run(network.forward, inputs, states)[: -len(states) or None]
+        for i, y in enumerate(whole):
+            if not has_time(y.dim()):
+                raise ExportError(
+                    f"streaming: output {i} of shape {tuple(y.shape)} has no time axis, so it "
+                    f"cannot come step by step; return (N, C[, H, W], T)"
+                )
+        if cut < 1:
+            return
+        recorder.pass_outputs(whole)
+        for begin, end in ((0, cut), (cut, steps)):
+            recorder.next_chunk()
+            chunk = [x[..., begin:end] if has_time(x.dim()) else x for x in inputs]
+            results = streamed.run(network.forward, chunk, states)
+            recorder.pass_outputs(results[: len(whole)])
+            states = results[len(whole) :]
+        recorder.finish()
+
+
+class _Recorder:
+    """Inputs and outputs of a network's layers: recorded first, then compared chunk by chunk."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        #: (place, cause of a difference there, number of the call) -> the whole sequence
+        self._recorded: dict[tuple[str, str, int], Tensor] = {}
+        #: how many steps of each the chunks had so far
+        self._steps: Counter[tuple[str, str, int]] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._compares = False
+
+    def __enter__(self) -> Self:
+        self._handles = []
+        for path, layer in self._network.named_modules():
+            if isinstance(layer, Deployable):
+                name = path or "the network"
+
+                def before(_: Any, args: Any, kwargs: Any, name: str = name) -> Any:
+                    return self._pass(f"the input of {name}", _CODE, (args, kwargs))
+
+                def after(_: Any, __: Any, y: Any, name: str = name) -> Any:
+                    return self._pass(f"the output of {name}", "the layer", y)
+
+                self._handles += [
+                    layer.register_forward_pre_hook(before, with_kwargs=True),
+                    layer.register_forward_hook(after),
+                ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def next_chunk(self) -> None:
+        """Compare from here on, with the steps that follow the last chunk."""
+        self._calls.clear()
+        self._compares = True
+
+    def pass_outputs(self, outputs: Sequence[Tensor]) -> None:
+        """Record or compare the network's own outputs."""
+        for i, y in enumerate(outputs):
+            self._pass(f"output {i}", _CODE, y)
+
+    def finish(self) -> None:
+        """Check that the chunks had every step that was recorded."""
+        for (place, cause, call), value in self._recorded.items():
+            if self._steps[place, cause, call] != value.shape[-1]:
+                raise _difference(place, cause)
+
+    def _pass(self, place: str, cause: str, values: Any) -> Any:
+        """Record values, or compare them with the recorded ones and return the latter."""
+        leaves, structure = torch.utils._pytree.tree_flatten(values)
+        for i, value in enumerate(leaves):
+            if not isinstance(value, Tensor) or not has_time(value.dim()):
+                continue
+            key = (place, cause, self._calls[place])
+            self._calls[place] += 1
+            if not self._compares:
+                self._recorded[key] = value
+                continue
+            begin = self._steps[key]
+            self._steps[key] += value.shape[-1]
+            if key not in self._recorded:
+                raise _difference(place, cause)
+            expected = self._recorded[key][..., begin : self._steps[key]]
+            if not _is_close(value, expected):
+                raise _difference(place, cause)
+            leaves[i] = expected
+        return torch.utils._pytree.tree_unflatten(leaves, structure)
+
+
+def _difference(place: str, cause: str) -> ExportError:
+    return ExportError(
+        f"streaming: in two chunks, {place} is not that of the whole sequence; {cause} looks at "
+        f"more than one time step, or keeps a state that no layer of this package knows of"
+    )
+
+
+def _is_close(value: Tensor, expected: Tensor) -> bool:
+    if value.shape != expected.shape:
+        return False
+    value, expected = value.double(), expected.double()
+    finite = expected[expected.isfinite()].abs()
+    largest = finite.max().item() if finite.numel() else 0.0
+    return torch.allclose(value, expected, rtol=0.0, atol=_TOLERANCE * largest, equal_nan=True)

@@ -1,0 +1,48 @@
+"""Open axes of a model: the batch size N and the number of time steps T."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from synapse_onnx.model.layout import has_time
+
+__all__ = ["open_axes", "steps_per_bin", "widen"]
+
+
+def steps_per_bin(network: nn.Module) -> int:
+    """Return the number of steps in a bin of time, 1 without bins.
+
+    All chunks of a sequence hold a multiple of it, except the last.
+    """
+    layers = [layer for layer in network.modules() if hasattr(layer, "describe")]
+    return math.prod(getattr(layer, "factor", 1) for layer in layers)
+
+
+def open_axes(value: Tensor) -> dict[int, str]:
+    """Return the open axes of an input, with their names: the batch, and time if it has any."""
+    if value.dim() < 1:
+        return {}
+    return {0: "N", value.dim() - 1: "T"} if has_time(value.dim()) else {0: "N"}
+
+
+def widen(network: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Repeat a batch of 1, and a time of one bin, for the tracer takes a size of 1 as a constant.
+
+    Returns:
+        Inputs with a batch of at least 2 and more steps than a bin.
+    """
+    steps = steps_per_bin(network) + 1
+    widened = []
+    for value in inputs:
+        repeats = [1] * value.dim()
+        for axis, name in open_axes(value).items():
+            least = steps if name == "T" else 2
+            if 0 < value.shape[axis] < least:
+                repeats[axis] = -(-least // value.shape[axis])
+        # Without repeats no copy is made: for a long sequence it would take longer than the trace,
+        # which reads no values. But a view must be, or its strides become conditions on its sizes.
+        widened.append(value.contiguous() if set(repeats) <= {1} else value.repeat(repeats))
+    return widened

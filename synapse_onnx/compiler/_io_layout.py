@@ -1,0 +1,184 @@
+"""Inputs and outputs of a graph in another form: time first instead of last, bytes for floats.
+
+The graph is time-major inside, so "time first" removes or moves a Transpose:
+
+    x (N, C, T) -> Transpose -> Dense       becomes     x (T, N, C) -> Dense
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from synapse_onnx.compiler._transposes import time_first, time_last, turns
+from synapse_onnx.model.layout import has_time
+from synapse_onnx.model.options import Options
+from synapse_onnx.ops import DOMAIN
+
+__all__ = ["put_time_first", "set_layout", "take_bytes"]
+
+
+def set_layout(graph: ir.Graph, options: Options, *, inputs: int, states: int) -> None:
+    """Give a lowered graph the layout and the input type of the options.
+
+    Args:
+        graph: the graph, after the lowering. States are the last of its inputs and outputs.
+        options: the options.
+        inputs: number of inputs without the states.
+        states: number of states.
+    """
+    data = list(graph.inputs)[:inputs]
+    if options.layout == "TNC":
+        put_time_first(graph, data, range(len(graph.outputs) - states))
+    if options.input_type == "uint8":
+        take_bytes(graph, data)
+
+
+# -- time first ----------------------------------------------------------------------------------
+
+
+def put_time_first(graph: ir.Graph, inputs: Sequence[ir.Value], outputs: Iterable[int]) -> None:
+    """Give inputs and outputs the layout (T, N, C[, H, W]); those without time stay as they are.
+
+    Args:
+        graph: the graph, after the lowering.
+        inputs: the inputs.
+        outputs: indices of the outputs.
+    """
+    for value in inputs:
+        if _is_timed(value):
+            _turn_input(graph, value)
+    turned: dict[int, ir.Value] = {}  # one value can be several outputs
+    for i in outputs:
+        value = graph.outputs[i]
+        if _is_timed(value) and not any(value is each for each in inputs):
+            if id(value) not in turned:
+                turned[id(value)] = _time_major(graph, value)
+            graph.outputs[i] = turned[id(value)]
+            last = value.producer()
+            if last is not None and not value.uses() and not value.is_graph_output():
+                graph.remove(last, safe=True)
+
+
+def _turn_input(graph: ir.Graph, value: ir.Value) -> None:
+    """Turn an input: its Transposes to time first go, and its other uses read a Transpose."""
+    rank, before = _rank(value), value.shape
+    sizes = list(before or ())
+    value.shape = ir.Shape([sizes[-1], *sizes[:-1]])
+    others = []
+    for use in list(value.uses()):
+        node = use.node
+        if turns(node, time_first(rank)):
+            node.outputs[0].replace_all_uses_with(value)
+            graph.remove(node, safe=True)
+        elif node.op_type == "Shape" and (axis := _single_axis(node)) is not None:
+            axis = (axis + 1) % rank
+            node.attributes["start"] = ir.AttrInt64("start", axis)
+            node.attributes["end"] = ir.AttrInt64("end", axis + 1)
+        else:
+            others.append(use)
+    if not others:
+        return
+    transpose = _node(graph, "Transpose", value, {"perm": time_last(rank)})
+    transpose.outputs[0].shape, transpose.outputs[0].type = before, value.type
+    _put_first(graph, transpose)
+    for use in others:
+        use.node.replace_input_with(use.idx, transpose.outputs[0])
+
+
+def _time_major(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Return an output's value time-major: the input of its last Transpose, or a new Transpose."""
+    rank, sizes = _rank(value), list(value.shape or ())
+    last = value.producer()
+    source = last.inputs[0] if last is not None else None
+    if last is None or source is None or not turns(last, time_last(rank)):
+        last = _node(graph, "Transpose", value, {"perm": time_first(rank)})
+        graph.append(last)
+        source = last.outputs[0]
+    if source.shape is None:
+        source.shape, source.type = ir.Shape([sizes[-1], *sizes[:-1]]), value.type
+    return source
+
+
+def _single_axis(node: ir.Node) -> int | None:
+    """Return the axis whose size a Shape returns; None if it returns several."""
+    if not {"start", "end"} <= set(node.attributes):
+        return None
+    start, end = node.attributes["start"].as_int(), node.attributes["end"].as_int()
+    return start if end == start + 1 and start >= 0 else None
+
+
+# -- bytes ---------------------------------------------------------------------------------------
+
+
+def take_bytes(graph: ir.Graph, inputs: Sequence[ir.Value]) -> None:
+    """Make inputs uint8. They are cast where a node needs floats, after a Transpose if possible.
+
+    A quantised dense product reads bytes as they are.
+    """
+    for value in inputs:
+        value.type = ir.TensorType(ir.DataType.UINT8)
+        transposes = [use.node for use in value.uses() if use.node.op_type == "Transpose"]
+        for node in transposes:
+            node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+            _cast(graph, node.outputs[0])
+        _cast(graph, value, besides=transposes)
+
+
+def _cast(graph: ir.Graph, value: ir.Value, besides: Sequence[ir.Node] = ()) -> None:
+    """Cast bytes to float32 for the nodes and graph outputs that cannot take bytes."""
+    uses = [use for use in value.uses() if use.node not in besides and not _takes_bytes(use.node)]
+    outputs = [i for i, output in enumerate(graph.outputs) if output is value]
+    if not uses and not outputs:
+        return
+    cast = _node(graph, "Cast", value, {"to": ir.DataType.FLOAT})
+    cast.outputs[0].shape = value.shape
+    cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    producer = value.producer()
+    if producer is None:
+        _put_first(graph, cast)
+    else:
+        graph.insert_after(producer, cast)
+    for use in uses:
+        use.node.replace_input_with(use.idx, cast.outputs[0])
+    for i in outputs:
+        graph.outputs[i] = cast.outputs[0]
+
+
+def _takes_bytes(node: ir.Node) -> bool:
+    """Whether a node reads integers as they are: a dense product, or a shape."""
+    return "integers" in node.attributes if node.domain == DOMAIN else node.op_type == "Shape"
+
+
+# -- nodes ---------------------------------------------------------------------------------------
+
+
+def _put_first(graph: ir.Graph, node: ir.Node) -> None:
+    """Insert a node before all others; there are none where an input is returned as it is."""
+    if len(graph):
+        graph.insert_before(graph[0], node)
+    else:
+        graph.append(node)
+
+
+def _node(graph: ir.Graph, kind: str, value: ir.Value, attributes: dict[str, Any]) -> ir.Node:
+    """Make a node with one input and a unique name, such as ``x/Transpose``."""
+    taken = {node.name for node in graph}
+    stem = name = f"{value.name}/{kind}"
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{stem}#{count}"
+    node = ir.node(kind, [value], attributes, name=name)
+    node.outputs[0].name = f"{name}:out"
+    return node
+
+
+def _rank(value: ir.Value) -> int:
+    return len(value.shape) if value.shape is not None else 0
+
+
+def _is_timed(value: ir.Value) -> bool:
+    return has_time(_rank(value))

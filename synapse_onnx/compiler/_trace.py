@@ -1,0 +1,155 @@
+"""Tracing: a frozen network to a graph, in which each of our ops is one opaque node."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+import synapse_onnx.neuron  # noqa: F401 - registers the neurons' ops
+from synapse_onnx.compiler._dynamic import open_axes, widen
+from synapse_onnx.compiler._streaming import Streamed
+from synapse_onnx.compiler._trace_errors import (
+    conversion_error,
+    running_modules,
+    trace_error,
+    with_module,
+)
+from synapse_onnx.errors import ExportError, SynapseError
+from synapse_onnx.model.options import Options
+from synapse_onnx.ops import all_ops
+
+__all__ = ["trace"]
+
+
+def trace(
+    frozen: nn.Module, inputs: Sequence[Tensor], streamed: Streamed | None, options: Options
+) -> ir.Model:
+    """Return the graph of a frozen network, as torch's exporter writes it.
+
+    Args:
+        frozen: the network.
+        inputs: example inputs.
+        streamed: the network's states, where they are inputs and outputs of the graph.
+        options: opset, and whether batch and time are open.
+
+    Raises:
+        SynapseError: a layer refuses its input.
+        ExportError: the network cannot be traced, or has an operator without an ONNX form.
+    """
+    states = [] if streamed is None else [state.example for state in streamed.states]
+    shapes: Any = None
+    if options.dynamic:
+        inputs = widen(frozen, inputs)
+        shapes = _dynamic_shapes(inputs, len(states))
+        if streamed is None:
+            shapes = _nested(frozen, shapes)
+    _drop_empty_buffers(frozen)
+    with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+        if streamed is not None:
+            stack.enter_context(streamed.traced())
+        program = _to_program(frozen, [*inputs, *states], shapes)
+        return _to_graph(program, options.opset)
+
+
+def _to_program(
+    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+) -> torch.export.ExportedProgram:
+    with running_modules(frozen) as running:
+        try:
+            return torch.export.export(frozen, tuple(inputs), dynamic_shapes=shapes, strict=False)
+        except SynapseError as error:  # a layer of ours refuses its input
+            raise with_module(_with_sizes(frozen, inputs, error), running) from error
+        except Exception as error:  # the tracer raises errors of any class
+            raise trace_error(error, running) from error
+
+
+def _to_graph(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
+    try:
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            custom_translation_table={
+                op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
+            },
+            verbose=False,
+            # its optimiser merges equal initialisers, and the names of layers with them
+            optimize=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise conversion_error(error, program) from error
+    if exported is None:
+        raise ExportError("torch.onnx.export returned no program")
+    graph: ir.Model = exported.model
+    return graph
+
+
+def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:
+    """Return the symbols of the open axes, of every input and of every state."""
+    symbols = {name: torch.export.Dim(name) for name in ("N", "T")}
+    axes = [open_axes(value) for value in inputs] + [{0: "N"}] * states
+    return tuple({axis: symbols[name] for axis, name in each.items()} for each in axes)
+
+
+def _nested(module: nn.Module, shapes: tuple[Any, ...]) -> Any:
+    """Group the shapes of a ``forward(*args)``: torch wants one tuple for the star."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return (shapes,)
+    return shapes
+
+
+def _drop_empty_buffers(frozen: nn.Module) -> None:
+    """Turn buffers that are None into plain attributes.
+
+    torch 2.13 counts them: in the graph of ``[None, "scale", "shift"]`` the outermost module's
+    ``scale`` is taken for ``shift``.
+    """
+    for name in [name for name, buffer in frozen._buffers.items() if buffer is None]:
+        del frozen._buffers[name]
+        frozen.__dict__[name] = None
+
+
+def _with_sizes(frozen: nn.Module, inputs: Sequence[Tensor], error: SynapseError) -> SynapseError:
+    """Return the error with the sizes of the inputs: that of the tracer shows symbols (s77)."""
+    try:
+        frozen(*inputs)
+    except SynapseError as concrete:
+        return concrete
+    return error
+
+
+def _as_function(symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a symbolic function: the exporter sets attributes on it, which a method refuses."""
+
+    def function(*args: Any) -> Any:
+        return symbolic(*args)
+
+    return function
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the tracer's warnings, logs and prints, which are meant for its own developers."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        sink = io.StringIO()  # the tracer prints graphs, too
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,102 @@
+"""Sentences of failed traces: what stopped the tracer, in which module, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from synapse_onnx.errors import ExportError, SynapseError
+
+__all__ = ["conversion_error", "running_modules", "trace_error", "with_module"]
+
+
+@contextlib.contextmanager
+def running_modules(module: nn.Module) -> Iterator[list[str]]:
+    """Keep a list of the paths of the submodules that are running, innermost last.
+
+    After an exception the list still tells where it was raised.
+    """
+    running: list[str] = []
+    handles = []
+
+    def leave(*_: Any) -> None:  # a hook that returned the path would replace the output
+        running.pop()
+
+    for path, child in module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
+        handles.append(child.register_forward_hook(leave))
+    try:
+        yield running
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def with_module(error: SynapseError, running: Sequence[str]) -> SynapseError:
+    """Return the error of a layer with the layer's path: ``block.neuron: ...``."""
+    path = f"{running[-1]}: " if running and running[-1] else ""
+    return type(error)(f"{path}{error}")
+
+
+def trace_error(error: Exception, running: Sequence[str]) -> ExportError:
+    """Return one sentence on why the tracer stopped, where, and what to do."""
+    text = str(error)
+    where = f" in module '{running[-1]}'" if running and running[-1] else ""
+    # torch: "You marked N as dynamic but your code specialized it to be a constant (2)."
+    constant = re.search(
+        r"You marked (\w+) as dynamic but your code specialized it .*?\((\d+)\)", text
+    )
+    if constant:
+        name = {"N": "batch size N", "T": "number of time steps T"}.get(constant[1], constant[1])
+        return ExportError(
+            f"the module uses the {name} as a constant ({constant[2]}); keep it open in forward(), "
+            f"or export with dynamic=False"
+        )
+    if "data-dependent" in text:
+        return ExportError(
+            f"the module cannot be traced: a branch or size{where} depends on the values of a "
+            f"tensor; use torch.where or a mask in forward()"
+        )
+    lines = [line.strip(" -\n") for line in text.splitlines() if line.strip()]
+    reason = lines[0].rstrip(".") if lines else "no reason given"
+    return ExportError(f"the module cannot be traced{where}: {type(error).__name__}: {reason}")
+
+
+def conversion_error(error: Exception, program: torch.export.ExportedProgram) -> ExportError:
+    """Name the operator that has no ONNX form, and its module."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    for link in chain:
+        match = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", str(link))
+        if match is not None:
+            operator = match[1]
+            return ExportError(
+                f"operator {operator} in module {_module_of(operator, program)} has no ONNX form; "
+                f"replace it in forward() by standard operators"
+            )
+    lines = str(chain[-1]).strip().splitlines()
+    reason = lines[0] if lines else type(chain[-1]).__name__
+    return ExportError(f"the module cannot be converted: {reason}")
+
+
+def _module_of(operator: str, program: torch.export.ExportedProgram) -> str:
+    """Return the user's module that calls an operator (``aten.name.overload``)."""
+    # torch.onnx decomposes the program first: aten.special_bessel_j0.default in the user's module
+    # is prims.bessel_j0 when the exporter finds no ONNX form of it
+    graphs = (program.graph, program.run_decompositions().graph)
+    for node in (node for graph in graphs for node in graph.nodes):
+        if operator.split(".")[1] in str(node.target):
+            stack = list(node.meta.get("nn_module_stack", {}).values())
+            path, kind = stack[-1] if stack else ("", "")
+            name = kind if isinstance(kind, str) else kind.__qualname__
+            kind = name.rsplit(".", 1)[-1]
+            return f"'{path}' ({kind})" if path else kind
+    return "(unknown)"
