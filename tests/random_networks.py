@@ -37,6 +37,7 @@ from quick_export import quick_export
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import ShapeError, SynapseError
 from synapse_onnx.model.layout import time_first, time_last
 from synapse_onnx.neuron import norm as norms
@@ -182,7 +183,7 @@ def make(layer: Layer, value: Value) -> nn.Module:
             part.running_mean.copy_(0.3 * torch.randn_like(part.running_mean))
             if isinstance(part, norms.WgtScaleBatchNorm):
                 part.running_var.copy_(2 * torch.rand_like(part.running_var) + 0.1)
-        if isinstance(part, so.module.Stateful):
+        if isinstance(part, Stateful):
             part.reset()
     return module
 

@@ -122,7 +122,7 @@ def opened(
     """Return ONNX Runtime's session, and the model that it runs."""
     options = _options(threads, profile)
     if library is not None:
-        options.register_custom_opslibrary_for(str(library))
+        options.register_custom_ops_library(str(library))
     ran = _lowered(model, providers, library)
     given = ran.SerializeToString() if source is None or ran is not model else source
     chosen = [_with_options(name) for name in providers]
