@@ -17,13 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from synapse_onnx._extra import needed
 from synapse_onnx.errors import InputError
-from synapse_onnx.report.page import shown_rasters
+from synapse_onnx.report.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from synapse_onnx.verification.verifier import Report
 
 __all__ = ["divergence", "membrane", "raster", "rates"]
 
@@ -231,7 +229,7 @@ def rates(layers: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def divergence(report: Report, *, dt: float | None = None) -> Figure:
+def divergence(report: Result, *, dt: float | None = None) -> Figure:
     """Draw what a report of :func:`synapse_onnx.verify` has kept, torch and ONNX Runtime overlaid.
 
     On top stands the membrane around the first divergence, where that is a spike; below it the
@@ -255,7 +253,7 @@ def divergence(report: Report, *, dt: float | None = None) -> Figure:
     first, near = report.first_divergence, report.membrane
     if first is None or first.t is None:
         near = None
-    rasters = [raster for raster in shown_rasters(report) if raster.torch.size]
+    rasters = [raster for raster in report.shown_rasters if raster.torch.size]
     if near is None and not rasters:
         raise InputError("divergence: the report holds no spikes over time and no membrane to show")
     heights = [2.4] * (near is not None)

@@ -15,7 +15,7 @@ from faults import FAULTS
 from networks import Convolutional, spikes
 
 import synapse_onnx as so
-from synapse_onnx.report.page import NEURONS, STEPS, Raster
+from synapse_onnx.report.result import NEURONS, STEPS, Raster
 
 
 @pytest.fixture(scope="module")
