@@ -22,7 +22,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.cli import main
 from synapse_onnx.errors import InputError, ModelError, ShapeError
-from synapse_onnx.report.activity import Kernel, count_activity, profile_kernels
+from synapse_onnx.report.activity import count_activity
+from synapse_onnx.report.kernels import Kernel, profile_kernels
 
 MODELS = Path(__file__).parents[2] / "models"
 
