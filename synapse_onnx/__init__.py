@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from synapse_onnx.readers.nir import load_nir as load_nir
     from synapse_onnx.readers.nir import to_nir
     from synapse_onnx.report import drawing, plot
-    from synapse_onnx.report.page import Report
+    from synapse_onnx.report.result import Report
     from synapse_onnx.runtime import cluster, events
     from synapse_onnx.runtime.inlined import flat
     from synapse_onnx.runtime.session import Session
@@ -81,7 +81,7 @@ __all__ += list(_loaders([os.path.join(os.path.dirname(__file__), "readers")]))
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {
-    "Report": ("report.page", "Report"),
+    "Report": ("report.result", "Report"),
     "Session": ("runtime.session", "Session"),
     "axon": ("axon", None),
     "block": ("block", None),

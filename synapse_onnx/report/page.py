@@ -1,7 +1,6 @@
 """The report of a comparison as one self-contained page: no script, no font, no link elsewhere.
 
 Pictures are SVG within the page, in colours that follow the reader's light or dark theme.
-:class:`Report`, which ``verify`` returns, is a result that can write this page.
 """
 
 from __future__ import annotations
@@ -11,29 +10,16 @@ from html import escape
 
 import numpy as np
 
-from synapse_onnx.report.result import Membrane, Raster, Result, Row
+from synapse_onnx.report.result import Membrane, Raster, Report, Row, writes_html
 
-__all__ = ["Report", "render", "theme"]
+__all__ = ["render", "theme"]
 
 #: kind of a mark in a raster -> what it means
 _MARKS = {"same": "both", "torch": "torch alone", "runtime": "ONNX Runtime alone"}
 
 
-class Report(Result):
-    """Result of :func:`synapse_onnx.verify`: a table as text, a page in a notebook or as HTML.
-
-    The attributes are those of :class:`synapse_onnx.report.result.Result`.
-    """
-
-    def to_html(self) -> str:
-        """Return one self-contained page: verdict, first divergence, tables, rasters, versions."""
-        return render(self)
-
-    def _repr_html_(self) -> str:
-        return render(self, whole=False)
-
-
-def render(report: Result, *, whole: bool = True) -> str:
+@writes_html
+def render(report: Report, whole: bool = True) -> str:
     """Write the page; or, for a notebook, only what its body holds.
 
     Args:
@@ -68,14 +54,14 @@ def render(report: Result, *, whole: bool = True) -> str:
     )
 
 
-def _not_compared(report: Result) -> list[str]:
+def _not_compared(report: Report) -> list[str]:
     if not report.left_out:
         return []
     text = escape(report.not_compared)
     return [f'<p class="first" id="not-compared">Not compared: {text}</p>']
 
 
-def _divergence(report: Result) -> list[str]:
+def _divergence(report: Report) -> list[str]:
     first = report.first_divergence
     if first is None:
         return []
@@ -142,7 +128,7 @@ def _rate(row: Row) -> str:
 # -- pictures --------------------------------------------------------------------------------
 
 
-def _rasters(report: Result) -> list[str]:
+def _rasters(report: Report) -> list[str]:
     shown = report.shown_rasters
     if not shown:
         return []

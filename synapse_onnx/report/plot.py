@@ -40,7 +40,7 @@ from synapse_onnx.report._plot_data import (
     time_axis,
 )
 from synapse_onnx.report._plot_marks import Marks, draw_spikes, draw_thresholds, finite_range
-from synapse_onnx.report.result import Result
+from synapse_onnx.report.result import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -239,7 +239,7 @@ def rates(layers: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def divergence(report: Result, *, dt: float | None = None) -> Figure:
+def divergence(report: Report, *, dt: float | None = None) -> Figure:
     """Draw what a report of :func:`synapse_onnx.verify` has kept, torch and ONNX Runtime overlaid.
 
     On top stands the membrane around the first divergence, where that is a spike; below it the

@@ -1,21 +1,21 @@
 """What a comparison of torch and ONNX Runtime finds: rows, the first divergence, spikes.
 
-Plain data, its text and its JSON. :class:`synapse_onnx.Report` is this with a page; the page
-(``report/page.py``) and the figures (``report/plot.py``) are drawn from it.
+Plain data, its text and its JSON. The page (``report/page.py``) and the figures
+(``report/plot.py``) are drawn from it: they import this module, and it imports neither.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEURONS", "STEPS", "Divergence", "Membrane", "Raster", "Result", "Row"]
+__all__ = ["NEURONS", "STEPS", "Divergence", "Membrane", "Raster", "Report", "Row", "writes_html"]
 
 #: most neurons and time steps that a raster keeps
 NEURONS, STEPS = 96, 400
@@ -189,8 +189,8 @@ class Row:
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
-    """What a comparison found; ``str()`` is a table.
+class Report:
+    """Result of :func:`verify`: a table as text, a page in a notebook and by :meth:`to_html`.
 
     Attributes:
         ok: whether every comparison met its demand.
@@ -259,6 +259,13 @@ class Result:
         del document["rasters"]
         return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
 
+    def to_html(self) -> str:
+        """Return one self-contained page: verdict, first divergence, tables, rasters, versions."""
+        return _html_writers[-1](self, True)
+
+    def _repr_html_(self) -> str:
+        return _html_writers[-1](self, False)
+
     def __repr__(self) -> str:
         parts = [
             self.verdict,
@@ -270,7 +277,7 @@ class Result:
             parts.append(f"not compared: {self.not_compared}")
         if self.first_divergence is not None:
             parts.append(f"first divergence at {self.first_divergence}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return f"Report({', '.join(parts)})"
 
     def __str__(self) -> str:
         rows = [*self.layers, *self.outputs]
@@ -297,6 +304,20 @@ class Result:
             lines.append(f"not compared: {self.not_compared}")
         lines.append(f"{self.verdict} on inputs of shape {self.ran}")
         return "\n".join(lines)
+
+
+HtmlWriter = Callable[[Report, bool], str]
+_html_writers: list[HtmlWriter] = []
+
+
+def writes_html(function: HtmlWriter) -> HtmlWriter:
+    """Make a function the one that writes a report as HTML: a whole page, or its body alone.
+
+    A report offers its page, and the page is written from a report. So that the two modules do not
+    import each other, ``report/page.py`` registers itself here; ``report/__init__.py`` imports it.
+    """
+    _html_writers.append(function)
+    return function
 
 
 def _finite(value: Any) -> Any:

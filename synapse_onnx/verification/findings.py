@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synapse_onnx.model.layout import has_time
-from synapse_onnx.report.page import Report
-from synapse_onnx.report.result import Divergence, Membrane, Raster, Row
+from synapse_onnx.report.result import Divergence, Membrane, Raster, Report, Row
 
 __all__ = ["Findings"]
 

@@ -18,7 +18,7 @@ from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
-from synapse_onnx.report.page import Report
+from synapse_onnx.report.result import Report
 from synapse_onnx.verification.agreement import Agreement
 from synapse_onnx.verification.arrays import RTOL, Tolerance
 from synapse_onnx.verification.findings import Findings
