@@ -27,7 +27,7 @@ ASPECT, LEADING = 0.61, 1.45
 TITLE, TEXT = 13.0, 11.0
 #: columns at which a text is wrapped
 COLUMNS = 40
-#: room around a text; length of the lines between a box and the one beside it
+#: room around a text; length of the lines between a box and a side box
 PADDING, LOOP = 10.0, 30.0
 
 
@@ -37,13 +37,13 @@ class Box:
 
     Attributes:
         key: unlike that of any other box.
-        name: what it stands for: node, input, output, state or layer.
+        name: name of its node, input, output, state or layer.
         kind: one of ``KINDS``.
         title: lines in bold.
         lines: lines below.
-        left: a box beside it, on a loop: the feedback.
+        left: a side box on a loop: the feedback.
         right: the same on the other side: the states.
-        labels: texts of its outlets, beside the lines that begin there.
+        labels: texts of its outlets, next to the lines that begin there.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Box:
         return LEADING * (TITLE * len(self.title) + TEXT * len(self.lines)) + PADDING
 
     def block(self) -> Block:
-        """Return what it takes: itself, what stands beside it, what its outlets are called."""
+        """Return the room for the box, its side boxes and the labels of its outlets."""
         left, right = (side.width + LOOP if side else 0.0 for side in (self.left, self.right))
         rooms = [text_width(label, TEXT) + 2 * PADDING for label in self.labels]
         # an outlet is in the middle of its share, and its label in the right half of that
@@ -88,7 +88,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def wrapped(name: str) -> list[str]:
-    """Wrap a name, behind a dot, slash or underscore where there is one."""
+    """Wrap a name after a dot, slash or underscore, or anywhere if it has none."""
     lines = [""]
     for part in re.findall(r"[^./_\s]*[./_\s]?", name):
         if lines[-1] and len(lines[-1]) + len(part) > COLUMNS:

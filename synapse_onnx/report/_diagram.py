@@ -1,7 +1,7 @@
 """The boxes and lines of a model's graph, not yet placed.
 
 Left out are constants and the nodes that only compute sizes: they make the states that a sequence
-starts from. States of a stream and the feedback of a recurrent neuron are boxes beside their node.
+starts from. States of a stream and the feedback of a recurrent neuron are side boxes of their node.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Diagram:
         return set(makers.values()) - shown
 
     def _loops(self) -> dict[str, str]:
-        """Put states beside the node that takes and returns them.
+        """Attach states to the node that takes and returns them.
 
         Returns:
             Name of a state's input -> name of its output, of those that are drawn so.

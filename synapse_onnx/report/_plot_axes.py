@@ -50,7 +50,7 @@ def text_color(ax: Axes) -> Any:
 
 
 def label_rows(ax: Axes, neurons: Array, *, every: bool) -> None:
-    """Put the neurons' indices beside the rows, as many as are legible."""
+    """Label the rows with the neurons' indices, as many as are legible."""
     if every:
         whole_numbers(ax.yaxis)
         return

@@ -128,8 +128,8 @@ def count_activity(
         session = Session(with_outputs(model, shown), providers, native)
         results = session.run(*inputs)
         arrays = results if isinstance(results, tuple) else (results,)
-        found = dict(zip(session.outputs, arrays, strict=True))
-        return counter.count({name: found[value] for name, value in shown.items()})
+        values = dict(zip(session.outputs, arrays, strict=True))
+        return counter.count({name: values[value] for name, value in shown.items()})
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, SynapseError):
             raise
@@ -215,7 +215,7 @@ class _Counter:
         return Synapse(_layer(node), node.op_type, *_sizes(x), synops, macs)
 
     def _borders(self, name: str) -> list[tuple[int, int]]:
-        """Return the zeros that a Pad put before and behind the rows and columns of an image.
+        """Return the zeros that a Pad put before and after the rows and columns of an image.
 
         Pooling pads its input by a node of its own where the kernel does not divide it.
         """
@@ -252,20 +252,20 @@ def _image_fan_out(
 ) -> NDArray[np.int64]:
     """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
     kind = base_op(node)
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    pads = given["pads"]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    pads = attributes["pads"]
     axis_taps = _transposed_taps if kind in ("ConvTranspose", "Unpool") else _taps
     rows, columns = (
         axis_taps(
             size[axis],
             weight[2 + axis],
-            given["strides"][axis],
-            given["dilations"][axis],
+            attributes["strides"][axis],
+            attributes["dilations"][axis],
             (pads[axis], pads[2 + axis]),
         )
         for axis in range(2)
     )
-    channels = {"Conv": weight[0] // given["group"], "ConvTranspose": weight[1]}.get(kind, 1)
+    channels = {"Conv": weight[0] // attributes["group"], "ConvTranspose": weight[1]}.get(kind, 1)
     return np.asarray(np.multiply.outer(rows, columns) * channels, dtype=np.int64)
 
 

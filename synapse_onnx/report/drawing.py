@@ -1,7 +1,7 @@
 """A drawing of a model's graph: one self-contained SVG, without script, font or link.
 
 A node is a box, with what the metadata say of its layer; a value is a line with its shape. States
-of a stream and the feedback of a recurrent neuron are loops beside their box.
+of a stream and the feedback of a recurrent neuron are loops at the side of their box.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _document(diagram: Diagram, boxes: Sequence[Box], layout: Layout) -> str:
 
 
 def _unit(box: Box, block: Block, x: float, y: float) -> Iterator[str]:
-    """Draw a box, what stands beside it on a loop, and what its outlets are called."""
+    """Draw a box, its side boxes with their loops, and the labels of its outlets."""
     begin, end = x + block.inlet[0], x + block.inlet[1]
     middle = y + block.height / 2
     yield _rectangle(box, begin, middle, end - begin)
@@ -143,13 +143,13 @@ def _rectangle(box: Box, x: float, middle: float, width: float) -> str:
     return "".join(parts) + "</g>"
 
 
-def _loop(beside: Box, edge: float, sign: int, middle: float) -> str:
-    """Draw the two lines between a box and what stands beside it: there, and back."""
+def _loop(side_box: Box, edge: float, sign: int, middle: float) -> str:
+    """Draw the two lines between a box and its side box: there, and back."""
     far, apart = edge + sign * LOOP, 7.0
     there = f"M{edge:.1f} {middle - apart:.1f}H{far:.1f}"
     back = f"M{far:.1f} {middle + apart:.1f}H{edge:.1f}"
     return (
-        f'<path class="loop" data-loop="{_xml(beside.key)}" d="{there}{back}"/>'
+        f'<path class="loop" data-loop="{_xml(side_box.key)}" d="{there}{back}"/>'
         + _arrow(far, middle - apart, sign, 0)
         + _arrow(edge, middle + apart, -sign, 0)
     )

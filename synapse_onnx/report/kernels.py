@@ -114,7 +114,7 @@ def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tup
         groups.setdefault(call.group, []).append(call)
     times = {group: sum(max(call.own, 0.0) for call in calls) for group, calls in groups.items()}
     total = sum(times.values())
-    found = [
+    kernels = [
         Kernel(
             *group,
             nodes=len({call.identity for call in calls}),
@@ -123,7 +123,7 @@ def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tup
         )
         for group, calls in groups.items()
     ]
-    return tuple(sorted(found, key=lambda kernel: (-kernel.share, kernel.op, kernel.types)))
+    return tuple(sorted(kernels, key=lambda kernel: (-kernel.share, kernel.op, kernel.types)))
 
 
 def _calls(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> list[_Call]:
@@ -137,7 +137,7 @@ def _calls(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> list[
     begin, end = run["ts"], run["ts"] + run["dur"]
     suffix = "_kernel_time"
     calls: list[_Call] = []
-    free: list[_Call] = []  # those that no loop or branch was found for yet
+    free: list[_Call] = []  # those that belong to no loop or branch yet
     for event in events:
         if event["cat"] != "Node" or not event["name"].endswith(suffix):
             continue

@@ -117,7 +117,7 @@ def _row(row: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    """Spikes per value in torch, with a bar; ONNX Runtime's beside it where it is another."""
+    """Spikes per value in torch, with a bar; then ONNX Runtime's if it differs."""
     if row.spikes is None or not row.values:
         return ""
     rates = [count / row.values for count in row.spikes]

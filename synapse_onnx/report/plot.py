@@ -1,6 +1,6 @@
 """Pictures of spikes, membranes and rates, drawn with matplotlib; extra ``report``.
 
-Each function draws into the axes that it is given, or else into a figure of its own, which needs no
+Each function draws into the caller's axes, or else into a figure of its own, which needs no
 display and opens no window: ``plot.raster(spikes).figure.savefig("raster.png")``. No setting of
 matplotlib is changed; text and background follow the style in use, colours its brightness.
 """
@@ -242,9 +242,8 @@ def rates(layers: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
 def divergence(report: Report, *, dt: float | None = None) -> Figure:
     """Draw what a report of :func:`synapse_onnx.verify` has kept, torch and ONNX Runtime overlaid.
 
-    On top stands the membrane around the first divergence, where that is a spike; below it the
-    spikes of every spiking layer, a bounded part of one sample. Of an equal report there are the
-    spikes alone.
+    The top panel shows the membrane around the first divergence, if that is a spike. Below it are
+    the spikes of every spiking layer, a bounded part of one sample. An equal report has these alone.
 
     Args:
         report: what ``verify`` returned.
