@@ -243,7 +243,7 @@ def divergence(report: Report, *, dt: float | None = None) -> Figure:
     """Draw what a report of :func:`synapse_onnx.verify` has kept, torch and ONNX Runtime overlaid.
 
     The top panel shows the membrane around the first divergence, if that is a spike. Below it are
-    the spikes of every spiking layer, a bounded part of one sample. An equal report has these alone.
+    the spikes of every spiking layer, a bounded part of one sample. An equal report has only these.
 
     Args:
         report: what ``verify`` returned.
