@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from synapse_onnx.readers.nir import load_nir as load_nir
     from synapse_onnx.readers.nir import to_nir
     from synapse_onnx.report import drawing, plot
+    from synapse_onnx.report.result import Report
     from synapse_onnx.runtime import cluster, events
     from synapse_onnx.runtime.inlined import flat
     from synapse_onnx.runtime.session import Session
-    from synapse_onnx.verification.verifier import Report, verify
+    from synapse_onnx.verification.verifier import verify
 
 __all__ = [
     "ExportError",
@@ -80,7 +81,7 @@ __all__ += list(_loaders([os.path.join(os.path.dirname(__file__), "readers")]))
 
 #: public name -> (module, attribute; None for the module itself)
 _LAZY: dict[str, tuple[str, str | None]] = {
-    "Report": ("verification.verifier", "Report"),
+    "Report": ("report.result", "Report"),
     "Session": ("runtime.session", "Session"),
     "axon": ("axon", None),
     "block": ("block", None),

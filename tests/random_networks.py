@@ -37,13 +37,15 @@ from quick_export import quick_export
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import ShapeError, SynapseError
 from synapse_onnx.model.layout import time_first, time_last
 from synapse_onnx.neuron import norm as norms
 from synapse_onnx.quantize import Quantizer, round_to_step
 from synapse_onnx.runtime import native
 from synapse_onnx.runtime import providers as execution
-from synapse_onnx.verification import verifier
+from synapse_onnx.verification import subject
+from synapse_onnx.verification.arrays import RTOL
 
 Case = dict[str, Any]
 Layer = dict[str, Any]
@@ -182,7 +184,7 @@ def make(layer: Layer, value: Value) -> nn.Module:
             part.running_mean.copy_(0.3 * torch.randn_like(part.running_mean))
             if isinstance(part, norms.WgtScaleBatchNorm):
                 part.running_var.copy_(2 * torch.rand_like(part.running_var) + 0.1)
-        if isinstance(part, so.module.Stateful):
+        if isinstance(part, Stateful):
             part.reset()
     return module
 
@@ -683,7 +685,7 @@ def judge(case: Case) -> Verdict:
             found = [_reference(model, base, feed) for feed in feeds]
         else:
             with _running(variant):
-                session = verifier.Session(model, native=variant == "native")
+                session = subject.Session(model, native=variant == "native")
             cut = case["export"]["dynamic"]
             found = [outputs(session, feed, chunks=base.streaming, cut=cut) for feed in feeds]
         verdict.comparisons += len(feeds)
@@ -745,7 +747,7 @@ def _can(variant: str, case: Case, model: onnx.ModelProto) -> bool:
 @contextlib.contextmanager
 def _running(variant: str) -> Iterator[None]:
     """Let the verifier open its sessions in one of the other ways."""
-    options, opened = execution._options, verifier.Session
+    options, opened = execution._options, subject.Session
 
     def unoptimised(*args: Any) -> Any:
         made = options(*args)
@@ -759,7 +761,7 @@ def _running(variant: str) -> Iterator[None]:
         return opened(model, *args, **kwargs, threads=threads)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(verifier, "Session", session))
+        stack.enter_context(mock.patch.object(subject, "Session", session))
         if variant == "unoptimised":
             stack.enter_context(mock.patch.object(execution, "_options", unoptimised))
         yield
@@ -820,7 +822,7 @@ def _same(
 
 
 def _near(expected: np.ndarray, found: np.ndarray) -> bool:
-    allowed = verifier.RTOL * np.abs(expected).max(initial=0)
+    allowed = RTOL * np.abs(expected).max(initial=0)
     return bool((np.abs(expected - found) <= allowed).all())
 
 

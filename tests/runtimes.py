@@ -31,6 +31,7 @@ from quick_export import quick_export
 from torch import nn
 
 import synapse_onnx as so
+from synapse_onnx._layer import Stateful
 from synapse_onnx.quantize import q8
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,7 @@ def _exported(
         for layer in module.modules():
             if isinstance(layer, so.axon.Delay):
                 layer.delay.data = 7 * torch.rand_like(layer.delay)
-            if isinstance(layer, so.module.Stateful):
+            if isinstance(layer, Stateful):
                 layer.reset()
         return so.export(module.eval(), x, streaming=streaming)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.ops._neuron import per_channel
 from synapse_onnx.ops.delta import delta
 
 __all__ = ["Delta"]
@@ -120,32 +119,6 @@ class Delta(Stateful):
         tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
         encoded: tuple[Tensor, ...] = delta(input, self.threshold.flatten(), *states, *tail)
         return encoded
-
-    def margin(self, input: Tensor) -> Tensor:
-        """Return how far the change is above the threshold, over time."""
-        level = self.threshold.detach().reshape(1, -1, *(1,) * (input.dim() - 2))
-        margin: Tensor = self(input).abs() - level
-        return margin
-
-    def sensitive(self, input: Tensor, rtol: float) -> Tensor:
-        """Say where an input that is off by rtol could decide on what is sent.
-
-        A change may be off by that, of the largest input so far: it then reaches the threshold or
-        not, after which the encoder has other states, or is floored to the next step or not.
-        """
-        states: Sequence[Tensor] = self.load_states(input)
-        off = rtol * torch.cummax(input.abs(), dim=-1).values
-        level = per_channel(self.threshold.detach().flatten(), states[0])
-        near, lost = torch.zeros_like(input, dtype=torch.bool), torch.zeros_like(states[0]) > 0
-        for t in range(input.shape[-1]):
-            pre, residual, error = states
-            change = input[..., t] - pre + residual
-            reaches = (error + change if self.cum_error else change).abs() - level
-            steps = change * self.scale
-            lost |= reaches.abs() <= off[..., t]
-            near[..., t] = lost | ((steps - steps.round()).abs() <= self.scale * off[..., t])
-            _, *states = self._encode(input[..., t : t + 1], *states)
-        return near
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the threshold from the checkpoint."""

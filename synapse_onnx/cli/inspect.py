@@ -33,7 +33,8 @@ from synapse_onnx.runtime import native as native_kernels
 
 if TYPE_CHECKING:
     from synapse_onnx.model.metadata import Metadata
-    from synapse_onnx.report.activity import Activity, Kernel
+    from synapse_onnx.report.activity import Activity
+    from synapse_onnx.report.kernels import Kernel
 
 __all__ = ["command"]
 
@@ -151,7 +152,8 @@ def _ran(
         if providers:
             raise InputError("--provider is for a run; give a sample by --input")
         return None, ()
-    from synapse_onnx.report.activity import count_activity, profile_kernels
+    from synapse_onnx.report.activity import count_activity
+    from synapse_onnx.report.kernels import profile_kernels
 
     arrays = read_arrays(inputs, list(inputs_of(model)))
     names = full_names(providers)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError, ShapeError
@@ -201,14 +200,6 @@ class Common(Stateful):
     def _dropped(self, spikes: Tensor) -> Tensor:
         result: Tensor = self.drop(spikes) if self.drop is not None else spikes
         return result
-
-    def margin(self, input: Current) -> Tensor:
-        """Return how far the membrane is above what it must reach, over time, before resets."""
-        raise NotImplementedError
-
-    def undecided(self, input: Current, rtol: float) -> Tensor:
-        """Say where one rounding could decide on a spike: what is compared is within rtol."""
-        raise NotImplementedError
 
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
@@ -539,46 +530,35 @@ class Neuron(Common):
         self._fed = (synapse,)
         self.register_state("spikes", torch.float32)
 
-    def driven(self, input: Current, spikes: Tensor) -> tuple[tuple[Tensor, ...], float]:
-        """Return what currents (N, C, T) and the feedback of spikes (N, C, T) are together.
+    @property
+    def feedback(self) -> nn.Module | None:
+        """The synapse through which the neuron sees its own spikes, or None."""
+        return None if self._fed is None else self._fed[0]
 
-        These spikes are fed back, whatever the neuron itself would do. The second value is the
-        largest sum of magnitudes, to which the rounding of a current is relative. Without feedback
-        currents are what they are, of size zero.
-        """
-        currents = self._currents(input)
-        if self._fed is None:
-            return currents, 0.0
-        synapse: Any = self._fed[0]
-        before = functional.pad(spikes, (1, 0))[..., :-1]
-        sums = synapse(before)
-        pairs = zip(currents, sums if self.complex else (sums,), strict=True)
-        sizes = zip(currents, synapse.magnitudes(before), strict=True)
-        largest = max(float((x.abs() + size).max()) for x, size in sizes)
-        return tuple(x + total for x, total in pairs), largest
-
-    def unfed(self, input: Current) -> Tensor:
-        """Return what :meth:`forward` would without feedback."""
+    def forward_without_feedback(self, input: Current) -> Tensor:
+        """Return what :meth:`forward` would return if no spikes were fed back."""
         fed, self._fed = self._fed, None
         try:
             return self.forward(input)
         finally:
             self._fed = fed
 
-    def unsure(self, input: Current, rounding: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Say what roundings of currents can change in fixed point, until a spike differs.
+    def error_bounds(
+        self, input: Current, rounding: float
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Bound what rounding errors of the currents change in fixed point, up to a flipped spike.
 
         Args:
             input: currents; a pair (real, imag) for a resonator.
-            rounding: how far they may be off, in the unit of the threshold.
+            rounding: largest error of a current, in the unit of the threshold.
 
         Returns:
-            Where they could decide on a spike, of the shape of a current; how far the heights of
-            graded spikes may be off, in the unit of the threshold, likewise; and how many units
-            each last state may be, by name.
+            Where an error could flip a spike, bool, of the shape of a current; the largest error of
+            a graded spike, in the unit of the threshold, of the same shape; and the largest error
+            of each last state, in units of 1 / (64 scale), by the name of the state.
 
         Raises:
-            InputError: the neuron is one of floats, or has a norm within its step.
+            InputError: the neuron is in the float regime, or has a norm within its step.
         """
         if self.regime == "float" or self._form != self.regime:
             raise InputError(f"{self.kind} neuron: states in fixed point and no norm are needed")
@@ -624,34 +604,6 @@ class Neuron(Common):
         if self.training and torch.is_grad_enabled():
             return op.compute(*args, gradient=True)
         return op(*args)
-
-    def margin(self, input: Current) -> Tensor:
-        """Return how far the membrane is above what it must reach, over time, before resets."""
-        traces: dict[str, Any] = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
-        limit: Any = self.threshold
-        if "refractory" in traces:
-            limit = traces["threshold"] + traces["refractory"]
-        margin: Tensor = traces[self.equation.membrane] - limit
-        return margin
-
-    def undecided(self, input: Current, rtol: float) -> Tensor:
-        """Say where one rounding could decide on a spike: what is compared is within rtol.
-
-        Nowhere in fixed point: there the same currents give the same spikes.
-        """
-        if self.regime != "float":
-            current = input[0] if isinstance(input, tuple) else input
-            return torch.zeros_like(current, dtype=torch.bool)
-        traces = dict(zip(self.equation.traces, self.dynamics(input), strict=True))
-        self.reset()
-        margin = self.margin(input)
-        near = margin.abs() <= rtol * traces[self.equation.membrane].abs()
-        if self.equation.phase:  # the imaginary part is compared with zero, now and before
-            imag = traces["imag"]
-            crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True)
-            near |= crossing
-            near[..., 1:] |= crossing[..., :-1]
-        return near
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the parameters' shapes from the checkpoint: no forward pass is needed first."""

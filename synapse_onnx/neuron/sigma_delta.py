@@ -16,8 +16,8 @@ from synapse_onnx.neuron import base
 __all__ = ["Neuron", "neuron_params"]
 
 
-#: activations that every runtime computes alike
-_SAME = (None, torch.relu, nn.functional.relu)
+#: activations that every runtime computes alike, to the last bit
+_EXACT_ACTIVATIONS = (None, torch.relu, nn.functional.relu)
 
 
 def neuron_params(device_params: dict[str, Any], scale: int = 1 << 6) -> dict[str, float]:
@@ -173,19 +173,18 @@ class Neuron(base.Common):
         result: Tensor = self.part[0](x)
         return self._dropped(result) if self.spiking else result
 
-    def margin(self, input: base.Current) -> Tensor:
-        """Return how far the change is above the threshold, over time."""
-        return self.delta.margin(self._real(input) if self.part else self._activate(input))
+    def encoder_input(self, input: base.Current) -> Tensor:
+        """Return what the delta encoder is given for a current (N, C[, H, W], T)."""
+        return self._real(input) if self.part else self._activate(input)
 
-    def undecided(self, input: base.Current, rtol: float) -> Tensor:
-        """Say where one rounding of the activation could decide on what is sent.
+    @property
+    def encodes_exactly(self) -> bool:
+        """Whether every runtime gives its encoder the same input to the last bit.
 
-        Sum and norm are computed in one order everywhere, and so is relu; of other functions ONNX
-        Runtime has its own.
+        Sum and norm are computed in one order everywhere, and so is relu. For other activations
+        ONNX Runtime has its own implementation: tanh differs from torch's in the last bits.
         """
-        if self.part or self.activation in _SAME:
-            return torch.zeros_like(self._real(input), dtype=torch.bool)
-        return self.delta.sensitive(self._activate(input), rtol)
+        return bool(self.part) or self.activation in _EXACT_ACTIVATIONS
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the bias from the checkpoint; a bias of zero is no bias."""

@@ -1,9 +1,10 @@
 """A layered layout of an acyclic graph: blocks in ranks from top to bottom, curves between them.
 
-Ranks are longest paths; a source stands right above what takes it. A value that passes a rank has
-a place of its own there, one for all its takers, so that no curve crosses a block. The order
-within a rank is by barycentres; the places within an order are those nearest to the neighbours',
-by least squares (pool adjacent violators). The time is about linear in blocks and passed ranks.
+A block's rank is its longest path from a source; sources move down to just above their first taker.
+A value that passes a rank has a place there, one for all its takers, so that no curve crosses a
+block. The order within a rank is by barycentres; the places within an order are those nearest to
+the neighbours', by least squares (pool adjacent violators). The time is about linear in blocks and
+passed ranks.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["Block", "Edge", "Layout", "Route", "lay_out"]
 
-#: least distance of two blocks, and of a line to what stands beside it
+#: least distance between two blocks, and between a line and its neighbour
 _APART, _BESIDE = 22.0, 14.0
-#: height below a rank that is kept free of curves, for what is written beside a line
+#: height below a rank that is kept free of curves, for the labels of the lines
 _STUB = 20.0
 #: least and largest height of the curves between two ranks, and what a curve's width adds
 _LOW, _HIGH, _SLOPE = 26.0, 110.0, 0.1
@@ -133,7 +134,7 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
     for edge in edges:
         takers[edge.source].add(edge.target)
         givers[edge.target].add(edge.source)
-    waits = [len(found) for found in givers]
+    waits = [len(sources) for sources in givers]
     ready = [i for i in range(count) if not waits[i]]
     ranks = [0] * count
     for i in ready:  # grows on the way
@@ -203,9 +204,9 @@ def _order(rows: list[list[_Item]]) -> None:
             keys = {id(item): _barycentre(item, down) for item in row}
             row.sort(key=lambda item: keys[id(item)])
             _number(row)
-        found = _crossings(rows)
-        if found < best:
-            best, kept = found, [list(row) for row in rows]
+        crossings = _crossings(rows)
+        if crossings < best:
+            best, kept = crossings, [list(row) for row in rows]
         if not best:
             break
     for row, order in zip(rows, kept, strict=True):

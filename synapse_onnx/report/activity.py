@@ -1,4 +1,4 @@
-"""What a model does with an input: spikes, synaptic operations, and the kernels that ran.
+"""What a model does with an input: spikes and synaptic operations.
 
 A synaptic operation (SynOp) is one non-zero value that goes through one connection. Its dense
 counterpart is the multiply-accumulate (MAC) of every value, zero or not. The zeros that pad an
@@ -8,9 +8,6 @@ are connections like others. A complex synapse has two connections where a real 
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
 from synapse_onnx.model.graph import DOMAIN, ends_of, places_along, with_outputs
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
 from synapse_onnx.runtime.session import Session
 
-__all__ = ["Activity", "Kernel", "Spikes", "Synapse", "count_activity", "profile_kernels"]
+__all__ = ["Activity", "Spikes", "Synapse", "count_activity"]
 
-_IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
 #: standard operators with weights that ordinary torch code may bring
 _PRODUCTS = ("MatMul", "MatMulInteger", "Gemm", "Conv", "ConvInteger", "ConvTranspose", "Einsum")
 
@@ -105,38 +102,6 @@ class Activity:
 _COUNTS = ("values", "nonzero", "synops", "macs")
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Nodes that ONNX Runtime ran, of one op with inputs of the same types.
-
-    Attributes:
-        op: type of the nodes.
-        native: whether a kernel of synapse-onnx ran them.
-        provider: execution provider.
-        types: types of their inputs, without repetitions, in their order.
-        nodes: number of different nodes.
-        calls: how often they ran in all; a node in a loop runs once a step.
-        share: fraction of the time of all nodes, 0 to 1; a loop or a branch counts without the
-            nodes within it.
-    """
-
-    op: str
-    native: bool
-    provider: str
-    types: tuple[str, ...]
-    nodes: int
-    calls: int
-    share: float
-
-    @property
-    def numbers(self) -> str:
-        """Return "integer", "float", or "mixed" where inputs are of both kinds; "" without any."""
-        floats = {"float" in name or name == "double" for name in self.types}
-        if len(floats) != 1:
-            return "mixed" if floats else ""
-        return "float" if floats.pop() else "integer"
-
-
 def count_activity(
     model: onnx.ModelProto,
     inputs: Sequence[ArrayLike],
@@ -163,47 +128,13 @@ def count_activity(
         session = Session(with_outputs(model, shown), providers, native)
         results = session.run(*inputs)
         arrays = results if isinstance(results, tuple) else (results,)
-        found = dict(zip(session.outputs, arrays, strict=True))
-        return counter.count({name: found[value] for name, value in shown.items()})
+        values = dict(zip(session.outputs, arrays, strict=True))
+        return counter.count({name: values[value] for name, value in shown.items()})
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, SynapseError):
             raise
         # nodes that call themselves ours and lack what ours have; which error, by what is missing
         raise ModelError("a layer of the model is not one that synapse-onnx writes") from error
-
-
-def profile_kernels(
-    model: onnx.ModelProto,
-    inputs: Sequence[ArrayLike],
-    native: bool | None = None,
-    providers: Sequence[str] | None = None,
-) -> tuple[Kernel, ...]:
-    """Return what ONNX Runtime's own profile says of one run, the most time first.
-
-    The model runs several times and the quickest run counts: the first one takes memory, and other
-    programs may hold up any.
-
-    Args:
-        model: any model that :class:`Session` takes.
-        inputs: as for :meth:`Session.run`.
-        native: as for :class:`Session`.
-        providers: as for :class:`Session`.
-
-    Raises:
-        ModelError: ONNX Runtime refuses the model, or fails on the values.
-        InputError: wrong number of inputs, or values that the type cannot hold.
-        ShapeError: wrong rank or size.
-    """
-    with tempfile.TemporaryDirectory(prefix="synapse-onnx-") as folder:
-        session = Session(model, providers, native, profile=os.path.join(folder, "profile"))
-        try:
-            for _ in range(_RUNS):
-                session.run(*inputs)
-        finally:
-            path = session.session.end_profiling()
-        with open(path, encoding="utf-8") as file:
-            events = json.load(file)
-    return _kernels(events, session.native_nodes)
 
 
 # -- counting -------------------------------------------------------------------------------------
@@ -247,7 +178,7 @@ class _Counter:
             elif not self._is_synapse(node):
                 if node.domain == DOMAIN:
                     uncounted.append((_layer(node), node.op_type))
-                if node.op_type in _PRODUCTS or _base(node) in (*_IMAGES, "Dense"):
+                if node.op_type in _PRODUCTS or base_op(node) in SYNAPSES:
                     products.append((_layer(node), node.op_type))
         both = dict.fromkeys([*uncounted, *products])
         return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
@@ -258,13 +189,13 @@ class _Counter:
     def _is_synapse(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a synapse whose weights are in the file."""
         inputs, _ = self._ends(node)
-        known = _base(node) in (*_IMAGES, "Dense")
-        return known and all(name in self._weights for name in _weights_of(inputs))
+        known = base_op(node) in SYNAPSES
+        return known and all(name in self._weights for name in weights_of(inputs))
 
     def _synapse(self, node: onnx.NodeProto, x: NDArray[Any]) -> Synapse:
         inputs, _ = self._ends(node)
-        weights = [self._weights[name] for name in _weights_of(inputs)]
-        if _base(node) == "Dense":
+        weights = [self._weights[name] for name in weights_of(inputs)]
+        if base_op(node) == "Dense":
             outputs = sum(weight[0] for weight in weights)
             values, nonzero = _sizes(x)
             return Synapse(
@@ -284,7 +215,7 @@ class _Counter:
         return Synapse(_layer(node), node.op_type, *_sizes(x), synops, macs)
 
     def _borders(self, name: str) -> list[tuple[int, int]]:
-        """Return the zeros that a Pad put before and behind the rows and columns of an image.
+        """Return the zeros that a Pad put before and after the rows and columns of an image.
 
         Pooling pads its input by a node of its own where the kernel does not divide it.
         """
@@ -309,7 +240,7 @@ class _Counter:
         self, node: onnx.NodeProto, inputs: Mapping[str, str], parts: Sequence[NDArray[Any]]
     ) -> Synapse:
         """Count the spikes before the first step, and those of every step that has a next one."""
-        outputs = sum(self._weights[name][0] for name in _weights_of(inputs))
+        outputs = sum(self._weights[name][0] for name in weights_of(inputs))
         values = sum(part.size for part in parts)
         nonzero = sum(int(np.count_nonzero(part)) for part in parts)
         name = f"{_layer(node)} (feedback)"
@@ -320,21 +251,21 @@ def _image_fan_out(
     node: onnx.NodeProto, weight: Sequence[int], size: Sequence[int]
 ) -> NDArray[np.int64]:
     """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
-    kind = _base(node)
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    pads = given["pads"]
+    kind = base_op(node)
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    pads = attributes["pads"]
     axis_taps = _transposed_taps if kind in ("ConvTranspose", "Unpool") else _taps
     rows, columns = (
         axis_taps(
             size[axis],
             weight[2 + axis],
-            given["strides"][axis],
-            given["dilations"][axis],
+            attributes["strides"][axis],
+            attributes["dilations"][axis],
             (pads[axis], pads[2 + axis]),
         )
         for axis in range(2)
     )
-    channels = {"Conv": weight[0] // given["group"], "ConvTranspose": weight[1]}.get(kind, 1)
+    channels = {"Conv": weight[0] // attributes["group"], "ConvTranspose": weight[1]}.get(kind, 1)
     return np.asarray(np.multiply.outer(rows, columns) * channels, dtype=np.int64)
 
 
@@ -357,23 +288,8 @@ def _transposed_taps(
     return np.asarray(((reached >= 0) & (reached < outputs)).sum(axis=1), dtype=np.int64)
 
 
-def _base(node: onnx.NodeProto) -> str:
-    """Return a synapse's op without the prefixes of its form; "" for a standard operator."""
-    if node.domain != DOMAIN:
-        return ""
-    return node.op_type.removeprefix("Quantized").removeprefix("Complex")
-
-
-def _weights_of(inputs: Mapping[str, str]) -> list[str]:
-    return [
-        name
-        for formal, name in inputs.items()
-        if formal.startswith("weight") and not formal.startswith("weight_scale")
-    ]
-
-
 def _is_recurrent(inputs: Mapping[str, str]) -> bool:
-    return "spikes" in inputs and bool(_weights_of(inputs))
+    return "spikes" in inputs and bool(weights_of(inputs))
 
 
 def _layer(node: onnx.NodeProto) -> str:
@@ -386,81 +302,3 @@ def _sizes(array: NDArray[Any]) -> tuple[int, int]:
 
 def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-# -- ONNX Runtime's profile -----------------------------------------------------------------------
-
-
-#: runs of a profile
-_RUNS = 4
-#: operators whose nodes run other nodes
-_HOLDERS = ("If", "Loop", "Scan")
-
-_Group = tuple[str, bool, str, tuple[str, ...]]
-
-
-@dataclass
-class _Call:
-    """A call of a node; ``own`` is its time in µs without that of the nodes within it."""
-
-    name: tuple[str, Any]
-    group: _Group
-    begin: float
-    time: float
-    own: float
-    holder: _Call | None = None
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """Return the names of the nodes that it lies in, and its own: unlike for each node."""
-        return (*(self.holder.identity if self.holder else ()), self.name)
-
-
-def _kernels(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> tuple[Kernel, ...]:
-    """Sum the quickest run of a profile per op, provider and types of inputs."""
-    groups: dict[_Group, list[_Call]] = {}
-    for call in _calls(events, own):
-        groups.setdefault(call.group, []).append(call)
-    times = {group: sum(max(call.own, 0.0) for call in calls) for group, calls in groups.items()}
-    total = sum(times.values())
-    found = [
-        Kernel(
-            *group,
-            nodes=len({call.identity for call in calls}),
-            calls=len(calls),
-            share=times[group] / total if total else 0.0,
-        )
-        for group, calls in groups.items()
-    ]
-    return tuple(sorted(found, key=lambda kernel: (-kernel.share, kernel.op, kernel.types)))
-
-
-def _calls(events: Sequence[Mapping[str, Any]], own: Mapping[str, str]) -> list[_Call]:
-    """Return the calls of the quickest run.
-
-    A call is logged when it ends, so what ran within a loop or branch is logged before it, and
-    began after it. That its time lies within would not do: times are cut to whole µs.
-    """
-    runs = [event for event in events if event["name"] == "model_run"]
-    run = min(runs, key=lambda event: float(event["dur"]))
-    begin, end = run["ts"], run["ts"] + run["dur"]
-    suffix = "_kernel_time"
-    calls: list[_Call] = []
-    free: list[_Call] = []  # those that no loop or branch was found for yet
-    for event in events:
-        if event["cat"] != "Node" or not event["name"].endswith(suffix):
-            continue
-        if not begin <= event["ts"] <= end:
-            continue
-        args, name, time = event["args"], event["name"].removesuffix(suffix), event["dur"]
-        op = args["op_name"]
-        types = (kind for value in args["input_type_shape"] for kind in value)
-        group = (op, own.get(name) == op, args["provider"], tuple(dict.fromkeys(types)))
-        call = _Call((name, args["node_index"]), group, event["ts"], time, time)
-        while op in _HOLDERS and free and free[-1].begin >= call.begin:
-            inner = free.pop()
-            inner.holder = call
-            call.own -= inner.time
-        free.append(call)
-        calls.append(call)
-    return calls

@@ -6,100 +6,20 @@ Pictures are SVG within the page, in colours that follow the reader's light or d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from synapse_onnx.verification.verifier import Membrane, Report, Row
+from synapse_onnx.report.result import Membrane, Raster, Report, Row, writes_html
 
-__all__ = ["Raster", "render", "shown_rasters", "theme"]
-
-#: most neurons and time steps that a raster shows
-NEURONS, STEPS = 96, 400
+__all__ = ["render", "theme"]
 
 #: kind of a mark in a raster -> what it means
 _MARKS = {"same": "both", "torch": "torch alone", "runtime": "ONNX Runtime alone"}
 
 
-@dataclass(frozen=True)
-class Raster:
-    """Spikes of one layer on both sides: a bounded part of one sample.
-
-    Attributes:
-        name: path of the layer, or name of the output.
-        sample: index in the batch.
-        neurons: flat index of the neuron of each row; those that differ are among them.
-        start: time step of the first column.
-        size: neurons and time steps of the whole.
-        torch: (rows, columns) bool, where torch spikes.
-        runtime: the same of ONNX Runtime.
-    """
-
-    name: str
-    sample: int
-    neurons: tuple[int, ...]
-    start: int
-    size: tuple[int, int]
-    torch: NDArray[np.bool_]
-    runtime: NDArray[np.bool_]
-
-    @classmethod
-    def of(
-        cls, name: str, torch: NDArray[Any], runtime: NDArray[Any], first: Sequence[int] | None
-    ) -> Raster:
-        """Cut a raster from spikes (N, C[, H, W], T), around the first place that differs."""
-        sample = int(first[0]) if first else 0
-        columns = torch.shape[-1]
-        sides = [
-            np.reshape(side[sample : sample + 1], (-1, columns)) != 0 for side in (torch, runtime)
-        ]
-        start = 0
-        if first:  # a quarter of the picture stands before it
-            start = min(max(int(first[-1]) - STEPS // 4, 0), max(columns - STEPS, 0))
-        window = [side[:, start : start + STEPS] for side in sides]
-        differs = (window[0] != window[1]).any(axis=1)
-        busy = window[0].any(axis=1)
-        # those that differ, then those that spike, then the others; shown in their own order
-        order = np.lexsort((np.arange(len(differs)), ~busy, ~differs))[:NEURONS]
-        rows = np.sort(order)
-        return cls(
-            name,
-            sample,
-            tuple(int(row) for row in rows),
-            start,
-            (len(differs), columns),
-            window[0][rows],
-            window[1][rows],
-        )
-
-    @property
-    def differs(self) -> bool:
-        """Whether any spike that is shown is on one side alone."""
-        return not np.array_equal(self.torch, self.runtime)
-
-    def shows_as(self, other: Raster) -> bool:
-        """Whether another raster shows the same spikes."""
-        return all(
-            np.array_equal(mine, theirs)
-            for mine, theirs in ((self.torch, other.torch), (self.runtime, other.runtime))
-        )
-
-
-def shown_rasters(report: Report) -> list[Raster]:
-    """Return the rasters of the layers; and of outputs that are not what a layer has shown."""
-    layers = {row.name for row in report.layers}
-    shown = [raster for raster in report.rasters if raster.name in layers]
-    for raster in report.rasters:
-        if raster.name not in layers and not any(raster.shows_as(other) for other in shown):
-            shown.append(raster)
-    return shown
-
-
-def render(report: Report, *, whole: bool = True) -> str:
+@writes_html
+def render(report: Report, whole: bool = True) -> str:
     """Write the page; or, for a notebook, only what its body holds.
 
     Args:
@@ -197,7 +117,7 @@ def _row(row: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    """Spikes per value in torch, with a bar; ONNX Runtime's beside it where it is another."""
+    """Spikes per value in torch, with a bar; then ONNX Runtime's if it differs."""
     if row.spikes is None or not row.values:
         return ""
     rates = [count / row.values for count in row.spikes]
@@ -209,7 +129,7 @@ def _rate(row: Row) -> str:
 
 
 def _rasters(report: Report) -> list[str]:
-    shown = shown_rasters(report)
+    shown = report.shown_rasters
     if not shown:
         return []
     keys = "".join(f'<span class="key {kind}">{text}</span>' for kind, text in _MARKS.items())

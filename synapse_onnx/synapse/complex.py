@@ -104,10 +104,6 @@ class ComplexLayer(Deployable):
         """Shape of either weight, five axes."""
         return self.real.shape
 
-    def magnitudes(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Return what the rounding of each sum is relative to, real and imaginary."""
-        return self.real.magnitudes(input) + self.imag.magnitudes(input)
-
     def freeze(self) -> None:
         """Turn this synapse into its deployment form, in place, both parts alike."""
         freeze_together(self.real, self.imag)

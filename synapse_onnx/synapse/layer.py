@@ -203,12 +203,6 @@ class GenericLayer(Deployable):
         x, restore = self.prepare(input)
         return tuple(restore(y) for y in self._compute(x, layers))
 
-    def magnitudes(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Return what the rounding of each sum is relative to: the sum of its terms' magnitudes."""
-        x, restore = self.prepare(input.abs())
-        weight = self.effective_weight.abs()
-        return (restore(self.forms(x)[0].torch_op(x, weight, *self.geometry(x))),)
-
     def _compute(self, x: Tensor, layers: Sequence[GenericLayer]) -> tuple[Tensor, ...]:
         form = 2 * (len(layers) - 1)
         ops, geometry = self.forms(x), self.geometry(x)

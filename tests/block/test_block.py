@@ -250,30 +250,6 @@ def test_recurrent_keeps_its_last_spikes() -> None:
     other.load_state_dict({**block.state_dict(), "spike_state": torch.zeros(2, 8)})
 
 
-@pytest.mark.parametrize("kind", ["cuba", "rf_iz"])
-def test_a_neuron_that_is_driven_by_its_own_spikes_gives_them(kind: str) -> None:
-    torch.manual_seed(1)
-    block = getattr(so.block, kind).Recurrent(
-        example(kind), 12, 8, weight_scale=4, pre_hook_fx=so.quantize.q8, delay_shift=False
-    ).eval()  # fmt: skip
-    x = spikes(2, 12, 30, rate=0.4)
-    with torch.no_grad():
-        s = block(x)
-        currents = block.input_synapse(x)
-        driven, size = block.neuron.driven(currents, s)
-        again = block.neuron.unfed(driven if len(driven) == 2 else driven[0])
-    assert bool(s.any())
-    assert torch.equal(again, s)
-    both = currents if isinstance(currents, tuple) else (currents,)
-    assert not torch.equal(driven[0], both[0])
-    assert size >= max(float(current.abs().max()) for current in driven)
-    # without feedback they stay as they are
-    other = getattr(so.neuron, kind).Neuron(**example(kind))
-    same, none = other.driven(currents, s)
-    assert all(map(torch.equal, same, both))
-    assert none == 0
-
-
 def test_the_recurrent_product_stands_in_the_loop() -> None:
     block = so.block.cuba.Recurrent(CUBA, 12, 8, weight_scale=3).eval()
     model = so.export(block, spikes(2, 12, 9))

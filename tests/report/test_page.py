@@ -15,7 +15,6 @@ from faults import FAULTS
 from networks import Convolutional, spikes
 
 import synapse_onnx as so
-from synapse_onnx.report.page import NEURONS, STEPS, Raster
 
 
 @pytest.fixture(scope="module")
@@ -43,34 +42,6 @@ def faulty(
     model = so.export(network, inputs[:2, ..., :5])
     fault(model)
     return so.verify(network, model, inputs, native=False), layer
-
-
-# -- rasters -------------------------------------------------------------------------------------
-
-
-def test_a_raster_is_cut_around_the_first_difference() -> None:
-    torch_spikes = np.zeros((2, 300, 2000), np.float32)
-    torch_spikes[1, :200, ::7] = 1
-    runtime = torch_spikes.copy()
-    runtime[1, 250, 1500] = 1
-    raster = Raster.of("layer", torch_spikes, runtime, (1, 250, 1500))
-    assert (raster.sample, raster.start, raster.size) == (1, 1500 - STEPS // 4, (300, 2000))
-    assert raster.torch.shape == raster.runtime.shape == (NEURONS, STEPS)
-    assert 250 in raster.neurons
-    row = raster.neurons.index(250)
-    assert np.argwhere(raster.torch != raster.runtime).tolist() == [[row, STEPS // 4]]
-    whole = [runtime[1, n, raster.start : raster.start + STEPS] for n in raster.neurons]
-    assert np.array_equal(raster.runtime, np.array(whole) != 0)
-    assert raster.differs
-
-
-def test_an_equal_raster_shows_neurons_that_spike() -> None:
-    values = np.zeros((1, 4, 60, 10), np.float32)
-    values[0, 3, 59, 5] = 1
-    raster = Raster.of("layer", values, values, None)
-    assert raster.neurons[-1] == 239
-    assert raster.torch.sum() == 1
-    assert not raster.differs
 
 
 # -- what the report holds -----------------------------------------------------------------------

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from networks import Convolutional, spikes
 
 import synapse_onnx as so
-from synapse_onnx.report.plot import MARKS, NEURONS, PIXELS
+from synapse_onnx.report._plot_marks import MARKS, PIXELS
+from synapse_onnx.report.plot import NEURONS
 
 plot = so.plot
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
-from synapse_onnx.report.activity import profile_kernels
+from synapse_onnx.report.kernels import profile_kernels
 from synapse_onnx.runtime import providers as execution
 
 ROOT = Path(__file__).parents[2]

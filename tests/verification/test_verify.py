@@ -107,34 +107,6 @@ def test_the_first_divergence_is_the_first_and_has_its_margin(network, model, in
     assert len(found.neuron) == 3
 
 
-@pytest.mark.parametrize(("cumulative", "third"), [(False, 2.2), (True, 2.1)])
-def test_where_a_rounding_decides_on_what_an_encoder_sends(cumulative: bool, third: float) -> None:
-    encoder = so.axon.Delta(0.55, scale=4, cum_error=cumulative)
-    # changes of 0.75, three steps and so on the edge of one; 0.9; 0.1, which stays; then what comes
-    # to the threshold with that, once more counted where errors are summed; and 0.2 after it
-    x = torch.tensor([[[0.75, 1.65, 1.75, third, third + 0.2]]])
-    near = encoder.sensitive(x, 1e-5)
-    assert near.tolist() == [[[True, False, False, True, True]]]
-    # inputs that are off by so much, and other messages there
-    off = torch.tensor([[[-1, 1, 1, -1, -1]]]) * 1e-6
-    other = (encoder(x + off) != encoder(x)) | (encoder(x - off) != encoder(x))
-    assert other.tolist() == [[[True, False, False, True, True]]]
-    assert not encoder.sensitive(x[..., :3] + 0.02, 1e-5).any()
-
-
-def test_an_activation_of_another_library_decides_on_no_more_than_a_rounding() -> None:
-    torch.manual_seed(0)
-    current = torch.randn(2, 3, 40)
-    exact = so.neuron.sigma_delta.Neuron(0.25, torch.relu)
-    other = so.neuron.sigma_delta.Neuron(0.25, torch.tanh)
-    assert not exact.undecided(current, 1e-3).any()
-    assert 0 < other.undecided(current, 1e-6).float().mean() < 0.5
-    off = so.neuron.sigma_delta.Neuron(0.25, lambda x: torch.tanh(x) * (1 + 1e-3))
-    flipped = off(current) != other(current)
-    assert flipped.any()
-    assert not (flipped & ~other.undecided(current, 2e-3)).any()
-
-
 def test_float_currents_may_flip_spikes_but_neurons_stay_right() -> None:
     """A current that is off in its last bit may flip a spike; that is reported, not failed."""
     torch.manual_seed(0)

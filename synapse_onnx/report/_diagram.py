@@ -1,0 +1,237 @@
+"""The boxes and lines of a model's graph, not yet placed.
+
+Left out are constants and the nodes that only compute sizes: they make the states that a sequence
+starts from. States of a stream and the feedback of a recurrent neuron are side boxes of their node.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from synapse_onnx.errors import ModelError
+from synapse_onnx.formatting import shape_text, span_text, step_text, weights_text
+from synapse_onnx.model.graph import DOMAIN, ends_of, taken_by
+from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
+from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
+from synapse_onnx.report._shapes import Types, type_text, value_types
+
+if TYPE_CHECKING:
+    from synapse_onnx.report.activity import Activity
+
+#: operators that return the size of a value, not the value, or depend on no input at all
+_SIZES = ("Constant", "Shape", "Size")
+
+
+class Diagram:
+    """Boxes and lines of a model.
+
+    Args:
+        model: any model.
+        activity: what it did with an input, whose rates are written into the boxes; or None.
+
+    Attributes:
+        boxes: every box, by its key.
+        lines: (key of the box that returns it, value, key of the box that takes it).
+        notes: sentences on what is not drawn.
+    """
+
+    def __init__(self, model: onnx.ModelProto, activity: Activity | None) -> None:
+        self.model = model
+        self.boxes: dict[str, Box] = {}
+        self.lines: list[tuple[str, str, str]] = []
+        self.notes: list[str] = []
+        try:
+            self._metadata: Metadata | None = Metadata.read(model)
+        except ModelError:  # a model of another exporter
+            self._metadata = None
+        self._layers = {str(layer["path"]): layer for layer in self._described("layers")}
+        self._rates = _rates(activity)
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        self._takes = [list(dict.fromkeys(taken_by(node))) for node in model.graph.node]
+        self._types: Types = {}
+        self._build()
+
+    def type_text(self, value: str) -> str:
+        """Write the shape of a value, and its type where that is not float; "" if unknown."""
+        return type_text(self._types, value)
+
+    def _described(self, what: str) -> tuple[Mapping[str, Any], ...]:
+        return getattr(self._metadata, what) if self._metadata else ()
+
+    def _build(self) -> None:
+        nodes = self.model.graph.node
+        sizes = self._only_sizes()
+        for i, node in enumerate(nodes):
+            if i not in sizes:
+                self.boxes[f"node:{i}"] = self._node(i, node)
+        loops = self._loops()
+        makers = {
+            name: f"node:{i}"
+            for i, node in enumerate(nodes)
+            if i not in sizes
+            for name in node.output
+            if name
+        }
+        for value in self.model.graph.input:
+            if value.name not in self._tensors and value.name not in loops:
+                makers[value.name] = self._end("input", value.name)
+        for i in range(len(nodes)):
+            if i not in sizes:
+                self._lines_to(f"node:{i}", (n for n in self._takes[i] if n not in loops), makers)
+        for value in self.model.graph.output:
+            if value.name not in loops.values():
+                self._lines_to(self._end("output", value.name), [value.name], makers)
+        drawn = (value for _, value, _ in self.lines)
+        self._types = value_types(self.model, self._functions, drawn)
+        self._note_what_is_missing(len(sizes))
+
+    def _lines_to(self, key: str, names: Iterable[str], makers: Mapping[str, str]) -> None:
+        self.lines += [(makers[name], name, key) for name in names if name in makers]
+
+    def _note_what_is_missing(self, sizes: int) -> None:
+        if sizes:
+            self.notes.append(f"not drawn: {sizes} operators that give only sizes and first states")
+        parts = (part for box in self.boxes.values() for part in (box, box.left) if part)
+        drawn = {holder for part in parts for holder in _enclosing(part.name)}
+        for path in self._layers:
+            if path not in drawn:
+                self.notes.append(f"not drawn: {path or 'the model'} left nothing to compute")
+
+    def _end(self, side: str, name: str) -> str:
+        """Add the box of an input or output of the model; return its key."""
+        key = f"{side}:{name}"
+        states = self._described("states")
+        is_state = any(name in (state["input"], state["output"]) for state in states)
+        kind, what = ("state", f"state, {side}") if is_state else ("end", side)
+        self.boxes[key] = Box(key, name, kind, wrapped(name), [what])
+        return key
+
+    def _only_sizes(self) -> set[int]:
+        """Return the nodes whose values come from sizes and constants alone, and go nowhere else.
+
+        What comes out at the end of the model is always drawn, and so is a layer.
+        """
+        makers: dict[str, int] = {}
+        for i, node in enumerate(self.model.graph.node):
+            takes = self._takes[i]
+            constant = takes and all(name in makers or name in self._tensors for name in takes)
+            if node.domain != DOMAIN and (constant or node.op_type in _SIZES):
+                makers |= dict.fromkeys(node.output, i)
+        waiting = [value.name for value in self.model.graph.output]
+        shown = set[int]()
+        while waiting:
+            maker = makers.get(waiting.pop())
+            if maker is not None and maker not in shown:
+                shown.add(maker)
+                waiting += self._takes[maker]
+        return set(makers.values()) - shown
+
+    def _loops(self) -> dict[str, str]:
+        """Attach states to the node that takes and returns them.
+
+        Returns:
+            Name of a state's input -> name of its output, of those that are drawn so.
+        """
+        takers, makers = defaultdict[str, list[int]](list), dict[str, int]()
+        for i, node in enumerate(self.model.graph.node):
+            for name in self._takes[i]:
+                takers[name].append(i)
+            makers |= dict.fromkeys(node.output, i)
+        loops: dict[str, str] = {}
+        for state in self._described("states"):
+            into, out = str(state["input"]), str(state["output"])
+            box = self.boxes.get(f"node:{makers.get(out)}")
+            if box is None or takers[into] != [makers[out]] or takers[out]:
+                continue  # other nodes lie between: it has boxes of its own above and below
+            loops[into] = out
+            if box.right is None:
+                box.right = Box(f"states:{box.key}", f"{box.name} (states)", "state", ["states"])
+            name = into.removeprefix(f"{box.name}.")
+            what = f"{state['dtype']} {shape_text(['N', *state['shape'][1:]])}"
+            box.right.lines += wrapped(name) if len(name) > COLUMNS // 2 else []
+            box.right.lines.append(what if len(name) > COLUMNS // 2 else f"{name} {what}")
+        return loops
+
+    def _node(self, i: int, node: onnx.NodeProto) -> Box:
+        key, name = f"node:{i}", node.name or next(iter(node.output), f"#{i}")
+        if node.domain != DOMAIN:
+            title = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            sizes = [list(self._tensors[n].dims) for n in node.input if n in self._tensors]
+            texts = [weights_text(size) for size in sizes if len(size) > 1]
+            return Box(key, name, "plain", wrapped(title), packed(texts))
+        path = layer_of(node) or name
+        facts = next((self._layers[h] for h in _enclosing(path) if h in self._layers), {})
+        texts = [node.op_type, *_fact_texts(facts)]
+        lines = packed(texts) + self._rates[path, node.op_type]
+        box = Box(key, path, self._kind(node, facts), wrapped(path), lines)
+        box.left = self._feedback(i, node, path)
+        return box
+
+    def _kind(self, node: onnx.NodeProto, facts: Mapping[str, Any]) -> str:
+        base = base_op(node)
+        if base in SYNAPSES:
+            return "synapse"
+        if base == "Delay":
+            return "delay"
+        _, outputs = ends_of(node, self._functions)
+        return "neuron" if "regime" in facts or "s" in outputs else "layer"
+
+    def _feedback(self, i: int, node: onnx.NodeProto, path: str) -> Box | None:
+        """Return the synapse through which a recurrent neuron sees its own spikes."""
+        inputs, _ = ends_of(node, self._functions)
+        if "spikes" not in inputs:
+            return None
+        weights = weights_of(inputs)
+        holders = (h for name in weights for h in _enclosing(name) if h and h in self._layers)
+        name = next(holders, "")
+        if not name or name in _enclosing(path):  # no layer of its own
+            name = f"{path} (feedback)"
+        texts = _fact_texts(self._layers.get(name, {})) or [
+            f"weights {weights_text(self._tensors[n].dims)}" for n in weights if n in self._tensors
+        ]
+        lines = packed(["feedback", *texts]) + self._rates[f"{path} (feedback)", node.op_type]
+        return Box(f"feedback:{i}", name, "synapse", wrapped(name), lines)
+
+
+def _enclosing(name: str) -> Iterator[str]:
+    """A name, and those of the modules that hold it, the innermost first; the model is ""."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+def _rates(activity: Activity | None) -> defaultdict[tuple[str, str], list[str]]:
+    """Layer and op -> what an input did there."""
+    texts = defaultdict[tuple[str, str], list[str]](list)
+    if activity is not None:
+        for synapse in activity.synapses:
+            texts[synapse.layer, synapse.op] = [
+                f"{synapse.rate:.2%} events in, {synapse.synops:,} SynOps"
+            ]
+        for neuron in activity.neurons:
+            texts[neuron.layer, neuron.op] = [f"{neuron.rate:.2%} spikes out"]
+    return texts
+
+
+def _fact_texts(facts: Mapping[str, Any]) -> list[str]:
+    """What the metadata say of a layer, as `inspect` does."""
+    texts = []
+    if facts.get("weight_shape"):
+        texts.append(f"weights {weights_text(facts['weight_shape'])}")
+    if "quantized" in facts or "bits" in facts:
+        texts.append(f"{facts['bits']} bits" if "bits" in facts else "float")
+    if facts.get("steps"):
+        texts.append(f"step {step_text(facts['steps'])}")
+    if facts.get("regime"):
+        texts.append(f"regime {facts['regime']}")
+    for name in ("threshold", "delays"):
+        text = span_text(facts.get(name))
+        texts += [f"{name.removesuffix('s')} {text}"] if text else []
+    return texts

@@ -1,0 +1,139 @@
+"""What one call of ``verify`` collects: rows, problems, notes, the first divergence, rasters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synapse_onnx.model.layout import has_time
+from synapse_onnx.report.result import Divergence, Membrane, Raster, Report, Row
+
+__all__ = ["Findings"]
+
+
+class Findings:
+    """Collects what is found, in the order in which it is found.
+
+    Attributes:
+        outputs: one row an output, by name.
+        layers: one row a layer, by name.
+        divergence: the first divergence of all.
+        membrane: the membrane around it.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Row] = {}
+        self.layers: dict[str, Row] = {}
+        self.divergence: Divergence | None = None
+        self.membrane: Membrane | None = None
+        self._problems: list[str] = []
+        self._notes: list[str] = []
+        self._rasters: dict[str, Raster] = {}
+
+    def problem(self, sentence: str) -> None:
+        """Report that something besides values is wrong: the result is not equal then."""
+        if sentence not in self._problems:
+            self._problems.append(sentence)
+
+    def note(self, sentence: str) -> None:
+        """Report how the comparison was made."""
+        if sentence not in self._notes:
+            self._notes.append(sentence)
+
+    def diverged(
+        self,
+        label: str,
+        reference: NDArray[Any],
+        array: NDArray[Any],
+        where: tuple[int, ...],
+        margin: float | None = None,
+    ) -> Divergence:
+        """Describe the place at which a value diverges; the first of all is the report's."""
+        timed = has_time(reference.ndim)
+        divergence = Divergence(
+            layer=label,
+            sample=int(where[0]) if where else 0,
+            neuron=tuple(int(i) for i in (where[1:-1] if timed else where[1:])),
+            t=int(where[-1]) if timed else None,
+            margin=margin,
+            expected=float(reference[where]),
+            found=float(array[where]),
+        )
+        if self.divergence is None:
+            self.divergence = divergence
+        return divergence
+
+    def keep_raster(
+        self,
+        name: str,
+        reference: NDArray[Any],
+        array: NDArray[Any],
+        first: tuple[int, ...] | None,
+    ) -> None:
+        """Keep the spikes of a layer or output: of the first run, unless only a later one differs.
+
+        The first run has the inputs as given, which show the most.
+        """
+        known = self._rasters.get(name)
+        if has_time(reference.ndim) and (known is None or (first and not known.differs)):
+            self._rasters[name] = Raster.of(name, reference, array, first)
+
+    def holds_spikes(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether an output holds spikes, 0 and 1 alone, in this run and in those before it."""
+        known = self.outputs.get(name)
+        binary = values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
+        # one that is cut short may be silent, and is no spike train for that
+        return binary and (known is None or known.spike_flips is not None)
+
+    def add_output(self, row: Row) -> None:
+        """Add the row of an output; one that is there already, from other inputs, is joined."""
+        _add(self.outputs, row)
+
+    def add_layer(self, row: Row) -> None:
+        """Add the row of a layer, likewise."""
+        _add(self.layers, row)
+
+    def report(
+        self,
+        shapes: Sequence[Sequence[tuple[int, ...]]],
+        facts: dict[str, str],
+        left_out: Sequence[str],
+        layers_left_out: Sequence[str],
+    ) -> Report:
+        """Return the report.
+
+        Args:
+            shapes: the input shapes that were run.
+            facts: the model and the programs that ran it.
+            left_out: outputs that were not compared.
+            layers_left_out: layers that were not compared.
+        """
+        outputs, layers = tuple(self.outputs.values()), tuple(self.layers.values())
+        flips = [row.spike_flips for row in layers if row.spike_flips is not None]
+        if not flips:
+            flips = [row.spike_flips for row in outputs if row.spike_flips is not None]
+        rows_ok = all(row.ok for row in (*outputs, *layers))
+        return Report(
+            ok=not self._problems and bool(outputs) and rows_ok,
+            max_abs_diff=max((row.max_abs_diff for row in outputs), default=float("inf")),
+            spike_flips=sum(flips),
+            first_divergence=self.divergence,
+            outputs=outputs,
+            layers=layers,
+            problems=tuple(self._problems),
+            shapes=tuple(map(tuple, shapes)),
+            notes=tuple(self._notes),
+            membrane=self.membrane,
+            rasters=tuple(self._rasters.values()),
+            facts=facts,
+            left_out=tuple(left_out),
+            layers_left_out=tuple(layers_left_out),
+        )
+
+
+def _add(rows: dict[str, Row], row: Row) -> None:
+    known = rows.get(row.name)
+    rows[row.name] = row if known is None else known.joined(row)

@@ -1,0 +1,154 @@
+"""How near neurons are to their thresholds, in torch.
+
+A spike that differs is explained where one rounding of a current decides on it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synapse_onnx.axon import Delta
+from synapse_onnx.verification.contract import EncodingNeuron, EquationNeuron
+
+__all__ = ["as_argument", "margins", "near_change", "undecided"]
+
+
+def as_argument(tensors: Sequence[Tensor]) -> Any:
+    """Return what a layer takes: a tensor, or the pair (real, imag) of a complex value."""
+    return tuple(tensors) if len(tensors) == 2 else tensors[0]
+
+
+def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
+    """Return how far the membrane is above what it must reach, over time, before resets.
+
+    Args:
+        layer: a layer that spikes.
+        currents: its input (N, C[, H, W], T); two tensors for a complex one.
+
+    Returns:
+        Distances in units of the threshold, of the shape of a current; None of a layer that has no
+        membrane.
+    """
+    with _fresh_states(layer):
+        if isinstance(layer, EquationNeuron):
+            variables = _variables(layer, currents)
+            return _to_numpy(variables[layer.equation.membrane] - _limit(layer, variables))
+        if isinstance(layer, EncodingNeuron):
+            return _to_numpy(_encoder_margin(layer.delta, layer.encoder_input(currents[0])))
+        if isinstance(layer, Delta):
+            return _to_numpy(_encoder_margin(layer, currents[0]))
+    return None
+
+
+def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: float) -> Any:
+    """Return where one rounding error decides on a spike: what is compared lies within it.
+
+    Args:
+        layer: a layer that spikes.
+        currents: its input; two tensors for a complex one.
+        rtol: size of the error, relative to the membrane.
+        largest_sum: where the currents contain sums in another order, the largest sum of
+            magnitudes: errors of these are ``rtol * largest_sum``; else 0.
+
+    Returns:
+        bool, of the shape of a current. Nowhere in a layer that is no neuron: it compares what it
+        is given.
+    """
+    near = np.zeros(currents[0].shape, dtype=bool)
+    with _fresh_states(layer):
+        if isinstance(layer, EquationNeuron) and layer.regime == "float":
+            near = _to_numpy(_near_threshold(layer, currents, rtol))
+        elif isinstance(layer, EncodingNeuron) and not layer.encodes_exactly:
+            near = _to_numpy(near_change(layer.delta, layer.encoder_input(currents[0]), rtol))
+    distance = margins(layer, currents) if largest_sum else None
+    if distance is not None:
+        near |= np.abs(distance) <= rtol * largest_sum
+    return near
+
+
+@contextlib.contextmanager
+def _fresh_states(layer: Any) -> Iterator[None]:
+    layer.reset()
+    with torch.no_grad():
+        yield
+    layer.reset()
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+# -- neurons with an equation -----------------------------------------------------------------
+
+
+def _variables(neuron: EquationNeuron, currents: Sequence[Tensor]) -> dict[str, Tensor]:
+    values = neuron.dynamics(as_argument(currents))
+    return dict(zip(neuron.equation.traces, values, strict=True))
+
+
+def _limit(neuron: EquationNeuron, variables: dict[str, Tensor]) -> Tensor | float:
+    """Return what the membrane must reach: a number, or over time where the threshold adapts."""
+    if "refractory" in variables:
+        return variables["threshold"] + variables["refractory"]
+    return neuron.threshold
+
+
+def _near_threshold(neuron: EquationNeuron, currents: Sequence[Tensor], rtol: float) -> Tensor:
+    variables = _variables(neuron, currents)
+    membrane = variables[neuron.equation.membrane]
+    near = (membrane - _limit(neuron, variables)).abs() <= rtol * membrane.abs()
+    if neuron.equation.phase:  # the imaginary part is compared with zero, now and one step before
+        imag = variables["imag"]
+        crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True)
+        near |= crossing
+        near[..., 1:] |= crossing[..., :-1]
+    return near
+
+
+# -- delta encoders ---------------------------------------------------------------------------
+
+
+def _encoder_margin(encoder: Delta, x: Tensor) -> Tensor:
+    level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 2))
+    margin: Tensor = encoder(x).abs() - level
+    return margin
+
+
+def near_change(encoder: Delta, x: Tensor, rtol: float) -> Tensor:
+    """Return where an error of rtol in an encoder's input could decide on what it sends.
+
+    An input may be off by rtol times the largest input so far. A change then reaches the threshold
+    or not, after which the encoder has other states: all later steps are undecided. Or it is
+    floored to the next step of 1 / scale or not, at this step alone.
+
+    Args:
+        encoder: the delta encoder, with fresh states.
+        x: its input (N, C[, H, W], T).
+        rtol: relative size of the error.
+    """
+    names = tuple(encoder.state_starts)
+    states = dict(zip(names, encoder.load_states(x), strict=True))
+    error = rtol * torch.cummax(x.abs(), dim=-1).values
+    level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 3))
+    near = torch.zeros_like(x, dtype=torch.bool)
+    parted = torch.zeros_like(near[..., 0])
+    encoder.carried = states  # the encoder loads and saves these instead of its own
+    try:
+        for t in range(x.shape[-1]):
+            change = x[..., t] - states["pre"] + states["residual"]
+            compared = states["error"] + change if encoder.cum_error else change
+            steps = change * encoder.scale
+            parted |= (compared.abs() - level).abs() <= error[..., t]
+            near[..., t] = parted | ((steps - steps.round()).abs() <= encoder.scale * error[..., t])
+            encoder(x[..., t : t + 1])
+    finally:
+        encoder.carried = None
+    return near

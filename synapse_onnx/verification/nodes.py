@@ -1,0 +1,102 @@
+"""Which nodes of a graph are a layer's, and which of their values are compared with torch's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from synapse_onnx.errors import ModelError
+from synapse_onnx.model.graph import with_outputs
+from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.ops import DOMAIN, get_op
+
+__all__ = [
+    "in_torch_layout",
+    "input_sequences",
+    "last_states",
+    "layer_nodes",
+    "output_sequences",
+    "with_layer_outputs",
+]
+
+
+def layer_nodes(model: onnx.ModelProto, layers: Collection[str]) -> dict[str, list[onnx.NodeProto]]:
+    """Map the path of each layer to its nodes, in the order of the graph.
+
+    A node of a part of a layer is the layer's: "block.neuron.norm" is the neuron's. A node that
+    belongs to none of the layers has its own path as the key.
+
+    Args:
+        model: the model.
+        layers: paths of the layers.
+    """
+    nodes: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            path = layer_of(node) or ""
+            holders = [layer for layer in layers if f"{path}.".startswith(f"{layer}.") or not layer]
+            nodes.setdefault(max(holders, key=len, default=path), []).append(node)
+    return nodes
+
+
+def input_sequences(node: onnx.NodeProto) -> list[str]:
+    """Names of the values that enter a node as sequences over time, not weights or states."""
+    return [
+        name
+        for name, formal in zip(node.input, get_op(node.op_type).inputs, strict=False)
+        if formal.startswith("x")
+    ]
+
+
+def output_sequences(node: onnx.NodeProto) -> list[str]:
+    """Names of the values that a node returns as sequences over time."""
+    return [
+        name
+        for name, formal in zip(node.output, get_op(node.op_type).outputs, strict=False)
+        if name and not formal.startswith("last_")
+    ]
+
+
+def last_states(node: onnx.NodeProto) -> list[tuple[str, str]]:
+    """Names of the last states that a node returns, each with the formal name: last_voltage."""
+    return [
+        (name, formal)
+        for name, formal in zip(node.output, get_op(node.op_type).outputs, strict=False)
+        if name and formal.startswith("last_")
+    ]
+
+
+def with_layer_outputs(
+    model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
+) -> onnx.ModelProto:
+    """Return a copy of the model that also returns the inputs, outputs and states of its layers."""
+    copied = with_outputs(model, {name: name for name in _layer_values(nodes)})
+    with contextlib.suppress(ModelError):  # a session hides the states of a stream
+        metadata = Metadata.read(model)
+        shown = tuple({**state, "output": ""} for state in metadata.states)
+        replace(metadata, states=shown).write(copied)
+    return copied
+
+
+def _layer_values(nodes: dict[str, list[onnx.NodeProto]]) -> Iterator[str]:
+    for node in (node for group in nodes.values() for node in group):
+        yield from input_sequences(node)
+        yield from (name for name in node.output if name)
+
+
+def in_torch_layout(array: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any] | None:
+    """Bring a time-major array of the graph to the layout of torch's; None if sizes differ.
+
+    The node's array is flat where the layer has axes of size one, or merges channels and rows:
+    (T, N, C) is (N, C, 1, 1, T) in torch.
+    """
+    moved = np.moveaxis(array, 0, -1)
+    if moved.size != reference.size or moved.shape[-1] != reference.shape[-1]:
+        return None
+    return moved.reshape(reference.shape)

@@ -1,0 +1,69 @@
+"""What a model holds against its module: names of inputs, layers, parameters. No run is needed."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import onnx
+
+from synapse_onnx.errors import ModelError
+from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.verification.findings import Findings
+from synapse_onnx.verification.subject import Subject
+
+__all__ = ["compare_structure"]
+
+
+def compare_structure(subject: Subject, findings: Findings) -> None:
+    """Compare names and parameters, and take over the notes of the export."""
+    with contextlib.suppress(ModelError):  # a model of another exporter has no metadata
+        for note in Metadata.read(subject.model).notes:
+            findings.note(note)
+    _compare_inputs(subject, findings)
+    _compare_layers(subject, findings)
+    _compare_parameters(subject, findings)
+
+
+def _compare_inputs(subject: Subject, findings: Findings) -> None:
+    expected = subject.arguments.names(subject.module)
+    names = subject.session.inputs
+    if expected and list(names) != expected[: len(names)]:
+        findings.problem(
+            f"the model's inputs are named {', '.join(names)} and forward() takes "
+            f"{', '.join(expected)}"
+        )
+
+
+def _compare_layers(subject: Subject, findings: Findings) -> None:
+    # modules of any kind: one of the user's may call an op of ours by itself
+    known = {path for path, _ in subject.module.named_modules()}
+    foreign = [
+        path for path in subject.nodes if path not in known and not subject.spares_layer(path)
+    ]
+    if foreign:
+        findings.problem(f"the model has layers that the module lacks: {', '.join(foreign)}")
+
+
+def _compare_parameters(subject: Subject, findings: Findings) -> None:
+    """Compare every parameter that bears the same name on both sides.
+
+    A wrong decay need not show in the spikes of a few samples.
+    """
+    expected = subject.frozen.state_dict()
+    for tensor in subject.model.graph.initializer:
+        value = expected.get(tensor.name)
+        if value is None or subject.scope.spares_value(tensor.name):
+            continue
+        stored, reference = onnx.numpy_helper.to_array(tensor), value.numpy()
+        if stored.shape != reference.shape:
+            findings.problem(
+                f"{tensor.name}: of shape {reference.shape} in the module and {stored.shape} in "
+                f"the model"
+            )
+        elif not np.array_equal(stored, reference):
+            count = int((stored != reference).sum())
+            findings.problem(
+                f"{tensor.name}: {count} of {reference.size} values differ between the frozen "
+                f"module and the model"
+            )

@@ -1,0 +1,102 @@
+"""How the sums of synapses round: where they are exact, and what their rounding is relative to.
+
+Sums of floats have no fixed order. Torch and ONNX Runtime add the same terms in different orders,
+so their results differ by roundings of up to 2**-24 of the sum of the terms' magnitudes, which may
+be much larger than the sum itself: 1e6 - 1e6 + 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synapse_onnx.compiler.exactness import has_exact_sums
+from synapse_onnx.model.operators import FLOAT32_EXACT
+from synapse_onnx.synapse import GenericLayer
+from synapse_onnx.synapse.complex import ComplexLayer
+from synapse_onnx.verification.trace import Call
+
+__all__ = ["has_exact_input", "magnitudes", "sums_of"]
+
+
+def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
+    """Return the real synapses whose sums a layer returns, one an output; none of another layer."""
+    if isinstance(layer, ComplexLayer):
+        return layer.real, layer.imag
+    return (layer,) if isinstance(layer, GenericLayer) else ()
+
+
+def magnitudes(synapse: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Return the sum of the magnitudes of its terms for each sum, ``sum |w| |x|``.
+
+    Args:
+        synapse: a real or complex synapse.
+        x: its input.
+
+    Returns:
+        One tensor an output of the synapse, of its shape.
+    """
+    results = []
+    for part in sums_of(synapse):
+        prepared, restore = part.prepare(x.abs())
+        weight = part.effective_weight.abs()
+        linear_map = part.forms(prepared)[0].torch_op
+        results.append(restore(linear_map(prepared, weight, *part.geometry(prepared))))
+    return tuple(results)
+
+
+def has_exact_input(call: Call, facts: Mapping[str, Any]) -> bool | None:
+    """Whether the float32 sums of a layer are exact on the input of this call.
+
+    The weights are whole multiples of one power of two. So the sums are exact if the input lies on
+    a binary grid, too, and no sum needs more than the 24 bits of a float32.
+
+    Args:
+        call: the call in torch.
+        facts: what the frozen layer describes.
+
+    Returns:
+        None where the layer's sums are not exact on any input.
+    """
+    if not has_exact_sums(facts):
+        return None
+    x, _ = _summed(call, facts)
+    return grid_units(x) <= input_bound(call, facts)
+
+
+def input_bound(call: Call, facts: Mapping[str, Any]) -> int:
+    """Return the largest input whose sums are exact, in units of the input's grid."""
+    return _summed(call, facts)[1]
+
+
+def _summed(call: Call, facts: Mapping[str, Any]) -> tuple[Tensor, int]:
+    """Return what a layer sums over, and the largest value of it whose sums are exact."""
+    if "feedback" in facts:  # the neuron's own spikes
+        return call.outputs[0], int(facts["feedback"].get("input_bound", 0))
+    if "quantized" in facts:
+        return call.inputs[0], int(facts.get("input_bound", 0))
+    # a mean: each output is the sum of so many inputs
+    terms = math.ceil(call.inputs[0].numel() / call.outputs[0].numel())
+    return call.inputs[0], (FLOAT32_EXACT - 1) // terms
+
+
+def grid_units(x: Tensor) -> float:
+    """Return max|x| in units of the coarsest binary grid that holds every value of x.
+
+    [0.5, 0.75] lies on a grid of 1/4 and has 3 units, [0.1] has 13421773; [8388608, 2**-23] needs
+    more than 24 bits: inf.
+    """
+    largest = float(x.abs().max())
+    if largest == 0:
+        return 0.0
+    unit = 1.0
+    # spikes end this at once; a grid finer than 2**-24 of the largest value never fits anyway
+    while not bool((torch.remainder(x / unit, 1) == 0).all()):
+        unit /= 2
+        if largest / unit > 1 << 24:
+            return float("inf")
+    return largest / unit

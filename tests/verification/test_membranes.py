@@ -1,0 +1,127 @@
+"""How near neurons are to their thresholds: where one rounding error decides on a spike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import cuba
+from torch import Tensor
+
+import synapse_onnx as so
+from synapse_onnx.verification import contract
+from synapse_onnx.verification.membranes import margins, near_change, undecided
+
+KINDS = so.neuron.kinds()
+
+
+def made(kind: str, **changes: object) -> so.neuron.base.Common:
+    return KINDS[kind].Neuron(**{**KINDS[kind].Neuron.example, **changes})
+
+
+def currents(neuron: so.neuron.base.Common, steps: int = 60) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    count = 2 if neuron.complex else 1
+    return tuple(torch.randn(2, 40, steps, generator=generator) for _ in range(count))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_neuron_answers_what_verification_asks(kind: str) -> None:
+    neuron = made(kind)
+    stepped = isinstance(neuron, contract.EquationNeuron)
+    assert stepped == hasattr(neuron, "equation")
+    assert isinstance(neuron, contract.EncodingNeuron) == (not stepped)
+    # no synapse is taken for a neuron
+    synapse = so.synapse.Dense(3, 2)
+    assert not isinstance(synapse, contract.EquationNeuron | contract.EncodingNeuron)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_spike_has_a_margin_above_zero(kind: str) -> None:
+    neuron = made(kind)
+    x = currents(neuron)
+    with torch.no_grad():
+        s = neuron(x if neuron.complex else x[0]).numpy()
+    margin = margins(neuron, x)
+    assert margin is not None
+    assert margin.shape == s.shape
+    assert 0 < np.count_nonzero(s) < s.size
+    assert (margin[s != 0] >= -1e-6).all()
+    if not neuron.complex:  # whose spikes also need a phase
+        assert (margin[s == 0] <= 1e-6).all()
+
+
+def test_a_margin_is_of_fresh_states_and_leaves_none() -> None:
+    neuron = cuba(persistent_state=True)
+    x = currents(neuron)
+    with torch.no_grad():
+        neuron(x[0])
+    first = margins(neuron, x)
+    assert np.array_equal(first, margins(cuba(), x))
+    assert neuron.voltage_state.dim() == 1
+
+
+def test_a_layer_without_a_membrane_has_no_margin() -> None:
+    class Flip(torch.nn.Module):
+        spiking = True
+
+        def reset(self) -> None: ...
+
+    x = torch.ones(1, 2, 3)
+    assert margins(Flip(), (x,)) is None
+    assert not undecided(Flip(), (x,), 1.0, 1.0).any()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if hasattr(KINDS[kind].Neuron, "equation")]
+)
+def test_a_flip_of_a_float_neuron_is_undecided(kind: str) -> None:
+    """A gain of the currents is one of the membrane, and flips a spike only where that decides."""
+    if "float" not in KINDS[kind].Neuron.equation.regimes:
+        pytest.skip(f"{kind} has no float regime")
+    neuron = made(kind, regime="float")
+    x = currents(neuron, 400)
+    off = tuple(part * 1.02 for part in x)
+    with torch.no_grad():
+        argument, moved = (x, off) if neuron.complex else (x[0], off[0])
+        flips = (neuron(argument) != neuron(moved)).numpy()
+    near = undecided(neuron, x, 0.025, 0.0)
+    assert near.any()
+    assert not near.all()
+    # of each neuron the first flip: after it there are other states
+    first = np.logical_and(flips, np.logical_or.accumulate(flips, -1).cumsum(-1) == 1)
+    assert first.any()
+    assert not (first & ~near).any()
+    # sums in another order add what is near by their size, even of a neuron in fixed point
+    assert undecided(neuron, x, 1e-6, 1e9).all()
+    if "slayer" in KINDS[kind].Neuron.equation.regimes:
+        assert not undecided(made(kind), x, 1e-2, 0.0).any()
+
+
+@pytest.mark.parametrize(("cumulative", "third"), [(False, 2.2), (True, 2.1)])
+def test_where_a_rounding_decides_on_what_an_encoder_sends(cumulative: bool, third: float) -> None:
+    encoder = so.axon.Delta(0.55, scale=4, cum_error=cumulative)
+    # changes of 0.75, three steps and so on the edge of one; 0.9; 0.1, which stays; then what comes
+    # to the threshold with that, once more counted where errors are summed; and 0.2 after it
+    x = torch.tensor([[[0.75, 1.65, 1.75, third, third + 0.2]]])
+    near = near_change(encoder, x, 1e-5)
+    assert near.tolist() == [[[True, False, False, True, True]]]
+    assert encoder.carried is None
+    # inputs that are off by so much, and other messages there
+    off = torch.tensor([[[-1, 1, 1, -1, -1]]]) * 1e-6
+    other = (encoder(x + off) != encoder(x)) | (encoder(x - off) != encoder(x))
+    assert other.tolist() == [[[True, False, False, True, True]]]
+    assert not near_change(encoder, x[..., :3] + 0.02, 1e-5).any()
+
+
+def test_an_activation_of_another_library_decides_on_no_more_than_a_rounding() -> None:
+    torch.manual_seed(0)
+    current = torch.randn(2, 3, 40)
+    exact = so.neuron.sigma_delta.Neuron(0.25, torch.relu)
+    other = so.neuron.sigma_delta.Neuron(0.25, torch.tanh)
+    assert not undecided(exact, (current,), 1e-3, 0.0).any()
+    assert 0 < undecided(other, (current,), 1e-6, 0.0).mean() < 0.5
+    off = so.neuron.sigma_delta.Neuron(0.25, lambda x: torch.tanh(x) * (1 + 1e-3))
+    flipped = (off(current) != other(current)).numpy()
+    assert flipped.any()
+    assert not (flipped & ~undecided(other, (current,), 2e-3, 0.0)).any()
