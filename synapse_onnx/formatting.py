@@ -1,4 +1,4 @@
-"""Shapes, steps and ranges in words: what tables and drawings write alike."""
+"""Shapes, scales and ranges as text, for tables and drawings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["shape_text", "span_text", "step_text", "weights_text"]
+__all__ = ["scale_text", "shape_text", "span_text", "weights_text"]
 
 
 def shape_text(shape: Sequence[int | str | None]) -> str:
@@ -19,9 +19,9 @@ def weights_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def step_text(steps: Sequence[Sequence[float]]) -> str:
-    """Write one step as a number, several as a range."""
-    values = sorted({float(value) for part in steps for value in part})
+def scale_text(scales: Sequence[Sequence[float]]) -> str:
+    """Write one quantisation scale as a number, several as a range."""
+    values = sorted({float(value) for part in scales for value in part})
     if len(values) > 1:
         return f"{values[0]:.3g}..{values[-1]:.3g}"
     exact = Fraction(values[0])

@@ -14,11 +14,9 @@ import onnx
 
 from synapse_onnx.model.metadata import layer_of
 from synapse_onnx.ops import DOMAIN, get_op
+from synapse_onnx.ops.arithmetic.fixed import FLOAT32_EXACT
 
 __all__ = ["FLOAT32_EXACT", "exact_values", "has_exact_sums"]
-
-#: integers up to this are exact in float32, and so is any sum of integers that stays below
-FLOAT32_EXACT = 1 << 24
 
 _MOVES = {
     "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather",

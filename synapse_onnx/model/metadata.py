@@ -135,17 +135,25 @@ def _layers(found: Any) -> list[dict[str, Any]]:
     for layer in found:
         if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
             raise ValueError("a layer without a path")
-        lists = [layer[key] for key in ("steps", "weight_shape") if layer.get(key) is not None]
+        _rename_steps(layer)
+        lists = [layer[key] for key in ("scales", "weight_shape") if layer.get(key) is not None]
         spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
         if not all(isinstance(item, list) and _numbers(item) for item in lists):
             raise ValueError("a layer with a list that is none")
-        if not all(isinstance(item, list) for item in layer.get("steps") or []):
-            raise ValueError("a layer with steps that are none")
+        if not all(isinstance(item, list) for item in layer.get("scales") or []):
+            raise ValueError("layer field scales must be a list of lists")
         if not all(_numbers(span) for span in spans):
             raise ValueError("a layer with a number that is none")
         if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
             raise ValueError("a layer with lists within lists")
     return found
+
+
+def _rename_steps(layer: dict[str, Any]) -> None:
+    """Give quantisation scales their name; files of November 2026 and before say "steps"."""
+    for facts in (layer, layer.get("feedback")):
+        if isinstance(facts, dict) and "steps" in facts:
+            facts.setdefault("scales", facts.pop("steps"))
 
 
 def _flat(found: Any) -> bool:

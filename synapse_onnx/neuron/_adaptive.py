@@ -7,7 +7,6 @@ membrane reaches th[t] + r[t]. Source: lava-dl, ``slayer/neuron/dynamics/adaptiv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from synapse_onnx.neuron import base
@@ -74,23 +73,9 @@ def reach(r: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
 
 
 class Adaptive(base.Neuron):
-    """A neuron with an adaptive threshold: its step and decays stand beside the other values."""
+    """A neuron with an adaptive threshold: threshold_step is a constant of its equation."""
 
     threshold_step: float
-
-    def __init__(
-        self,
-        threshold: float,
-        threshold_step: float,
-        threshold_decay: base.Decay,
-        refractory_decay: base.Decay,
-        values: Mapping[str, Any],
-        *common: Any,
-        **more: Any,
-    ) -> None:
-        own = {"threshold_decay": threshold_decay, "refractory_decay": refractory_decay}
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, {**values, **own}, *common, levels=levels, **more)
 
     def as_readout(self) -> None:
         """Never spike: the threshold is one that no voltage reaches."""
@@ -108,7 +93,7 @@ class Adaptive(base.Neuron):
 
     @property
     def v_th_step(self) -> int:
-        """The threshold's step as Loihi takes it: an integer in units of a weight step."""
+        """The threshold's step as Loihi takes it: an integer in units of 1 / scale."""
         return int(self.threshold_step * self.w_scale)
 
     def _device_params(self) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
@@ -20,7 +20,7 @@ __all__ = ["Neuron", "neuron_params"]
 
 
 def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = fixed.DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant, iDecay, vDecay) to constructor arguments."""
     return {
@@ -83,15 +83,21 @@ class Neuron(base.Neuron):
     lava-dl on the CPU (arithmetic: :mod:`synapse_onnx.ops.arithmetic.fixed`).
 
     Args:
-        threshold: voltage at which the neuron spikes.
-        current_decay: fraction of the current lost every step, 0 to 1; a pair (least, most)
+        threshold: voltage at which the neuron spikes, >= 0; in fixed point it must be exceeded.
+        current_decay: fraction of the current lost per time step, 0 to 1; a pair (least, most)
             with ``shared_param=False``.
-        voltage_decay: fraction of the voltage lost every step, likewise.
-        tau_grad, scale_grad: width and height of the surrogate gradient.
-        scale: integer that stands for a weight of one.
-        norm, dropout, shared_param, persistent_state, requires_grad, regime: see
-            :class:`synapse_onnx.neuron.base.Neuron`. The norm stands between current and voltage.
-        graded_spike: a spike carries the voltage instead of 1.
+        voltage_decay: fraction of the voltage lost per time step, likewise.
+        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
+        scale_grad: height of the surrogate gradient, likewise.
+        scale: integer that stands for a weight of one; 64 times that stands for a state of one.
+        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
+            or None. It is applied to the current before it enters the voltage.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the voltage, in units of the threshold, instead of 1.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
 
     Example:
         >>> import torch
@@ -113,13 +119,25 @@ class Neuron(base.Neuron):
         threshold: float,
         current_decay: base.Decay,
         voltage_decay: base.Decay,
-        *common: Any,
-        **more: Any,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
     ) -> None:
         values = {"current_decay": current_decay, "voltage_decay": voltage_decay}
-        super().__init__(threshold, values, *common, **more)
-        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
-        # moves the one to the other
+        super().__init__(
+            threshold, values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
+        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state's unit
+        # makes the first the second
         self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
         #: minus the mean of a frozen norm that stands within the op, and what it multiplies by
         self.norm_bias: Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -91,18 +91,26 @@ class Neuron(base.Neuron):
 
     Args:
         threshold: voltage above which the neuron spikes.
-        beta: fraction of the voltage kept every step.
-        alpha: fraction of the current kept every step.
+        beta: fraction of the voltage kept per time step.
+        alpha: fraction of the current kept per time step.
         gain: factor on the input.
-        drive: added to the voltage at every step.
+        drive: added to the voltage at every time step.
         reset: "zero" sets the voltage to ``reset_value`` where it spiked; "subtract" takes the
-            threshold off; "delayed" takes it off in the next step, behind the leak, and
+            threshold off; "delayed" takes it off in the next step, after the leak, and
             "delayed_zero" sets the voltage of the next step, so that its input is lost (both of
             snnTorch).
-        reset_value: see there.
+        reset_value: voltage after a spike, with "zero" and "delayed_zero".
         strict: spike above the threshold, and not at it.
-        more: ``tau_grad``, ``scale_grad``, ``norm``, ``dropout``, ``persistent_state`` and
-            ``requires_grad``, see :class:`synapse_onnx.neuron.base.Common`.
+        tau_grad: width of the surrogate gradient, relative to the mean threshold.
+        scale_grad: height of the surrogate gradient.
+        scale: integer that stands for a weight of one, where the neuron quantises weights.
+        norm: constructor of a norm of the input, or None.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: not used: a parameter has the shape that is given.
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: False: spikes are 0 and 1.
+        regime: "float".
 
     Raises:
         InputError: a parameter is no finite number, or the reset is none of these.
@@ -130,13 +138,23 @@ class Neuron(base.Neuron):
         reset: str = "zero",
         reset_value: Values = 0.0,
         strict: bool = True,
-        **more: Any,
+        *,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "float",
     ) -> None:
         if reset not in RESETS:
             raise InputError(f"reset must be one of {', '.join(RESETS)}, got {reset!r}")
-        if more.setdefault("regime", "float") != "float":
-            raise InputError(f"lif neuron: regime must be float, got {more['regime']!r}")
-        if more.get("graded_spike"):
+        if regime != "float":
+            raise InputError(f"lif neuron: regime must be float, got {regime!r}")
+        if graded_spike:
             raise InputError("lif neuron: its spikes are 0 and 1; leave graded_spike away")
         self.reset_kind, self.strict = reset, strict
         level = _tensor("threshold", threshold)
@@ -149,7 +167,11 @@ class Neuron(base.Neuron):
             "v_threshold": torch.nextafter(level, torch.tensor(math.inf)) if strict else level,
             "v_reset": reset_value if reset.endswith("zero") else level,
         }
-        super().__init__(float(level.abs().mean()), values, **more)
+        super().__init__(
+            float(level.abs().mean()), values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
         self.equation = _EQUATIONS[reset]  # type: ignore[misc]
 
     def _register_parameters(self, values: Mapping[str, Any]) -> None:

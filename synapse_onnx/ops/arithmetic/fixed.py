@@ -19,10 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DECAY_ONE", "NO_THRESHOLD", "decay_state", "integer_threshold", "to_fixed", "to_float"]
+__all__ = [
+    "DECAY_ONE",
+    "FLOAT32_EXACT",
+    "NO_THRESHOLD",
+    "decay_state",
+    "integer_threshold",
+    "to_fixed",
+    "to_float",
+]
 
 #: a decay of one (all of the state is lost every step), in 4096ths
 DECAY_ONE = 1 << 12
+
+#: float32 holds every integer up to this, and every sum of integers that stays below it, exactly
+FLOAT32_EXACT = 1 << 24
 
 #: an integer threshold that no state reaches
 NO_THRESHOLD = (1 << 63) - 1
