@@ -20,13 +20,14 @@ __all__ = ["Delta"]
 class Delta(Stateful):
     """Delta encoder: it sends the change of its input, once that reaches a threshold.
 
-    What is not sent stays in a residual and counts on. What is sent is floored to 1 / scale.
+    A change is floored to a multiple of 1 / scale; the rest is kept in a residual and added to the
+    next change.
     Source: lava-dl, ``slayer/axon/delta.py``.
 
     Args:
         threshold: least change that is sent, >= 0, in the unit of the input; in the slayer regime
             at least 1 / scale is used.
-        scale: integer that stands for a change of one; what is sent is a multiple of 1 / scale.
+        scale: integer that represents a change of 1.0; messages are multiples of 1 / scale.
         tau_grad: width of the threshold's surrogate gradient.
         scale_grad: height of the threshold's surrogate gradient.
         cum_error: compare the sum of all changes since the last message with the threshold, not

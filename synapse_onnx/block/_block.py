@@ -22,7 +22,7 @@ Output = Tensor | tuple[Tensor, Tensor | None]
 
 
 class _DefaultHook:
-    """The default of ``pre_hook_fx``, which shows in signatures as what it stands for."""
+    """The default of ``pre_hook_fx``; signatures show it by the name of the neuron's method."""
 
     def __repr__(self) -> str:
         return "neuron.quantize_8bit"
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
     neurons: ClassVar[ModuleType]
     synapses: ClassVar[Any]
-    #: whether a layer sends its spikes one step later unless told otherwise
+    #: default of ``delay_shift``: whether a layer sends its spikes one time step later
     shifts: ClassVar[bool] = True
 
     def __init__(self, count_log: bool = False) -> None:
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 
 class NeuronBlock(Block):
-    """A block with a neuron, and behind it the delays: one step, and axonal."""
+    """A block with a neuron, followed by delays: of one time step, and axonal."""
 
     neuron: Any
     synapse: Any

@@ -28,7 +28,7 @@ class Conv(SynapticBlock):
         weight_norm: train length and direction of the weights apart.
         pre_hook_fx: function applied to the weight before use; by default the neuron's
             ``quantize_8bit``. None uses the weight as it is.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps.
+        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         count_log: also return the mean spike rate, a scalar tensor.
@@ -78,7 +78,7 @@ class ConvT(Conv):
         weight_norm: train length and direction of the weights apart.
         pre_hook_fx: function applied to the weight before use; by default the neuron's
             ``quantize_8bit``. None uses the weight as it is.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps.
+        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         count_log: also return the mean spike rate, a scalar tensor.

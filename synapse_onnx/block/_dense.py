@@ -25,7 +25,7 @@ class Dense(SynapticBlock):
         weight_norm: train length and direction of the weights apart.
         pre_hook_fx: function applied to the weight before use; by default the neuron's
             ``quantize_8bit``. None uses the weight as it is.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps.
+        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         mask: (outputs, inputs), 0 where there is no synapse; None keeps all.

@@ -29,8 +29,10 @@ class _Lateral(synapse.Dense):
 
     def __getattr__(self, name: str) -> Any:
         own = name in self.__dict__["_parameters"] or name in self.__dict__["_buffers"]
-        given = self.__dict__.get("_weight_of")
-        return given() if name == "weight" and not own and given else super().__getattr__(name)
+        weight_of = self.__dict__.get("_weight_of")
+        if name == "weight" and not own and weight_of:
+            return weight_of()
+        return super().__getattr__(name)
 
     def settle(self) -> None:
         """Store the weight that follows from the parameter."""
@@ -46,7 +48,7 @@ class _Lateral(synapse.Dense):
 
 
 class _LateralPair(synapse.complex.Dense):
-    """The same for complex currents: what comes back is real, and the imaginary part is zero."""
+    """The same for complex currents: the feedback is real, and its imaginary part is zero."""
 
     def __init__(self, real: _Lateral, imag: _Lateral) -> None:
         Deployable.__init__(self)
@@ -139,5 +141,5 @@ class KWTA(FeedbackBlock):
         with torch.no_grad():
             self.self_excitation.clamp_(0, 1)
         z = self.synapse(x)
-        # spikes and bias are real, and so is what they add to a complex current
+        # spikes and bias are real: they are added to the real current only
         return self._looped((self.bias(z[0]), z[1]) if self.neuron.complex else self.bias(z))

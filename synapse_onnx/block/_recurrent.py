@@ -47,7 +47,7 @@ class Recurrent(FeedbackBlock):
         pre_hook_fx: function applied to both weights before use; by default the neuron's
             ``quantize_8bit``. None uses the weights as they are.
         requires_grad: learn the weights.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps.
+        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         count_log: also return the mean spike rate, a scalar tensor.

@@ -33,7 +33,7 @@ STATES = (
     State("threshold", "adaptive threshold", start="base_threshold"),
     State("refractory", "refractory response, added to the threshold"),
 )
-#: states and what keeps them
+#: state -> the parameter that it decays by
 MEMORY = {"threshold": "threshold_decay", "refractory": "refractory_decay"}
 CONSTANTS = ("base_threshold", "threshold_step")
 #: constants of sample calls
@@ -83,7 +83,7 @@ class Adaptive(base.Neuron):
         self._threshold = float(1 << 40)
 
     def constants(self) -> dict[str, float]:
-        """Return threshold and step, as the equation takes them."""
+        """Return threshold and threshold_step, as the equation takes them."""
         if self.regime == "float":
             return {"base_threshold": self.threshold, "threshold_step": self.threshold_step}
         return {
@@ -93,7 +93,7 @@ class Adaptive(base.Neuron):
 
     @property
     def v_th_step(self) -> int:
-        """The threshold's step as Loihi takes it: an integer in units of 1 / scale."""
+        """threshold_step as Loihi takes it: an integer in units of 1 / scale."""
         return int(self.threshold_step * self.w_scale)
 
     def _device_params(self) -> dict[str, Any]:
@@ -105,5 +105,5 @@ class Adaptive(base.Neuron):
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return what every neuron has, and the threshold's step."""
+        """Return the description of every neuron, and threshold_step."""
         return {**super().describe(), "threshold_step": self.threshold_step}

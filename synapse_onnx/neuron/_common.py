@@ -1,4 +1,4 @@
-"""What neurons have with or without an equation: scales, threshold, regime, norm, dropout."""
+"""The base of all neurons: scales, threshold, regime, norm, dropout."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Arguments(TypedDict, total=False):
 
 
 class Common(Stateful):
-    """What neurons have with or without an equation of steps: threshold, scales, norm, dropout.
+    """Threshold, scales, norm and dropout: the base of neurons with or without an equation.
 
     Args:
         threshold: membrane voltage at which the neuron spikes, >= 0.
         tau_grad: width of the surrogate gradient around the threshold, relative to the width of
             lava-dl's neuron: :attr:`tau_rho_mult` times the threshold.
         scale_grad: height of the surrogate gradient, relative to :attr:`scale_rho_mult`.
-        scale: integer that stands for a weight of one; 64 times that stands for a state of one.
+        scale: integer that represents a weight of 1.0; 64 * scale represents a state of 1.0.
         norm: constructor of a normalisation of the current, called without arguments, such as
             ``synapse_onnx.neuron.norm.MeanOnlyBatchNorm``; None for none.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
@@ -72,7 +72,7 @@ class Common(Stateful):
     example: ClassVar[Mapping[str, Any]]
     #: type of the neuron in ``device_params``
     device_type: ClassVar[str] = ""
-    #: integer that stands for a decay of one
+    #: integer that represents a decay of 1.0: all is lost in one time step
     p_scale: ClassVar[int] = fixed.DECAY_ONE
 
     def __init__(

@@ -60,8 +60,8 @@ class Neuron(AdaptiveResonator):
         refractory_decay: fraction of the refractory response lost per time step, likewise.
         tau_grad: width of the surrogate gradient, relative to lava-dl's default.
         scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that stands for a weight of one, a power of two; 64 times that stands for a
-            state of one.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
+            state of 1.0.
         norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
             or None. Real and imaginary current have one each.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.

@@ -96,8 +96,8 @@ class Neuron(_adaptive.Adaptive):
         refractory_decay: fraction of the refractory response lost per time step, likewise.
         tau_grad: width of the surrogate gradient, relative to lava-dl's default.
         scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that stands for a weight of one, a power of two; 64 times that stands for a
-            state of one.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
+            state of 1.0.
         norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
             or None. It is applied to the input, before the current.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
@@ -153,7 +153,7 @@ class Neuron(_adaptive.Adaptive):
 
     @property
     def ref_delay(self) -> int:
-        """Refractory delay, in steps."""
+        """Refractory delay, in time steps."""
         return 1
 
     def _device_params(self) -> dict[str, Any]:

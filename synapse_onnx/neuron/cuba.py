@@ -89,7 +89,7 @@ class Neuron(base.Neuron):
         voltage_decay: fraction of the voltage lost per time step, likewise.
         tau_grad: width of the surrogate gradient, relative to lava-dl's default.
         scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that stands for a weight of one; 64 times that stands for a state of one.
+        scale: integer that represents a weight of 1.0; 64 * scale represents a state of 1.0.
         norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
             or None. It is applied to the current before it enters the voltage.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
@@ -139,7 +139,7 @@ class Neuron(base.Neuron):
         # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state's unit
         # makes the first the second
         self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
-        #: minus the mean of a frozen norm that stands within the op, and what it multiplies by
+        #: a frozen norm that is part of the op: minus its mean, and its factor 1 / std, or None
         self.norm_bias: Tensor | None
         self.norm_gain: Tensor | None
         for name in ("norm_bias", "norm_gain"):
@@ -157,7 +157,7 @@ class Neuron(base.Neuron):
 
     @property
     def _only_rounds(self) -> bool:
-        """Whether one op can do what is done between the two integrators.
+        """Whether one op can reproduce the arithmetic between the two integrators.
 
         There the current passes through float32(u) / scale; only a power of two leaves nothing but
         the rounding to float32, which the fused op reproduces.
@@ -165,23 +165,24 @@ class Neuron(base.Neuron):
         return self.s_scale & (self.s_scale - 1) == 0 or self.regime != "slayer"
 
     def freeze(self) -> None:
-        """Turn this neuron into its deployment form, with its norm within the step where it can be.
+        """Turn this neuron into its deployment form; its norm becomes part of the step if it can.
 
-        The norm stands in float32, between states that are integers in units of 1 / scale. There
-        a mean in these units and a power of two to divide by are the same float32, to the bit. One
-        that only subtracts, and whole numbers, is an integer to be added.
+        The norm is computed in float32, between states that are integers in units of 1 / s_scale.
+        With a standard deviation that is a power of two, ``(u - mean) / std`` rounds alike in units
+        of 1.0 and of 1 / s_scale, so that one op gives the same voltages, to the last bit. Where
+        std is 1 and the mean a whole number of units, the norm is the addition of an integer.
         """
         super().freeze()
         norm: Any = self.norm
         mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
         if self.regime != "slayer" or not self._only_rounds or mean is None or std is None:
             return
-        steps, gain = mean * self.s_scale, 1 / std
+        units, gain = mean * self.s_scale, 1 / std
         powers_of_two = (torch.frexp(std).mantissa == 0.5) & (gain * std == 1)
-        if not bool(steps.isfinite().all() and powers_of_two.all()):
+        if not bool(units.isfinite().all() and powers_of_two.all()):
             return
         self.norm_bias = -mean
-        whole = (steps.remainder(1) == 0) & (steps.abs() < 2**62)
+        whole = (units.remainder(1) == 0) & (units.abs() < 2**62)
         if not bool((std == 1).all() and whole.all()):
             self.norm_gain = gain
 
@@ -196,7 +197,7 @@ class Neuron(base.Neuron):
         return [*super()._values(), *(value for value in norm if value is not None)]
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave the currents as they are: the norm stands within the step."""
+        """Leave the currents as they are where the norm is part of the step."""
         if self.norm_bias is not None:
             norm: Any = self.norm
             norm.check(currents[0])
@@ -257,7 +258,7 @@ class Neuron(base.Neuron):
 
     @property
     def ref_delay(self) -> int:
-        """Refractory delay, in steps."""
+        """Refractory delay, in time steps."""
         return 1
 
     def _device_params(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from synapse_onnx.ops import Equation, Parameter, State, register_equation
 
 __all__ = ["RESETS", "Neuron"]
 
-#: what happens to the voltage where the neuron spiked
+#: resets: how the voltage changes where the neuron spiked
 RESETS = ("zero", "subtract", "delayed", "delayed_zero")
 
 #: a threshold that no voltage reaches, and that JSON can hold
@@ -103,10 +103,10 @@ class Neuron(base.Neuron):
         strict: spike above the threshold, and not at it.
         tau_grad: width of the surrogate gradient, relative to the mean threshold.
         scale_grad: height of the surrogate gradient.
-        scale: integer that stands for a weight of one, where the neuron quantises weights.
+        scale: integer that represents a weight of 1.0 in :meth:`quantize_8bit`.
         norm: constructor of a norm of the input, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
-        shared_param: not used: a parameter has the shape that is given.
+        shared_param: not used: the shape of a parameter says whether neurons share it.
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn the parameters.
         graded_spike: False: spikes are 0 and 1.
@@ -124,7 +124,7 @@ class Neuron(base.Neuron):
 
     equation = _EQUATIONS["zero"]
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.5, "beta": 0.75, "alpha": 0.25}
-    # the distance from the threshold is what the surrogate gradient sees
+    # the surrogate gradient takes the distance from the threshold
     tau_rho_mult, scale_rho_mult = 1, 1
     grades = False
 
@@ -186,7 +186,7 @@ class Neuron(base.Neuron):
         return not self.reset_kind.endswith("zero")
 
     def parameter_value(self, name: str) -> Tensor:
-        """Return a parameter as the ops take it; what a spike takes off follows the threshold."""
+        """Return a parameter as the ops take it; v_reset follows the threshold where subtracted."""
         value = super().parameter_value(name)
         if name != "v_reset" or not self._subtracts or self.readout:
             return value
@@ -235,21 +235,21 @@ class Neuron(base.Neuron):
 
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, reset, and the range of every parameter of this frozen neuron."""
-        found = super().describe()
-        del found["decays"]  # one a neuron may be as many as weights
+        facts = super().describe()
+        del facts["decays"]  # one a neuron may be as many as weights
         ranges = {}
         for name in self.decays:
             value: Tensor = getattr(self, name)
             ranges[name] = [float(value.min()), float(value.max())]
-        if found["threshold"] is not None:
-            found["threshold"] = sorted(set(ranges["v_threshold"]))
-        return found | {"reset": self.reset_kind, "ranges": ranges}
+        if facts["threshold"] is not None:
+            facts["threshold"] = sorted(set(ranges["v_threshold"]))
+        return facts | {"reset": self.reset_kind, "ranges": ranges}
 
 
 def _tensor(name: str, value: Any) -> Tensor:
     """A parameter as float32: (1,), (C,) or (C, H, W)."""
-    found = torch.as_tensor(value, dtype=torch.float32)
-    found = found.detach().clone() if found.dim() in (1, 3) else found.detach().reshape(1)
-    if not bool(found.isfinite().all()):
+    tensor = torch.as_tensor(value, dtype=torch.float32)
+    tensor = tensor.detach().clone() if tensor.dim() in (1, 3) else tensor.detach().reshape(1)
+    if not bool(tensor.isfinite().all()):
         raise InputError(f"lif neuron: {name} must be finite, got {value}")
-    return found
+    return tensor

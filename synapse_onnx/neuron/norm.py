@@ -48,7 +48,7 @@ class MeanOnlyBatchNorm(nn.Module):
         self.pre_hook_fx: Callable[..., Tensor] | None = pre_hook_fx
         self.register_buffer("running_mean", torch.zeros(num_features or 1))
         self.update = True
-        #: what the frozen form divides by
+        #: standard deviation in the frozen form, float32 (1,); None before
         self.frozen_std: Tensor | None
         self.register_buffer("frozen_std", None)
 

@@ -38,11 +38,10 @@ class Neuron(base.Common):
             None leaves the sum as it is.
         tau_grad: width of the threshold's surrogate gradient.
         scale_grad: height of the threshold's surrogate gradient.
-        scale: integer that stands for a weight of one; what is sent is a multiple of
-            1 / (64 scale).
+        scale: integer that represents a weight of 1.0; messages are multiples of 1 / (64 scale).
         cum_error: compare the sum of all changes since the last message with the threshold.
         norm: constructor of a norm, or None. It is applied to the sum, before bias and activation.
-        dropout: module applied to what is sent (N, C[, H, W], T), or None.
+        dropout: module applied to the messages (N, C[, H, W], T), or None.
         shared_param: one threshold for all neurons; False: one a channel, (C,).
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn threshold and bias.
@@ -57,7 +56,7 @@ class Neuron(base.Common):
     """
 
     device_type = "SDNN"
-    #: what it sends is graded, always
+    #: its messages are always graded
     grades = False
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.05, "activation": torch.relu}
 
@@ -115,7 +114,7 @@ class Neuron(base.Common):
 
     @property
     def v_th_mant(self) -> int:
-        """The threshold as Loihi takes it: an integer in units of a weight step."""
+        """The threshold as Loihi takes it: an integer in units of 1 / scale."""
         return int(self._threshold * self.w_scale)
 
     @property

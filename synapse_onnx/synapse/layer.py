@@ -9,16 +9,18 @@ from synapse_onnx.synapse._conv import Conv
 from synapse_onnx.synapse._conv_transpose import ConvTranspose
 from synapse_onnx.synapse._dense import Dense
 from synapse_onnx.synapse._generic import GenericLayer
-from synapse_onnx.synapse._geometry import IntOrPair as IntOrPair
+from synapse_onnx.synapse._geometry import IntOrPair
 from synapse_onnx.synapse._pool import Pool
 from synapse_onnx.synapse._unpool import Unpool
-from synapse_onnx.synapse._weights import Hook as Hook
+from synapse_onnx.synapse._weights import Hook
 
 __all__ = [
     "Conv",
     "ConvTranspose",
     "Dense",
     "GenericLayer",
+    "Hook",
+    "IntOrPair",
     "Pool",
     "Unpool",
 ]
