@@ -51,8 +51,8 @@ def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the weights in a model: initialisers named weight, weight_high and step."""
-    parts = ("weight", "weight_high", "step")
+    """Bytes of the weights in a model, and of their scales (named step in earlier files)."""
+    parts = ("weight", "weight_high", "weight_scale", "step")
     return sum(
         len(tensor.raw_data)
         for tensor in model.graph.initializer

@@ -1,4 +1,4 @@
-"""Dendrites: what turns a sequence of messages back into currents."""
+"""Dendrites: the decoder that turns a sequence of messages back into currents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Sigma"]
 
 
 class Sigma(Stateful):
-    """Sigma decoder: the running sum of what a delta encoder sent.
+    """Sigma decoder: the running sum of the changes that a delta encoder sent.
 
     y[t] = y[t-1] + x[t], summed in float64 as lava-dl does, and rounded to float32.
 

@@ -1,4 +1,4 @@
-"""Formatting that several rooms share: names, shapes, quantisation steps and ranges as text."""
+"""Formatting that several rooms share: names, shapes, quantisation scales and ranges as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["shape_text", "snake_case", "span_text", "step_text", "weights_text"]
+__all__ = ["scale_text", "shape_text", "snake_case", "span_text", "weights_text"]
 
 
 def snake_case(name: str) -> str:
@@ -24,9 +24,9 @@ def weights_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def step_text(steps: Sequence[Sequence[float]]) -> str:
-    """Write one quantisation step as a number or fraction, several as a range."""
-    values = sorted({float(value) for part in steps for value in part})
+def scale_text(scales: Sequence[Sequence[float]]) -> str:
+    """Write one quantisation scale as a number or fraction, several as a range."""
+    values = sorted({float(value) for part in scales for value in part})
     if len(values) > 1:
         return f"{values[0]:.3g}..{values[-1]:.3g}"
     exact = Fraction(values[0])

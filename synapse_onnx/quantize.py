@@ -1,7 +1,11 @@
 """Quantisation of weights: hooks for ``pre_hook_fx`` and the grid that any hook leaves behind.
 
 A hook maps float weights to the weights that a synapse uses. It may be any callable; the ones
-here round to multiples of a step, with the gradient passed straight through.
+here round to multiples of a scale, with the gradient passed straight through.
+
+A quantisation scale is the distance of two neighbouring weights, as in ONNX: ``weight = scale *
+integer``. (The argument ``scale`` of :class:`Quantizer` is lava-dl's: the integer that stands for a
+weight of 1.0.)
 """
 
 from __future__ import annotations
@@ -24,40 +28,41 @@ __all__ = [
     "find_grid",
     "is_power_of_two",
     "q8",
-    "round_to_step",
+    "round_to_grid",
     "stored_bits",
 ]
 
 
-class _RoundToStep(torch.autograd.Function):
+class _RoundToGrid(torch.autograd.Function):
     """Round in the forward pass, identity in the backward pass (straight-through estimator)."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, step: float) -> Tensor:
-        return torch.round(x / step) * step
+    def forward(context: Any, x: Tensor, scale: float) -> Tensor:
+        return torch.round(x / scale) * scale
 
     @staticmethod
     def backward(context: Any, *grads: Any) -> Any:
         return grads[0], None
 
 
-def round_to_step(x: Tensor, step: float = 1.0) -> Tensor:
-    """Round to multiples of a step, halves to even; the gradient passes straight through."""
-    result: Tensor = _RoundToStep.apply(x, step)  # type: ignore[no-untyped-call]
+def round_to_grid(x: Tensor, scale: float = 1.0) -> Tensor:
+    """Round to multiples of a scale, halves to even; the gradient passes straight through."""
+    result: Tensor = _RoundToGrid.apply(x, scale)  # type: ignore[no-untyped-call]
     return result
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Weights of ``bits`` bits in steps of ``2 / scale``, as lava-dl quantises them.
+    """Weights of ``bits`` bits, multiples of ``2 / scale``, as lava-dl quantises them.
 
     ``Quantizer()`` is lava-dl's ``neuron.quantize_8bit`` at its default scale: even integers
     over 64, clamped to [-4, 254/64]. Its ``quantize_hook_fx``, whose ``num_bits`` counts
     without the sign, is ``Quantizer(bits=9)``.
 
-    Attributes:
-        scale: the integer that stands for a weight of 1.0 (before the factor of 2).
-        bits: width of the stored integer, sign included.
+    Args:
+        scale: the integer that stands for a weight of 1.0; the stored integers are half of it, for
+            lava-dl's weights are even.
+        bits: width of the stored integer, sign included, 2 to 16.
 
     Raises:
         InputError: scale is not positive, or bits not in 2 ... 16.
@@ -74,9 +79,9 @@ class Quantizer:
 
     def __call__(self, weight: Tensor, descale: bool = False) -> Tensor:
         """Return quantised weights of the same shape; ``descale`` returns them times scale."""
-        step = 2 / self.scale
+        unit = 2 / self.scale  # the quantisation scale
         half = 1 << (self.bits - 1)
-        result = round_to_step(weight, step).clamp(-half * step, (half - 1) * step)
+        result = round_to_grid(weight, unit).clamp(-half * unit, (half - 1) * unit)
         return result * self.scale if descale else result
 
 
@@ -90,22 +95,22 @@ def q8(weight: Tensor, descale: bool = False) -> Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Weights as integers times steps: ``weight == step * integers``, exactly.
+    """Weights as integers times scales: ``weight == scale * integers``, exactly.
 
     Attributes:
         integers: the shape of the weight, int8 or int16.
-        step: float32, shape (1,) or one an output channel.
+        scale: float32, shape (1,) or one an output channel.
         bits: 4, 8 or 16: the narrowest stored width that holds every integer.
     """
 
     integers: Tensor
-    step: Tensor
+    scale: Tensor
     bits: int
 
 
-def is_power_of_two(step: Tensor) -> bool:
-    """Whether every step is a power of two, so that multiplying by it is exact."""
-    mantissa, _ = np.frexp(step.detach().cpu().numpy())
+def is_power_of_two(scale: Tensor) -> bool:
+    """Whether every scale is a power of two, so that multiplying by it is exact."""
+    mantissa, _ = np.frexp(scale.detach().cpu().numpy())
     return bool((mantissa == 0.5).all())
 
 
@@ -120,11 +125,11 @@ _LARGEST = (1 << 15) - 1
 def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
     """Find the integer grid that a weight lies on, exactly, or return None.
 
-    One step for the whole tensor is tried first, then one for each output channel.
+    One scale for the whole tensor is tried first, then one for each output channel.
 
     Args:
         weight: float32, any shape, finite.
-        channel_axis: axis of the output channels; None allows one step a tensor only.
+        channel_axis: axis of the output channels; None allows one scale a tensor only.
     """
     values = weight.detach().to("cpu", torch.float32)
     whole = _fit(values.numpy().reshape(1, -1))
@@ -142,7 +147,7 @@ def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
 
 def _grid(
     values: Tensor,
-    steps: np.ndarray[Any, Any],
+    scales: np.ndarray[Any, Any],
     integers: np.ndarray[Any, Any],
     *,
     shape: list[int] | None,
@@ -155,23 +160,23 @@ def _grid(
         ints = torch.from_numpy(integers).reshape(moved.shape).movedim(0, channel_axis)
     bits = stored_bits(int(ints.min()), int(ints.max()))
     ints = ints.to(torch.int16 if bits == 16 else torch.int8).contiguous()
-    step = torch.from_numpy(steps.astype(np.float32))
-    product = ints.to(torch.float32) * (step if shape is None else step.reshape(shape))
+    scale = torch.from_numpy(scales.astype(np.float32))
+    product = ints.to(torch.float32) * (scale if shape is None else scale.reshape(shape))
     if not torch.equal(product, values + 0.0):  # + 0.0: a weight of -0.0 equals 0
         raise AssertionError("a grid was found that does not give the weights back")
-    return Grid(ints, step, bits)
+    return Grid(ints, scale, bits)
 
 
 def _fit(rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-    """Fit one step to every row; None where a row lies on no grid of 16 bits."""
-    steps = np.empty(len(rows), np.float32)
+    """Fit one scale to every row; None where a row lies on no grid of 16 bits."""
+    scales = np.empty(len(rows), np.float32)
     integers = np.empty(rows.shape, np.int32)
     for i, row in enumerate(rows):
         fit = _fit_row(row)
         if fit is None:
             return None
-        steps[i], integers[i] = fit
-    return steps, integers
+        scales[i], integers[i] = fit
+    return scales, integers
 
 
 def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any]] | None:
@@ -182,19 +187,19 @@ def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any
         return None
     for candidate in _candidates(distinct):
         # a quotient near an integer is not enough: the float32 product must be the weight
-        step = np.float32(candidate)
-        if step == 0 or not np.isfinite(step):
+        scale = np.float32(candidate)
+        if scale == 0 or not np.isfinite(scale):
             continue
-        integers = np.rint(row.astype(np.float64) / float(step))
+        integers = np.rint(row.astype(np.float64) / float(scale))
         if integers.min() < -_LARGEST - 1 or integers.max() > _LARGEST:
             continue
-        if np.array_equal(integers.astype(np.float32) * step, row):
-            return step, integers.astype(np.int32)
+        if np.array_equal(integers.astype(np.float32) * scale, row):
+            return scale, integers.astype(np.int32)
     return None
 
 
 def _candidates(distinct: np.ndarray[Any, Any]) -> Iterator[float]:
-    """Yield steps worth trying for some distinct magnitudes, ascending, best first."""
+    """Yield scales worth trying for some distinct magnitudes, ascending, best first."""
     largest = float(distinct[-1])
     # binary grids: the exact common divisor of the weights, as integers over a power of two; its
     # power of two comes first, for it multiplies exactly, though it may cost a bit
@@ -203,23 +208,23 @@ def _candidates(distinct: np.ndarray[Any, Any]) -> Iterator[float]:
     if np.array_equal(scaled, np.rint(scaled)):
         divisor = int(np.gcd.reduce(scaled.astype(np.int64)))
         yield (divisor & -divisor) * 2.0**-exponent
-    # other grids (max / 127, say): the largest weight is some count of steps, and the count must
-    # make every other weight a whole number of them too, up to the rounding of the weights
+    # other grids (max / 127, say): the largest weight is some count times the scale, and the count
+    # must make every other weight a whole multiple too, up to the rounding of the weights
     counts = np.arange(1, _LARGEST + 2, dtype=np.float64)
     for ratio in distinct[np.linspace(0, distinct.size - 1, 32).astype(int)] / largest:
         wholes = counts * ratio
         counts = counts[np.abs(wholes - np.rint(wholes)) <= counts * 2.0**-22]
     # several counts are left where the integers have a common divisor, or are few
     for count in counts[:_MOST_COUNTS]:
-        step = np.float32(largest / count)
-        # the largest weight was rounded, so the step is known up to a neighbour or two
-        yield float(step)
+        scale = np.float32(largest / count)
+        # the largest weight was rounded, so the scale is known up to a neighbour or two
+        yield float(scale)
         for end in (np.float32(0), np.float32(np.inf)):
-            near = step
+            near = scale
             for _ in range(2):
                 near = np.nextafter(near, end)
                 yield float(near)
 
 
-#: how many counts of steps in the largest weight are tried before a grid is given up
+#: how many counts are tried before a weight is taken to lie on no grid
 _MOST_COUNTS = 256

@@ -41,7 +41,7 @@ from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import ShapeError, SynapseError
 from synapse_onnx.model.layout import time_first, time_last
 from synapse_onnx.neuron import norm as norms
-from synapse_onnx.quantize import Quantizer, round_to_step
+from synapse_onnx.quantize import Quantizer, round_to_grid
 from synapse_onnx.runtime import native
 from synapse_onnx.runtime import providers as execution
 from synapse_onnx.verification import subject
@@ -62,8 +62,8 @@ _MORE = 4
 
 
 def _per_channel(weight: Tensor) -> Tensor:
-    """Steps of 1/4, 1/8 and 1/16 in turn: a step a channel."""
-    parts = [round_to_step(part, 2.0 ** -(2 + i % 3)).clamp(-2, 2) for i, part in enumerate(weight)]
+    """Scales of 1/4, 1/8 and 1/16 in turn: one a channel."""
+    parts = [round_to_grid(part, 2.0 ** -(2 + i % 3)).clamp(-2, 2) for i, part in enumerate(weight)]
     return torch.stack(parts)
 
 

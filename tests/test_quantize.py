@@ -19,8 +19,8 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def product(grid: so.quantize.Grid, axis: int | None = 0) -> torch.Tensor:
     shape = [-1 if i == axis else 1 for i in range(grid.integers.dim())]
-    step = grid.step if grid.step.numel() == 1 else grid.step.reshape(shape)
-    return grid.integers.to(torch.float32) * step
+    scale = grid.scale if grid.scale.numel() == 1 else grid.scale.reshape(shape)
+    return grid.integers.to(torch.float32) * scale
 
 
 def test_q8_is_lava_dls() -> None:
@@ -84,8 +84,8 @@ def test_the_grid_of_q8_weights() -> None:
     grid = find_grid(w)
     assert grid is not None
     assert torch.equal(product(grid), w)
-    assert (grid.integers.dtype, grid.bits, grid.step.tolist()) == (torch.int8, 8, [1 / 32])
-    assert is_power_of_two(grid.step)
+    assert (grid.integers.dtype, grid.bits, grid.scale.tolist()) == (torch.int8, 8, [1 / 32])
+    assert is_power_of_two(grid.scale)
 
 
 @pytest.mark.parametrize(
@@ -105,27 +105,27 @@ def test_the_narrowest_width_is_taken(low: int, high: int, bits: int) -> None:
 def test_a_power_of_two_is_preferred_to_fewer_bits() -> None:
     grid = find_grid(torch.tensor([[3.0, 6.0, -9.0]]))
     assert grid is not None
-    assert (grid.step.tolist(), grid.integers.tolist()) == ([1.0], [[3, 6, -9]])
+    assert (grid.scale.tolist(), grid.integers.tolist()) == ([1.0], [[3, 6, -9]])
 
 
-def test_one_step_a_channel() -> None:
+def test_one_scale_a_channel() -> None:
     w = drawn(7, 4, 3, 3, 1)
-    step = w.abs().amax(dim=(1, 2, 3, 4), keepdim=True) / 127
-    w = torch.round(w / step) * step
+    scale = w.abs().amax(dim=(1, 2, 3, 4), keepdim=True) / 127
+    w = torch.round(w / scale) * scale
     grid = find_grid(w)
     assert grid is not None
-    assert grid.step.shape == (7,)
+    assert grid.scale.shape == (7,)
     assert torch.equal(product(grid), w)
     assert find_grid(w, channel_axis=None) is None
 
 
-def test_one_step_a_channel_on_another_axis() -> None:
+def test_one_scale_a_channel_on_another_axis() -> None:
     scale = torch.tensor([0.1, 0.7, 0.33]).reshape(1, 3, 1, 1, 1)
     integers = torch.randint(-127, 128, (5, 3, 2, 2, 1), generator=torch.Generator().manual_seed(0))
     w = integers * scale
     grid = find_grid(w, channel_axis=1)
     assert grid is not None
-    assert grid.step.shape == (3,)
+    assert grid.scale.shape == (3,)
     assert torch.equal(product(grid, axis=1), w)
 
 
@@ -148,20 +148,20 @@ def test_float_weights_have_no_grid() -> None:
         assert find_grid(torch.tensor([[1.0, last]]), channel_axis=None) is not None
 
 
-def test_steps_multiply_exactly_where_all_are_powers_of_two() -> None:
-    for steps, exact in (
+def test_scales_multiply_exactly_where_all_are_powers_of_two() -> None:
+    for scales, exact in (
         ([0.5, 2.0, 1 / 32], True), ([1.0], True), ([0.5, 0.3], False), ([3.0, 4.0], False),
     ):  # fmt: skip
-        assert is_power_of_two(torch.tensor(steps)) == exact
+        assert is_power_of_two(torch.tensor(scales)) == exact
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     integers=hnp.arrays(np.int32, (3, 8), elements=st.integers(-127, 127)),
-    step=st.floats(2.0**-20, 2.0**10, width=32),
+    scale=st.floats(2.0**-20, 2.0**10, width=32),
 )
-def test_any_step_is_found_to_the_last_bit(integers: np.ndarray, step: float) -> None:
-    w = torch.from_numpy(integers.astype(np.float32) * np.float32(step))
+def test_any_scale_is_found_to_the_last_bit(integers: np.ndarray, scale: float) -> None:
+    w = torch.from_numpy(integers.astype(np.float32) * np.float32(scale))
     grid = find_grid(w)
     assert grid is not None
     assert torch.equal(product(grid), w)

@@ -1,4 +1,4 @@
-"""Axons: what carries spikes on, later or only when they change."""
+"""Axons: delays of spikes, and the encoder that sends changes only."""
 
 from synapse_onnx.axon.delay import Delay, StepDelay
 from synapse_onnx.axon.delta import Delta

@@ -69,7 +69,7 @@ class _Line(Stateful):
 
 
 class StepDelay(_Line):
-    """A delay of one time step: what a layer on Loihi receives was sent the step before.
+    """A delay of one time step: on Loihi a layer receives the spikes of the step before.
 
     Args:
         persistent_state: keep the last input from one call to the next, until :meth:`reset`.
@@ -95,11 +95,12 @@ class StepDelay(_Line):
 
 
 class Delay(_Line):
-    """Axonal delay: a number of steps for each channel or each neuron, rounded down.
+    """Axonal delay: a number of time steps for each channel or each neuron, rounded down.
 
     Args:
-        max_delay: longest delay; delays are clamped to 0 ... max_delay. None sets no limit.
-        sampling_time: time of a step, in the unit of the delays.
+        max_delay: longest delay, in the unit of ``sampling_time``; delays are clamped to 0 ...
+            max_delay. None sets no limit.
+        sampling_time: length of a time step; with the default of 1 delays count time steps.
         grad_scale: factor on the delays' gradient.
         persistent_state: keep the past inputs from one call to the next, until :meth:`reset`.
 

@@ -19,15 +19,19 @@ __all__ = ["Delta"]
 class Delta(Stateful):
     """Delta encoder: it sends the change of its input, once that reaches a threshold.
 
-    What is not sent stays in a residual and counts on. What is sent is floored to 1 / scale.
+    A change is floored to a multiple of 1 / scale; the rest is kept in a residual and added to the
+    next change.
     Source: lava-dl, ``slayer/axon/delta.py``.
 
     Args:
-        threshold: change that is sent, >= 0; in the slayer regime at least 1 / scale is used.
-        scale: steps of a change of one.
-        tau_grad, scale_grad: width and height of the threshold's surrogate gradient.
-        cum_error: compare the sum of all changes since the last message, not the residual's.
-        shared_param: one threshold for all neurons, else one a channel.
+        threshold: least change that is sent, >= 0, in the unit of the input; in the slayer regime
+            at least 1 / scale is used.
+        scale: integer that represents a change of 1.0; messages are multiples of 1 / scale.
+        tau_grad: width of the threshold's surrogate gradient.
+        scale_grad: height of the threshold's surrogate gradient.
+        cum_error: compare the sum of all changes since the last message with the threshold, not
+            the last change and its residual.
+        shared_param: one threshold for all neurons; False: one a channel, (C,).
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
         requires_grad: learn the threshold.
         regime: "slayer", or "loihi", where a threshold of zero sends every change
@@ -83,7 +87,7 @@ class Delta(Stateful):
         return device
 
     def clamp(self) -> None:
-        """Keep the threshold at one step or more, in the slayer regime; else at zero or more."""
+        """Keep the threshold at 1 / scale or more, in the slayer regime; else at zero or more."""
         with torch.no_grad():
             self.threshold.clamp_(min=1 / self.scale if self.regime == "slayer" else 0)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synapse_onnx.formatting import span_text, step_text, weights_text
+from synapse_onnx.formatting import scale_text, span_text, weights_text
 
 __all__ = [
     "make_console",
@@ -149,7 +149,7 @@ def _layer_row(layer: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) ->
         ("complex " if layer.get("complex") else "") + str(layer.get("kind", "")),
         weights_text(layer.get("weight_shape", [])),
         bits,
-        step_text(layer["steps"]) if layer.get("steps") else "",
+        scale_text(layer["scales"]) if layer.get("scales") else "",
         str(layer.get("regime", "")),
         span_text(layer.get("threshold")),
         span_text(layer.get("delays")),
@@ -177,7 +177,7 @@ def print_layers(
         "kind": "left",
         "weights": "left",
         "bits": "right",
-        "step": "right",
+        "scale": "right",
         "regime": "left",
         "threshold": "right",
         "delay": "right",

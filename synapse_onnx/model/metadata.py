@@ -149,12 +149,13 @@ def _layers(value: Any) -> list[dict[str, Any]]:
     for layer in value:
         if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
             raise ValueError("a layer must have a path")
-        lists = [layer[key] for key in ("steps", "weight_shape") if layer.get(key) is not None]
+        _rename_steps(layer)
+        lists = [layer[key] for key in ("scales", "weight_shape") if layer.get(key) is not None]
         spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
         if not all(isinstance(item, list) and _numbers(item) for item in lists):
-            raise ValueError("a layer's steps and weight_shape must be lists of numbers")
-        if not all(isinstance(item, list) for item in layer.get("steps") or []):
-            raise ValueError("a layer's steps must be lists of lists")
+            raise ValueError("a layer's scales and weight_shape must be lists of numbers")
+        if not all(isinstance(item, list) for item in layer.get("scales") or []):
+            raise ValueError("a layer's scales must be lists of lists")
         if not all(_numbers(span) for span in spans):
             raise ValueError("a layer's threshold and delays must be numbers")
         if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
@@ -162,6 +163,13 @@ def _layers(value: Any) -> list[dict[str, Any]]:
                 "a layer's threshold, delays and weight_shape must not be nested lists"
             )
     return value
+
+
+def _rename_steps(layer: dict[str, Any]) -> None:
+    """Give quantisation scales their name; files of November 2026 and before say "steps"."""
+    for facts in (layer, layer.get("feedback")):
+        if isinstance(facts, dict) and "steps" in facts:
+            facts.setdefault("scales", facts.pop("steps"))
 
 
 def _flat(value: Any) -> bool:

@@ -1,17 +1,33 @@
 """Spiking neurons: currents (N, C[, H, W], T) in, spikes of the same shape out.
 
-Every file here without a leading underscore is found by itself; those with a class ``Neuron`` are
-the neurons that :func:`kinds` lists.
+Every file here without a leading underscore is discovered and loaded when it is first used. Those
+with a class ``Neuron`` are the neurons that :func:`kinds` lists, except ``base``.
 """
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synapse_onnx._discovery import public_modules
 from synapse_onnx.ops import add_package
+
+if TYPE_CHECKING:
+    # an editor follows no __getattr__: with these it shows the arguments of neuron.cuba.Neuron, and
+    # so on. A neuron that is not listed works as well
+    from synapse_onnx.neuron import adrf as adrf
+    from synapse_onnx.neuron import adrf_iz as adrf_iz
+    from synapse_onnx.neuron import alif as alif
+    from synapse_onnx.neuron import base as base
+    from synapse_onnx.neuron import cuba as cuba
+    from synapse_onnx.neuron import dropout as dropout
+    from synapse_onnx.neuron import lif as lif
+    from synapse_onnx.neuron import norm as norm
+    from synapse_onnx.neuron import rf as rf
+    from synapse_onnx.neuron import rf_iz as rf_iz
+    from synapse_onnx.neuron import sigma_delta as sigma_delta
+    from synapse_onnx.neuron.dropout import Dropout as Dropout
 
 __all__ = ["kinds"]
 

@@ -7,7 +7,6 @@ membrane reaches th[t] + r[t]. Source: lava-dl, ``slayer/neuron/dynamics/adaptiv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from synapse_onnx.neuron import base
@@ -34,7 +33,7 @@ STATES = (
     State("threshold", "adaptive threshold", start="base_threshold"),
     State("refractory", "refractory response, added to the threshold"),
 )
-#: states and what keeps them
+#: state -> the parameter that it decays by
 MEMORY = {"threshold": "threshold_decay", "refractory": "refractory_decay"}
 CONSTANTS = ("base_threshold", "threshold_step")
 #: constants of sample calls
@@ -74,23 +73,9 @@ def bounds(b: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
 
 
 class Adaptive(base.Neuron):
-    """A neuron with an adaptive threshold: its step and decays stand beside the other values."""
+    """A neuron with an adaptive threshold: threshold_step is a constant of its equation."""
 
     threshold_step: float
-
-    def __init__(
-        self,
-        threshold: float,
-        threshold_step: float,
-        threshold_decay: base.Decay,
-        refractory_decay: base.Decay,
-        values: Mapping[str, Any],
-        *common: Any,
-        **more: Any,
-    ) -> None:
-        own = {"threshold_decay": threshold_decay, "refractory_decay": refractory_decay}
-        levels = {"threshold_step": threshold_step}
-        super().__init__(threshold, {**values, **own}, *common, levels=levels, **more)
 
     def as_readout(self) -> None:
         """Never spike: the threshold is one that no voltage reaches."""
@@ -98,7 +83,7 @@ class Adaptive(base.Neuron):
         self._threshold = float(1 << 40)
 
     def constants(self) -> dict[str, float]:
-        """Return threshold and step, as the equation takes them."""
+        """Return threshold and threshold_step, as the equation takes them."""
         if self.regime == "float":
             return {"base_threshold": self.threshold, "threshold_step": self.threshold_step}
         return {
@@ -108,7 +93,7 @@ class Adaptive(base.Neuron):
 
     @property
     def v_th_step(self) -> int:
-        """The threshold's step as Loihi takes it: an integer in units of a weight step."""
+        """threshold_step as Loihi takes it: an integer in units of 1 / scale."""
         return int(self.threshold_step * self.w_scale)
 
     def _device_params(self) -> dict[str, Any]:
@@ -120,5 +105,5 @@ class Adaptive(base.Neuron):
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return what every neuron has, and the threshold's step."""
+        """Return the description of every neuron, and threshold_step."""
         return {**super().describe(), "threshold_step": self.threshold_step}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+
+from torch import nn
 
 from synapse_onnx.neuron import _adaptive, _resonator, base
 from synapse_onnx.ops import Equation
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 __all__ = ["AdaptiveResonator", "AdaptiveRotation", "neuron_params"]
 
 
 def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters to constructor arguments."""
     return _resonator.resonator_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
@@ -38,20 +41,8 @@ class AdaptiveRotation(Equation):
         return {"real": length, "imag": length, **_adaptive.bounds(b, p, s, c)}
 
 
-class AdaptiveResonator(_adaptive.Adaptive, _resonator.Resonator):
-    """A neuron with such an equation.
-
-    Args:
-        threshold: membrane at which the neuron spikes when it has not spiked for long.
-        threshold_step: what a spike adds to the threshold.
-        period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
-        decay: fraction of the state's length lost every step, 0 to 1, likewise.
-        threshold_decay, refractory_decay: fraction of the added threshold and of the refractory
-            response lost every step, likewise.
-        common, more: the further arguments of :class:`synapse_onnx.neuron.base.Common`.
-        log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
-            random.
-    """
+class AdaptiveResonator(_adaptive.Adaptive, _resonator.Rotating):
+    """A neuron with such an equation; the arguments are described in its subclasses."""
 
     example: ClassVar[Mapping[str, Any]] = {
         "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
@@ -66,11 +57,27 @@ class AdaptiveResonator(_adaptive.Adaptive, _resonator.Resonator):
         decay: base.Decay,
         threshold_decay: base.Decay,
         refractory_decay: base.Decay,
-        *common: Any,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
+        *,
         log_init: bool = True,
-        **more: Any,
     ) -> None:
-        values = {"period": period, "decay": decay}
-        adaptive = (threshold_step, threshold_decay, refractory_decay)
-        super().__init__(threshold, *adaptive, values, *common, **more)
+        values = {
+            "period": period, "decay": decay,
+            "threshold_decay": threshold_decay, "refractory_decay": refractory_decay,
+        }  # fmt: skip
+        super().__init__(
+            threshold, values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+            levels={"threshold_step": threshold_step},
+        )  # fmt: skip
         self.log_init = log_init

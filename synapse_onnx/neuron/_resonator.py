@@ -7,18 +7,18 @@ Source: lava-dl, ``slayer/neuron/dynamics/resonator.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Parameter, State
 
-__all__ = ["PARAMETERS", "STATES", "Resonator", "bounds", "resonator_params", "rotate"]
+__all__ = ["PARAMETERS", "STATES", "Resonator", "Rotating", "bounds", "resonator_params", "rotate"]
 
 PARAMETERS = (
     Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
@@ -59,8 +59,12 @@ def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) ->
     }
 
 
-class Resonator(base.Neuron):
-    """A neuron whose parameters are a rotation; values have "period" and "decay" in their place."""
+class Rotating(base.Neuron):
+    """A neuron with a rotation among its parameters: values have "period" and "decay" in its place.
+
+    sin_decay and cos_decay follow from these two: (1 - decay) times sine and cosine of a turn's
+    fraction 2 pi / period.
+    """
 
     #: whether channels take their frequencies at equal ratios instead of at random
     log_init = True
@@ -154,6 +158,35 @@ class Resonator(base.Neuron):
             "cosDecay": self._integer("cos_decay"),
             **super()._device_params(),
         }
+
+
+class Resonator(Rotating):
+    """A resonator with a fixed threshold; the arguments are described in its subclasses."""
+
+    def __init__(
+        self,
+        threshold: float,
+        period: Period,
+        decay: base.Decay,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
+        *,
+        log_init: bool = True,
+    ) -> None:
+        super().__init__(
+            threshold, {"period": period, "decay": decay},
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
+        self.log_init = log_init
 
 
 def _rotation(frequency: Any, decay: Any) -> dict[str, Any]:

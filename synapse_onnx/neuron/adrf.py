@@ -52,17 +52,26 @@ class Neuron(AdaptiveResonator):
 
     Args:
         threshold: real part at which the neuron spikes when its phase passes zero and it has not
-            spiked for long.
-        threshold_step: what a spike adds to the threshold.
+            spiked for long, >= 0.
+        threshold_step: height by which a spike raises the threshold, in the same unit.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
-        decay: fraction of the state's length lost every step, 0 to 1, likewise.
-        threshold_decay, refractory_decay: fraction of the added threshold and of the refractory
-            response lost every step, likewise.
-        tau_grad, scale_grad, scale, norm, dropout: see :class:`synapse_onnx.neuron.rf.Neuron`.
-        shared_param, persistent_state, requires_grad, regime: likewise.
-        graded_spike: a spike carries the real part instead of 1.
-        log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
-            random.
+        decay: fraction of the state's length lost per time step, 0 to 1, likewise.
+        threshold_decay: fraction of the raised threshold lost per time step, likewise.
+        refractory_decay: fraction of the refractory response lost per time step, likewise.
+        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
+        scale_grad: height of the surrogate gradient, likewise.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
+            state of 1.0.
+        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
+            or None. Real and imaginary current have one each.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the real part, in units of the threshold, instead of 1.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
+        log_init: with ``shared_param=False``, space the channels' frequencies evenly on a
+            logarithmic scale; False draws them at random.
     """
 
     equation = register_equation(Adrf())

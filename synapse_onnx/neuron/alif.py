@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+
+from torch import nn
 
 from synapse_onnx.neuron import _adaptive, base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 __all__ = ["Neuron", "neuron_params"]
 
 
 def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters to constructor arguments."""
     return {
@@ -84,17 +87,25 @@ class Neuron(_adaptive.Adaptive):
     refractory response of twice the threshold, and both decay.
 
     Args:
-        threshold: voltage at which the neuron spikes when it has not spiked for long.
-        threshold_step: what a spike adds to the threshold.
-        current_decay, voltage_decay: fraction of current and voltage lost every step, 0 to 1; a
-            pair (least, most) with ``shared_param=False``.
-        threshold_decay, refractory_decay: fraction of the added threshold and of the refractory
-            response lost every step, likewise.
-        tau_grad, scale_grad: width and height of the surrogate gradient.
-        scale: integer that stands for a weight of one, a power of two.
-        norm, dropout, shared_param, persistent_state, requires_grad, regime: see
-            :class:`synapse_onnx.neuron.base.Neuron`. The norm stands before the current.
-        graded_spike: a spike carries the voltage instead of 1.
+        threshold: voltage at which the neuron spikes when it has not spiked for long, >= 0.
+        threshold_step: height by which a spike raises the threshold, in the same unit.
+        current_decay: fraction of the current lost per time step, 0 to 1; a pair (least, most)
+            with ``shared_param=False``.
+        voltage_decay: fraction of the voltage lost per time step, likewise.
+        threshold_decay: fraction of the raised threshold lost per time step, likewise.
+        refractory_decay: fraction of the refractory response lost per time step, likewise.
+        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
+        scale_grad: height of the surrogate gradient, likewise.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
+            state of 1.0.
+        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
+            or None. It is applied to the input, before the current.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the voltage, in units of the threshold, instead of 1.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
 
     Example:
         >>> import torch
@@ -118,16 +129,31 @@ class Neuron(_adaptive.Adaptive):
         voltage_decay: base.Decay,
         threshold_decay: base.Decay,
         refractory_decay: base.Decay,
-        *common: Any,
-        **more: Any,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
     ) -> None:
-        values = {"current_decay": current_decay, "voltage_decay": voltage_decay}
-        adaptive = (threshold_step, threshold_decay, refractory_decay)
-        super().__init__(threshold, *adaptive, values, *common, **more)
+        values = {
+            "current_decay": current_decay, "voltage_decay": voltage_decay,
+            "threshold_decay": threshold_decay, "refractory_decay": refractory_decay,
+        }  # fmt: skip
+        super().__init__(
+            threshold, values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+            levels={"threshold_step": threshold_step},
+        )  # fmt: skip
 
     @property
     def ref_delay(self) -> int:
-        """Refractory delay, in steps."""
+        """Refractory delay, in time steps."""
         return 1
 
     def _device_params(self) -> dict[str, Any]:

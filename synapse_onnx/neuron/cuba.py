@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
@@ -20,7 +20,7 @@ __all__ = ["Neuron", "neuron_params"]
 
 
 def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = fixed.DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant, iDecay, vDecay) to constructor arguments."""
     return {
@@ -78,15 +78,21 @@ class Neuron(base.Neuron):
     lava-dl on the CPU (arithmetic: :mod:`synapse_onnx.ops.arithmetic.fixed`).
 
     Args:
-        threshold: voltage at which the neuron spikes.
-        current_decay: fraction of the current lost every step, 0 to 1; a pair (least, most)
+        threshold: voltage at which the neuron spikes, >= 0; in fixed point it must be exceeded.
+        current_decay: fraction of the current lost per time step, 0 to 1; a pair (least, most)
             with ``shared_param=False``.
-        voltage_decay: fraction of the voltage lost every step, likewise.
-        tau_grad, scale_grad: width and height of the surrogate gradient.
-        scale: integer that stands for a weight of one.
-        norm, dropout, shared_param, persistent_state, requires_grad, regime: see
-            :class:`synapse_onnx.neuron.base.Neuron`. The norm stands between current and voltage.
-        graded_spike: a spike carries the voltage instead of 1.
+        voltage_decay: fraction of the voltage lost per time step, likewise.
+        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
+        scale_grad: height of the surrogate gradient, likewise.
+        scale: integer that represents a weight of 1.0; 64 * scale represents a state of 1.0.
+        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
+            or None. It is applied to the current before it enters the voltage.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the voltage, in units of the threshold, instead of 1.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
 
     Example:
         >>> import torch
@@ -108,15 +114,27 @@ class Neuron(base.Neuron):
         threshold: float,
         current_decay: base.Decay,
         voltage_decay: base.Decay,
-        *common: Any,
-        **more: Any,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
     ) -> None:
         values = {"current_decay": current_decay, "voltage_decay": voltage_decay}
-        super().__init__(threshold, values, *common, **more)
-        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state step
-        # moves the one to the other
+        super().__init__(
+            threshold, values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
+        # slayer spikes at v >= threshold, Loihi at v > threshold: a hundredth of a state's unit
+        # makes the first the second
         self.threshold_eps = 0.0 if self.regime == "float" else 0.01 / self.s_scale
-        #: minus the mean of a frozen norm that stands within the op, and what it multiplies by
+        #: a frozen norm that is part of the op: minus its mean, and its factor 1 / std, or None
         self.norm_bias: Tensor | None
         self.norm_gain: Tensor | None
         for name in ("norm_bias", "norm_gain"):
@@ -134,7 +152,7 @@ class Neuron(base.Neuron):
 
     @property
     def _only_rounds(self) -> bool:
-        """Whether one op can do what is done between the two integrators.
+        """Whether one op can reproduce the arithmetic between the two integrators.
 
         There the current passes through float32(u) / scale; only a power of two leaves nothing but
         the rounding to float32, which the fused op reproduces.
@@ -142,23 +160,24 @@ class Neuron(base.Neuron):
         return self.s_scale & (self.s_scale - 1) == 0 or self.regime != "slayer"
 
     def freeze(self) -> None:
-        """Turn this neuron into its deployment form, with its norm within the step where it can be.
+        """Turn this neuron into its deployment form; its norm becomes part of the step if it can.
 
-        The norm stands in float32, between states that are integers in units of 1 / scale. There
-        a mean in these units and a power of two to divide by are the same float32, to the bit. One
-        that only subtracts, and whole numbers, is an integer to be added.
+        The norm is computed in float32, between states that are integers in units of 1 / s_scale.
+        With a standard deviation that is a power of two, ``(u - mean) / std`` rounds alike in units
+        of 1.0 and of 1 / s_scale, so that one op gives the same voltages, to the last bit. Where
+        std is 1 and the mean a whole number of units, the norm is the addition of an integer.
         """
         super().freeze()
         norm: Any = self.norm
         mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
         if self.regime != "slayer" or not self._only_rounds or mean is None or std is None:
             return
-        steps, gain = mean * self.s_scale, 1 / std
+        units, gain = mean * self.s_scale, 1 / std
         powers_of_two = (torch.frexp(std).mantissa == 0.5) & (gain * std == 1)
-        if not bool(steps.isfinite().all() and powers_of_two.all()):
+        if not bool(units.isfinite().all() and powers_of_two.all()):
             return
         self.norm_bias = -mean
-        whole = (steps.remainder(1) == 0) & (steps.abs() < 2**62)
+        whole = (units.remainder(1) == 0) & (units.abs() < 2**62)
         if not bool((std == 1).all() and whole.all()):
             self.norm_gain = gain
 
@@ -173,7 +192,7 @@ class Neuron(base.Neuron):
         return [*super()._values(), *(value for value in norm if value is not None)]
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave the currents as they are: the norm stands within the step."""
+        """Leave the currents as they are where the norm is part of the step."""
         if self.norm_bias is not None:
             norm: Any = self.norm
             norm.check(currents[0])
@@ -234,7 +253,7 @@ class Neuron(base.Neuron):
 
     @property
     def ref_delay(self) -> int:
-        """Refractory delay, in steps."""
+        """Refractory delay, in time steps."""
         return 1
 
     def _device_params(self) -> dict[str, Any]:

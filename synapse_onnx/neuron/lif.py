@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from synapse_onnx.ops import Equation, Parameter, State, register_equation
 
 __all__ = ["RESETS", "Neuron"]
 
-#: what happens to the voltage where the neuron spiked
+#: resets: how the voltage changes where the neuron spiked
 RESETS = ("zero", "subtract", "delayed", "delayed_zero")
 
 #: a threshold that no voltage reaches, and that JSON can hold
@@ -91,18 +91,26 @@ class Neuron(base.Neuron):
 
     Args:
         threshold: voltage above which the neuron spikes.
-        beta: fraction of the voltage kept every step.
-        alpha: fraction of the current kept every step.
+        beta: fraction of the voltage kept per time step.
+        alpha: fraction of the current kept per time step.
         gain: factor on the input.
-        drive: added to the voltage at every step.
+        drive: added to the voltage at every time step.
         reset: "zero" sets the voltage to ``reset_value`` where it spiked; "subtract" takes the
-            threshold off; "delayed" takes it off in the next step, behind the leak, and
+            threshold off; "delayed" takes it off in the next step, after the leak, and
             "delayed_zero" sets the voltage of the next step, so that its input is lost (both of
             snnTorch).
-        reset_value: see there.
+        reset_value: voltage after a spike, with "zero" and "delayed_zero".
         strict: spike above the threshold, and not at it.
-        more: ``tau_grad``, ``scale_grad``, ``norm``, ``dropout``, ``persistent_state`` and
-            ``requires_grad``, see :class:`synapse_onnx.neuron.base.Common`.
+        tau_grad: width of the surrogate gradient, relative to the mean threshold.
+        scale_grad: height of the surrogate gradient.
+        scale: integer that represents a weight of 1.0 in :meth:`quantize_8bit`.
+        norm: constructor of a norm of the input, or None.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: not used: the shape of a parameter says whether neurons share it.
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: False: spikes are 0 and 1.
+        regime: "float".
 
     Raises:
         InputError: a parameter is no finite number, or the reset is none of these.
@@ -116,7 +124,7 @@ class Neuron(base.Neuron):
 
     equation = _EQUATIONS["zero"]
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.5, "beta": 0.75, "alpha": 0.25}
-    # the distance from the threshold is what the surrogate gradient sees
+    # the surrogate gradient takes the distance from the threshold
     tau_rho_mult, scale_rho_mult = 1, 1
     grades = False
 
@@ -130,13 +138,23 @@ class Neuron(base.Neuron):
         reset: str = "zero",
         reset_value: Values = 0.0,
         strict: bool = True,
-        **more: Any,
+        *,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "float",
     ) -> None:
         if reset not in RESETS:
             raise InputError(f"reset must be one of {', '.join(RESETS)}, got {reset!r}")
-        if more.setdefault("regime", "float") != "float":
-            raise InputError(f"lif neuron: regime must be float, got {more['regime']!r}")
-        if more.get("graded_spike"):
+        if regime != "float":
+            raise InputError(f"lif neuron: regime must be float, got {regime!r}")
+        if graded_spike:
             raise InputError("lif neuron: its spikes are 0 and 1; leave graded_spike away")
         self.reset_kind, self.strict = reset, strict
         level = _tensor("threshold", threshold)
@@ -149,7 +167,11 @@ class Neuron(base.Neuron):
             "v_threshold": torch.nextafter(level, torch.tensor(math.inf)) if strict else level,
             "v_reset": reset_value if reset.endswith("zero") else level,
         }
-        super().__init__(float(level.abs().mean()), values, **more)
+        super().__init__(
+            float(level.abs().mean()), values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
         self.equation = _EQUATIONS[reset]  # type: ignore[misc]
 
     def _register_parameters(self, values: Mapping[str, Any]) -> None:
@@ -164,7 +186,7 @@ class Neuron(base.Neuron):
         return not self.reset_kind.endswith("zero")
 
     def parameter_value(self, name: str) -> Tensor:
-        """Return a parameter as the ops take it; what a spike takes off follows the threshold."""
+        """Return a parameter as the ops take it; v_reset follows the threshold where subtracted."""
         value = super().parameter_value(name)
         if name != "v_reset" or not self._subtracts or self.readout:
             return value
@@ -213,21 +235,21 @@ class Neuron(base.Neuron):
 
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, reset, and the range of every parameter of this frozen neuron."""
-        found = super().describe()
-        del found["decays"]  # one a neuron may be as many as weights
+        facts = super().describe()
+        del facts["decays"]  # one a neuron may be as many as weights
         ranges = {}
         for name in self.decays:
             value: Tensor = getattr(self, name)
             ranges[name] = [float(value.min()), float(value.max())]
-        if found["threshold"] is not None:
-            found["threshold"] = sorted(set(ranges["v_threshold"]))
-        return found | {"reset": self.reset_kind, "ranges": ranges}
+        if facts["threshold"] is not None:
+            facts["threshold"] = sorted(set(ranges["v_threshold"]))
+        return facts | {"reset": self.reset_kind, "ranges": ranges}
 
 
 def _tensor(name: str, value: Any) -> Tensor:
     """A parameter as float32: (1,), (C,) or (C, H, W)."""
-    found = torch.as_tensor(value, dtype=torch.float32)
-    found = found.detach().clone() if found.dim() in (1, 3) else found.detach().reshape(1)
-    if not bool(found.isfinite().all()):
+    tensor = torch.as_tensor(value, dtype=torch.float32)
+    tensor = tensor.detach().clone() if tensor.dim() in (1, 3) else tensor.detach().reshape(1)
+    if not bool(tensor.isfinite().all()):
         raise InputError(f"lif neuron: {name} must be finite, got {value}")
-    return found
+    return tensor

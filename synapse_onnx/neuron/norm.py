@@ -21,12 +21,14 @@ class MeanOnlyBatchNorm(nn.Module):
     """Subtract the mean of every channel: y = x - mean.
 
     Args:
-        num_features: number of channels; None takes it from the first input.
-        momentum: weight of a batch in the running mean.
-        pre_hook_fx: quantisation of the mean. A neuron sets its own ``quantize_8bit``.
+        num_features: number of channels C; None takes it from the first input.
+        momentum: weight of a batch in the running mean, 0 to 1.
+        pre_hook_fx: quantisation of the mean, a function of a tensor (C,). A neuron sets its own
+            ``quantize_8bit``.
 
     Attributes:
-        running_mean: mean of the batches seen in training, one a channel.
+        running_mean: mean of the batches seen in training, float32 (C,), in the unit of the
+            threshold.
         update: whether training uses and updates the statistics of the batch.
     """
 
@@ -46,7 +48,7 @@ class MeanOnlyBatchNorm(nn.Module):
         self.pre_hook_fx: Callable[..., Tensor] | None = pre_hook_fx
         self.register_buffer("running_mean", torch.zeros(num_features or 1))
         self.update = True
-        #: what the frozen form divides by
+        #: standard deviation in the frozen form, float32 (1,); None before
         self.frozen_std: Tensor | None
         self.register_buffer("frozen_std", None)
 
@@ -59,7 +61,7 @@ class MeanOnlyBatchNorm(nn.Module):
 
     @property
     def bias(self) -> Tensor:
-        """The bias that stands for the mean on hardware: an integer, in units of a weight step."""
+        """The bias that takes the mean's place on hardware: an integer, in units of 1 / scale."""
         if self.pre_hook_fx is None:
             return -self.running_mean
         return -self.pre_hook_fx(self.running_mean, descale=True)
@@ -131,9 +133,10 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
     ``-weight_exp_bits ... weight_exp_bits``.
 
     Args:
-        num_features, momentum, pre_hook_fx: see :class:`MeanOnlyBatchNorm`.
+        num_features, momentum: see :class:`MeanOnlyBatchNorm`.
         weight_exp_bits: largest magnitude of the exponent k.
-        eps: added to the variance.
+        eps: added to the variance, in the threshold's unit squared.
+        pre_hook_fx: see :class:`MeanOnlyBatchNorm`.
     """
 
     running_var: Tensor

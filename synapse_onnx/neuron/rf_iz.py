@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from synapse_onnx.neuron import _resonator, base
+from synapse_onnx.neuron import _resonator
 from synapse_onnx.ops import Equation, register_equation
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 __all__ = ["Neuron", "neuron_params"]
 
 
 def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
     return _resonator.resonator_params(device_params, scale, p_scale)
@@ -62,16 +63,23 @@ class Neuron(_resonator.Resonator):
     """Resonate-and-fire neuron after Izhikevich: the imaginary part is its membrane.
 
     Args:
-        threshold: imaginary part at which the neuron spikes; it is reset to just below it.
+        threshold: imaginary part at which the neuron spikes, >= 0; it is reset to just below it.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
-        decay: fraction of the state's length lost every step, 0 to 1, likewise.
-        tau_grad, scale_grad: width and height of the surrogate gradient.
-        scale: integer that stands for a weight of one, a power of two.
-        norm, dropout, shared_param, persistent_state, requires_grad, regime: see
-            :class:`synapse_onnx.neuron.base.Common`. Real and imaginary current have a norm each.
-        graded_spike: a spike carries the imaginary part instead of 1.
-        log_init: with ``shared_param=False`` channels take frequencies at equal ratios, else at
-            random.
+        decay: fraction of the state's length lost per time step, 0 to 1, likewise.
+        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
+        scale_grad: height of the surrogate gradient, likewise.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
+            state of 1.0.
+        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
+            or None. Real and imaginary current have one each.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
+        graded_spike: a spike carries the imaginary part, in units of the threshold, instead of 1.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
+        log_init: with ``shared_param=False``, space the channels' frequencies evenly on a
+            logarithmic scale; False draws them at random.
 
     Example:
         >>> import torch
@@ -84,18 +92,6 @@ class Neuron(_resonator.Resonator):
     equation = register_equation(RfIz())
     device_type = "RF_IZHIKEVICH"
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
-
-    def __init__(
-        self,
-        threshold: float,
-        period: _resonator.Period,
-        decay: base.Decay,
-        *common: Any,
-        log_init: bool = True,
-        **more: Any,
-    ) -> None:
-        super().__init__(threshold, {"period": period, "decay": decay}, *common, **more)
-        self.log_init = log_init
 
     def constants(self) -> dict[str, float]:
         """Return the threshold and the value just below it, to which a spike resets."""

@@ -33,14 +33,18 @@ class Neuron(base.Common):
     ``slayer/neuron/sigma_delta.py``.
 
     Args:
-        threshold: change of the activation that is sent.
-        activation: elementwise function of a tensor (``torch.nn.functional.relu``, say); None
-            leaves the sum as it is.
-        tau_grad, scale_grad: width and height of the threshold's surrogate gradient.
-        scale: integer that stands for a weight of one.
-        cum_error: see :class:`synapse_onnx.axon.Delta`.
-        norm, dropout, shared_param, persistent_state, requires_grad: see
-            :class:`synapse_onnx.neuron.base.Common`. The norm stands before bias and activation.
+        threshold: least change of the activation that is sent, >= 0.
+        activation: elementwise function of a tensor (``torch.nn.functional.relu``, for example);
+            None leaves the sum as it is.
+        tau_grad: width of the threshold's surrogate gradient.
+        scale_grad: height of the threshold's surrogate gradient.
+        scale: integer that represents a weight of 1.0; messages are multiples of 1 / (64 scale).
+        cum_error: compare the sum of all changes since the last message with the threshold.
+        norm: constructor of a norm, or None. It is applied to the sum, before bias and activation.
+        dropout: module applied to the messages (N, C[, H, W], T), or None.
+        shared_param: one threshold for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn threshold and bias.
         regime: "slayer", or "loihi" (:mod:`synapse_onnx.ops.arithmetic.loihi`), where a threshold
             of zero sends every change.
 
@@ -52,7 +56,7 @@ class Neuron(base.Common):
     """
 
     device_type = "SDNN"
-    #: what it sends is graded, always
+    #: its messages are always graded
     grades = False
     example: ClassVar[Mapping[str, Any]] = {"threshold": 0.05, "activation": torch.relu}
 
@@ -110,7 +114,7 @@ class Neuron(base.Common):
 
     @property
     def v_th_mant(self) -> int:
-        """The threshold as Loihi takes it: an integer in units of a weight step."""
+        """The threshold as Loihi takes it: an integer in units of 1 / scale."""
         return int(self._threshold * self.w_scale)
 
     @property
@@ -205,8 +209,7 @@ class Neuron(base.Common):
 
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, threshold, scale and activation of this frozen neuron."""
-        found = super().describe()
-        return found | {"threshold": self.threshold.tolist(), **self._device_params()}
+        return super().describe() | {"threshold": self.threshold.tolist(), **self._device_params()}
 
     def extra_repr(self) -> str:
         """Threshold and activation, for the module's repr."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from synapse_onnx.errors import ModelError
-from synapse_onnx.formatting import shape_text, span_text, step_text, weights_text
+from synapse_onnx.formatting import scale_text, shape_text, span_text, weights_text
 from synapse_onnx.model.graph import DOMAIN, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
@@ -227,8 +227,8 @@ def _fact_texts(facts: Mapping[str, Any]) -> list[str]:
         texts.append(f"weights {weights_text(facts['weight_shape'])}")
     if "quantized" in facts or "bits" in facts:
         texts.append(f"{facts['bits']} bits" if "bits" in facts else "float")
-    if facts.get("steps"):
-        texts.append(f"step {step_text(facts['steps'])}")
+    if facts.get("scales"):
+        texts.append(f"scale {scale_text(facts['scales'])}")
     if facts.get("regime"):
         texts.append(f"regime {facts['regime']}")
     for name in ("threshold", "delays"):

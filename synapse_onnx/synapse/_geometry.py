@@ -7,6 +7,8 @@ from numbers import Integral
 
 from synapse_onnx.errors import InputError
 
+__all__ = ["Axes", "IntOrPair", "check_groups", "count", "geometry", "pair"]
+
 #: an int for height and width, or (height, width)
 IntOrPair = int | Sequence[int]
 
@@ -57,6 +59,18 @@ def count(name: str, value: int) -> int:
     if not _is_int(value) or value < 1:
         raise InputError(f"{name} must be a positive int, got {value!r}")
     return int(value)
+
+
+def check_groups(in_features: int, out_features: int, groups: int) -> None:
+    """Check the channels of a grouped convolution.
+
+    Raises:
+        InputError: a number is no positive int, or the groups do not divide the channels.
+    """
+    count("groups", groups)
+    for name, value in (("in_features", in_features), ("out_features", out_features)):
+        if count(name, value) % groups:
+            raise InputError(f"{name} must be divisible by groups, got {value} and {groups}")
 
 
 def _is_int(value: object) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError
 from synapse_onnx.synapse import layer
-from synapse_onnx.synapse.layer import GenericLayer, Hook, describe_together, freeze_together
+from synapse_onnx.synapse._frozen import describe_together, freeze_together
+from synapse_onnx.synapse.layer import GenericLayer, Hook, IntOrPair
 
 __all__ = ["ComplexLayer", "Conv", "ConvTranspose", "Dense", "Pool", "Unpool"]
 
@@ -19,8 +21,10 @@ __all__ = ["ComplexLayer", "Conv", "ConvTranspose", "Dense", "Pool", "Unpool"]
 class ComplexLayer(Deployable):
     """Abstract complex synapse: two real synapses of the same geometry.
 
-    Subclasses name the real synapse in :attr:`make`; constructor arguments are its own, and both
-    parts are made with them.
+    A subclass has the arguments of its real synapse, and makes both parts with them.
+
+    Args:
+        make: function without arguments that makes a part; called for the real one first.
 
     Attributes:
         real: real synapse.
@@ -29,15 +33,14 @@ class ComplexLayer(Deployable):
     """
 
     complex: bool = True
-    make: ClassVar[type[GenericLayer]]
 
     real: GenericLayer
     imag: GenericLayer
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, make: Callable[[], GenericLayer]) -> None:
         super().__init__()
-        self.real = self.make(*args, **kwargs)
-        self.imag = self.make(*args, **kwargs)
+        self.real = make()
+        self.imag = make()
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Return (real, imag) dendrite currents of an input, in one pass over it.
@@ -114,7 +117,11 @@ class ComplexLayer(Deployable):
 
 
 class Dense(ComplexLayer):
-    """Complex dense synapse; arguments of :class:`synapse_onnx.synapse.Dense`.
+    """Complex dense synapse.
+
+    Args:
+        in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx: see
+            :class:`synapse_onnx.synapse.Dense`.
 
     Example:
         >>> real, imag = Dense(200, 10)(torch.zeros(4, 200, 50))
@@ -122,28 +129,126 @@ class Dense(ComplexLayer):
         (torch.Size([4, 10, 50]), torch.Size([4, 10, 50]))
     """
 
-    make = layer.Dense
+    def __init__(
+        self,
+        in_neurons: int | Sequence[int],
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = None,
+    ) -> None:
+        super().__init__(
+            lambda: layer.Dense(in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx)
+        )
 
 
 class Conv(ComplexLayer):
-    """Complex convolution synapse; arguments of :class:`synapse_onnx.synapse.Conv`."""
+    """Complex convolution synapse.
 
-    make = layer.Conv
+    Args:
+        in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale,
+            weight_norm, pre_hook_fx: see :class:`synapse_onnx.synapse.Conv`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = None,
+    ) -> None:
+        super().__init__(
+            lambda: layer.Conv(
+                in_features, out_features, kernel_size, stride, padding, dilation, groups,
+                weight_scale, weight_norm, pre_hook_fx,
+            )
+        )  # fmt: skip
 
 
 class ConvTranspose(ComplexLayer):
-    """Complex transposed convolution; arguments of :class:`synapse_onnx.synapse.ConvTranspose`."""
+    """Complex transposed convolution synapse.
 
-    make = layer.ConvTranspose
+    Args:
+        in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale,
+            weight_norm, pre_hook_fx: see :class:`synapse_onnx.synapse.ConvTranspose`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = None,
+    ) -> None:
+        super().__init__(
+            lambda: layer.ConvTranspose(
+                in_features, out_features, kernel_size, stride, padding, dilation, groups,
+                weight_scale, weight_norm, pre_hook_fx,
+            )
+        )  # fmt: skip
 
 
 class Pool(ComplexLayer):
-    """Complex pooling synapse; arguments of :class:`synapse_onnx.synapse.Pool`."""
+    """Complex pooling synapse.
 
-    make = layer.Pool
+    Args:
+        kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
+            merge_channels: see :class:`synapse_onnx.synapse.Pool`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = None,
+        merge_channels: bool = False,
+    ) -> None:
+        super().__init__(
+            lambda: layer.Pool(
+                kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
+                merge_channels,
+            )
+        )  # fmt: skip
 
 
 class Unpool(ComplexLayer):
-    """Complex unpooling synapse; arguments of :class:`synapse_onnx.synapse.Unpool`."""
+    """Complex unpooling synapse.
 
-    make = layer.Unpool
+    Args:
+        kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
+            merge_channels: see :class:`synapse_onnx.synapse.Unpool`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = None,
+        merge_channels: bool = False,
+    ) -> None:
+        super().__init__(
+            lambda: layer.Unpool(
+                kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
+                merge_channels,
+            )
+        )  # fmt: skip

@@ -201,19 +201,19 @@ def test_weights_are_named_after_modules_and_equal_ones_stay_apart() -> None:
     model = so.export(built(), spikes(2, 2, 8, 8, 5))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for layer in ("conv", "pool", "dense"):
-        assert {f"{layer}.weight", f"{layer}.step"} <= set(tensors)
+        assert {f"{layer}.weight", f"{layer}.weight_scale"} <= set(tensors)
     for layer in ("conv_neuron", "pool_neuron", "dense_neuron"):
         assert f"{layer}.current_decay" in tensors
     assert tensors["conv.weight"].data_type == onnx.TensorProto.INT8
 
 
-def test_integers_times_step_are_the_hooked_weights() -> None:
+def test_integers_times_scale_are_the_hooked_weights() -> None:
     module = built()
     model = so.export(module, spikes(2, 2, 8, 8, 5))
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     for name in ("conv", "dense"):
         layer = getattr(module, name)
-        product = tensors[f"{name}.weight"].astype(np.float32) * tensors[f"{name}.step"]
+        product = tensors[f"{name}.weight"].astype(np.float32) * tensors[f"{name}.weight_scale"]
         np.testing.assert_array_equal(product, layer.effective_weight.detach().numpy())
 
 
@@ -320,7 +320,7 @@ def test_metadata_say_what_is_in_the_file() -> None:
     assert (facts.opset, facts.regime, facts.streaming) == (21, "slayer", False)
     assert facts.exact == ("output",)
     conv = facts.layers[0]
-    assert (conv["path"], conv["kind"], conv["bits"], conv["steps"]) == (
+    assert (conv["path"], conv["kind"], conv["bits"], conv["scales"]) == (
         "conv", "Conv", 8, [[1 / 32]],
     )  # fmt: skip
     integers = next(t for t in model.graph.initializer if t.name == "conv.weight")

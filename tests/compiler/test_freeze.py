@@ -47,7 +47,7 @@ def test_what_is_left_in_the_frozen_form() -> None:
         layer = getattr(frozen, name)
         assert layer.pre_hook_fx is None
         assert layer.weight.dtype == torch.int8
-        assert layer.step is not None
+        assert layer.weight_scale is not None
         assert getattr(frozen, f"{name}_neuron").drop is None
         assert not getattr(frozen, f"{name}_neuron").persistent_state
         decay = getattr(frozen, f"{name}_neuron").voltage_decay

@@ -273,9 +273,11 @@ def test_metadata_that_are_none(tmp_path: Path) -> None:
     good = onnx.load(ROOT / "models" / "tones_stream.onnx")
     state = '{"input": "ear.neuron.real", "output": "b", "dtype": "int64", "start": 0, "shape": %s}'
     odd = ["[" * 100_000, "[1]", "{}", "3", '[{"path": 1}]', "null",
-           '[{"path": "a", "steps": [1]}]', '[{"path": "a", "threshold": "x"}]',
-           '[{"path": "a", "delays": [[1]]}]',
-           '[{"path": "a", "weight_shape": 3}]', '[{"path": "a", "steps": [[NaN]]}]']  # fmt: skip
+           '[{"path": "a", "scales": [1]}]', '[{"path": "a", "threshold": "x"}]',
+           '[{"path": "a", "delays": [[1]]}]', '[{"path": "a", "scales": [[NaN]]}]',
+           '[{"path": "a", "weight_shape": 3}]',
+           # the name of scales in earlier files
+           '[{"path": "a", "steps": [1]}]', '[{"path": "a", "steps": [[NaN]]}]']  # fmt: skip
     states = ['[{"input": "ear.neuron.real"}]', f"[{state % '[null, 1e3]'}]",
               f"[{state % '[null, 1000000000000]'}]", f"[{state % '[null, -1]'}]",
               f"[{state % '3'}]"]  # fmt: skip

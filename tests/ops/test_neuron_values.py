@@ -57,10 +57,10 @@ def test_common_arguments_have_the_same_defaults_everywhere(kind: str) -> None:
     common = dict(inspect.signature(Common.__init__).parameters)
     found = inspect.signature(KINDS[kind].Neuron).parameters
     shared = {name for name in common if name in found} - {"self", "threshold"}
-    if kind != "lif":  # it names those that it takes in its documentation
-        assert {"tau_grad", "scale_grad", "scale", "norm", "dropout", "regime"} <= shared
+    assert {"tau_grad", "scale_grad", "scale", "norm", "dropout", "regime"} <= shared
     for name in shared:
-        assert found[name].default == common[name].default, name
+        expected = "float" if (kind, name) == ("lif", "regime") else common[name].default
+        assert found[name].default == expected, name
     neuron = made(kind)
     assert (neuron.w_scale, neuron.s_scale) == (64, 4096)
     assert (neuron.shared_param, neuron.persistent_state, neuron.drop) == (True, False, None)

@@ -331,7 +331,7 @@ def test_a_box_says_what_the_metadata_say() -> None:
     boxes = {box.name: box for box in drawing.boxes.values()}
     assert boxes["conv2"].kind == "synapse"
     assert boxes["conv2"].texts == [
-        "conv2", "QuantizedConv, weights 32x16x3x3x1", "8 bits, step 1/32",
+        "conv2", "QuantizedConv, weights 32x16x3x3x1", "8 bits, scale 1/32",
     ]  # fmt: skip
     assert boxes["conv1_neuron"].kind == "neuron"
     assert boxes["conv1_neuron"].texts[1:] == ["Cuba, regime slayer, threshold 1"]

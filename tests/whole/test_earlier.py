@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
+from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime import native
 
 ROOT = Path(__file__).parents[2]
@@ -69,3 +71,15 @@ def test_they_can_be_inspected(path: Path) -> None:
         return [(layer["path"], layer["kind"]) for layer in json.loads(outcome.output)["layers"]]
 
     assert layers(path) == layers(ROOT / "models" / path.name) != []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_scales_are_read_by_their_earlier_name(path: Path) -> None:
+    """Files of November 2026 call the quantisation scales of a layer "steps"."""
+    then = Metadata.read(onnx.load(path, load_external_data=False)).layers
+    now = Metadata.read(onnx.load(ROOT / "models" / path.name, load_external_data=False)).layers
+    assert [layer.get("scales") for layer in then] == [layer.get("scales") for layer in now]
+    assert all(("scales" in layer) == layer.get("quantized", False) for layer in then)
+    assert not any("steps" in layer for layer in then)
+    scales = [scale for layer in then for part in layer.get("scales", []) for scale in part]
+    assert bool(scales) == ("float" not in path.name), scales

@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DECAY_ONE", "NO_THRESHOLD", "decay_state", "integer_threshold", "to_fixed", "to_float"]
+__all__ = [
+    "DECAY_ONE",
+    "NO_THRESHOLD",
+    "decay_state",
+    "integer_threshold",
+    "to_fixed",
+    "to_float",
+]
 
 #: a decay of one (all of the state is lost every step), in 4096ths
 DECAY_ONE = 1 << 12

@@ -416,7 +416,7 @@ def _norm(c: _Conversion, path: str, old: Any, place: list[str]) -> nn.Module:
 
 @_makes("neuron.dropout", "Dropout")
 def _dropout(c: _Conversion, path: str, old: Any, place: list[str]) -> nn.Module:
-    return neuron.dropout.Dropout(old.p, old.inplace)  # type: ignore[no-any-return]
+    return neuron.dropout.Dropout(old.p, old.inplace)
 
 
 # -- axons and dendrites ---------------------------------------------------------------------------

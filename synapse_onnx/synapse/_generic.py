@@ -1,0 +1,165 @@
+"""The abstract synapse: from spikes to dendrite currents, with one linear map at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.ops._registry import OpDef
+from synapse_onnx.synapse._frozen import describe_together, freeze_together
+from synapse_onnx.synapse._weights import Weights
+
+__all__ = ["GenericLayer"]
+
+
+class GenericLayer(Weights):
+    """Abstract synapse.
+
+    Attributes:
+        complex: False; the complex synapses hold two of these.
+        weight_norm_enabled: whether the weight is ``weight_g * weight_v / |weight_v|``, the norm
+            taken over all axes but the first.
+        weight: the weight before the hook, five axes (integers in the quantised form).
+        weight_scale: None, or in the quantised form the quantisation scale of the integers,
+            float32, shape (1,) or (output channels,).
+        in_channels: input channels.
+        out_channels: output channels.
+    """
+
+    complex: bool = False
+    #: real, quantised, complex and quantised complex op of this synapse
+    ops: ClassVar[tuple[OpDef, ...]]
+    #: layout of the input, for messages
+    layout: ClassVar[str] = "(N, C, H, W, T)"
+
+    # set by torch's convolutions, from which the subclasses inherit as well
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    groups: int
+    in_channels: int
+    out_channels: int
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the dendrite current of an input, float32.
+
+        Args:
+            input: spikes (N, C, H, W, T); Dense also takes (N, C, T).
+
+        Raises:
+            InputError: the input is no floating-point tensor.
+            ShapeError: wrong rank or channel count, or a kernel larger than the padded input.
+            QuantizationError: the hook does not return a weight of the same shape.
+        """
+        return self.run(input, self)[0]
+
+    def run(self, input: Tensor, *layers: GenericLayer) -> tuple[Tensor, ...]:
+        """Apply one or two synapses of this geometry in one pass over the input."""
+        if not (isinstance(input, Tensor) and input.is_floating_point()):
+            kind = input.dtype if isinstance(input, Tensor) else type(input).__name__
+            raise InputError(
+                f"{type(self).__name__}: expected spikes as a floating-point tensor, got {kind}"
+            )
+        self.check(input)
+        x, restore = self.prepare(input)
+        return tuple(restore(y) for y in self._compute(x, layers))
+
+    def _compute(self, x: Tensor, layers: Sequence[GenericLayer]) -> tuple[Tensor, ...]:
+        first = 2 * (len(layers) - 1)  # the ops of one synapse, then those of two
+        ops, geometry = self.forms(x), self.geometry(x)
+        if layers[0].weight_scale is None:
+            y = ops[first].torch_op(x, *(each.effective_weight for each in layers), *geometry)
+            return y if len(layers) == 2 else (y,)
+        weights, scales = [each.weight for each in layers], [each.weight_scale for each in layers]
+        y = ops[first + 1].torch_op(x, *weights, *scales, *geometry)
+        ys = y if len(layers) == 2 else (y,)
+        if layers[0].weight_high is not None:
+            # sums that float32 cannot hold in one piece: high and low byte each by itself
+            highs = [each.weight_high for each in layers]
+            coarse = [256 * scale for scale in scales if scale is not None]
+            high = ops[first + 1].torch_op(x, *highs, *coarse, *geometry)
+            pairs = zip(high if len(layers) == 2 else (high,), ys, strict=True)
+            ys = tuple(h + low for h, low in pairs)
+        return tuple(ys)
+
+    def check(self, input: Tensor) -> None:
+        """Raise ShapeError where the input does not fit this synapse."""
+        name = type(self).__name__
+        if input.dim() != 5:
+            raise ShapeError(
+                f"{name}: expected an input of shape {self.layout}, got {tuple(input.shape)}"
+            )
+        self._check_channels(input)
+
+    def _check_channels(self, input: Tensor) -> None:
+        if input.shape[1] != self.in_channels:
+            raise ShapeError(
+                f"{type(self).__name__}: expected {self.in_channels} input channels "
+                f"(axis 1 of {self.layout}), got {input.shape[1]}"
+            )
+
+    def _check_kernel(self, height: int, width: int) -> None:
+        for axis, size in enumerate((height, width)):
+            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+            padded = size + 2 * self.padding[axis]
+            if reach > padded:
+                raise ShapeError(
+                    f"{type(self).__name__}: the kernel reaches over {reach} pixels of "
+                    f"{('height', 'width')[axis]} and the padded input has {padded}; "
+                    f"give a larger input, more padding or a smaller kernel"
+                )
+
+    def prepare(self, input: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return the op's input, and the function that restores the layout of its output."""
+        return input, lambda y: y
+
+    def forms(self, x: Tensor) -> tuple[OpDef, ...]:
+        """Return the four ops of this synapse for an input that :meth:`prepare` returned."""
+        return self.ops
+
+    def geometry(self, x: Tensor) -> tuple[Any, ...]:
+        """Return the arguments of the op that follow the weights."""
+        return (
+            list(self.stride[:2]), list(self.padding[:2]), list(self.dilation[:2]), self.groups,
+        )  # fmt: skip
+
+    # -- checkpoints and deployment ----------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Enable weight norm where the checkpoint was trained with it."""
+        if f"{prefix}weight_g" in state_dict and not self.weight_norm_enabled:
+            self.enable_weight_norm()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def freeze(self) -> None:
+        """Turn this synapse into its deployment form, in place (see ``synapse_onnx.freeze``)."""
+        freeze_together(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, shape and quantisation of this frozen synapse."""
+        return describe_together(self)
+
+    def extra_repr(self) -> str:
+        """Channels, geometry, hook and frozen state, for the module's repr."""
+        parts = []
+        if self.channel_axis is not None:
+            parts.append(f"{self.in_channels}, {self.out_channels}")
+        for name, default in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            value = getattr(self, name)[:2]
+            if value != (default, default):
+                parts.append(f"{name}={value[0] if value[0] == value[1] else tuple(value)}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.weight_norm_enabled:
+            parts.append("weight_norm=True")
+        if self._pre_hook_fx is not None:
+            parts.append(f"pre_hook_fx={getattr(self._pre_hook_fx, '__name__', self._pre_hook_fx)}")
+        if self.weight_scale is not None:
+            parts.append(f"{self.weight.dtype}".replace("torch.", "weights="))
+        return ", ".join(parts)
