@@ -26,7 +26,7 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Concatenate, Network
-from synapse_onnx.readers._place import Place, located
+from synapse_onnx.readers._fields import Fields as Place, located
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_net"]
@@ -126,10 +126,10 @@ class _Layer(Place):
 
     def _value(self, key: str) -> Any:
         if not self.has(key):
-            raise self.fail(key, "it is missing")
+            raise self.invalid(key, "it is missing")
         item = self.group[key]
         if not hasattr(item, "shape") or item.shape is None:
-            raise self.fail(key, "it is no array")
+            raise self.invalid(key, "it is no array")
         return item[()]
 
     def text(self, key: str) -> str:
@@ -139,7 +139,7 @@ class _Layer(Place):
         if isinstance(found, bytes):
             found = found.decode("ascii", "replace")
         if not isinstance(found, str):
-            raise self.fail(key, "it is no text")
+            raise self.invalid(key, "it is no text")
         return found
 
     def flag(self, key: str) -> bool:
@@ -149,15 +149,15 @@ class _Layer(Place):
         """Whole numbers, int64, in the shape that the file has."""
         value = np.asarray(self._value(key))
         if value.dtype.kind not in "biuf" or value.size == 0:
-            raise self.fail(key, f"it holds no numbers but {value.dtype} of shape {value.shape}")
+            raise self.invalid(key, f"it holds no numbers but {value.dtype} of shape {value.shape}")
         if not np.isfinite(value).all():
-            raise self.fail(key, "it holds values that are no finite numbers")
+            raise self.invalid(key, "it holds values that are no finite numbers")
         if np.abs(value.astype(np.float64)).max() >= 1 << 31:  # which no narrow float can hold
-            raise self.fail(key, f"{np.abs(value).max():g} is out of any range")
+            raise self.invalid(key, f"{np.abs(value).max():g} is out of any range")
         whole = np.rint(value)
         if not (whole == value).all():
             odd = value.reshape(-1)[(whole != value).reshape(-1)][0]
-            raise self.fail(key, f"it must hold integers, and holds {odd:g}")
+            raise self.invalid(key, f"it must hold integers, and holds {odd:g}")
         found: Array = whole.astype(np.int64)
         return found
 
@@ -167,23 +167,23 @@ class _Layer(Place):
             return default
         value = self.integers(key).reshape(-1)
         if len(value) != 1:
-            raise self.fail(key, f"it must be one number, and holds {len(value)}")
+            raise self.invalid(key, f"it must be one number, and holds {len(value)}")
         if not least <= value[0] <= most:
-            raise self.fail(key, f"it must lie in {least} to {most}, got {value[0]}")
+            raise self.invalid(key, f"it must lie in {least} to {most}, got {value[0]}")
         return int(value[0])
 
     def pair(self, key: str, least: int) -> tuple[int, int]:
         """(height, width); one number stands for both."""
         value = self.integers(key).reshape(-1)
         if len(value) not in (1, 2) or (value < least).any() or (value > MAX_NEURONS).any():
-            raise self.fail(key, f"it must be (height, width) >= {least}, got {value.tolist()}")
+            raise self.invalid(key, f"it must be (height, width) >= {least}, got {value.tolist()}")
         return int(value[0]), int(value[-1])
 
     def shape(self) -> Shape:
         """(C,) or (C, H, W)."""
         value = [int(size) for size in self.integers("shape").reshape(-1)]
         if len(value) not in (1, 3) or min(value) < 1 or math.prod(value) > MAX_NEURONS:
-            raise self.misfit(
+            raise self.mismatch(
                 "shape",
                 f"it must be (C) or (C, H, W) of at most {MAX_NEURONS} neurons, got {value}",
             )
@@ -206,16 +206,16 @@ class _Layer(Place):
             if value.ndim == 1 and axes == 2:
                 outputs = math.prod(self.shape())
                 if value.size % outputs:
-                    raise self.misfit(part, f"{value.size} weights do not make {outputs} rows")
+                    raise self.mismatch(part, f"{value.size} weights do not make {outputs} rows")
                 value = value.reshape(outputs, -1)
             if not axes <= value.ndim <= 5 or value.shape[axes:] != (1,) * (value.ndim - axes):
-                raise self.misfit(part, f"it must have {axes} axes, got {value.shape}")
+                raise self.mismatch(part, f"it must have {axes} axes, got {value.shape}")
             if np.abs(value).max() >= 1 << 15:
-                raise self.fail(part, f"{np.abs(value).max()} is no weight of Loihi")
+                raise self.invalid(part, f"{np.abs(value).max()} is no weight of Loihi")
             value = value.reshape(value.shape[:axes] + (1,) * (5 - axes))
             found.append(torch.from_numpy(value.astype(np.float32) / np.float32(ONE)))
         if len(found) == 2 and found[0].shape != found[1].shape:
-            raise self.misfit(f"{key}/imag", "its shape is not that of the real part")
+            raise self.mismatch(f"{key}/imag", "its shape is not that of the real part")
         return found
 
 
@@ -267,11 +267,11 @@ class _Neuron:
     def read(cls, layer: _Layer) -> _Neuron:
         """Read the group "neuron" of a layer."""
         if not layer.is_group("neuron"):
-            raise layer.fail("neuron", "it is no group")
+            raise layer.invalid("neuron", "it is no group")
         kinds = _kinds()
         name = layer.text("neuron/type")
         if name not in kinds:
-            raise layer.fail(
+            raise layer.invalid(
                 "neuron/type", f"there is no neuron {name!r}; known: {', '.join(sorted(kinds))}"
             )
         kind, module = kinds[name]
@@ -285,13 +285,13 @@ class _Neuron:
             if layer.has(f"neuron/{key}"):
                 value = layer.integers(f"neuron/{key}").reshape(-1)
                 if value.min() < 0 or value.max() > DECAY_ONE:
-                    raise layer.fail(f"neuron/{key}", f"a decay lies in 0 to {DECAY_ONE}")
+                    raise layer.invalid(f"neuron/{key}", f"a decay lies in 0 to {DECAY_ONE}")
                 device[key] = int(value[0])
                 decays[parameter] = value
         try:
             params: dict[str, Any] = module.neuron_params(device)
         except KeyError as error:
-            raise layer.fail(f"neuron/{error.args[0]}", "it is missing") from None
+            raise layer.invalid(f"neuron/{error.args[0]}", "it is missing") from None
         params["regime"] = "loihi"
         sigma_delta = kind == "sigma_delta"
         if sigma_delta:
@@ -325,7 +325,7 @@ class _Neuron:
             if value is None:
                 continue
             if value.size not in (1, count):
-                raise self.layer.fail(
+                raise self.layer.invalid(
                     f"neuron/{key}", f"it holds {value.size} decays for {channels} channels"
                 )
             state[parameter] = torch.from_numpy(np.broadcast_to(value, count).astype(np.float32))
@@ -335,7 +335,7 @@ class _Neuron:
 def _activation(layer: _Layer) -> Callable[[Tensor], Tensor] | None:
     name = layer.text("neuron/activation") if layer.has("neuron/activation") else "relu"
     if name not in _ACTIVATIONS:
-        raise layer.fail(
+        raise layer.invalid(
             "neuron/activation",
             f"there is no activation {name!r}; known: {', '.join(sorted(_ACTIVATIONS))}",
         )
@@ -411,7 +411,7 @@ class _Builder:
         """Return the network of these layers."""
         for layer in layers:
             if layer.type not in _BUILDERS:
-                raise layer.fail(
+                raise layer.invalid(
                     "type", f"there is no layer {layer.type!r}; known: {', '.join(_BUILDERS)}"
                 )
             with located(where, f"layer {layer.number} ({layer.type})"):
@@ -490,13 +490,13 @@ class _Builder:
         name = layer.text("neuron/type")
         if found.module.Neuron.complex != pair:
             wanted = "one real weight" if pair else "weight/real and weight/imag"
-            raise layer.fail("weight", f"a neuron of type {name} takes {wanted}")
+            raise layer.invalid("weight", f"a neuron of type {name} takes {wanted}")
         if found.kind == "sigma_delta" and kind == "Recurrent":
-            raise layer.fail("neuron/type", f"a neuron of type {name} takes no recurrent weights")
+            raise layer.invalid("neuron/type", f"a neuron of type {name} takes no recurrent weights")
         if found.decoder:
             if kind != "Dense" or delays is not None:
                 what = "no delay" if kind == "Dense" else "a dense layer alone"
-                raise layer.fail("neuron/sigma_output", f"an output of sums takes {what}")
+                raise layer.invalid("neuron/sigma_output", f"an output of sums takes {what}")
             return blocks.Output(found.params, *arguments, pre_hook_fx=None)
         return getattr(blocks, kind)(
             found.params,
@@ -512,7 +512,7 @@ class _Builder:
             return None
         if found is None or found.decoder or found.module.Neuron.complex:
             what = "a layer without a neuron" if found is None else layer.text("neuron/type")
-            raise layer.fail("bias", f"{what} takes no bias here")
+            raise layer.invalid("bias", f"{what} takes no bias here")
         return torch.from_numpy(layer.integers("bias").astype(np.float32) * 2.0**exponent / ONE)
 
     def _shape_behind(self, layer: _Layer, own: Any) -> Shape:
@@ -525,7 +525,7 @@ class _Builder:
             result = own(torch.zeros(1, *self.shape, 1))
         shape = tuple((result[0] if own.complex else result).shape[1:-1])
         if shape != (said if len(shape) == 3 else (math.prod(said),)):
-            raise layer.misfit(
+            raise layer.mismatch(
                 "shape", f"the file says {said}, and from {self.shape} the layer makes {shape}"
             )
         return shape
@@ -541,7 +541,7 @@ def _delays(layer: _Layer, weight: Tensor, *, dense: bool) -> tuple[Delay | None
     value = layer.integers("delay").reshape(-1)
     for odd in (value.min(), value.max()):
         if not 0 <= odd <= MAX_DELAY:
-            raise layer.fail("delay", f"a delay lies in 0 to {MAX_DELAY} steps, got {odd}")
+            raise layer.invalid("delay", f"a delay lies in 0 to {MAX_DELAY} steps, got {odd}")
     delays = torch.from_numpy(value.astype(np.float32))
     outputs, inputs = weight.shape[:2]
     if not dense or delays.numel() != inputs or delays.numel() in (1, outputs):
@@ -556,7 +556,7 @@ def _fitted(layer: _Layer, key: str, value: Tensor, shape: Shape) -> Tensor:
     if value.numel() in (1, shape[0]):
         return value.flatten()
     if value.numel() != math.prod(shape):
-        raise layer.misfit(key, f"its shape is {tuple(value.shape)}, and the neurons are {shape}")
+        raise layer.mismatch(key, f"its shape is {tuple(value.shape)}, and the neurons are {shape}")
     return value.reshape(shape)
 
 
@@ -572,7 +572,7 @@ def _masked(layer: _Layer, weights: list[Tensor]) -> list[Tensor]:
         return weights
     mask, wanted = layer.integers("mask"), tuple(weights[0].shape[:2])
     if mask.shape != wanted:
-        raise layer.misfit("mask", f"its shape is {mask.shape} and must be {wanted}")
+        raise layer.mismatch("mask", f"its shape is {mask.shape} and must be {wanted}")
     kept = torch.from_numpy((mask != 0).astype(np.float32)).reshape(*wanted, 1, 1, 1)
     return [weight * kept for weight in weights]
 
@@ -580,10 +580,10 @@ def _masked(layer: _Layer, weights: list[Tensor]) -> list[Tensor]:
 def _set_weights(layer: _Layer, key: str, own: Any, weights: list[Tensor]) -> None:
     targets = (own.real, own.imag) if own.complex else (own,)
     if len(targets) != len(weights):
-        raise layer.fail(key, f"it must have {len(targets)} parts, as the other weights have")
+        raise layer.invalid(key, f"it must have {len(targets)} parts, as the other weights have")
     for target, weight in zip(targets, weights, strict=True):
         if target.weight.shape != weight.shape:
-            raise layer.misfit(
+            raise layer.mismatch(
                 key, f"its shape is {tuple(weight.shape)} and must be {tuple(target.weight.shape)}"
             )
         with torch.no_grad():
@@ -609,7 +609,7 @@ def _builds(*types: str) -> Callable[[_Build], _Build]:
 @_builds("input")
 def _input(net: _Builder, layer: _Layer) -> None:
     if layer.number:
-        raise layer.fail("type", "an input must be the first layer")
+        raise layer.invalid("type", "an input must be the first layer")
     shape = net.shape = net.input_shape = layer.shape()
     if not layer.has("neuron"):
         return
@@ -628,14 +628,14 @@ def _input(net: _Builder, layer: _Layer) -> None:
 def _dense(net: _Builder, layer: _Layer) -> None:
     recurrent = layer.type == "dense_rec"
     if recurrent and not layer.has("neuron"):
-        raise layer.fail("neuron", "it is missing, and recurrent weights need spikes")
+        raise layer.invalid("neuron", "it is missing, and recurrent weights need spikes")
     weights = layer.weights("weight", 2)
     outputs, inputs = weights[0].shape[:2]
     if layer.number == 0:
         net.shape = net.input_shape = (inputs,)
     net.flatten(f"{layer.name}_flatten")
     if net.shape is not None and net.shape != (inputs,):
-        raise layer.misfit(
+        raise layer.mismatch(
             layer.parts("weight")[0],
             f"it takes {inputs} inputs, and what comes in has the shape {net.shape}",
         )
@@ -663,7 +663,7 @@ def _window(layer: _Layer, weight: Tensor) -> tuple[tuple[int, int], ...]:
     """Kernel, stride, padding and dilation, each (height, width)."""
     kernel = int(weight.shape[2]), int(weight.shape[3])
     if layer.has("kernelSize") and layer.pair("kernelSize", 1) != kernel:
-        raise layer.misfit("kernelSize", f"it must be {kernel}, as the weight has it")
+        raise layer.mismatch("kernelSize", f"it must be {kernel}, as the weight has it")
     return kernel, layer.pair("stride", 1), layer.pair("padding", 0), layer.pair("dilation", 1)
 
 
@@ -679,7 +679,7 @@ def _average(net: _Builder, layer: _Layer) -> None:
     said = layer.shape()
     if net.shape is not None and math.prod(net.shape) == math.prod(said):
         if net.decimation is None:
-            raise layer.fail(
+            raise layer.invalid(
                 "shape",
                 "an average over no neurons is a time decimation, and the file does not say over "
                 "how many steps: give decimation=STEPS",
@@ -688,7 +688,7 @@ def _average(net: _Builder, layer: _Layer) -> None:
         return
     outputs = math.prod(said)
     if net.shape is not None and math.prod(net.shape) % outputs:
-        raise layer.misfit("shape", f"{net.shape} neurons do not make {outputs} equal groups")
+        raise layer.mismatch("shape", f"{net.shape} neurons do not make {outputs} equal groups")
     net.add(layer.name, block.cuba.Average(outputs), (outputs,))
 
 
@@ -697,7 +697,7 @@ def _concat(net: _Builder, layer: _Layer) -> None:
     sources, shapes = [net.last], [net.shape]
     for number in layer.integers("layers").reshape(-1):
         if not 0 <= number < layer.number:
-            raise layer.fail(
+            raise layer.invalid(
                 "layers",
                 f"layer {number} does not come before this one"
                 + (", a cycle without a delay" if number >= layer.number else ""),
@@ -707,15 +707,15 @@ def _concat(net: _Builder, layer: _Layer) -> None:
             sources.append(name)
             shapes.append(shape)
     if len(sources) == 1:
-        raise layer.fail("layers", "it names no other layer than the one before")
+        raise layer.invalid("layers", "it names no other layer than the one before")
     known = [shape for shape in shapes if shape is not None]
     if any(shape[1:] != known[0][1:] for shape in known):
-        raise layer.misfit("layers", f"layers of shapes {shapes} do not fit together")
+        raise layer.mismatch("layers", f"layers of shapes {shapes} do not fit together")
     total = None
     if len(known) == len(shapes):
         total = (sum(shape[0] for shape in known), *known[0][1:])
         if math.prod(layer.shape()) != math.prod(total):
-            raise layer.misfit(
+            raise layer.mismatch(
                 "shape", f"the file says {layer.shape()}, and the layers make {total}"
             )
     net.add(layer.name, Concatenate(), total or layer.shape(), *sources)

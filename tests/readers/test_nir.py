@@ -17,7 +17,7 @@ from damage import refusals
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.readers._conventions import CONVENTIONS
+from synapse_onnx.readers._nir.convention import CONVENTIONS
 from synapse_onnx.readers._network import Network
 
 DT = 1e-4
