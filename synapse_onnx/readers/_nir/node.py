@@ -1,4 +1,4 @@
-"""One node of a NIR graph: its values, checked as they are read, and the shapes that it declares."""
+"""One node of a NIR graph: its values, checked as they are read, and its shapes."""
 
 from __future__ import annotations
 
