@@ -1,9 +1,10 @@
 """Opens HDF5 files from untrusted sources.
 
-libhdf5 may crash or loop for ever on a damaged file (https://github.com/HDFGroup/cve_hdf5 lists
-cases), and a crash would end the user's Python. HDF5 files may also refer to other files (external
-links, external storage, virtual datasets) and unpack to any size. So a child process with limits on
-time and memory reads the file, and writes its arrays into a fresh one.
+libhdf5 may crash or loop for ever on a damaged file (for crashes see
+https://github.com/HDFGroup/hdf5/issues/5193), and a crash would end the user's Python. HDF5 files
+may also refer to other files (external links, external storage, virtual datasets) and unpack to any
+size. So a child process with limits on time and memory reads the file, and writes its arrays into a
+fresh one.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from damage import refusals
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.readers._nir.convention import CONVENTIONS
 from synapse_onnx.readers._network import Network
+from synapse_onnx.readers._nir.convention import CONVENTIONS
 
 DT = 1e-4
 STEPS = 40

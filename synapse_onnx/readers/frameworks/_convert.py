@@ -184,7 +184,8 @@ class Conversion:
         framework = self.framework_of(old)
         if framework is None:
             kind = f"{type(old).__module__}.{type(old).__qualname__}"
-            raise InputError(f"{where} is a {kind}, where a layer of the framework is needed")
+            names = " or ".join(framework.name for framework in self.frameworks)
+            raise InputError(f"{where} is a {kind}, which is no layer of {names}")
         device = next((tensor.device for tensor in (*old.parameters(), *old.buffers())), "cpu")
         try:
             with torch.device(device):

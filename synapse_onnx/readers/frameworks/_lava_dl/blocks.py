@@ -119,7 +119,9 @@ def _block_class(old: Source) -> tuple[Any, Mapping[str, Any]]:
     layer, name = old.layer, old.name.removeprefix("Abstract")
     owner = layer.neuron if getattr(layer, "neuron", None) is not None else layer
     modules = [kind.__module__.rsplit(".", 1)[-1] for kind in lava_classes(owner)]
-    kind = next(module for module in modules if module in KINDS)
+    kind = next((module for module in modules if module in KINDS), None)
+    if kind is None:
+        raise InputError(f"its neuron is a {type(owner).__qualname__}, which is none of lava-dl")
     return getattr(getattr(block, kind), name), KINDS[kind].Neuron.example
 
 
