@@ -49,11 +49,7 @@ class Fields:
         return ShapeError(f"{self.place(key)}: {reason}")
 
     def check_finite(self, key: str, values: Array) -> None:
-        """Check that no value is infinite or NaN.
-
-        Raises:
-            InputError: one is.
-        """
+        """Check that no value is infinite or NaN."""
         if not np.isfinite(values).all():
             raise self.invalid(key, "it holds values that are no finite numbers")
 
@@ -64,10 +60,7 @@ class Fields:
             key: name of the parameter.
             values: its values, in any shape.
             shape: (C,) or (C, H, W) of the neurons.
-            mismatch: the reason to give where there are neither 1, C nor C * H * W values.
-
-        Raises:
-            ShapeError: there are as many values as none of these.
+            mismatch: the error's reason where there are neither 1, C nor C * H * W values.
         """
         if values.numel() in (1, shape[0]):
             return values.flatten()

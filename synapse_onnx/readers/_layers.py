@@ -14,22 +14,14 @@ __all__ = ["delay_line", "with_weight"]
 def with_weight(synapse: Any, weight: Tensor) -> Any:
     """Store a weight in a real synapse, and return the synapse.
 
-    Args:
-        synapse: a layer of :mod:`synapse_onnx.synapse`.
-        weight: (outputs, inputs[, height, width[, 1]]), as the synapse has it but for axes of
-            size 1.
+    The weight may lack axes of size 1: (outputs, inputs), or (outputs, inputs, width).
     """
     synapse.weight.data = weight.reshape(synapse.weight.shape)
     return synapse
 
 
 def delay_line(steps: Tensor, max_delay: int | None = None) -> Delay:
-    """Return an axonal delay.
-
-    Args:
-        steps: time steps, one for all (1,), one a channel (C,), or one a neuron, flattened.
-        max_delay: the most that the delay may become in training; unbounded unless given.
-    """
+    """Return a delay in time steps: (1,) for all, one a channel (C,), or one a neuron, flat."""
     line = Delay() if max_delay is None else Delay(max_delay)
     line.load_state_dict({"delay": steps})
     return line

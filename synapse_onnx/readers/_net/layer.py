@@ -14,8 +14,6 @@ from torch import Tensor
 from synapse_onnx.errors import InputError
 from synapse_onnx.readers._fields import MAX_NEURONS, Array, Fields, Shape
 
-__all__ = ["WEIGHT_ONE", "Layer", "layers_of"]
-
 #: the integer that stands for a weight, bias or threshold of one
 WEIGHT_ONE = 64
 
@@ -153,11 +151,7 @@ class Layer(Fields):
 
 
 def layers_of(file: str, hdf5: Any) -> Iterator[Layer]:
-    """Yield the layers of an open file, in order.
-
-    Raises:
-        InputError: it holds no layers, or a number is missing.
-    """
+    """Yield the layers of an open file, in order."""
     if "layer" not in hdf5 or hasattr(hdf5["layer"], "shape"):
         raise InputError(f"{file} is no network of lava-dl: it has no group 'layer'")
     group = hdf5["layer"]

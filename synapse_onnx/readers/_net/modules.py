@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from synapse_onnx.axon import StepDelay
 from synapse_onnx.readers._net.layer import WEIGHT_ONE
 
-__all__ = ["Current", "InputLayer", "InputTransform"]
-
 
 class InputTransform(nn.Module):
     """The input transformation on Loihi: round(weight * x + bias), a whole number of 64ths.

@@ -18,24 +18,11 @@ from synapse_onnx.readers._net.neuron import NeuronSpec
 from synapse_onnx.readers._net.synaptic import Synaptic
 from synapse_onnx.readers._network import Concatenate, Network
 
-__all__ = ["build_network"]
-
 
 def build_network(
     file: str, layers: Sequence[Layer], *, delay_shift: bool, decimation: int | None
 ) -> Network:
-    """Return the network of a file's layers.
-
-    Args:
-        file: the file, for errors.
-        layers: the layers, in order.
-        delay_shift: delay the spikes of every spiking layer by a time step.
-        decimation: time steps that a time decimation averages.
-
-    Raises:
-        InputError: a layer of an unknown type, or with a value that cannot be right.
-        ShapeError: layers that do not fit each other.
-    """
+    """Return the network of a file's layers; for the options see ``load_net``."""
     builder = _Builder(delay_shift, decimation)
     for layer in layers:
         if layer.type not in _LAYERS:

@@ -17,8 +17,6 @@ from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.readers._fields import Array
 from synapse_onnx.readers._net.layer import WEIGHT_ONE, Layer
 
-__all__ = ["NeuronSpec"]
-
 #: names of the decays in a file -> the neuron's parameters
 _DECAYS = {
     "iDecay": "current_decay",
@@ -73,11 +71,7 @@ class NeuronSpec:
 
     @classmethod
     def read(cls, layer: Layer) -> NeuronSpec:
-        """Read the group "neuron" of a layer.
-
-        Raises:
-            InputError: a value is missing or cannot be right.
-        """
+        """Read the group "neuron" of a layer."""
         if not layer.is_group("neuron"):
             raise layer.invalid("neuron", "it is no group")
         kinds = _kinds()

@@ -19,8 +19,6 @@ from synapse_onnx.readers._net.layer import WEIGHT_ONE, Layer
 from synapse_onnx.readers._net.modules import Current
 from synapse_onnx.readers._net.neuron import NeuronSpec
 
-__all__ = ["Synaptic"]
-
 #: longest delay on Loihi, in time steps
 _MAX_DELAY = 62
 #: the exponent of a WgtScaleBatchNorm lies in -3 ... 3 while it trains; a file may hold others

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from synapse_onnx.errors import InputError
 from synapse_onnx.neuron.lif import RESETS
 
-__all__ = ["CONVENTIONS", "Convention"]
-
 Array = NDArray[np.float64]
 
 #: field of a convention -> its values
@@ -99,11 +97,7 @@ class Convention:
         return {"lost": decay, "euler": self.rate(tau), "whole": np.ones_like(decay)}[how]
 
     def with_values(self, **values: Any) -> Convention:
-        """Return a copy with other values; those that are None or empty are left as they are.
-
-        Raises:
-            InputError: a value is not among those that the field may have.
-        """
+        """Return a copy with other values, which are checked; None and "" change nothing."""
         convention = replace(self, **{k: v for k, v in values.items() if v not in (None, "")})
         for name in ("dt", "tau_unit"):
             value = getattr(convention, name)
@@ -121,9 +115,6 @@ class Convention:
 
         Of another framework's graph that is dt, reset and integration; a graph that we wrote
         (:meth:`metadata`) holds every field.
-
-        Raises:
-            InputError: a value is not among those that the field may have.
         """
         ours = self == CONVENTIONS["synapse-onnx"]
         values = {

@@ -18,26 +18,14 @@ from synapse_onnx.readers._nir.graph import Edges
 from synapse_onnx.readers._nir.node import Feedback, Node
 from synapse_onnx.readers._nir.primitives import LINEAR, SPIKING
 
-__all__ = ["remove_cycles"]
-
 
 def remove_cycles(
     file: str, nodes: dict[str, Node], edges: Edges
 ) -> tuple[list[str], dict[str, Node], Edges]:
-    """Turn every cycle of a graph into feedback of its neuron.
-
-    Args:
-        file: the file, for errors.
-        nodes: the nodes, by name; those of neurons in a cycle get their ``feedback``.
-        edges: pairs (source, target).
+    """Add every cycle of a graph to the ``feedback`` of its neuron, and remove it.
 
     Returns:
         The names in topological order, and the nodes and edges that remain.
-
-    Raises:
-        InputError: a cycle without a spiking neuron or through several, or with other nodes than
-            matrices in it.
-        ShapeError: matrices that do not fit each other.
     """
     nodes = dict(nodes)
     while True:

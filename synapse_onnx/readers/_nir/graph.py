@@ -12,8 +12,6 @@ from synapse_onnx.readers._nir.convention import CONVENTIONS, Convention
 from synapse_onnx.readers._nir.node import as_text
 from synapse_onnx.readers._nir.primitives import PRIMITIVES
 
-__all__ = ["Edges", "check_primitive", "convention_of", "flatten_subgraphs", "read_graph"]
-
 Edges = list[tuple[str, str]]
 
 #: deepest nesting of subgraphs
@@ -21,11 +19,7 @@ _MAX_DEPTH = 20
 
 
 def read_graph(nir: Any, file: str) -> Any:
-    """Read a file as a ``nir.NIRGraph``.
-
-    Raises:
-        InputError: no such file, no NIR graph, a damaged one, or an unknown node.
-    """
+    """Read a file as a ``nir.NIRGraph``."""
     with open_hdf5(file, "nir", "load_nir") as hdf5:
         if "node" not in hdf5 or not hasattr(hdf5["node"], "keys") or "type" not in hdf5["node"]:
             raise InputError(f"{file} is no graph of NIR: it has no group 'node' with a type")
@@ -79,22 +73,14 @@ def _check_depth(file: str, depth: int) -> None:
 
 
 def check_primitive(file: str, name: str, kind: str) -> None:
-    """Check that a node is of a kind that this reader knows.
-
-    Raises:
-        InputError: it is not; the message lists the kinds.
-    """
+    """Check that a node is of a kind that this reader knows."""
     if kind not in {*PRIMITIVES, "Input", "Output"}:
         known = ", ".join(sorted({*PRIMITIVES, "Input", "Output", "NIRGraph"}))
         raise InputError(f"{file}: node {name} is a {kind}; known are: {known}")
 
 
 def convention_of(file: str, graph: Any, framework: str) -> Convention:
-    """Return the convention of a framework, or of the one that the metadata name.
-
-    Raises:
-        InputError: an unknown framework, or metadata with an invalid value.
-    """
+    """Return the convention of a framework, or of the one that the metadata name."""
     metadata = graph.metadata if isinstance(graph.metadata, Mapping) else {}
     metadata = {str(key).lower(): value for key, value in metadata.items()}
     if not framework:
@@ -113,11 +99,8 @@ def convention_of(file: str, graph: Any, framework: str) -> Convention:
 def flatten_subgraphs(file: str, graph: Any) -> tuple[dict[str, Any], Edges]:
     """Return nodes and edges with subgraphs inlined.
 
-    The nodes of a subgraph ``rnn`` are called ``rnn.lif``; its Input and Output nodes are replaced
-    by edges.
-
-    Raises:
-        InputError: an edge that is no pair of nodes, or leads to a subgraph with several inputs.
+    A node ``lif`` of a subgraph ``rnn`` is called ``rnn.lif``; the Input and Output nodes of
+    subgraphs are replaced by edges.
     """
     nodes: dict[str, Any] = {}
     edges: Edges = []

@@ -14,19 +14,12 @@ from synapse_onnx.readers._fields import Shape
 from synapse_onnx.readers._network import Add, Network
 from synapse_onnx.readers._nir.convention import Convention
 
-__all__ = ["GraphWriter", "LayerWriter", "nir_shape"]
-
 #: (writer, layer, path, nodes that feed it) -> the nodes whose sum is its output
 LayerWriter = Callable[["GraphWriter", Any, str, list[str]], list[str]]
 
 
 class GraphWriter:
     """Collects the nodes and edges of a graph.
-
-    Args:
-        nir: the package nir.
-        dt: time step in seconds.
-        write_layer: writes one layer.
 
     Attributes:
         nodes: the nodes so far, by name.
@@ -126,11 +119,7 @@ class GraphWriter:
         )
 
     def settle(self, path: str, layer: Any, **values: Any) -> None:
-        """Record fields of the convention that a neuron needs; a graph has one convention.
-
-        Raises:
-            InputError: another neuron needs another value.
-        """
+        """Record fields of the convention that a neuron needs; those of all neurons must agree."""
         for name, value in values.items():
             settled, first = self.convention.setdefault(name, (value, path))
             if settled != value:

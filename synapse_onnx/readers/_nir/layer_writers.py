@@ -16,15 +16,9 @@ from synapse_onnx.readers._fields import Array, Shape
 from synapse_onnx.readers._nir import modules
 from synapse_onnx.readers._nir.graph_writer import GraphWriter, LayerWriter, nir_shape
 
-__all__ = ["write_layer"]
-
 
 def write_layer(writer: GraphWriter, layer: Any, path: str, sources: list[str]) -> list[str]:
-    """Add a layer or a container to a graph; return the nodes whose sum is its output.
-
-    Raises:
-        InputError: NIR has no node for it.
-    """
+    """Add a layer or a container to a graph; return the nodes whose sum is its output."""
     for kind, write in _WRITERS.items():
         if isinstance(layer, kind):
             return write(writer, layer, path, sources)
@@ -240,7 +234,7 @@ def _neuron(
 ) -> list[str]:
     """Add a neuron from the terms of its difference equation; without a threshold, a readout.
 
-    The inverse of :mod:`synapse_onnx.readers._nir.neurons`, by the Euler method: decay = dt / tau.
+    The inverse of the neurons in ``primitives.py``, by the Euler method: decay = dt / tau.
     """
     if any(getattr(layer, name) is not None for name in layer._norm_names()):
         raise writer.refused(path, layer, "NIR has no norm")

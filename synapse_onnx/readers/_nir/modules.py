@@ -13,10 +13,6 @@ from torch import Tensor, nn
 from synapse_onnx.block.base import Bias
 from synapse_onnx.readers._fields import Shape
 
-__all__ = [
-    "FeedbackNeuron", "Offset", "PadEnd", "PoolWindows", "Reshape", "Scale", "Threshold", "chain",
-]  # fmt: skip
-
 
 def _broadcast(value: Any, x: Tensor) -> Tensor:
     """Append axes to a parameter so that it broadcasts over x."""

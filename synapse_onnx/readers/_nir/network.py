@@ -20,8 +20,6 @@ from synapse_onnx.readers._nir.graph import Edges, check_primitive
 from synapse_onnx.readers._nir.node import Node, declared_shape, sample_shape
 from synapse_onnx.readers._nir.primitives import PRIMITIVES
 
-__all__ = ["build_network"]
-
 #: names of attributes that every module has, such as "type" and "training": a child hides them
 _RESERVED = {"self", *dir(nn.Module())}
 
@@ -36,10 +34,6 @@ def build_network(
         nodes: the ``nir.NIRNode`` objects, by name.
         edges: pairs (source, target); several edges into a node are added.
         convention: how the framework that wrote the graph discretises it.
-
-    Raises:
-        InputError: an unknown node, or one with a parameter that cannot be right.
-        ShapeError: nodes that do not fit each other.
     """
     for name, node in nodes.items():
         check_primitive(file, name, type(node).__name__)

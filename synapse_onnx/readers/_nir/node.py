@@ -15,8 +15,6 @@ from synapse_onnx.errors import ShapeError
 from synapse_onnx.readers._fields import MAX_NEURONS, Array, Fields, Shape
 from synapse_onnx.readers._nir.convention import Convention
 
-__all__ = ["Feedback", "Layer", "Node", "as_text", "declared_shape", "sample_shape"]
-
 #: weight (N, N) and bias (N,), or None, of a path from a neuron's spikes back to its input
 Feedback = tuple[Tensor, Tensor | None]
 #: a layer, and the shape of its output; None where it is not known
@@ -120,11 +118,7 @@ def as_text(value: Any) -> str:
 
 
 def declared_shape(node: Any) -> Shape | None:
-    """Return the input shape that an Input or Flatten node declares, as it is written.
-
-    Raises:
-        ShapeError: it holds no whole numbers.
-    """
+    """Return the input shape that an Input or Flatten node declares, as it is written."""
     types = node.input_type
     value = next(iter(types.values()), None) if isinstance(types, Mapping) else types
     if value is None:
@@ -140,11 +134,7 @@ def declared_shape(node: Any) -> Shape | None:
 
 
 def sample_shape(sizes: Shape | None) -> Shape | None:
-    """Return NIR's shape of one sample as ours: (C,) or (C, H, W); (C, L) becomes (C, 1, L).
-
-    Raises:
-        ShapeError: it has other axes, or too many values.
-    """
+    """Return NIR's shape of one sample as ours: (C,) or (C, H, W); (C, L) becomes (C, 1, L)."""
     if sizes is None:
         return None
     if not sizes:

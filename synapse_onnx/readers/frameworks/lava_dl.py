@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from synapse_onnx import neuron
 from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError
-from synapse_onnx.readers.frameworks import _lava_dl
 from synapse_onnx.readers.frameworks._convert import Conversion, Framework
 from synapse_onnx.readers.frameworks._lava_dl import blocks, layers
-from synapse_onnx.readers.frameworks._lava_dl.source import Source, lava_classes, without_identity
+from synapse_onnx.readers.frameworks._lava_dl.source import (
+    PACKAGE,
+    PREFIX,
+    Source,
+    lava_classes,
+    without_identity,
+)
 
 __all__ = ["FRAMEWORK"]
 
-_SLAYER = f"{_lava_dl.PACKAGE}.slayer."
+_SLAYER = f"{PACKAGE}.slayer."
 #: packages of slayer whose modules are layers; losses and classifiers are elsewhere
 _LAYERS = tuple(f"{_SLAYER}{name}." for name in ("synapse", "neuron", "axon", "dendrite", "block"))
 
@@ -82,11 +87,7 @@ def _convert(conversion: Conversion, path: str, old: Any) -> nn.Module | None:
 
 
 def _class_path(where: str, old: Any) -> str | None:
-    """Return the row of ``_TABLE`` for a layer; None where it stays as it is.
-
-    Raises:
-        InputError: there is none, or a subclass changes what lava-dl's class does.
-    """
+    """Return the row of ``_TABLE`` for a layer; None where it stays as it is."""
     kinds = lava_classes(old)
     for kind in kinds:
         path = f"{kind.__module__}.{kind.__name__}".removeprefix(_SLAYER)
@@ -95,7 +96,7 @@ def _class_path(where: str, old: Any) -> str | None:
         if not kind.__module__.startswith(_SLAYER) or path not in _TABLE:
             continue
         overridden = [(type(old), "forward")] if "forward" in vars(old) else _overridden(old, kinds)
-        users = not any(place.__module__.startswith(_lava_dl.PREFIX) for place, _ in overridden)
+        users = not any(place.__module__.startswith(PREFIX) for place, _ in overridden)
         if path.startswith("block.") and users and {name for _, name in overridden} == {"forward"}:
             return None  # a user's forward, which runs on the layers of ours inside the block
         if overridden:
@@ -106,7 +107,7 @@ def _class_path(where: str, old: Any) -> str | None:
                 f"{_SLAYER.rstrip('.')}"
             )
         return path
-    is_layer = kinds[0].__module__.startswith((*_LAYERS, f"{_lava_dl.PREFIX}bootstrap"))
+    is_layer = kinds[0].__module__.startswith((*_LAYERS, f"{PREFIX}bootstrap"))
     if not is_layer and next(old.parameters(), None) is None:
         return None
     raise InputError(
@@ -177,7 +178,7 @@ def _set_attributes(conversion: Conversion, old: Any, new: Any) -> None:
 
 FRAMEWORK = Framework(
     name="lava-dl",
-    package=_lava_dl.PACKAGE,
+    package=PACKAGE,
     layers=f"{_SLAYER}*",
     convert=_convert,
 )

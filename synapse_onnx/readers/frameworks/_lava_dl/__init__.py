@@ -1,7 +1,1 @@
-"""What makes each layer of ours from one of lava-dl."""
-
-__all__ = ["PACKAGE", "PREFIX"]
-
-#: package of lava-dl's classes
-PACKAGE = "lava.lib.dl"
-PREFIX = f"{PACKAGE}."
+"""The parts of the conversion of lava-dl: see :mod:`synapse_onnx.readers.frameworks.lava_dl`."""

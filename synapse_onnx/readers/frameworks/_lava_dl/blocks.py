@@ -15,10 +15,6 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.readers.frameworks._lava_dl.layers import KINDS
 from synapse_onnx.readers.frameworks._lava_dl.source import Source, lava_classes, without_identity
 
-__all__ = [
-    "affine", "input_", "kwta", "output", "recurrent", "synaptic", "without_neuron",
-]  # fmt: skip
-
 
 def synaptic(old: Source) -> nn.Module:
     """Dense, Conv, ConvT, Pool, Unpool."""
@@ -128,11 +124,7 @@ def _block_class(old: Source) -> tuple[Any, Mapping[str, Any]]:
 def _set_delays(old: Source, new: Any, *, keeps: bool = True) -> None:
     """Set step delay and axonal delay.
 
-    Args:
-        old: the block of lava-dl.
-        new: ours.
-        keeps: the step delay keeps its last input where states persist; a Recurrent block's does
-            not.
+    Where states persist, the step delay keeps its last input; that of a Recurrent block does not.
     """
     new._delays(False, old.layer.delay_shift)
     if new.step is not None:

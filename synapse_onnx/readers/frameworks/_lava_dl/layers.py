@@ -13,11 +13,6 @@ from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError
 from synapse_onnx.readers.frameworks._lava_dl.source import Source, lava_classes
 
-__all__ = [
-    "GEOMETRY", "KINDS", "complex_synapse", "delay", "delta", "dropout", "norm", "real_synapse",
-    "sigma", "sigma_delta", "spiking_neuron",
-]  # fmt: skip
-
 #: neuron -> its module here
 KINDS = neuron.kinds()
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from synapse_onnx.readers.frameworks._convert import Conversion
-from synapse_onnx.readers.frameworks._lava_dl import PREFIX
 
-__all__ = ["Source", "lava_classes", "without_identity"]
+#: package of lava-dl's classes
+PACKAGE = "lava.lib.dl"
+PREFIX = f"{PACKAGE}."
 
 
 @dataclass(frozen=True)
