@@ -51,7 +51,7 @@ class Fields:
     def check_finite(self, key: str, values: Array) -> None:
         """Check that no value is infinite or NaN."""
         if not np.isfinite(values).all():
-            raise self.invalid(key, "it holds values that are no finite numbers")
+            raise self.invalid(key, "it holds values that are not finite")
 
     def per_neuron(self, key: str, values: Tensor, shape: Shape, mismatch: str) -> Tensor:
         """Return a parameter as (1,), one a channel (C,), or one a neuron (C[, H, W]).

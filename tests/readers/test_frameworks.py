@@ -109,7 +109,9 @@ def test_layers_of_a_new_framework_become_ours() -> None:
 @pytest.mark.usefixtures("toy")
 def test_what_a_framework_refuses_is_said_with_the_path() -> None:
     net = nn.Sequential(Leaky(), nn.Sequential(Leaky("zero")))
-    with pytest.raises(so.InputError, match=r"^convert: 1\.0 cannot be swapped: its reset is zero"):
+    with pytest.raises(
+        so.InputError, match=r"^convert: 1\.0 cannot be converted: its reset is zero"
+    ):
         so.convert(net)
 
 
@@ -137,7 +139,7 @@ def test_a_part_of_a_block_that_is_of_no_framework() -> None:
         neuron = lava["neuron.cuba"].Neuron(1.0, current_decay=0.25, voltage_decay=0.05)
         synapse = lava["synapse.layer"].Dense(4, 3)
         for parts, sentence in (
-            ((nn.ReLU(), synapse), "0 cannot be swapped: its neuron is a ReLU, which is none of"),
+            ((nn.ReLU(), synapse), "0 cannot be converted: its neuron is a ReLU, which is none of"),
             (
                 (neuron, nn.Linear(4, 3)),
                 r"0\.synapse is a .*Linear, which is no layer of lava-dl or",

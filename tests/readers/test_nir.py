@@ -624,23 +624,23 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "short": (lambda: line(changed(lif(), tau=many(1e-6))), "is longer than this time constant"),
     "missing": (lambda: line(changed(lif(), r=None)), r"n0 \(LIF\), r: it .*numbers|r: it is miss"),
     "size": (lambda: line(lif(3)), "node n0 .LIF.: |n0 .LIF., its parameters|lif neuron"),
-    "weight": (lambda: line(nir.Linear(np.ones((3, 5)))), "it takes 5 inputs, and what comes in"),
+    "weight": (lambda: line(nir.Linear(np.ones((3, 5)))), "it takes 5 inputs, and its input has"),
     "axes": (lambda: line(nir.Linear(np.ones((2, 3, 4)))), "weight: it must have two axes"),
     "bias": (lambda: line(nir.Affine(WEIGHT, np.ones(7))), "bias: it holds 7 values for 3"),
-    "image": (lambda: line(conv2d()), "n0 .Conv2d., .*, and .4,. comes in"),
+    "image": (lambda: line(conv2d()), "n0 .Conv2d., .*, and its input has the shape .4,."),
     "kernel": (lambda: line(conv2d(), shape=(2, 2, 1)), "its kernel .3, 2. is larger than the im"),
     "stride": (
         lambda: line(changed(conv2d(), stride=(0, 1)), shape=IMAGE),
         "stride: it must be 2 integers",
     ),
-    "delay": (lambda: line(nir.Delay(many(1.5 * DT))), "is no whole number of steps of 0.0001 s"),
+    "delay": (lambda: line(nir.Delay(many(1.5 * DT))), "is not a whole number of time steps of 0"),
     "late": (lambda: line(nir.Delay(many(1e9))), "delay: it must be 0 to 65536 steps"),
     "edge": (lambda: with_edges(*GOOD, ("lif", "nowhere")), "an edge names nowhere, which is no"),
-    "loose": (lambda: with_edges(("lif", "output")), "nothing leads into node lif"),
+    "loose": (lambda: with_edges(("lif", "output")), "node lif has no input"),
     "no input": (
         lambda: nir.NIRGraph({"a": nir.Linear(np.eye(4)), "b": nir.Linear(np.eye(4))},
                              [("a", "b")], type_check=False),
-        "nothing leads into node a",
+        "node a has no input",
     ),
     "no output": (
         lambda: nir.NIRGraph({"input": nir.Input(np.array([4])), "lif": lif()},
@@ -650,7 +650,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "algebraic": (
         lambda: with_edges(*GOOD, ("input", "a"), ("a", "b"), ("b", "a"), a=nir.Linear(np.eye(4)),
                            b=nir.Linear(np.eye(4))),
-        "a cycle without a spiking neuron, so that no step passes in it",
+        "a cycle without a spiking neuron: an algebraic loop, with no time step in it",
     ),
     "two neurons": (
         lambda: with_edges(("input", "lif"), ("lif", "two"), ("two", "lif"), ("two", "output"),
@@ -659,12 +659,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "conv in a cycle": (
         lambda: with_edges(*GOOD, ("lif", "c"), ("c", "lif"), c=conv2d()),
-        "node c .Conv2d. stands in a feedback, where Linear, Affine, Scale may stand",
+        "node c .Conv2d. is part of a feedback path, which may hold only Linear, Affine, Scale",
     ),
     "feedback": (lambda: recurrent(np.ones((3, 4))), "must be square"),
     "shapes": (
         lambda: with_edges(*GOOD, ("input", "w"), ("w", "output"), w=nir.Linear(WEIGHT)),
-        "what leads into node output has several shapes: .3,., .4,.",
+        "the inputs of node output have different shapes: .3,., .4,.",
     ),
     "huge": (lambda: line(lif(), shape=(1 << 30,)), "an input of shape|too many"),
     "dt": (lambda: line(lif(), framework="snntorch", dt=-1.0), "metadata: dt must be a finite"),
@@ -744,10 +744,10 @@ def test_files_that_hold_no_graph(tmp_path: Path) -> None:
         so.load_nir(path)
     with h5py.File(path, "w") as file:
         file["layer"] = 3
-    with pytest.raises(so.InputError, match="is no graph of NIR: it has no group 'node'"):
+    with pytest.raises(so.InputError, match="is not a NIR graph: it has no group 'node'"):
         so.load_nir(path)
     nir.write(path, lif())
-    with pytest.raises(so.InputError, match="holds a single node of NIR and no graph"):
+    with pytest.raises(so.InputError, match="holds a single NIR node, not a graph"):
         so.load_nir(path)
     nir.write(path, line(lif()))
     with h5py.File(path, "a") as file:

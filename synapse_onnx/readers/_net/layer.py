@@ -60,7 +60,7 @@ class Layer(Fields):
             raise self.invalid(key, "it is missing")
         item = self.group[key]
         if not hasattr(item, "shape") or item.shape is None:
-            raise self.invalid(key, "it is no array")
+            raise self.invalid(key, "it is not an array")
         return item[()]
 
     def text(self, key: str) -> str:
@@ -70,7 +70,7 @@ class Layer(Fields):
         if isinstance(value, bytes):
             value = value.decode("ascii", "replace")
         if not isinstance(value, str):
-            raise self.invalid(key, "it is no text")
+            raise self.invalid(key, "it is not a string")
         return value
 
     def flag(self, key: str) -> bool:
@@ -153,11 +153,11 @@ class Layer(Fields):
 def layers_of(file: str, hdf5: Any) -> Iterator[Layer]:
     """Yield the layers of an open file, in order."""
     if "layer" not in hdf5 or hasattr(hdf5["layer"], "shape"):
-        raise InputError(f"{file} is no network of lava-dl: it has no group 'layer'")
+        raise InputError(f"{file} is not a network of lava-dl: it has no group 'layer'")
     group = hdf5["layer"]
     if not len(group):
         raise InputError(f"{file}: the group 'layer' is empty")
     for number in range(len(group)):
         if str(number) not in group or hasattr(group[str(number)], "shape"):
-            raise InputError(f"{file}: there are {len(group)} layers and none has number {number}")
+            raise InputError(f"{file}: it holds {len(group)} layers, and layer {number} is missing")
         yield Layer(file, number, group[str(number)])

@@ -33,7 +33,7 @@ def build_network(
             _LAYERS[layer.type](builder, layer)
         builder.outputs.append((builder.last, builder.shape))
     if not builder.layers:
-        raise InputError(f"{file}: there is an input and no layer behind it")
+        raise InputError(f"{file}: there is an input and no other layer")
     return Network(builder.layers, builder.wires, {"input": builder.input_shape}, [builder.last])
 
 
@@ -104,7 +104,7 @@ def _dense(net: _Builder, layer: Layer) -> None:
     if net.shape is not None and net.shape != (inputs,):
         raise layer.mismatch(
             layer.parts("weight")[0],
-            f"it takes {inputs} inputs, and what comes in has the shape {net.shape}",
+            f"it takes {inputs} inputs, and its input has the shape {net.shape}",
         )
     net.synaptic(layer, "Recurrent" if recurrent else "Dense", weights, inputs, outputs)
 

@@ -45,8 +45,8 @@ def _remove_cycle(file: str, nodes: dict[str, Node], edges: Edges, cycle: list[s
     around = " -> ".join([*cycle, cycle[0]])
     if not spiking:
         raise InputError(
-            f"{file}: the nodes {around} are a cycle without a spiking neuron, so that no step "
-            f"passes in it"
+            f"{file}: the nodes {around} are a cycle without a spiking neuron: an algebraic loop, "
+            f"with no time step in it"
         )
     if len(spiking) > 1:
         raise InputError(
@@ -58,8 +58,8 @@ def _remove_cycle(file: str, nodes: dict[str, Node], edges: Edges, cycle: list[s
     for name in path:
         if nodes[name].kind not in LINEAR:
             raise InputError(
-                f"{file}: node {name} ({nodes[name].kind}) stands in a feedback, where "
-                f"{', '.join(LINEAR)} may stand"
+                f"{file}: node {name} ({nodes[name].kind}) is part of a feedback path, which may "
+                f"hold only {', '.join(LINEAR)}"
             )
         if sum(target == name for _, target in edges) > 1:
             raise InputError(f"{file}: several edges lead into node {name}, in a cycle")
@@ -85,7 +85,7 @@ def _product(file: str, neuron: Node, path: list[Node]) -> Feedback:
         else:
             factor = node.array("weight")
         if factor.ndim != 2 or (weight is not None and factor.shape[1] != weight.shape[0]):
-            raise node.mismatch("weight", f"{factor.shape} does not fit what is before it")
+            raise node.mismatch("weight", f"{factor.shape} does not fit the node before it")
         weight = factor if weight is None else factor @ weight
         bias = None if bias is None else factor @ bias
         if node.kind == "Affine":

@@ -22,9 +22,9 @@ def read_graph(nir: Any, file: str) -> Any:
     """Read a file as a ``nir.NIRGraph``."""
     with open_hdf5(file, "nir", "load_nir") as hdf5:
         if "node" not in hdf5 or not hasattr(hdf5["node"], "keys") or "type" not in hdf5["node"]:
-            raise InputError(f"{file} is no graph of NIR: it has no group 'node' with a type")
+            raise InputError(f"{file} is not a NIR graph: it has no group 'node' with a type")
         if "nodes" not in hdf5["node"]:
-            raise InputError(f"{file} holds a single node of NIR and no graph")
+            raise InputError(f"{file} holds a single NIR node, not a graph")
         _check_nodes(nir, file, hdf5["node"], "", 0)
         try:
             return nir.read(hdf5.filename, type_check=False)

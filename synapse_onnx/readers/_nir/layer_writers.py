@@ -112,7 +112,7 @@ def _bias(writer: GraphWriter, layer: Any, path: str, sources: list[str]) -> lis
     shared = sum(source == before for source, _ in writer.edges)
     kind = type(node).__name__
     if shared or kind not in ("Linear", "Conv1d", "Conv2d"):
-        raise writer.refused(path, layer, "a bias stands behind a synapse of its own")
+        raise writer.refused(path, layer, "a bias must follow a synapse that feeds nothing else")
     if kind == "Linear":
         writer.nodes[before] = writer.nir.Affine(
             node.weight, np.broadcast_to(bias, len(node.weight)).copy()
@@ -163,7 +163,7 @@ def _pool_windows(writer: GraphWriter, layer: Any, path: str, sources: list[str]
 
 
 def _offset(writer: GraphWriter, layer: Any, path: str, sources: list[str]) -> list[str]:
-    raise writer.refused(path, layer, "a readout that rests elsewhere than at zero")
+    raise writer.refused(path, layer, "a readout must start from zero")
 
 
 def _feedback(writer: GraphWriter, layer: Any, path: str, sources: list[str]) -> list[str]:

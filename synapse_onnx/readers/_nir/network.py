@@ -84,13 +84,13 @@ class _Builder:
         """What feeds a node, and its shape; several sources are added by a layer of their own."""
         sources = [self.outputs[source] for source, target in self.edges if target == name]
         if not sources:
-            raise InputError(f"{self.file}: nothing leads into node {name}")
+            raise InputError(f"{self.file}: node {name} has no input")
         if len(sources) == 1:
             return sources[0]
         shapes = {shape for _, shape in sources if shape is not None}
         if len(shapes) > 1:
             raise ShapeError(
-                f"{self.file}: what leads into node {name} has several shapes: "
+                f"{self.file}: the inputs of node {name} have different shapes: "
                 f"{', '.join(map(str, sorted(shapes)))}"
             )
         total = self.names.unused(f"{label}_sum")

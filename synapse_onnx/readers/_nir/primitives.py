@@ -46,7 +46,7 @@ def _linear(node: Node) -> Layer:
     if node.shape is not None and node.shape != (inputs,):
         if node.shape not in ((inputs, 1, 1), (1, 1, inputs)):
             raise node.mismatch(
-                "weight", f"it takes {inputs} inputs, and what comes in has the shape {node.shape}"
+                "weight", f"it takes {inputs} inputs, and its input has the shape {node.shape}"
             )
         flatten = Reshape((inputs,))
     dense = with_weight(synapse.Dense(inputs, outputs), weight)
@@ -100,7 +100,9 @@ def _convolution(node: Node) -> Layer:
     outputs, inputs = int(weight.shape[0]), int(weight.shape[1]) * groups
     shape = node.shape
     if shape is not None and shape[0] != inputs:
-        raise node.mismatch("weight", f"it takes {inputs} channels, and {shape} comes in")
+        raise node.mismatch(
+            "weight", f"it takes {inputs} channels, and its input has the shape {shape}"
+        )
     size = _output_size(node, "weight", kernel, stride, padding, dilation, extra)
     conv = synapse.Conv(inputs, outputs, kernel, stride, padding, dilation, groups)
     if size is not None:
@@ -138,7 +140,7 @@ def _output_size(
     if shape is None:
         return None
     if len(shape) != 3:
-        raise node.mismatch("its input", f"it takes images, and {shape} comes in")
+        raise node.mismatch("its input", f"it takes images, and the shape is {shape}")
     padded = [n + 2 * p + e for n, p, e in zip(shape[1:], padding, extra, strict=True)]
     if shape[0] * math.prod(padded) > MAX_NEURONS:
         raise node.mismatch("padding", f"an image of {tuple(padded)} with it is too large")
@@ -154,16 +156,18 @@ def _output_size(
 def _flatten(node: Node) -> Layer:
     """Flatten: axes start_dim to end_dim of one sample become one."""
     if node.shape is None:
-        raise node.invalid("input_type", "the shape of what it flattens is not known")
+        raise node.invalid("input_type", "the shape of its input is not known")
     sizes, declared = node.shape, declared_shape(node.node)
     expected = sample_shape(declared)
     if expected is not None and math.prod(expected) != math.prod(sizes):
-        raise node.mismatch("input_type", f"it says {declared}, and {node.shape} comes in")
+        raise node.mismatch(
+            "input_type", f"it says {declared}, and the input has the shape {node.shape}"
+        )
     if len(sizes) == 3 and sizes[1] == 1 and declared is not None and len(declared) == 2:
         sizes = (sizes[0], sizes[2])  # an image of one row is (C, L) in NIR
     start, end = (_axis(node, key, sizes) for key in ("start_dim", "end_dim"))
     if start > end:
-        raise node.invalid("start_dim", f"it lies behind end_dim, {start} and {end}")
+        raise node.invalid("start_dim", f"axis {start} comes after end_dim, {end}")
     merged = math.prod(sizes[start : end + 1])
     shape = sample_shape((*sizes[:start], merged, *sizes[end + 1 :]))
     assert shape is not None
@@ -188,8 +192,8 @@ def _delay(node: Node) -> Layer:
     if (np.abs(steps - whole) > 1e-3 * np.maximum(steps, 1)).any():
         raise node.invalid(
             "delay",
-            f"{node.array('delay').max():g} s is no whole number of steps of {dt:g} s; give "
-            f"another dt",
+            f"{node.array('delay').max():g} s is not a whole number of time steps of {dt:g} s; "
+            f"give another dt",
         )
     return delay_line(node.neuron_values(whole).flatten()), node.shape
 
@@ -237,8 +241,8 @@ def _decay(node: Node, key: str) -> Array:
     if decay.max() > 1 + 1e-6:
         raise node.invalid(
             key,
-            f"a step of {node.convention.dt:g} s is longer than this time constant; give another "
-            f"dt, or framework='norse' for a graph that Norse wrote",
+            f"a time step of {node.convention.dt:g} s is longer than this time constant; give "
+            f"another dt, or framework='norse' for a graph that Norse wrote",
         )
     return np.minimum(decay, 1)
 
@@ -276,7 +280,7 @@ def _with_feedback(node: Node, layer: Any) -> FeedbackNeuron:
     """Connect a neuron to itself by the sum of its feedback paths."""
     weights = [weight for weight, _ in node.feedback]
     if any(weight.shape != weights[0].shape for weight in weights):
-        raise node.mismatch("its feedback", "several have several shapes")
+        raise node.mismatch("its feedback", "its paths have different shapes")
     total = torch.stack(weights).sum(0)
     count = len(total)
     if node.shape is not None and node.shape != (count,):

@@ -193,7 +193,7 @@ class Conversion:
         except SynapseError as error:
             if str(error).startswith("convert: "):
                 raise
-            raise InputError(f"{where} cannot be swapped: {error}") from error
+            raise InputError(f"{where} cannot be converted: {error}") from error
         if new is None:
             return old
         self.converted[id(old)] = new

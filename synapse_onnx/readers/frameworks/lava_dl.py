@@ -103,7 +103,7 @@ def _class_path(where: str, old: Any) -> str | None:
             place, name = overridden[0]
             raise InputError(
                 f"{where} is a {place.__module__}.{place.__qualname__}, which overrides {name}, "
-                f"which a swap would lose; write it into a module that holds layers of "
+                f"which the conversion would lose; write it into a module that holds layers of "
                 f"{_SLAYER.rstrip('.')}"
             )
         return path
