@@ -12,7 +12,7 @@ import exporters
 
 
 class Recipes(click.Group):
-    """One subcommand a file of this folder, imported when it is asked for."""
+    """One subcommand a file of this folder, imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the recipes."""

@@ -1,4 +1,4 @@
-"""What recipes share: checkpoints, measured times, tables, pictures and model cards."""
+"""Shared by recipes: checkpoints, measured times, tables, pictures and model cards."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def save_checkpoint(module: nn.Module, path: Path) -> None:
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:
-    """Read a state_dict; never runs code from the file."""
+    """Load a state_dict; no code in the file is run."""
     module.load_state_dict(torch.load(path, weights_only=True))
 
 
 def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
-    """Median wall time of a call, after one that warms up."""
+    """Median wall time of a call, after one warm-up."""
     call()
     times = []
     for _ in range(repeats):
@@ -61,13 +61,23 @@ def weight_bytes(model: onnx.ModelProto) -> int:
 
 
 def classes(spikes: np.ndarray) -> np.ndarray:
-    """Class of every sample from output spikes (N, C, T)."""
+    """Class of every sample, the neuron with the most spikes, from output spikes (N, C, T)."""
     return spikes.sum(axis=-1).argmax(axis=1)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one exported network; a score is computed from its output."""
+    """Measurements of one exported network.
+
+    Attributes:
+        name: the variant: "float", "q8", "stream".
+        path: the ONNX file.
+        report: the report of ``so.verify``.
+        in_torch, in_onnx: score of the output, 0 to 1.
+        spikes: spikes that were compared in all layers.
+        weights: bytes of the weights in the file.
+        torch_seconds, onnx_seconds: median wall time of one run over the inputs.
+    """
 
     name: str
     path: Path
@@ -91,7 +101,18 @@ def prove(
     streaming: bool = False,
     show: so.play.Show | None = None,
 ) -> Result:
-    """Export a network, with what its page says, verify it on every input, and measure it."""
+    """Export a network, verify it on every input, and measure it.
+
+    Args:
+        recipe: name of the recipe.
+        name: name of the variant.
+        network: the network.
+        inputs: (N, C[, H, W], T).
+        path: where to write the model.
+        score: output (N, C, T) -> 0 to 1.
+        streaming: export a model that keeps its states between calls.
+        show: text and controls of the model's page in the browser, stored in the model.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     model = so.export(network, inputs[:2], streaming=streaming)
     if show is not None:
@@ -104,8 +125,8 @@ def prove(
 
     def in_torch() -> np.ndarray:
         with torch.no_grad():
-            found: np.ndarray = network.eval()(inputs).numpy()
-        return found
+            output: np.ndarray = network.eval()(inputs).numpy()
+        return output
 
     return Result(
         name=name,
@@ -121,7 +142,7 @@ def prove(
 
 
 def finish(title: str, score: str, results: Sequence[Result], output: Path) -> None:
-    """Print what was measured; exit with 1 where torch and ONNX Runtime differ."""
+    """Print the measurements; exit with 1 where torch and ONNX Runtime differ."""
     rows = [
         (f"{score} in torch", *(f"{r.in_torch:.2%}" for r in results)),
         (f"{score} in ONNX Runtime", *(f"{r.in_onnx:.2%}" for r in results)),
@@ -133,7 +154,7 @@ def finish(title: str, score: str, results: Sequence[Result], output: Path) -> N
         ("ONNX Runtime, ms", *(f"{1000 * r.onnx_seconds:.1f}" for r in results)),
     ]
     head: tuple[str, ...] = ("", *(result.name for result in results))
-    if len(results) > 3:  # too many to stand side by side: a row each, of what matters most
+    if len(results) > 3:  # too many columns: one row a network, with the first five figures
         rows = rows[:5]
         narrow = [name.replace(" ", "\n") for name, *_ in rows]
         rows = list(zip(head[1:], *(cells for _, *cells in rows), strict=True))
@@ -147,7 +168,7 @@ def finish(title: str, score: str, results: Sequence[Result], output: Path) -> N
 
 
 def draw(results: Sequence[Result]) -> None:
-    """Write the spikes of every layer beside each model, as a PNG, where matplotlib is there."""
+    """Plot the spikes of every layer as a PNG beside each model, where matplotlib is installed."""
     try:
         for result in results:
             buffer = io.BytesIO()
@@ -158,7 +179,7 @@ def draw(results: Sequence[Result]) -> None:
 
 
 def card_rows(results: Sequence[Result]) -> str:
-    """Rows of a model card's table; they hold nothing that changes from run to run."""
+    """Rows of a model card's table, with figures that are the same in every run."""
     return "\n".join(
         f"| `{r.path.name}` | {r.in_torch:.2%} | {r.in_onnx:.2%} "
         f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{sha256(r.path)[:16]}` |"
@@ -167,7 +188,7 @@ def card_rows(results: Sequence[Result]) -> str:
 
 
 def checkpoint_for(name: str, output: Path, train: Callable[[], nn.Module], *, anew: bool) -> Path:
-    """Return the checkpoint to export: trained anew, in the folder, or the committed one."""
+    """Return the checkpoint to export: a new one, the one in the folder, or the committed one."""
     torch.set_num_threads(min(2, torch.get_num_threads()))
     checkpoint = output / f"{name}.pt"
     if anew:
@@ -176,7 +197,7 @@ def checkpoint_for(name: str, output: Path, train: Callable[[], nn.Module], *, a
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a recipe its two options."""
+    """Add the options of every recipe, ``--train`` and ``--output``, to a command."""
     command = click.option(
         "--output",
         type=click.Path(file_okay=False, path_type=Path),
@@ -190,7 +211,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table: the first column says what, the others hold figures."""
+    """Print a table: labels in the first column, figures in the others."""
     result = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(head):
         result.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)

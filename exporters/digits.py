@@ -1,7 +1,7 @@
 """Handwritten digits: a convolutional CUBA network, trained with 8-bit weights.
 
-Data are scikit-learn's bundled digits: 1,797 images of 8x8 pixels, 17 grey levels. A pixel of
-level g spikes g times in 16 steps, evenly spread, so that no random number is needed.
+The data are scikit-learn's digits: 1,797 images of 8x8 pixels with 17 grey levels. A pixel of level
+g spikes g times in 16 time steps, evenly spaced, so that the encoding needs no random numbers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Digits(nn.Module):
 
 
 def encode(images: np.ndarray) -> Tensor:
-    """Images (N, 8, 8), levels 0 to 16 -> spikes (N, 1, 8, 8, 16), evenly spread over time."""
+    """Images (N, 8, 8), levels 0 to 16 -> spikes (N, 1, 8, 8, 16), evenly spaced in time."""
     level = torch.from_numpy(images).to(torch.int64).unsqueeze(1).unsqueeze(-1)
     t = torch.arange(STEPS)
     return ((t + 1) * level // STEPS - t * level // STEPS).to(torch.float32)
@@ -110,7 +110,7 @@ def train(epochs: int = 30, seed: int = 0) -> Digits:
 
 
 def page(spikes: Tensor, labels: Tensor) -> so.play.Show:
-    """What the page of the streaming model says: a test image of every digit to choose from."""
+    """Text and samples of the streaming model's page: a test image of every digit."""
     firsts = [int((labels == digit).nonzero()[0]) for digit in range(10)]
     return so.play.Show(
         title="Handwritten digits",
@@ -131,8 +131,8 @@ def main(anew: bool, output: Path) -> None:
     checkpoint = checkpoint_for("digits", output, train, anew=anew)
     _, _, spikes, labels = data()
 
-    def accuracy(found: np.ndarray) -> float:
-        return float((classes(found) == labels.numpy()).mean())
+    def accuracy(output: np.ndarray) -> float:
+        return float((classes(output) == labels.numpy()).mean())
 
     results = []
     for name, hook in (("float", None), ("q8", so.quantize.q8), ("stream", so.quantize.q8)):

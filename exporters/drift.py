@@ -1,7 +1,7 @@
-"""Where is it? A sigma-delta network that follows a slow bump over 32 sensors, 8-bit weights.
+"""Position of a light: a sigma-delta network that follows a bump over 32 sensors, 8-bit weights.
 
-The recipe makes its data: a bump of light that drifts slowly over a row of sensors. From one step
-to the next little changes, and a sigma-delta network sends nothing but changes.
+The recipe generates its data: a bump of light that drifts slowly over a row of sensors. Little
+changes from one time step to the next, and a sigma-delta network sends only changes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ WIDTH = 2.5
 
 
 class Drift(nn.Module):
-    """Light (N, 32, T) -> position (N, 1, T), 0 to 1 over the row."""
+    """Light (N, 32, T) -> position (N, 1, T), 0 to 1 along the row."""
 
     def __init__(self) -> None:
         super().__init__()
-        given = {"threshold": 0.04, "activation": torch.relu}
+        neuron = {"threshold": 0.04, "activation": torch.relu}
         blocks = so.block.sigma_delta
-        self.eye = blocks.Input(given)
-        self.first = blocks.Dense(given, SENSORS, 24, weight_scale=2)
-        self.second = blocks.Dense(given, 24, 24, weight_scale=2)
-        self.position = blocks.Output(given, 24, 1)
+        self.eye = blocks.Input(neuron)
+        self.first = blocks.Dense(neuron, SENSORS, 24, weight_scale=2)
+        self.second = blocks.Dense(neuron, 24, 24, weight_scale=2)
+        self.position = blocks.Output(neuron, 24, 1)
 
     def forward(self, light: Tensor) -> Tensor:
-        """Return the position at every step."""
+        """Return the position at every time step."""
         return self.position(self.second(self.first(self.eye(light))))
 
 
@@ -53,11 +53,11 @@ def data(samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return light (N, 32, T) in 32nds, 0 to 1, and positions (N, 1, T), 0 to 1."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(samples, 1, generator=generator, dtype=torch.float64)
-    # a walk of small steps that keeps its direction for a while
+    # a random walk with a smoothed speed, so that it keeps its direction for a while
     pushes = torch.randn(samples, STEPS, generator=generator, dtype=torch.float64)
     speed = 0.004 * torch.nn.functional.avg_pool1d(pushes, 15, stride=1, padding=7) * 15**0.5
     position = start + speed.cumsum(-1)
-    position = 1 - (1 - position.remainder(2)).abs()  # it turns round at both ends
+    position = 1 - (1 - position.remainder(2)).abs()  # reflected at both ends
     place = position.unsqueeze(1) * (SENSORS - 1)
     sensors = torch.arange(SENSORS, dtype=torch.float64).reshape(1, -1, 1)
     light = torch.exp(-((sensors - place) ** 2) / (2 * WIDTH**2))
@@ -89,7 +89,7 @@ def train(epochs: int = 25, seed: int = 0) -> Drift:
 
 
 def messages(network: Drift, light: Tensor) -> list[float]:
-    """Share of neurons that send in a step, of each layer that sends."""
+    """Fraction of the neurons of each spiking layer that send a message in a time step."""
     shares = []
     x = light
     with torch.no_grad():
@@ -100,7 +100,7 @@ def messages(network: Drift, light: Tensor) -> list[float]:
 
 
 def page(light: Tensor) -> so.play.Show:
-    """What the page of the streaming model says: three test walks, and a light to be moved."""
+    """Text and samples of the streaming model's page: three test walks, and a light to move."""
     return so.play.Show(
         title="Where is the light?",
         text="A sigma-delta network follows a light over 32 sensors, and sends changes alone. "
@@ -119,8 +119,8 @@ def main(anew: bool, output: Path) -> None:
     checkpoint = checkpoint_for("drift", output, train, anew=anew)
     light, position = data(TEST, seed=2)
 
-    def near(found: np.ndarray) -> float:
-        return float((np.abs(found - position.numpy()) * SENSORS <= 1).mean())
+    def near(output: np.ndarray) -> float:
+        return float((np.abs(output - position.numpy()) * SENSORS <= 1).mean())
 
     network = Drift().eval()
     load_checkpoint(network, checkpoint)

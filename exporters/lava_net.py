@@ -1,8 +1,8 @@
-"""From lava-dl's .net files to ONNX: the networks whose activity lava-dl recorded, or your own.
+"""From lava-dl's .net files to ONNX: networks with recorded activity, or your own.
 
-Beside every ``.net`` file in ``tests/reference`` lie the spikes of every layer that lava-dl's own
-torch code gave. The recipe reads the file, exports it, and compares both: ONNX Runtime with torch,
-and torch with what lava-dl recorded.
+Beside every ``.net`` file in ``tests/reference`` are the spikes of every layer, as lava-dl's own
+torch code computed them. The recipe reads the file, exports it, and compares ONNX Runtime with
+torch, and torch with the recording.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ RECORDED = Path(__file__).parents[1] / "tests" / "reference"
 
 
 def recorded(name: str) -> tuple[Tensor, np.ndarray]:
-    """Return input and output that lava-dl recorded of a network, (N, C[, H, W], T) each."""
+    """Return a network's input and output as lava-dl computed them, (N, C[, H, W], T) each."""
     with np.load(RECORDED / f"{name}.npz") as file:
         return torch.from_numpy(file["input"]), file["output"]
 
 
-def agree(found: np.ndarray, reference: np.ndarray) -> float:
-    """Share of the values that are equal to the last bit."""
-    return float((found == reference).mean())
+def agree(output: np.ndarray, reference: np.ndarray) -> float:
+    """Fraction of the values that are equal to the last bit."""
+    return float((output == reference).mean())
 
 
 def random_input(shape: tuple[int, ...], samples: int = 4, steps: int = 100) -> Tensor:
-    """Return seeded random spikes (N, C[, H, W], T), of which a fifth is 1."""
+    """Return seeded random spikes (N, C[, H, W], T) with a rate of 0.2."""
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(samples, *shape, steps, generator=generator) < 0.2).float()
 
@@ -72,7 +72,7 @@ def main(net: Path | None, delay_shift: bool, output: Path) -> None:
         results.append(
             prove(
                 "lava_net", name, network, spikes, output / f"lava_net_{name}.onnx",
-                lambda found, reference=reference: agree(found, reference),
+                lambda output, reference=reference: agree(output, reference),
             )
         )  # fmt: skip
     write_atomically(output / "lava_net.md", card(results).encode())
@@ -80,7 +80,7 @@ def main(net: Path | None, delay_shift: bool, output: Path) -> None:
 
 
 def own(net: Path, delay_shift: bool, output: Path) -> None:
-    """Export and verify somebody's own file on random spikes."""
+    """Export and verify a user's file on random spikes."""
     network = so.load_net(net, delay_shift=delay_shift)
     (shape,) = network.input_shapes
     if shape is None:
@@ -93,7 +93,7 @@ def own(net: Path, delay_shift: bool, output: Path) -> None:
         reference = network(spikes).numpy()
     result = prove(
         "lava_net", net.stem, network, spikes, output / f"{net.stem}.onnx",
-        lambda found: agree(found, reference),
+        lambda output: agree(output, reference),
     )  # fmt: skip
     finish(
         f"lava_net: {net.name}, {len(spikes)} random samples", "equal to torch", [result], output

@@ -1,8 +1,8 @@
-"""From snnTorch to ONNX by way of NIR: handwritten digits, a trained network of leaky neurons.
+"""From snnTorch to ONNX through NIR: handwritten digits, a network of leaky neurons.
 
-With ``--train`` the network is built and trained in snnTorch, and exported to NIR by snnTorch
-itself. Without it the committed graph is read. Either way it is compiled to ONNX and verified on
-every test image; where snnTorch is installed, its own forward is compared too, spike by spike.
+With ``--train`` the network is built and trained in snnTorch, and exported to NIR by snnTorch.
+Without it the committed graph is read. Either way it is compiled to ONNX and verified on every test
+image; where snnTorch is installed, the spikes are compared with those of its own forward too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from exporters._recipe import (
 from exporters.digits import data
 from synapse_onnx.files import write_atomically
 
-#: width of the hidden layer, and fraction of a membrane that is kept every step
+#: width of the hidden layer, and fraction of the membrane that is kept in a time step
 HIDDEN, BETA = 64, 0.85
 
 
@@ -59,14 +59,14 @@ def network(snn: Any) -> nn.Sequential:
 
 
 def reset(net: nn.Sequential) -> None:
-    """Forget the membranes of the sample before."""
+    """Reset the membranes, which snnTorch keeps from the last sample."""
     for layer in net:
         if hasattr(layer, "reset_mem"):
             layer.reset_mem()
 
 
 def forward(net: nn.Sequential, spikes: Tensor) -> Tensor:
-    """Run snnTorch's network over spikes (N, 64, T): one step at a time, as it wants them."""
+    """Run snnTorch's network over spikes (N, 64, T), one time step at a time."""
     reset(net)
     return torch.stack([net(spikes[..., t]) for t in range(spikes.shape[-1])], -1)
 
@@ -98,7 +98,7 @@ def train(snn: Any, epochs: int = 6, seed: int = 0) -> nn.Sequential:
 
 
 def exported(snn: Any, net: nn.Sequential) -> Any:
-    """Export a network to NIR by snnTorch itself."""
+    """Export a network to NIR by snnTorch's own exporter."""
     reset(net)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,7 +106,7 @@ def exported(snn: Any, net: nn.Sequential) -> Any:
 
 
 def restored(snn: Any, graph: Any) -> nn.Sequential:
-    """Put the weights of a graph into a network of snnTorch, for its own forward."""
+    """Return a network of snnTorch with the weights of a graph."""
     net = network(snn).eval()
     layers = [node for node in graph.nodes.values() if type(node).__name__ == "Affine"]
     for layer, node in zip((net[0], net[2]), layers, strict=True):
@@ -137,8 +137,8 @@ def main(anew: bool, output: Path) -> None:
     spikes = flat(images)
     net = so.load_nir(path, framework="snntorch")
 
-    def accuracy(found: np.ndarray) -> float:
-        return float((classes(found) == labels.numpy()).mean())
+    def accuracy(output: np.ndarray) -> float:
+        return float((classes(output) == labels.numpy()).mean())
 
     model = output / "snntorch_nir_float.onnx"
     result = prove("snntorch_nir", "float", net, spikes, model, accuracy)
@@ -155,13 +155,13 @@ def main(anew: bool, output: Path) -> None:
     finish(title, "accuracy", [result], output)
 
 
-def compare(snn: Any, path: Path, spikes: Tensor, found: np.ndarray) -> None:
-    """Compare ONNX Runtime's spikes with those of snnTorch's own forward."""
+def compare(snn: Any, path: Path, spikes: Tensor, output: np.ndarray) -> None:
+    """Compare ONNX Runtime's output spikes with those of snnTorch's own forward."""
     import nir
 
     with torch.no_grad():
         expected = forward(restored(snn, nir.read(path)), spikes).numpy()
-    flips = int((found != expected).sum())
+    flips = int((output != expected).sum())
     console.print(f"snnTorch's own forward: {expected.size:,} output spikes, {flips} differ")
     if flips:
         raise click.ClickException("ONNX Runtime and snnTorch differ")

@@ -1,8 +1,8 @@
-"""Tones and chirps: resonate-and-fire neurons behind complex synapses, 8-bit weights.
+"""Tones and chirps: complex synapses and resonate-and-fire neurons, 8-bit weights.
 
-The recipe makes its data: six tones of near periods, a rising and a falling chirp, each of random
-phase and loudness and in noise of about its own strength. What tells them apart is frequency over
-time, which a resonator follows by itself.
+The recipe generates its data: six tones of similar periods, a rising and a falling chirp, each with
+random phase and loudness, in noise of about the same power. The classes differ in frequency over
+time, to which resonators respond.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from exporters._recipe import (
 from synapse_onnx.files import write_atomically
 
 STEPS = 96
-#: periods of the tones, in steps, and of both ends of the chirps
+#: periods of the tones, and of both ends of the chirps, in time steps
 PERIODS = (6.0, 7.5, 9.5, 12.0, 15.0, 19.0)
 CHIRP = (20.0, 6.0)
 CLASSES = len(PERIODS) + 2
 TRAIN, TEST = 2000, 600
-#: steps at the end over which the readout is averaged
+#: number of time steps, at the end, over which the readout is averaged
 LISTEN = 16
 
 
@@ -44,7 +44,7 @@ class Tones(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         common = {"threshold": 1.0, "shared_param": False, "requires_grad": True}
-        # each channel has a period of its own, from 5 to 24 steps at equal ratios
+        # every channel has its own period, from 5 to 24 time steps in geometric spacing
         ear = {**common, "period": (5, 24), "decay": (0.05, 0.12)}
         mix = {**common, "period": (8, 40), "decay": (0.03, 0.1)}
         mix |= {"tau_grad": 0.02, "scale_grad": 3.0}
@@ -86,7 +86,7 @@ def train(epochs: int = 8, seed: int = 0) -> Tones:
     torch.manual_seed(seed)
     sounds, labels = data(TRAIN, seed=1)
     network = Tones().train()
-    network(sounds[:1])  # draws the period of every channel
+    network(sounds[:1])  # the first input draws the period of every channel
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=2e-2, total_steps=epochs * -(-TRAIN // 100)
@@ -106,7 +106,7 @@ def train(epochs: int = 8, seed: int = 0) -> Tones:
 
 
 def without_resonance() -> float:
-    """Accuracy of a logistic regression on the waveforms: what is there without frequency."""
+    """Accuracy of a logistic regression on the waveforms: a baseline that sees no frequency."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
@@ -119,7 +119,7 @@ def without_resonance() -> float:
 
 
 def page(sounds: Tensor, labels: Tensor) -> so.play.Show:
-    """What the page of the streaming model says: a test sound of every class, and more to make."""
+    """Text and samples of the streaming model's page: a sound of every class, and a generator."""
     periods = [(period, period) for period in PERIODS] + [CHIRP, CHIRP[::-1]]
     names = [f"period {period:g}" for period in PERIODS] + ["rising", "falling"]
     firsts = [int((labels == i).nonzero()[0]) for i in range(CLASSES)]
@@ -143,8 +143,9 @@ def main(anew: bool, output: Path) -> None:
     checkpoint = checkpoint_for("tones", output, train, anew=anew)
     sounds, labels = data(TEST, seed=2)
 
-    def accuracy(found: np.ndarray) -> float:
-        return float((found[..., -LISTEN:].mean(-1).argmax(1) == labels.numpy()).mean())
+    def accuracy(output: np.ndarray) -> float:
+        voltages = output[..., -LISTEN:].mean(-1)
+        return float((voltages.argmax(1) == labels.numpy()).mean())
 
     network = Tones().eval()
     load_checkpoint(network, checkpoint)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from synapse_onnx.compiler.exporter import export
     from synapse_onnx.compiler.freezer import freeze
     from synapse_onnx.deploy import play
-    from synapse_onnx.readers.frameworks.lava_dl import convert
+    from synapse_onnx.readers.frameworks import convert
     from synapse_onnx.readers.net import load_net as load_net
     from synapse_onnx.readers.nir import load_nir as load_nir
     from synapse_onnx.readers.nir import to_nir
@@ -86,7 +86,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "axon": ("axon", None),
     "block": ("block", None),
     "cluster": ("runtime.cluster", None),
-    "convert": ("readers.frameworks.lava_dl", "convert"),
+    "convert": ("readers.frameworks", "convert"),
     "dendrite": ("dendrite", None),
     "drawing": ("report.drawing", None),
     "events": ("runtime.events", None),

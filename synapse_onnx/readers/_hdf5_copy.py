@@ -1,10 +1,9 @@
-"""Copy the arrays of an HDF5 file into a fresh one; run as a script, in a process of its own.
+"""Copies the arrays of an HDF5 file into a fresh one: a script, run as a child process.
 
     python _hdf5_copy.py FROM TO BYTES SECONDS
 
-HDF5 may crash on a damaged file, or never end. This process may, so nothing of the package is
-imported here. It leaves with 0 when the copy is whole, with 3 and a sentence on stderr where it
-refuses the file, and by anything else where the file is damaged.
+It imports nothing of the package, so that it starts fast. Exit code 0: the copy is complete; 3: the
+file is refused, with the reason on stderr; anything else, a crash included: the file is damaged.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from typing import Any
 
 #: exit code of a refusal
 REFUSED = 3
-#: most groups within groups
-_DEEP = 50
+#: deepest nesting of groups
+_MAX_DEPTH = 50
 
 
 class RefusedError(Exception):
-    """Why a file is refused, which need not be damaged for it."""
+    """The reason to refuse a file, which need not be damaged."""
 
 
 def _limit(size: int, seconds: int) -> None:
-    """Bound memory and processor time, where the system can."""
+    """Limit memory and processor time, where the system can."""
     try:
         import resource
     except ImportError:  # Windows
@@ -42,9 +41,12 @@ def _limit(size: int, seconds: int) -> None:
 
 
 def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
-    """Walk the links of a file without following one that leads elsewhere; groups have None."""
+    """Return (name, dataset) of everything in a file, and (name, None) of groups.
+
+    h5py's ``visititems`` would skip links silently; here a link is a reason to refuse the file.
+    """
     total, groups, seen = 0, [("", file, 0)], {file.id}
-    found: list[tuple[str, Any]] = []
+    items: list[tuple[str, Any]] = []
     while groups:
         base, group, depth = groups.pop()
         for key in group:
@@ -55,11 +57,11 @@ def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
             if isinstance(item, h5py.Group):
                 if item.id in seen:
                     raise RefusedError(f"{name} leads back to a group that holds it")
-                if depth > _DEEP:
-                    raise RefusedError(f"it has groups within groups, more than {_DEEP} deep")
+                if depth > _MAX_DEPTH:
+                    raise RefusedError(f"it has groups within groups, more than {_MAX_DEPTH} deep")
                 seen.add(item.id)
                 groups.append((name, item, depth + 1))
-                found.append((name, None))
+                items.append((name, None))
             elif isinstance(item, h5py.Dataset):
                 if item.external or item.is_virtual:
                     raise RefusedError(f"the values of {name} are in another file")
@@ -69,20 +71,20 @@ def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
                         f"{name} brings the arrays of this file to more than {most:,} bytes, which "
                         f"is refused; set SYNAPSE_ONNX_MAX_BYTES to allow more"
                     )
-                found.append((name, item))
-    return found
+                items.append((name, item))
+    return items
 
 
 def copy_arrays(source: str, target: str, most: int) -> None:
-    """Copy groups and datasets; attributes are left out.
+    """Copy groups and datasets without their attributes.
 
     Args:
         source: the file.
         target: the file to write.
-        most: bytes that the arrays may unpack to.
+        most: bytes to which the arrays may unpack.
 
     Raises:
-        RefusedError: a link or values that lead out of the file, or arrays beyond ``most``.
+        RefusedError: a link or values out of the file, or arrays larger than ``most``.
         Exception: what h5py raises on a damaged file.
     """
     import h5py

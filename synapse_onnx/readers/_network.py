@@ -1,4 +1,4 @@
-"""A network that was read from a file: layers, and which of them feed which."""
+"""A network that was read from a file: layers, and the edges between them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Add", "Concatenate", "Network"]
 
 
 class Network(nn.Module):
-    """Layers that run one after another, each on what the layers before it gave.
+    """Layers in the order in which they run, and the edges between them.
 
     Args:
         layers: name -> layer, in the order in which they run. They become children of ``layers``,
             so a name holds no dot.
-        wires: name of a layer -> names of the inputs and layers that feed it, its arguments.
+        wires: name of a layer -> names of the inputs and layers whose outputs are its arguments.
         inputs: name of an argument of ``forward`` -> shape of one sample without batch and time,
-            (C,) or (C, H, W); None where the file does not say it.
-        outputs: names of the layers (or inputs) that are the result: one, or a tuple of several.
+            (C,) or (C, H, W); None where the file does not state it.
+        outputs: names of the layers (or inputs) that ``forward`` returns: one value, or a tuple.
 
     Attributes:
         layers: the layers, by name.
@@ -38,7 +38,7 @@ class Network(nn.Module):
         inputs: Mapping[str, tuple[int, ...] | None],
         outputs: Sequence[str],
     ) -> Network:
-        """Make a network of the class whose ``forward`` has arguments of these names."""
+        """Create a network of the class whose ``forward`` has arguments of these names."""
         return super().__new__(_with_arguments(tuple(inputs)))
 
     def __init__(
@@ -57,11 +57,11 @@ class Network(nn.Module):
         self.outputs = tuple(outputs)
 
     def run(self, *inputs: Any) -> dict[str, Any]:
-        """Return what every input and layer gave, by name.
+        """Return the value of every input and layer, by name.
 
         Args:
-            inputs: one for every argument of ``forward``, (N, C[, H, W], T); a pair (real, imag)
-                where a complex current goes in.
+            inputs: the arguments of ``forward``, (N, C[, H, W], T) each; a pair (real, imag) for a
+                complex current.
         """
         values: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
         for name, sources in self.wires.items():
@@ -70,19 +70,22 @@ class Network(nn.Module):
         return values
 
     def forward(self, *inputs: Any) -> Any:
-        """Return the output of the network, or a tuple where it has several."""
+        """Return the output of the network, or a tuple of several."""
         values = self.run(*inputs)
         results = tuple(values[name] for name in self.outputs)
         return results[0] if len(results) == 1 else results
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by the names of the arguments, from which the class follows."""
-        return _blank, (self.input_names,), self.__dict__
+        """Copy and pickle the names of the arguments: the class is made from them."""
+        return _empty, (self.input_names,), self.__dict__
 
 
 @functools.cache
 def _with_arguments(names: tuple[str, ...]) -> type[Network]:
-    """The subclass whose ``forward`` has arguments of these names, as the graph's inputs will."""
+    """The subclass whose ``forward`` has arguments of these names.
+
+    ``torch.export`` takes the names of a model's inputs from the signature.
+    """
 
     def forward(self: Network, *inputs: Any) -> Any:
         return Network.forward(self, *inputs)
@@ -94,13 +97,12 @@ def _with_arguments(names: tuple[str, ...]) -> type[Network]:
     return type("Network", (Network,), {**body, "__module__": __name__})
 
 
-def _blank(names: tuple[str, ...]) -> Network:
-    kind = _with_arguments(names)
-    return nn.Module.__new__(kind)
+def _empty(names: tuple[str, ...]) -> Network:
+    return nn.Module.__new__(_with_arguments(names))
 
 
 class Add(nn.Module):
-    """Sum of what several layers gave."""
+    """Sum of the outputs of several layers."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the sum, in the order of the arguments."""
@@ -111,7 +113,7 @@ class Add(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """What several layers gave, channels one after another."""
+    """Outputs of several layers, concatenated along the channels."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return (N, sum of the C[, H, W], T)."""

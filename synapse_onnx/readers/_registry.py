@@ -1,4 +1,4 @@
-"""The registry of readers: which file is read by whom, and with which options."""
+"""The registry of readers: which reader reads a file, and with which options."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _READERS: dict[str, Reader] = {}
 
 @dataclass(frozen=True)
 class Reader:
-    """One format of files that hold a network.
+    """A file format that holds networks.
 
     Attributes:
-        name: what the format is called, for messages and documentation.
-        suffixes: what names of such files end in, with the dot.
-        extra: the optional extra of this package that brings what the reader imports.
+        name: name of the format, for messages and documentation.
+        suffixes: endings of the names of such files, with the dot.
+        extra: the extra of this package that installs the reader's imports; "" for none.
         load: path, and options by keyword -> the network. Its signature and docstring document
-            the options: a flag, a number or a text each, with a default.
+            the options: each is a bool, int, float or str, with a default.
         doc: one line for the documentation.
     """
 
@@ -45,15 +45,16 @@ class Reader:
         return dict(list(parameters.items())[1:])
 
     def read(self, path: str, options: Mapping[str, str]) -> nn.Module:
-        """Read a file with options as texts, as a command line gives them.
+        """Read a file with options as strings, as on the command line.
 
         Raises:
-            InputError: an option is unknown or its text is of the wrong kind, or what ``load``
-                raises.
+            InputError: an unknown option, or a string that is no value of its type; and what
+                ``load`` raises.
         """
-        return self.load(path, **{name: self._value(name, text) for name, text in options.items()})
+        values = {name: self._option(name, text) for name, text in options.items()}
+        return self.load(path, **values)
 
-    def _value(self, name: str, text: str) -> Any:
+    def _option(self, name: str, text: str) -> Any:
         if name not in self.options:
             raise InputError(
                 f"{self.name} files have no option {name!r}; there are: {', '.join(self.options)}"
@@ -63,12 +64,12 @@ class Reader:
             if text.lower() not in ("true", "false"):
                 raise InputError(f"option {name} must be true or false, got {text!r}")
             return text.lower() == "true"
-        for known, what in ((int, "a whole number"), (float, "a number")):
-            if kind.startswith(known.__name__):
+        for number, expected in ((int, "a whole number"), (float, "a number")):
+            if kind.startswith(number.__name__):
                 try:
-                    return known(text)
+                    return number(text)
                 except ValueError:
-                    raise InputError(f"option {name} must be {what}, got {text!r}") from None
+                    raise InputError(f"option {name} must be {expected}, got {text!r}") from None
         return text
 
 
@@ -96,6 +97,6 @@ def all_readers() -> list[Reader]:
 
 
 def reader_for(path: str) -> Reader | None:
-    """Return the reader of files that are named like this one; None where there is none."""
+    """Return the reader of a file, by the end of its name; None where there is none."""
     suffix = Path(path).suffix.lower()
     return next((reader for reader in all_readers() if suffix in reader.suffixes), None)

@@ -198,9 +198,9 @@ def test_complex_layers_images_and_delays(lava: Any) -> None:
         expected = [
             nn.functional.pad(late[:, i], (d, 0))[..., :30] for i, d in enumerate((0, 3, 1))
         ]
-        found = other(x)
-    assert torch.equal(found, torch.stack(expected, 1))
-    assert float(found.mean()) > 0.01
+        output = other(x)
+    assert torch.equal(output, torch.stack(expected, 1))
+    assert float(output.mean()) > 0.01
     model = so.export(other, x)
     assert so.verify(other, model, x).ok
 
@@ -247,7 +247,7 @@ def test_a_class_that_derives_from_a_layer(lava: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda lava: nn.Linear(2, 2), "no layer of lava-dl in this Linear; its layers are known"),
+        (lambda lava: nn.Linear(2, 2), "no layer of lava-dl in this Linear; layers are recog"),
         (lambda lava: nn.Sequential(lava.odd()), "0 is a lava.lib.dl.slayer.block.odd.Odd, which"),
         (lambda lava: lava.odd(), "the module is a .*Odd, which has no counterpart here"),
         (lambda lava: lava.bootstrap(), "bootstrap.block.cuba.Dense, which has no counterpart"),
@@ -326,8 +326,8 @@ def same(old: nn.Module, *inputs: Any) -> Tensor:
         for layer in new.modules():
             if callable(getattr(layer, "reset", None)):
                 layer.reset()
-        found = new(*inputs)
-    assert torch.equal(found, expected)
+        output = new(*inputs)
+    assert torch.equal(output, expected)
     assert float(expected.abs().sum()) > 0
     model = so.export(new, list(inputs))
     np.testing.assert_array_equal(
@@ -345,8 +345,8 @@ def test_every_block_of_lava_dl(slayer: Any, kind: str, block: str) -> None:
     namespace = getattr(slayer.block, kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about lava-dl's weight norm
-        made = getattr(namespace, block.partition(",")[0])(dict(NEURONS[kind]), *args, **more)
-    same(made, spikes(2, *shape, 30))
+        old = getattr(namespace, block.partition(",")[0])(dict(NEURONS[kind]), *args, **more)
+    same(old, spikes(2, *shape, 30))
 
 
 @needs_lava
@@ -374,10 +374,10 @@ def test_norms_and_dropout_of_lava_dl(slayer: Any, kind: str, norm: str) -> None
         "norm": getattr(slayer.neuron.norm, norm),
         "dropout": slayer.neuron.Dropout(0.2),
     }
-    made = getattr(slayer.block, kind).Dense(params, 6, 5, weight_scale=4).train()
+    old = getattr(slayer.block, kind).Dense(params, 6, 5, weight_scale=4).train()
     for seed in range(4):
-        made(spikes(4, 6, 20, seed=seed))
-    same(made, spikes(2, 6, 30))
+        old(spikes(4, 6, 20, seed=seed))
+    same(old, spikes(2, 6, 30))
 
 
 @needs_lava
@@ -439,9 +439,9 @@ def test_oxfords_checkpoint_in_our_blocks() -> None:
     recorded = np.load(TRAINED / "oxford" / "recorded.npz")
     x = torch.from_numpy(recorded["input"].astype(np.float32))[None]
     with torch.no_grad():
-        found = net.blocks[0](x)[0].numpy()
+        output = net.blocks[0](x)[0].numpy()
     # one step later, as lava's synapse takes one step too
-    np.testing.assert_array_equal(found, recorded["layer0"])
+    np.testing.assert_array_equal(output, recorded["layer0"])
     assert recorded["layer0"].sum() > 1000
     both = nn.Sequential(*net.blocks)
     model = so.export(both, x[..., :16])

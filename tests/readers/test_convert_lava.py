@@ -146,11 +146,11 @@ def slayer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = importlib.import_module("lava.lib.dl.slayer")
+        loaded = importlib.import_module("lava.lib.dl.slayer")
         monkeypatch.setattr(
-            found.neuron.adrf_iz.Neuron, "forward", lambda self, x: self.spike(*self.dynamics(x))
+            loaded.neuron.adrf_iz.Neuron, "forward", lambda self, x: self.spike(*self.dynamics(x))
         )
-        yield found
+        yield loaded
 
 
 def equal(mine: Any, theirs: Any) -> bool:
@@ -172,10 +172,10 @@ def same(old: nn.Module, *inputs: Any, warm: bool = False) -> None:
         assert set(new.state_dict()) == keys
         for i, x in enumerate(inputs):
             torch.manual_seed(i)  # both draw what they have not drawn yet
-            found = new(x)
+            output = new(x)
             torch.manual_seed(i)
             expected = old(x)
-            assert equal(found, expected), f"call {i}"
+            assert equal(output, expected), f"call {i}"
             values = expected[0] if isinstance(expected, tuple) else expected
             assert bool(values.any()), "the case is silent"
 
@@ -221,10 +221,10 @@ def test_blocks(slayer: Any, kind: str, option: str) -> None:
 @pytest.mark.parametrize("kind", ["cuba", "rf", "sigma_delta"])
 def test_masks(slayer: Any, kind: str, mask: str) -> None:
     """Under weight norm lava-dl's mask does nothing, and so it is here."""
-    given = spikes(5, 6, rate=0.5)
+    drawn = spikes(5, 6, rate=0.5)
     block = getattr(slayer.block, kind).Dense(
         dict(NEURONS[kind]), 6, 5, weight_scale=4, weight_norm=mask == "weight norm",
-        mask=given.bool() if mask == "bool" else given,
+        mask=drawn.bool() if mask == "bool" else drawn,
     )  # fmt: skip
     same(block, spikes(2, 6, 25))
 
@@ -294,11 +294,11 @@ def test_loops_call_by_call(slayer: Any, kind: str, block: str, warm: bool) -> N
     """lava-dl keeps voltages from call to call, and starts each from silence."""
     make = getattr(getattr(slayer.block, kind), block)
     sizes = (6, 5, 2) if block == "KWTA" else (6, 5)
-    made = make(dict(NEURONS[kind]), *sizes, weight_scale=4)
-    same(made, *(spikes(2, 6, 25, seed=seed, rate=0.4) for seed in range(3)), warm=warm)
-    made.neuron.persistent_state = False
+    layer = make(dict(NEURONS[kind]), *sizes, weight_scale=4)
+    same(layer, *(spikes(2, 6, 25, seed=seed, rate=0.4) for seed in range(3)), warm=warm)
+    layer.neuron.persistent_state = False
     with pytest.raises(so.InputError, match="starts it afresh at every time step; set it to True"):
-        so.convert(made)
+        so.convert(layer)
 
 
 @needs_lava

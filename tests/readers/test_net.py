@@ -45,8 +45,8 @@ def in_onnx(net: nn.Module, x: Tensor, **options: Any) -> np.ndarray:
     report = so.verify(net, model, x)
     assert report.ok, str(report)
     assert report.spike_flips == 0
-    found: np.ndarray = so.Session(model).run(x.numpy())
-    return found
+    output: np.ndarray = so.Session(model).run(x.numpy())
+    return output
 
 
 # -- networks whose activity lava-dl recorded ----------------------------------------------------
@@ -65,8 +65,8 @@ def test_recorded_spikes_of_every_layer(name: str) -> None:
     with np.load(FOLDER / f"{name}.npz") as file:
         x = torch.from_numpy(file["input"])
         layers = [file[f"layer{i}"] for i in range(len(net.wires))]
-    for (layer, found), reference in zip(outputs(net, x).items(), layers, strict=True):
-        np.testing.assert_array_equal(found, reference, err_msg=layer)
+    for (layer, output), reference in zip(outputs(net, x).items(), layers, strict=True):
+        np.testing.assert_array_equal(output, reference, err_msg=layer)
         assert np.abs(reference).sum() > 0
     np.testing.assert_array_equal(in_onnx(net, x), layers[-1])
 
@@ -98,14 +98,14 @@ def test_tinynet_bit_for_bit() -> None:
     bias = recorded["input_bias"].transpose(2, 1, 0).astype(np.float32)
     still = torch.from_numpy((bias - 34) / 36)[None, ..., None]
     x = still.expand(-1, -1, -1, -1, 15).contiguous()
-    for name, found in outputs(net, x).items():
-        np.testing.assert_array_equal(found, layers[name], err_msg=name)
+    for name, output in outputs(net, x).items():
+        np.testing.assert_array_equal(output, layers[name], err_msg=name)
     np.testing.assert_array_equal(in_onnx(net, x), layers["conv_2"])
     # and each by itself, on what was recorded of the one before
     for name, before in (("conv_1", "input_0"), ("conv_2", "conv_1")):
         with torch.no_grad():
-            found = getattr(net.layers, name)(torch.from_numpy(layers[before])).numpy()
-        np.testing.assert_array_equal(found, layers[name])
+            output = getattr(net.layers, name)(torch.from_numpy(layers[before])).numpy()
+        np.testing.assert_array_equal(output, layers[name])
     current = net.layers.conv_1.synapse(torch.from_numpy(layers["input_0"])).detach().numpy()
     np.testing.assert_array_equal(64 * current, recorded["current"][..., 1:])
 
@@ -116,14 +116,14 @@ def test_oxford_bit_for_bit() -> None:
     net = load(TRAINED / "oxford" / "network.net")
     recorded = np.load(TRAINED / "oxford" / "recorded.npz")
     x = torch.from_numpy(recorded["input"].astype(np.float32))[None]
-    found = outputs(net, x)
-    np.testing.assert_array_equal(found["dense_0"][0][:, :-1], recorded["layer0"][:, 1:])
+    values = outputs(net, x)
+    np.testing.assert_array_equal(values["dense_0"][0][:, :-1], recorded["layer0"][:, 1:])
     assert recorded["layer0"].sum() > 1000
     current = net.layers.dense_0.synapse(x).detach().numpy()[0]
     np.testing.assert_array_equal(64 * current[:, :-1], recorded["current"][:, 1:])
     # the second layer was not recorded: the plain loop says what it sends
     second = plain.run(TRAINED / "oxford" / "network.net", recorded["input"].astype(np.int64))[-1]
-    np.testing.assert_array_equal(found["dense_1"][0], second)
+    np.testing.assert_array_equal(values["dense_1"][0], second)
     np.testing.assert_array_equal(in_onnx(net, x)[0], second)
 
 
@@ -135,8 +135,8 @@ def test_mnist_mlp_is_the_plain_loop() -> None:
     layers = plain.run(path, spikes)
     net = load(path)
     x = torch.from_numpy(spikes.astype(np.float32))[None]
-    for found, reference in zip(outputs(net, x).values(), layers, strict=True):
-        np.testing.assert_array_equal(found[0], reference)
+    for output, reference in zip(outputs(net, x).values(), layers, strict=True):
+        np.testing.assert_array_equal(output[0], reference)
         assert reference.sum() > 0
     np.testing.assert_array_equal(in_onnx(net, x)[0], layers[-1])
 
@@ -150,10 +150,10 @@ def test_pilotnet_is_the_plain_loop() -> None:
     layers = plain.run(path, frames)
     net = load(path)
     x = torch.from_numpy((frames / 64).astype(np.float32))[None]
-    found = outputs(net, x)
-    for name in [name for name in found if name.startswith("flatten")]:
-        del found[name]
-    for (name, value), reference in zip(found.items(), layers, strict=True):
+    values = outputs(net, x)
+    for name in [name for name in values if name.startswith("flatten")]:
+        del values[name]
+    for (name, value), reference in zip(values.items(), layers, strict=True):
         unit = 1 << (18 if name == "dense_9" else 12)
         np.testing.assert_array_equal(value[0], reference / unit, err_msg=name)
         assert np.abs(reference).sum() > 0
@@ -231,8 +231,8 @@ def dense(w: np.ndarray, neuron: Any = NEURON, **more: Any) -> dict[str, Any]:
 def window(
     kind: str, shape: list[int], w: Any, neuron: Any = NEURON, **more: Any
 ) -> dict[str, Any]:
-    given = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], **more}
-    return {"type": kind, "shape": shape, "weight": w, "neuron": neuron, **given}
+    geometry = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], **more}
+    return {"type": kind, "shape": shape, "weight": w, "neuron": neuron, **geometry}
 
 
 def image(*shape: int) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def rf(**changes: Any) -> Any:
 
 
 def late(x: Tensor, delays: Any) -> Tensor:
-    """Every row of x (N, C, T) as many steps later as it is told."""
+    """Every row of x (N, C, T) as many steps later as its delay says."""
     rows = [nn.functional.pad(x[:, i], (d, 0))[..., : x.shape[-1]] for i, d in enumerate(delays)]
     return torch.stack(rows, 1)
 
@@ -508,11 +508,11 @@ def convolution_with_everything() -> Any:
         "conv", [4, 4, 7], w, stride=[2, 1], padding=[1, 2], dilation=[1, 2], groups=2,
         kernelSize=[3, 2], inChannels=4, outChannels=4,
     )  # fmt: skip
-    made = so.synapse.Conv(4, 4, (3, 2), (2, 1), (1, 2), (1, 2), 2)
+    conv = so.synapse.Conv(4, 4, (3, 2), (2, 1), (1, 2), (1, 2), 2)
     return (
         [image(4, 7, 5), layer],
         spikes(2, 4, 7, 5, 20),
-        lambda x: cuba()(with_weight(made, w)(x)),
+        lambda x: cuba()(with_weight(conv, w)(x)),
     )
 
 
@@ -520,11 +520,11 @@ def convolution_with_everything() -> Any:
 def transposed_convolution_with_groups() -> Any:
     w = weight(4, 3, 3, 3)
     layer = window("convT", [6, 7, 7], w, stride=[2, 2], padding=[1, 1], groups=2)
-    made = so.synapse.ConvTranspose(4, 6, 3, 2, 1, 1, 2)
+    conv = so.synapse.ConvTranspose(4, 6, 3, 2, 1, 1, 2)
     return (
         [image(4, 4, 4), layer],
         spikes(2, 4, 4, 4, 20),
-        lambda x: cuba()(with_weight(made, w)(x)),
+        lambda x: cuba()(with_weight(conv, w)(x)),
     )
 
 
@@ -618,15 +618,15 @@ def test_a_layer_is_what_its_parts_are(name: str, older: bool, tmp_path: Path) -
     net = load(write(tmp_path / "a.net", *layers, older=older))
     with torch.no_grad():
         reference = expected(x).numpy()
-        found = net(x).numpy()
+        output = net(x).numpy()
     if "threshold_that_nothing" in name:  # linear, but for the rounding of its integers
-        np.testing.assert_allclose(found / 1e3, reference, atol=2e-2)
-        assert set(np.unique(found)) - {0, 1}
+        np.testing.assert_allclose(output / 1e3, reference, atol=2e-2)
+        assert set(np.unique(output)) - {0, 1}
     else:
-        np.testing.assert_array_equal(found, reference)
+        np.testing.assert_array_equal(output, reference)
     assert np.count_nonzero(reference) > 0.01 * reference.size
     if not older:
-        np.testing.assert_array_equal(in_onnx(net, x), found)
+        np.testing.assert_array_equal(in_onnx(net, x), output)
 
 
 @pytest.mark.parametrize(
@@ -671,9 +671,9 @@ def test_time_decimation_needs_to_be_told_its_steps(tmp_path: Path) -> None:
     x = spikes(2, 5, 20)
     net = load(path, decimation=4)
     with torch.no_grad():
-        found = net(x).numpy()
+        output = net(x).numpy()
         reference = cuba()(with_weight(so.synapse.Dense(5, 6), w)(x)).unflatten(-1, (5, 4)).mean(-1)
-    np.testing.assert_array_equal(found, reference.numpy())
+    np.testing.assert_array_equal(output, reference.numpy())
 
 
 def test_a_complex_input_with_a_resonator(tmp_path: Path) -> None:
@@ -684,8 +684,8 @@ def test_a_complex_input_with_a_resonator(tmp_path: Path) -> None:
         assert torch.equal(net(pair), expected)
     model = so.export(net, [pair])
     assert so.verify(net, model, [pair]).ok
-    found = so.Session(model).run(*(x.numpy() for x in pair))
-    np.testing.assert_array_equal(found, expected.numpy())
+    output = so.Session(model).run(*(x.numpy() for x in pair))
+    np.testing.assert_array_equal(output, expected.numpy())
 
 
 @pytest.mark.gpu
@@ -732,8 +732,8 @@ def second(**values: Any) -> Callable[[Path], Path]:
 
 def neuron(**values: Any) -> Callable[[Path], Path]:
     """The same, for values of its neuron."""
-    found = NEURON | values
-    return second(neuron={key: value for key, value in found.items() if value is not None})
+    fields = NEURON | values
+    return second(neuron={key: value for key, value in fields.items() if value is not None})
 
 
 def bytes_of(change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
@@ -801,20 +801,20 @@ CONCAT = {"type": "concat", "shape": [10], "weight": None, "neuron": None}
         (bytes_of(lambda b: b[: len(b) // 2]), "is no HDF5 file, or a damaged one"),
         (bytes_of(lambda b: b"not HDF5"), "is no HDF5 file, or a damaged one"),
         (bytes_of(lambda b: b""), "is no HDF5 file, or a damaged one"),
-        (edited(without_layers), "is no network of lava-dl: it has no group 'layer'"),
-        (edited(with_other_numbers), "there are 1 layers and none has number 0"),
+        (edited(without_layers), "is not a network of lava-dl: it has no group 'layer'"),
+        (edited(with_other_numbers), "it holds 1 layers, and layer 0 is missing"),
         (edited(with_a_way_out), "layer/1 is a link to another place, which is refused"),
         (edited(with_a_soft_link), "layer/1 is a link to another place"),
         (edited(with_a_circle), "layer/0/again leads back to a group that holds it"),
         (edited(with_an_absurd_size), "more than 2,147,483,648 bytes, which is refused"),
         (edited(with_a_number_for_a_group), r"layer 0 \(dense\), key neuron: it is no group"),
         (second(type=None), "layer 1, key type: it is missing"),
-        (second(type=7), "layer 1, key type: it is no text"),
+        (second(type=7), "layer 1, key type: it is not a string"),
         (second(type="lstm"), r"layer 1 \(lstm\), key type: there is no layer 'lstm'; known:"),
         (second(type="input"), "key type: an input must be the first layer"),
         (second(weight=None), r"layer 1 \(dense\), key weight: it is missing"),
         (second(weight=HALF), "key weight: it must hold integers, and holds 0.5"),
-        (second(weight=NAN), "key weight: it holds values that are no finite numbers"),
+        (second(weight=NAN), "key weight: it holds values that are not finite"),
         (second(weight=1e12 * HALF), "key weight: 5e[+]11 is out of any range"),
         (second(weight=1e6 * HALF), "key weight: 500000 is no weight of Loihi"),
         (second(weight="abc"), "key weight: it holds no numbers"),
@@ -822,7 +822,7 @@ CONCAT = {"type": "concat", "shape": [10], "weight": None, "neuron": None}
         (second(weight=KERNEL), r"key weight: it must have 2 axes, got \(4, 2, 3, 3\)"),
         (
             second(weight=KERNEL[:, :, 0, 0]),
-            r"it takes 2 inputs, and what comes in has the shape \(5,\)",
+            r"it takes 2 inputs, and its input has the shape \(5,\)",
         ),
         (second(weight=np.zeros(13, int)), "key weight: 13 weights do not make 6 rows"),
         (

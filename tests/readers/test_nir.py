@@ -17,8 +17,8 @@ from damage import refusals
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.readers._conventions import CONVENTIONS
 from synapse_onnx.readers._network import Network
+from synapse_onnx.readers._nir.convention import CONVENTIONS
 
 DT = 1e-4
 STEPS = 40
@@ -35,12 +35,12 @@ def many(value: float, *shape: int) -> np.ndarray:
 
 def line(*nodes: Any, shape: tuple[int, ...] = (4,), **metadata: Any) -> nir.NIRGraph:
     """A graph of one node behind another."""
-    found = {"input": nir.Input(np.array(shape))}
-    found |= {f"n{i}": node for i, node in enumerate(nodes)}
-    found["output"] = nir.Output(np.array([1]))
-    names = list(found)
+    parts = {"input": nir.Input(np.array(shape))}
+    parts |= {f"n{i}": node for i, node in enumerate(nodes)}
+    parts["output"] = nir.Output(np.array([1]))
+    names = list(parts)
     edges = list(itertools.pairwise(names))
-    return nir.NIRGraph(found, edges, metadata=metadata, type_check=False)
+    return nir.NIRGraph(parts, edges, metadata=metadata, type_check=False)
 
 
 def both(graph: nir.NIRGraph, x: Tensor, tmp_path: Path, **how: Any) -> np.ndarray:
@@ -49,13 +49,13 @@ def both(graph: nir.NIRGraph, x: Tensor, tmp_path: Path, **how: Any) -> np.ndarr
     path = tmp_path / "a.nir"
     nir.write(path, graph)
     with torch.no_grad():
-        found = net(x)
+        output = net(x)
         again = so.load_nir(path, **how)(x)
-    assert torch.equal(found, again)
+    assert torch.equal(output, again)
     model = so.export(net, x)
     report = so.verify(net, model, x)
     assert report.ok, str(report)
-    result: np.ndarray = found.numpy()
+    result: np.ndarray = output.numpy()
     return result
 
 
@@ -67,9 +67,9 @@ BIAS = np.array([0.5, -0.25, 0.125, 0.0])
 
 
 def conv2d(padding: Any = 0, groups: int = 1, **more: Any) -> Any:
-    given = {"stride": (1, 1), "dilation": (1, 1)} | more
+    options = {"stride": (1, 1), "dilation": (1, 1)} | more
     weight = KERNEL[:, : 2 // groups]
-    return nir.Conv2d((6, 7), weight, padding=padding, groups=groups, bias=BIAS, **given)
+    return nir.Conv2d((6, 7), weight, padding=padding, groups=groups, bias=BIAS, **options)
 
 
 def torch_conv(x: Tensor, padding: Any = 0, groups: int = 1, **more: Any) -> Tensor:
@@ -158,10 +158,10 @@ def test_nodes_without_states(name: str, tmp_path: Path) -> None:
     node, shape, expected = NODES[name]
     ours = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
     x = drive(2, *ours)
-    found = both(line(node, shape=shape), x, tmp_path)
+    output = both(line(node, shape=shape), x, tmp_path)
     reference = expected(x).numpy()
-    assert found.shape == reference.shape
-    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    assert output.shape == reference.shape
+    np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5)
     assert np.count_nonzero(reference)
 
 
@@ -224,13 +224,13 @@ def test_neurons_are_their_equations(name: str, reset: str, tmp_path: Path) -> N
         pytest.skip("a readout has no reset")
     x = drive(3, 4)
     spikes, voltages = loop(x.numpy().astype(np.float64), reset=reset, **terms)
-    found = both(line(node), x, tmp_path, reset=reset)
+    output = both(line(node), x, tmp_path, reset=reset)
     if "level" not in terms:
-        np.testing.assert_allclose(found, voltages, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(output, voltages, rtol=1e-5, atol=1e-6)
         return
     margin = np.abs(voltages - terms["level"]).min()
     assert margin > 1e-5, "a case so near its threshold that float32 may decide otherwise"
-    np.testing.assert_array_equal(found, spikes)
+    np.testing.assert_array_equal(output, spikes)
     assert 0.05 < spikes.mean() < 0.9
     net: Any = so.load_nir(line(node), reset=reset)
     with torch.no_grad():
@@ -244,9 +244,9 @@ def test_exponential_integration(tmp_path: Path) -> None:
     terms = terms | {"c": keep, "d": 3 * (1 - keep), "e": 0.2 * (1 - keep)}
     x = drive(3, 4)
     spikes, _ = loop(x.numpy().astype(np.float64), **terms)
-    found = both(line(node), x, tmp_path, integration="exponential")
-    np.testing.assert_array_equal(found, spikes)
-    assert not np.array_equal(found, both(line(node), x, tmp_path))
+    output = both(line(node), x, tmp_path, integration="exponential")
+    np.testing.assert_array_equal(output, spikes)
+    assert not np.array_equal(output, both(line(node), x, tmp_path))
 
 
 def test_a_time_step_of_ones_own(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_at_its_threshold(strict: bool, tmp_path: Path) -> None:
     """A voltage that just reaches the threshold: SpikingJelly spikes there, snnTorch does not."""
     node = nir.IF(many(1 / DT), many(2.0), many(0.0))
     x = torch.ones(1, 4, STEPS)
-    found = both(line(node), x, tmp_path, framework="nir" if strict else "spikingjelly")
-    np.testing.assert_array_equal(np.flatnonzero(found[0, 0])[:2], [2, 5] if strict else [1, 3])
+    output = both(line(node), x, tmp_path, framework="nir" if strict else "spikingjelly")
+    np.testing.assert_array_equal(np.flatnonzero(output[0, 0])[:2], [2, 5] if strict else [1, 3])
 
 
 def test_conventions_say_where_they_come_from() -> None:
@@ -303,9 +303,9 @@ def test_rockpools_convention(kind: str, dt: float, tmp_path: Path) -> None:
                     (keep, fade, level)),
     }[kind]  # fmt: skip
     x = drive(3, 4)
-    found = both(line(node), x, tmp_path, framework="rockpool", dt=dt)
+    output = both(line(node), x, tmp_path, framework="rockpool", dt=dt)
     reference = rockpool(x.numpy().astype(np.float64), *expected)
-    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5)
     assert reference.mean() > 0.05
 
 
@@ -319,11 +319,11 @@ def test_sinabs_convention(kind: str, tmp_path: Path) -> None:
         "IF": (nir.IF(many(1), many(2.5)), 1, 1, 2.5),
     }[kind]
     x = drive(3, 4)
-    found = both(line(node), x, tmp_path, framework="sinabs")
+    output = both(line(node), x, tmp_path, framework="sinabs")
     spikes, voltages = loop(x.numpy().astype(np.float64), a=0, b=1, c=keep, d=share, e=0,
                             level=min(level, 1e9), reset="subtract", strict=False)  # fmt: skip
     reference = voltages if kind == "LI" else spikes
-    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5)
     assert reference.mean() > 0.05
 
 
@@ -335,16 +335,16 @@ def test_the_writer_is_taken_from_the_metadata(said: Any) -> None:
     x = drive(3, 4)
     name = "spikingjelly" if said == "SpikingJelly" else "snntorch"
     with torch.no_grad():
-        found = so.load_nir(line(node, framework=said))(x)
+        output = so.load_nir(line(node, framework=said))(x)
         expected = so.load_nir(line(node), framework=name)(x)
         other = so.load_nir(line(node, framework=said), framework="nir", reset="zero")(x)
-    assert torch.equal(found, expected)
-    assert name != "snntorch" or not torch.equal(found, other)
+    assert torch.equal(output, expected)
+    assert name != "snntorch" or not torch.equal(output, other)
     with torch.no_grad():
         slow = so.load_nir(line(node, framework=said, dt=3e-4))(x)
         again = so.load_nir(line(node, framework=said, dt=3e-4), dt=1e-4)(x)
-    assert not torch.equal(slow, found)
-    assert torch.equal(again, found)
+    assert not torch.equal(slow, output)
+    assert torch.equal(again, output)
 
 
 def test_parameters_of_every_neuron_of_an_image(tmp_path: Path) -> None:
@@ -353,13 +353,13 @@ def test_parameters_of_every_neuron_of_an_image(tmp_path: Path) -> None:
     ones = np.ones(shape)
     node = nir.LIF(TAU * ones, 5 * ones, 0 * ones, level)
     x = drive(2, *shape)
-    found = both(line(node, shape=shape), x, tmp_path)
+    output = both(line(node, shape=shape), x, tmp_path)
     for index in np.ndindex(shape):
         spikes, _ = loop(
             x.numpy()[:, *index].astype(np.float64), a=0, b=1, c=1 - DT / TAU, d=5 * DT / TAU,
             e=0, level=level[index],
         )  # fmt: skip
-        np.testing.assert_array_equal(found[:, *index], spikes)
+        np.testing.assert_array_equal(output[:, *index], spikes)
 
 
 # -- graphs --------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ def recurrent(weight: np.ndarray, bias: Any = None, *, nested: bool = True) -> n
 def test_a_cycle_through_a_neuron_is_feedback(bias: Any, nested: bool, tmp_path: Path) -> None:
     weight = np.random.default_rng(3).normal(size=(4, 4))
     x = drive(2, 4)
-    found = both(recurrent(weight, bias, nested=nested), x, tmp_path)
+    output = both(recurrent(weight, bias, nested=nested), x, tmp_path)
     v, s = np.zeros((2, 4)), np.zeros((2, 4))
     steps = []
     for t in range(STEPS):
@@ -432,7 +432,7 @@ def test_a_cycle_through_a_neuron_is_feedback(bias: Any, nested: bool, tmp_path:
         s = (v > 0.6).astype(float)
         v = np.where(s > 0, 0, v)
         steps.append(s)
-    np.testing.assert_array_equal(found, np.stack(steps, -1))
+    np.testing.assert_array_equal(output, np.stack(steps, -1))
     model = so.export(so.load_nir(recurrent(weight, bias)), x)
     names = [node.op_type for node in model.graph.node if node.domain == "ai.synapse"]
     assert [name for name in names if name.startswith("Recurrent")] == ["RecurrentLifFloat"]
@@ -494,15 +494,15 @@ def written(module: nn.Module, x: Tensor, tmp_path: Path, **how: Any) -> Network
     """Write a module, read it, and compare."""
     path = tmp_path / "b.nir"
     graph = so.to_nir(module, path, **how)
-    for given in (graph, path):
-        net = so.load_nir(given)
+    for source in (graph, path):
+        net = so.load_nir(source)
         with torch.no_grad():
-            expected, found = module(x), net(x)
+            expected, output = module(x), net(x)
         if set(expected.unique().tolist()) <= {0, 1}:
-            assert torch.equal(found, expected)
+            assert torch.equal(output, expected)
             assert 0.01 < float(expected.mean()) < 0.95
         else:
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
     nir.read(path)  # with nir's own checks of types
     assert isinstance(net, Network)
     return net
@@ -606,8 +606,8 @@ class Odd(nir.NIRNode):
 
 
 def with_edges(*edges: tuple[str, str], **nodes: Any) -> nir.NIRGraph:
-    found = {"input": nir.Input(np.array([4])), "lif": lif(), "output": nir.Output(np.array([4]))}
-    return nir.NIRGraph(found | nodes, list(edges), type_check=False)
+    parts = {"input": nir.Input(np.array([4])), "lif": lif(), "output": nir.Output(np.array([4]))}
+    return nir.NIRGraph(parts | nodes, list(edges), type_check=False)
 
 
 def nir_flatten(start: float, end: int) -> Any:
@@ -624,23 +624,23 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "short": (lambda: line(changed(lif(), tau=many(1e-6))), "is longer than this time constant"),
     "missing": (lambda: line(changed(lif(), r=None)), r"n0 \(LIF\), r: it .*numbers|r: it is miss"),
     "size": (lambda: line(lif(3)), "node n0 .LIF.: |n0 .LIF., its parameters|lif neuron"),
-    "weight": (lambda: line(nir.Linear(np.ones((3, 5)))), "it takes 5 inputs, and what comes in"),
+    "weight": (lambda: line(nir.Linear(np.ones((3, 5)))), "it takes 5 inputs, and its input has"),
     "axes": (lambda: line(nir.Linear(np.ones((2, 3, 4)))), "weight: it must have two axes"),
     "bias": (lambda: line(nir.Affine(WEIGHT, np.ones(7))), "bias: it holds 7 values for 3"),
-    "image": (lambda: line(conv2d()), "n0 .Conv2d., .*, and .4,. comes in"),
+    "image": (lambda: line(conv2d()), "n0 .Conv2d., .*, and its input has the shape .4,."),
     "kernel": (lambda: line(conv2d(), shape=(2, 2, 1)), "its kernel .3, 2. is larger than the im"),
     "stride": (
         lambda: line(changed(conv2d(), stride=(0, 1)), shape=IMAGE),
         "stride: it must be 2 integers",
     ),
-    "delay": (lambda: line(nir.Delay(many(1.5 * DT))), "is no whole number of steps of 0.0001 s"),
+    "delay": (lambda: line(nir.Delay(many(1.5 * DT))), "is not a whole number of time steps of 0"),
     "late": (lambda: line(nir.Delay(many(1e9))), "delay: it must be 0 to 65536 steps"),
     "edge": (lambda: with_edges(*GOOD, ("lif", "nowhere")), "an edge names nowhere, which is no"),
-    "loose": (lambda: with_edges(("lif", "output")), "nothing leads into node lif"),
+    "loose": (lambda: with_edges(("lif", "output")), "node lif has no input"),
     "no input": (
         lambda: nir.NIRGraph({"a": nir.Linear(np.eye(4)), "b": nir.Linear(np.eye(4))},
                              [("a", "b")], type_check=False),
-        "nothing leads into node a",
+        "node a has no input",
     ),
     "no output": (
         lambda: nir.NIRGraph({"input": nir.Input(np.array([4])), "lif": lif()},
@@ -650,7 +650,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "algebraic": (
         lambda: with_edges(*GOOD, ("input", "a"), ("a", "b"), ("b", "a"), a=nir.Linear(np.eye(4)),
                            b=nir.Linear(np.eye(4))),
-        "a cycle without a spiking neuron, so that no step passes in it",
+        "a cycle without a spiking neuron: an algebraic loop, with no time step in it",
     ),
     "two neurons": (
         lambda: with_edges(("input", "lif"), ("lif", "two"), ("two", "lif"), ("two", "output"),
@@ -659,12 +659,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "conv in a cycle": (
         lambda: with_edges(*GOOD, ("lif", "c"), ("c", "lif"), c=conv2d()),
-        "node c .Conv2d. stands in a feedback, where Linear, Affine, Scale may stand",
+        "node c .Conv2d. is part of a feedback path, which may hold only Linear, Affine, Scale",
     ),
     "feedback": (lambda: recurrent(np.ones((3, 4))), "must be square"),
     "shapes": (
         lambda: with_edges(*GOOD, ("input", "w"), ("w", "output"), w=nir.Linear(WEIGHT)),
-        "what leads into node output has several shapes: .3,., .4,.",
+        "the inputs of node output have different shapes: .3,., .4,.",
     ),
     "huge": (lambda: line(lif(), shape=(1 << 30,)), "an input of shape|too many"),
     "dt": (lambda: line(lif(), framework="snntorch", dt=-1.0), "metadata: dt must be a finite"),
@@ -744,10 +744,10 @@ def test_files_that_hold_no_graph(tmp_path: Path) -> None:
         so.load_nir(path)
     with h5py.File(path, "w") as file:
         file["layer"] = 3
-    with pytest.raises(so.InputError, match="is no graph of NIR: it has no group 'node'"):
+    with pytest.raises(so.InputError, match="is not a NIR graph: it has no group 'node'"):
         so.load_nir(path)
     nir.write(path, lif())
-    with pytest.raises(so.InputError, match="holds a single node of NIR and no graph"):
+    with pytest.raises(so.InputError, match="holds a single NIR node, not a graph"):
         so.load_nir(path)
     nir.write(path, line(lif()))
     with h5py.File(path, "a") as file:

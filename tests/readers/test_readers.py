@@ -45,18 +45,18 @@ def test_two_readers_claim_no_suffix_twice() -> None:
 
 
 def test_options_come_as_texts() -> None:
-    given: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def load(
         path: str, flag: bool = False, count: int | None = None, dt: float = 1.0, word: str = ""
     ) -> nn.Module:
-        given.update(flag=flag, count=count, dt=dt, word=word)
+        received.update(flag=flag, count=count, dt=dt, word=word)
         return nn.Identity()
 
     load.__annotations__ |= {"flag": "bool", "count": "int | None", "dt": "float", "word": "str"}
     reader = Reader("texts", (".texts",), "", load, "")
     reader.read("a.texts", {"flag": "True", "count": "3", "dt": "1e-3", "word": "x"})
-    assert given == {"flag": True, "count": 3, "dt": 1e-3, "word": "x"}
+    assert received == {"flag": True, "count": 3, "dt": 1e-3, "word": "x"}
     for name, text, sentence in (
         ("flag", "yes", "option flag must be true or false, got 'yes'"),
         ("count", "1.5", "option count must be a whole number, got '1.5'"),

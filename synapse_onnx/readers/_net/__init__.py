@@ -1,0 +1,1 @@
+"""The parts of the reader of ``.net`` files: see :mod:`synapse_onnx.readers.net`."""
