@@ -12,7 +12,7 @@
 
 namespace synapse {
 
-constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks of so many
+constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks of this size
 
 // Weights (O, C / groups, h, w, 1), or transposed (C, O / groups, h, w, 1), of all parts as
 // [channel][row][column][part][output channel of the group], the last two padded together. Rows and

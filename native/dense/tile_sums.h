@@ -49,9 +49,10 @@ SYNAPSE_AVX512 void spike_sums_512(const EventRow& events, const TiledMatrix<int
                                    const TileOutput& to) {
   const int32_t* index = events.index;
   const uint8_t* rows = matrix.tile(to.first);
-  // events whose bytes add up to less than 2**16: then 16-bit sums are widened to 32 bits
+  // After so many events the 16-bit sums are widened to 32 bits. Until then the sum of the low
+  // bytes is at most most * largest <= 65535; tiled_matrix.h shows why the low sum is exact.
   const int64_t most = 65535 / matrix.largest / byte_events * byte_events;
-  // every event adds the offset of the stored weights, which is subtracted up front
+  // every event adds the offset of the stored weights once, so all of it is subtracted up front
   __m512i sums[4 * vectors];
   const __m512i offset = _mm512_set1_epi32(-matrix.offset * static_cast<int32_t>(events.count));
   for (__m512i& sum : sums) sum = offset;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
 #include "base/compiler.h"
 #include "synapse/events.h"
@@ -18,7 +19,7 @@ namespace synapse {
 // to the list of every step in which it spikes.
 class TimeLastSpikes {
  public:
-  static constexpr int64_t kSteps = 320;  // as many lists as have ends in the first-level cache
+  static constexpr int64_t kSteps = 320;  // the ends of so many lists stay in the L1 cache
 
   explicit TimeLastSpikes(int64_t inputs)
       : inputs_(inputs), room_(inputs + Events::kRoom), spikes_(new int32_t[size(room_)]) {}
