@@ -1,5 +1,10 @@
-// The library's entry: gives ONNX Runtime every kernel that registered itself.
-#include "common.h"
+// The functions that the library exports: RegisterCustomOps hands every registered op to ONNX
+// Runtime, the others describe the library.
+#include <string>
+#include <vector>
+
+#include "base/compiler.h"
+#include "base/op.h"
 
 #if defined(_WIN32)
 #define SYNAPSE_EXPORT extern "C" __declspec(dllexport)
@@ -13,15 +18,15 @@
 
 namespace synapse {
 
-std::vector<Registered>& registered() {
-  static std::vector<Registered> all;
+std::vector<RegisteredOp>& registered() {
+  static std::vector<RegisteredOp> all;
   return all;
 }
 
 namespace {
 
-// A library of kernels for CUDA also brings the same device code for the processor, where its
-// blocks and threads are taken one after the other: a session asks for it by this entry.
+// The library for CUDA also has kernels that run the same device code on the processor. A session
+// with this configuration entry gets those instead.
 constexpr const char* kEmulate = "ai.synapse.emulate_cuda";
 
 bool emulated(const OrtCustomOp* op) {
@@ -30,14 +35,13 @@ bool emulated(const OrtCustomOp* op) {
 }
 
 Ort::CustomOpDomain domain_of(bool emulation) {
-  Ort::CustomOpDomain made("ai.synapse");
+  Ort::CustomOpDomain domain("ai.synapse");
   for (const auto& entry : registered())
-    if (emulated(entry.op) == emulation) made.Add(entry.op);
-  return made;
+    if (emulated(entry.op) == emulation) domain.Add(entry.op);
+  return domain;
 }
 
 }  // namespace
-
 }  // namespace synapse
 
 SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
@@ -51,7 +55,7 @@ SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* opti
   }
   Ort::InitApi(api);
   try {
-    // sessions refer to the domains for as long as they live
+    // sessions keep references to the domains
     static const Ort::CustomOpDomain domains[] = {synapse::domain_of(false),
                                                   synapse::domain_of(true)};
     Ort::UnownedSessionOptions of(options);
@@ -64,12 +68,13 @@ SYNAPSE_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* opti
 
 SYNAPSE_EXPORT const char* synapse_onnx_version() { return SYNAPSE_ONNX_VERSION; }
 
-// Names of ops, with commas between; one op may have a kernel for each of several types.
-static std::string names_of(bool together) {
+// The names of the ops, separated by commas. An op with a kernel for each of several types is named
+// once.
+static std::string names_of(bool fused) {
   std::string joined;
   for (const auto& entry : synapse::registered()) {
     const std::string name = entry.name;
-    if (entry.together != together || synapse::emulated(entry.op)) continue;
+    if (entry.fused != fused || synapse::emulated(entry.op)) continue;
     if (("," + joined + ",").find("," + name + ",") == std::string::npos)
       joined += (joined.empty() ? "" : ",") + name;
   }
@@ -81,7 +86,7 @@ SYNAPSE_EXPORT const char* synapse_onnx_kernels() {
   return names.c_str();
 }
 
-// Ops that no file has: each computes what two nodes of a file do, whose names are joined by "And".
+// The fused ops, which no file has. The name joins those of the two nodes by "And".
 SYNAPSE_EXPORT const char* synapse_onnx_together() {
   static const std::string names = names_of(true);
   return names.c_str();

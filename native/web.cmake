@@ -1,9 +1,9 @@
-# onnxruntime-web from the npm registry, for `synapse-onnx play`: the very files that
-# `synapse-onnx play --fetch-runtime` fetches where a build could not. Version, address and checksum
-# are those of synapse_onnx/deploy/play/_runtime.py.
+# Downloads onnxruntime-web from the npm registry, for `synapse-onnx play`. Where a build has no network,
+# `synapse-onnx play --fetch-runtime` downloads the same files later. Version, address and checksum are
+# those of synapse_onnx/deploy/play/_runtime.py.
 
 set(SYNAPSE_ONNX_WEB "$ENV{SYNAPSE_ONNX_WEB}" CACHE STRING
-    "onnxruntime-web: empty where the registry can be reached, 0 never, 1 or an error")
+    "onnxruntime-web: empty for where the registry can be reached, 0 for never, 1 for always")
 
 function(install_web)
   file(READ "${CMAKE_CURRENT_SOURCE_DIR}/synapse_onnx/deploy/play/_runtime.py" pins)

@@ -2,7 +2,7 @@
 // u[t] = (1 - current_decay) u[t-1] + x[t]; v[t] = (1 - voltage_decay) v[t-1] + u[t];
 // s[t] = 1 where v[t] >= threshold, else 0 (graded: v[t]); v[t] = 0 where it spiked.
 // Source: lava-dl, slayer/neuron/cuba.py and dynamics/leaky_integrator.py.
-#include "../neuron.h"
+#include "neuron/register.h"
 
 namespace synapse {
 namespace {

@@ -1,29 +1,31 @@
-// Delay by whole time steps: y[t, g] = x[t - delay[g], g], from a line of the inputs before.
+// Delay by history time steps: y[t, g] = x[t - delay[g], g], with a delay line of earlier inputs.
 //
-// Nothing is computed, so values are moved by their size. Neighbours of one delay are copied as
-// one. Where those are too few, a tile of some columns is read as rows into a window that stays in
-// a cache, and every output takes its values from rows of that.
+// A delay only copies data, so kernels depend on the size of a value and not on its type. Runs of
+// neighbours with one delay are copied together. Where runs are too short for that, a tile of a few
+// columns is read row by row into a window that stays in a cache, and every output takes its values
+// from the rows of the window.
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <type_traits>
 #include <vector>
 
-#include "../common.h"
+#include "base/op.h"
+#include "base/parallel.h"
 
 namespace synapse {
 namespace {
 
-constexpr int64_t kRunBytes = 64;          // neighbours that are worth a copy of their own
-constexpr int64_t kTileBytes = 256;        // of a row of a tile
-constexpr int64_t kWideBytes = 1 << 11;    // the same where rows come from memory, at the most
-constexpr int64_t kCached = 1 << 22;       // bytes of an input that caches hold
-constexpr int64_t kWindowSteps = 128;      // that a window moves on by, at the least
-constexpr int64_t kWindowBytes = 1 << 19;  // of a window of wide rows
-constexpr int64_t kWindowDepth = 1 << 12;  // longest delay that a window is for
-constexpr int64_t kPiece = 1 << 16;        // bytes that are worth waking a thread for
+constexpr int64_t kRunBytes = 64;          // least average length of a run that is copied alone
+constexpr int64_t kTileBytes = 256;        // width of a tile ...
+constexpr int64_t kWideBytes = 1 << 11;    // ... and at most where rows come from memory
+constexpr int64_t kCached = 1 << 22;       // size of an input that stays in the caches
+constexpr int64_t kWindowSteps = 128;      // least number of steps by which a window moves
+constexpr int64_t kWindowBytes = 1 << 19;  // largest window of a wide tile
+constexpr int64_t kWindowDepth = 1 << 12;  // longest delay for which a window is used
+constexpr int64_t kPiece = 1 << 16;        // bytes that are worth waking a thread
 
-// The delays of a node: as they are, and as runs of neighbours that share one.
+// The delays of a node: one for each group, and as runs of neighbours with the same delay.
 struct Delays {
   struct Run {
     int64_t first, count, delay;
@@ -46,15 +48,15 @@ struct Delays {
   }
 };
 
-// Line and input as one sequence of D + T rows; row 0 is the oldest of the line.
+// The delay line and the input as one sequence of D + T rows; row 0 is the oldest of the line.
 template <class V>
-struct Whole {
+struct History {
   const V *line, *x;
   int64_t depth, width;
 
   const V* row(int64_t r) const { return r < depth ? line + r * width : x + (r - depth) * width; }
 
-  // Copy `count` values from the value `at` on, wherever the line ends.
+  // Copies `count` values from the value `at` on, across the end of the line.
   void copy(int64_t at, int64_t count, V* out) const {
     const int64_t border = depth * width;
     const int64_t before = std::min(std::max<int64_t>(border - at, 0), count);
@@ -66,14 +68,14 @@ struct Whole {
   static size_t bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(V); }
 };
 
-// What a thread needs for its tiles: the delays of the columns, and the window of their rows.
+// The scratch memory of a thread: the delays of a tile's columns, and the window of its rows.
 template <class V>
-struct Window {
-  int64_t columns, move;  // of a whole tile; steps that the window moves on by
+struct TileWindow {
+  int64_t columns, move;  // columns of a whole tile; steps by which the window moves
   std::vector<int64_t> delay, from;
   std::vector<V> rows;
 
-  Window(int64_t columns, int64_t move, int64_t rows)
+  TileWindow(int64_t columns, int64_t move, int64_t rows)
       : columns(columns),
         move(move),
         delay(static_cast<size_t>(columns)),
@@ -96,10 +98,10 @@ class DelayKernel {
 
  private:
   // One call. A column is a neuron of a sample.
-  struct Job {
+  struct Call {
     const Delays& delays;
-    Whole<V> whole;
-    int64_t steps, sample, members;  // neurons of a sample, and of a group
+    History<V> history;
+    int64_t steps, sample, members;  // sample and members: neurons of a sample and of a group
     V* y;
   };
 
@@ -125,119 +127,120 @@ class DelayKernel {
                       std::to_string(depth) + ", the steps of the line");
     V* y = static_cast<V*>(context.GetOutput(0, x.shape).GetTensorMutableRawData());
     V* last = static_cast<V*>(context.GetOutput(1, shape).GetTensorMutableRawData());
-    const Job job{
+    const Call call{
         *delays, {line.as<V>(), x.as<V>(), depth, width}, x.shape[0], sample, sample / groups, y};
     const int64_t runs = static_cast<int64_t>(delays->runs.size());
     if (runs == 1) {
-      copy(context, job.whole, (depth - delays->longest) * width, x.size, y);
+      copy(context, call.history, (depth - delays->longest) * width, x.size, y);
     } else if (sample * static_cast<int64_t>(sizeof(V)) >= runs * kRunBytes) {
-      copy_runs(context, job);
+      copy_runs(context, call);
     } else {
-      copy_tiles(context, job);
+      copy_tiles(context, call);
     }
-    copy(context, job.whole, x.size, line.size, last);
+    copy(context, call.history, x.size, line.size, last);
   }
 
-  static void copy(const Ort::KernelContext& context, const Whole<V>& whole, int64_t at,
+  static void copy(const Ort::KernelContext& context, const History<V>& history, int64_t at,
                    int64_t count, V* out) {
     parallel(context, count, kPiece / static_cast<int64_t>(sizeof(V)),
-             [&](int64_t from, int64_t to) { whole.copy(at + from, to - from, out + from); });
+             [&](int64_t from, int64_t to) { history.copy(at + from, to - from, out + from); });
   }
 
-  static void copy_runs(const Ort::KernelContext& context, const Job& job) {
-    const Whole<V>& whole = job.whole;
-    const int64_t least = kPiece / (whole.width * static_cast<int64_t>(sizeof(V)) + 1) + 1;
-    parallel(context, job.steps, least, [&](int64_t begin, int64_t end) {
+  static void copy_runs(const Ort::KernelContext& context, const Call& call) {
+    const History<V>& history = call.history;
+    const int64_t least = kPiece / (history.width * static_cast<int64_t>(sizeof(V)) + 1) + 1;
+    parallel(context, call.steps, least, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; t++) {
-        V* out = job.y + t * whole.width;
-        for (const auto& run : job.delays.runs) {
-          const V* in = whole.row(whole.depth + t - run.delay);
-          const size_t bytes = whole.bytes(run.count * job.members);
-          for (int64_t at = run.first * job.members; at < whole.width; at += job.sample)
+        V* out = call.y + t * history.width;
+        for (const auto& run : call.delays.runs) {
+          const V* in = history.row(history.depth + t - run.delay);
+          const size_t bytes = history.bytes(run.count * call.members);
+          for (int64_t at = run.first * call.members; at < history.width; at += call.sample)
             std::memcpy(out + at, in + at, bytes);
         }
       }
     });
   }
 
-  static void copy_tiles(const Ort::KernelContext& context, const Job& job) {
+  static void copy_tiles(const Ort::KernelContext& context, const Call& call) {
     constexpr int64_t size = static_cast<int64_t>(sizeof(V));
-    const int64_t longest = job.delays.longest, move = std::max(kWindowSteps, longest);
-    // a window first reads as many rows as the delays are long, which few steps do not repay
-    const bool windowed = longest <= std::min(4 * job.steps, kWindowDepth);
-    const int64_t rows = windowed ? longest + std::min(move, job.steps) : 0;
+    const int64_t longest = call.delays.longest, move = std::max(kWindowSteps, longest);
+    // a window first reads as many rows as the longest delay, which does not pay for few steps
+    const bool windowed = longest <= std::min(4 * call.steps, kWindowDepth);
+    const int64_t rows = windowed ? longest + std::min(move, call.steps) : 0;
     int64_t bytes = kTileBytes;
-    if (job.steps * job.whole.width * size > kCached)
+    if (call.steps * call.history.width * size > kCached)
       while (bytes < kWideBytes && 2 * bytes * rows <= kWindowBytes) bytes *= 2;
-    const int64_t columns = bytes / size, tiles = (job.whole.width + columns - 1) / columns;
-    const int64_t least = kPiece / (bytes * std::max<int64_t>(job.steps, 1)) + 1;
+    const int64_t columns = bytes / size, tiles = (call.history.width + columns - 1) / columns;
+    const int64_t least = kPiece / (bytes * std::max<int64_t>(call.steps, 1)) + 1;
     parallel(context, tiles, least, [&](int64_t begin, int64_t end) {
-      Window<V> window(columns, move, rows);
-      int64_t member = begin * columns % job.sample % job.members;
-      int64_t group = begin * columns % job.sample / job.members;
+      TileWindow<V> window(columns, move, rows);
+      int64_t member = begin * columns % call.sample % call.members;
+      int64_t group = begin * columns % call.sample / call.members;
       for (int64_t tile = begin; tile < end; tile++) {
-        const int64_t first = tile * columns, count = std::min(columns, job.whole.width - first);
+        const int64_t first = tile * columns, count = std::min(columns, call.history.width - first);
         for (int64_t i = 0; i < count; i++) {
-          window.delay[static_cast<size_t>(i)] = job.delays.each[static_cast<size_t>(group)];
-          if (++member < job.members) continue;
+          window.delay[static_cast<size_t>(i)] = call.delays.each[static_cast<size_t>(group)];
+          if (++member < call.members) continue;
           member = 0;
-          if (++group == static_cast<int64_t>(job.delays.each.size())) group = 0;
+          if (++group == static_cast<int64_t>(call.delays.each.size())) group = 0;
         }
         if (windowed) {
-          through(job, window, first, count);
+          copy_windowed(call, window, first, count);
         } else {
-          scattered(job, window, first, count);
+          copy_direct(call, window, first, count);
         }
       }
     });
   }
 
-  // A tile straight from line and input.
-  static void scattered(const Job& job, const Window<V>& window, int64_t first, int64_t count) {
+  // A tile copied straight from the line and the input.
+  static void copy_direct(const Call& call, const TileWindow<V>& window, int64_t first,
+                          int64_t count) {
     const int64_t* delay = window.delay.data();
-    for (int64_t t = 0; t < job.steps; t++) {
-      V* out = job.y + t * job.whole.width + first;
+    for (int64_t t = 0; t < call.steps; t++) {
+      V* out = call.y + t * call.history.width + first;
       for (int64_t i = 0; i < count; i++)
-        out[i] = job.whole.row(job.whole.depth + t - delay[i])[first + i];
+        out[i] = call.history.row(call.history.depth + t - delay[i])[first + i];
     }
   }
 
-  // A tile through its window.
-  static void through(const Job& job, Window<V>& window, int64_t first, int64_t count) {
+  // A tile copied through its window.
+  static void copy_windowed(const Call& call, TileWindow<V>& window, int64_t first, int64_t count) {
     const int64_t columns = window.columns, move = window.move;
     const int64_t past = *std::max_element(window.delay.data(), window.delay.data() + count);
     V* const rows = window.rows.data();
-    int64_t* const from = window.from.data();  // where in the window each column reads
+    int64_t* const from = window.from.data();  // the offset in the window that each column reads
     for (int64_t i = 0; i < count; i++)
       from[i] = (past - window.delay[static_cast<size_t>(i)]) * columns + i;
     const auto read = [&](int64_t t, V* to) {
-      std::memcpy(to, job.whole.row(job.whole.depth + t) + first, Whole<V>::bytes(count));
+      std::memcpy(to, call.history.row(call.history.depth + t) + first, History<V>::bytes(count));
     };
     for (int64_t k = 0; k < past; k++) read(k - past, rows + k * columns);
-    for (int64_t begin = 0; begin < job.steps; begin += move) {
-      const int64_t steps = std::min(move, job.steps - begin);
+    for (int64_t begin = 0; begin < call.steps; begin += move) {
+      const int64_t steps = std::min(move, call.steps - begin);
       if (begin > 0) std::copy_n(rows + move * columns, past * columns, rows);
       for (int64_t k = 0; k < steps; k++) read(begin + k, rows + (past + k) * columns);
       for (int64_t k = 0; k < steps; k++) {
-        V* out = job.y + (begin + k) * job.whole.width + first;
-        take(rows + k * columns, from, count, out);
+        V* out = call.y + (begin + k) * call.history.width + first;
+        gather(rows + k * columns, from, count, out);
       }
     }
   }
 
   // out[i] = in[from[i]]
-  static void take(const V* in, const int64_t* from, int64_t count, V* out) {
-    constexpr int64_t together = 16;  // a loop of constant length, which the compiler writes out
+  static void gather(const V* in, const int64_t* from, int64_t count, V* out) {
+    constexpr int64_t unrolled = 16;  // a loop of constant length, which the compiler unrolls
     int64_t i = 0;
-    for (; i + together <= count; i += together)
-      for (int64_t k = i; k < i + together; k++) out[k] = in[from[k]];
+    for (; i + unrolled <= count; i += unrolled)
+      for (int64_t k = i; k < i + unrolled; k++) out[k] = in[from[k]];
     for (; i < count; i++) out[i] = in[from[i]];
   }
 
   std::shared_ptr<const Delays> delays_;
 };
 
-// An unsigned integer of a type's size.
+// An unsigned integer of the size of a type.
 template <class T>
 using Bits =
     std::conditional_t<sizeof(T) == 1, uint8_t,
@@ -245,7 +248,7 @@ using Bits =
                                           std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
 
 template <class T>
-struct DelayOp : Ort::CustomOpBase<DelayOp<T>, DelayKernel<Bits<T>>, true> {
+struct DelayOp : CustomOp<DelayOp<T>, DelayKernel<Bits<T>>> {
   const char* GetName() const { return "Delay"; }
   size_t GetInputTypeCount() const { return 3; }
   size_t GetOutputTypeCount() const { return 2; }
@@ -253,20 +256,9 @@ struct DelayOp : Ort::CustomOpBase<DelayOp<T>, DelayKernel<Bits<T>>, true> {
     return i == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : GetOutputType(i);
   }
   ONNXTensorElementDataType GetOutputType(size_t) const { return Ort::TypeToTensorType<T>::type; }
-
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded("Delay",
-                   [&] { *kernel = std::make_unique<DelayKernel<Bits<T>>>(info).release(); });
-  }
-
-  DelayOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("Delay", [&] {
-        const Shapes shapes(context);
-        shapes.copy(0, 0);
-        shapes.copy(2, 1);
-      });
-    };
+  void infer(const ShapeInference& shapes) const {
+    shapes.copy(0, 0);
+    shapes.copy(2, 1);
   }
 };
 
@@ -279,7 +271,7 @@ struct RegisterDelay {
   template <class V>
   static void add() {
     static const DelayOp<V> op;
-    Register(op, "Delay");
+    RegisterOp(op, "Delay");
   }
 };
 

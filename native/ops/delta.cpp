@@ -1,43 +1,44 @@
 // Delta encoder of an axon, in floats: d[t] = x[t] - x[t-1] + r[t-1]; s[t] = d[t] where
 // abs(d[t]) >= threshold, else 0; r[t] = d[t] - s[t]. With cumulative error: e[t] = e[t-1] + d[t];
-// s[t] = d[t] where abs(e[t]) >= threshold, and e[t] = 0 where s[t] is not 0. What is sent is
-// floored to a step of 1 / scale. Source: lava-dl, slayer/axon/delta.py.
+// s[t] = d[t] where abs(e[t]) >= threshold, and e[t] = 0 where s[t] is not 0. The output is
+// floored to a multiple of 1 / scale. Source: lava-dl, slayer/axon/delta.py.
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <vector>
 
-#include "../common.h"
+#include "base/compiler.h"
+#include "base/op.h"
+#include "base/parallel.h"
 
 namespace synapse {
 namespace {
 
-constexpr int64_t kEncoders =
-    512;  // that go through all of time together, in the first-level cache
+constexpr int64_t kBlock = 512;  // neurons whose states stay in the first-level cache
 
-// What is the same for all encoders, and the states of the first of a block.
-struct Job {
+// A block of neurons: pointers to the input, output and states of its first.
+struct DeltaBlock {
   const float* x;
   float *s, *pre, *residual, *error;
-  const float* level;  // a threshold for each
+  const float* threshold;  // of every neuron
   int64_t steps, neurons;
   float unit;
 };
 
+// Takes a block of neurons through all time steps.
 template <bool cumulative>
-struct OverTime {
-  SYNAPSE_CLONES static void run(const Job& job, int64_t count) {
-    float *pre = job.pre, *residual = job.residual, *error = job.error;
-    const float *level = job.level, unit = job.unit;
-    for (int64_t t = 0; t < job.steps; t++) {
-      const float* x = job.x + t * job.neurons;
-      float* s = job.s + t * job.neurons;
+struct EncodeBlock {
+  SYNAPSE_CLONES static void run(const DeltaBlock& block, int64_t count) {
+    float *pre = block.pre, *residual = block.residual, *error = block.error;
+    const float *threshold = block.threshold, unit = block.unit;
+    for (int64_t t = 0; t < block.steps; t++) {
+      const float* x = block.x + t * block.neurons;
+      float* s = block.s + t * block.neurons;
       SYNAPSE_INDEPENDENT
       for (int64_t i = 0; i < count; i++) {
         const float now = x[i], change = now - pre[i] + residual[i];
         const float sum = error[i] + change;
-        const float judged = cumulative ? sum : change;
-        const float sent = std::fabs(judged) >= level[i] ? change : 0.0f;
+        const float compared = cumulative ? sum : change;
+        const float sent = std::fabs(compared) >= threshold[i] ? change : 0.0f;
         if (cumulative) error[i] = sent != 0.0f ? 0.0f : sum;
         residual[i] = change - sent;
         pre[i] = now;
@@ -82,26 +83,26 @@ class DeltaKernel {
     }
     float* s = context.GetOutput(0, x.shape).GetTensorMutableData<float>();
     const int64_t steps = x.shape[0], neurons = product(plane);
-    const int64_t blocks = (neurons + kEncoders - 1) / kEncoders;
-    const int64_t least = (1 << 14) / (kEncoders * std::max<int64_t>(steps, 1)) + 1;
+    const int64_t blocks = (neurons + kBlock - 1) / kBlock;
+    const int64_t least = (1 << 14) / (kBlock * std::max<int64_t>(steps, 1)) + 1;
     parallel(context, blocks, least, [&](int64_t from, int64_t to) {
-      float level[kEncoders];
+      float levels[kBlock];
       for (int64_t b = from; b < to; b++) {
-        const int64_t first = b * kEncoders, count = std::min(kEncoders, neurons - first);
+        const int64_t first = b * kBlock, count = std::min(kBlock, neurons - first);
         for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, last[k] + first);
         for (int64_t i = 0; i < count; i++)
-          level[i] =
+          levels[i] =
               threshold.as<float>()[threshold.size == 1 ? 0 : (first + i) / within % channels];
-        const Job job{x.as<float>() + first,
-                      s + first,
-                      last[0] + first,
-                      last[1] + first,
-                      last[2] + first,
-                      level,
-                      steps,
-                      neurons,
-                      unit_};
-        cumulative_ ? OverTime<true>::run(job, count) : OverTime<false>::run(job, count);
+        const DeltaBlock block{x.as<float>() + first,
+                               s + first,
+                               last[0] + first,
+                               last[1] + first,
+                               last[2] + first,
+                               levels,
+                               steps,
+                               neurons,
+                               unit_};
+        cumulative_ ? EncodeBlock<true>::run(block, count) : EncodeBlock<false>::run(block, count);
       }
     });
   }
@@ -110,7 +111,7 @@ class DeltaKernel {
   bool cumulative_;
 };
 
-struct DeltaOp : Ort::CustomOpBase<DeltaOp, DeltaKernel, true> {
+struct DeltaOp : CustomOp<DeltaOp, DeltaKernel> {
   const char* GetName() const { return "Delta"; }
   size_t GetInputTypeCount() const { return 5; }
   size_t GetOutputTypeCount() const { return 4; }
@@ -120,24 +121,14 @@ struct DeltaOp : Ort::CustomOpBase<DeltaOp, DeltaKernel, true> {
   ONNXTensorElementDataType GetOutputType(size_t) const {
     return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
-
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded("Delta", [&] { *kernel = std::make_unique<DeltaKernel>(info).release(); });
-  }
-
-  DeltaOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("Delta", [&] {
-        const Shapes shapes(context);
-        shapes.copy(0, 0);
-        for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
-      });
-    };
+  void infer(const ShapeInference& shapes) const {
+    shapes.copy(0, 0);
+    for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
   }
 };
 
 const DeltaOp op;
-const Register kernel(op, "Delta");
+const RegisterOp kernel(op, "Delta");
 
 }  // namespace
 }  // namespace synapse

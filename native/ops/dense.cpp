@@ -1,9 +1,7 @@
-// Dense synapse with integer weights: y[n, o, t] = step[o] * sum_c weight[o, c] * x[n, c, t].
-//
-// Spikes and other integers are summed as integers, whatever their number; other inputs go through
-// ONNX Runtime's own product of floats, as in the portable body. The weights are laid out when the
-// session is made.
-#include "../dense.h"
+// Dense synapse with integer weights: y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c]. See
+// dense/dense.h.
+#include "dense/dense.h"
+#include "synapse/op.h"
 
 namespace synapse {
 namespace {
@@ -15,8 +13,8 @@ class DenseKernel {
   static constexpr int kParts = parts;
   static constexpr bool kAnyInput = true;
 
-  static void infer(const Shapes& shapes) {
-    for (int k = 0; k < parts; k++) shapes.copy_but_last(0, 1 + k, k, shapes.flag(kTimeLast));
+  static void infer(const ShapeInference& shapes) {
+    for (int k = 0; k < parts; k++) shapes.replace_last(0, 1 + k, k, shapes.flag(kTimeLast));
   }
 
   explicit DenseKernel(const OrtKernelInfo* info) : dense_(info) {}
@@ -40,7 +38,7 @@ class DenseKernel {
 };
 
 const RegisterSynapse<DenseKernel<1>> real;
-const RegisterSynapse<DenseKernel<2>> both;
+const RegisterSynapse<DenseKernel<2>> complex;
 
 }  // namespace
 }  // namespace synapse

@@ -1,27 +1,36 @@
-// Dense synapse with a neuron behind it: the spikes of `ops/dense.cpp` and a neuron in one, equal
-// to those of the two apart. No file has these ops: `Session` puts the two nodes together.
+// A dense synapse fused with its neuron; the spikes equal those of the two nodes. No file has these
+// ops: `Session` fuses two nodes into one where nothing else reads the currents.
 //
-// Some samples and steps at a time, the events of all inputs are found first. Then a tile of
-// outputs is summed for one sample, step after step, and its neurons go through these steps while
-// their currents are still in the cache.
+// Some steps of some samples are computed at a time. The events of all inputs are read first. Then
+// a tile of outputs is summed for one sample, and its neurons go through these steps while their
+// currents are still in a cache.
+#include <atomic>
 #include <deque>
+#include <memory>
+#include <string>
+#include <vector>
 
-#include "../behind.h"
-#include "../dense.h"
+#include "base/aligned.h"
+#include "base/op.h"
+#include "dense/dense.h"
+#include "neuron/fusion.h"
 
 namespace synapse {
 namespace {
 
-constexpr int64_t kMostSteps = 1024;      // whose currents are kept
-constexpr int64_t kMostInputs = 1 << 23;  // whose events are kept
-constexpr int64_t kMostSamples = 16;      // the same
-constexpr int64_t kShares = 8;  // fewer tiles than these are summed in parts of their time
+// the most steps, inputs and samples that are computed at a time
+constexpr int64_t kMostSteps = 1024;
+constexpr int64_t kMostInputs = 1 << 23;
+constexpr int64_t kMostSamples = 16;
+
+// fewer tiles than these are summed in several pieces of time, so that all threads have work
+constexpr int64_t kFewTiles = 8;
 
 template <int parts>
 class DenseNeuronKernel {
  public:
-  DenseNeuronKernel(const OrtKernelInfo* info, const NeuronKind& kind, const std::string& name)
-      : name_(name), dense_(info), neuron_(kind.make(info)) {}
+  DenseNeuronKernel(const OrtKernelInfo* info, const FusedNeuronType& type, const std::string& name)
+      : name_(name), dense_(info), neuron_(type.make(info)) {}
 
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
     return guarded(name_.c_str(), [&] { compute(Ort::KernelContext(context)); });
@@ -37,7 +46,7 @@ class DenseNeuronKernel {
                         std::to_string(call.weight[k]->outputs) + " outputs");
     const auto neurons = neuron_->call(context, {call.steps, call.samples, outputs}, kShift);
     if (by_tiles(context, call, *neurons)) return;
-    // what is no integer is summed for all rows at once
+    // inputs that are no integers: the currents of all rows become one tensor
     const size_t size = static_cast<size_t>(call.rows() * outputs);
     std::vector<float> currents[parts];
     float* y[parts];
@@ -46,29 +55,30 @@ class DenseNeuronKernel {
       y[k] = currents[k].data();
     }
     dense_.run(context, call, y);
-    neurons->take_all(context, y);
+    neurons->run_all(context, y);
   }
 
   static constexpr int kShift = Dense<parts>::kInputs - parts;
   using Call = typename Dense<parts>::Call;
-  using Currents = Lines<float>;
-  using Pieces = std::vector<Piece>;
+  using Currents = AlignedVector<float>;
+  using Pieces = std::vector<EventRows>;
 
-  // Whether all inputs were integers; if not, nothing of what was written counts.
+  // False where an input is no integer. Whatever has been written then is overwritten by the
+  // caller.
   bool by_tiles(const Ort::KernelContext& context, const Call& call,
-                const NeuronCall& neurons) const {
+                const FusedNeuronCall& neurons) const {
     const int64_t steps = std::max(int64_t{1}, std::min(call.steps, kMostSteps));
     const int64_t samples = std::clamp(kMostInputs / std::max(steps * call.inputs, int64_t{1}),
                                        int64_t{1}, kMostSamples);
     const auto pieces = pieces_.borrow([](const Pieces&) { return true; },
                                        [] { return std::make_unique<Pieces>(); });
     int64_t begin = 0;
-    do {  // once for no steps, whose states pass through
+    do {  // also runs for no steps, to copy the states
       const int64_t count = std::min(steps, call.steps - begin);
       for (int64_t n = 0; n < call.samples; n += samples) {
         const Block block{begin, count, n, std::min(samples, call.samples - n)};
         if (!read(context, call, block, pieces.get())) return false;
-        take(context, call, block, *pieces, neurons);
+        run(context, call, block, *pieces, neurons);
       }
       begin += count;
     } while (begin < call.steps);
@@ -79,7 +89,7 @@ class DenseNeuronKernel {
   struct Block {
     int64_t begin, steps, first, samples;
 
-    int64_t each() const { return Dense<parts>::piece_of(steps * samples, steps); }
+    int64_t each() const { return Dense<parts>::rows_at_once(steps * samples, steps); }
     int64_t pieces() const { return (steps + each() - 1) / each(); }
   };
 
@@ -94,7 +104,7 @@ class DenseNeuronKernel {
           for (int64_t i = from; i < to; i++) {
             const int64_t n = block.first + i / count, t = i % count * each;
             const int64_t steps = std::min(each, block.steps - t);
-            Piece& piece = (*pieces)[static_cast<size_t>(i)];
+            EventRows& piece = (*pieces)[static_cast<size_t>(i)];
             piece.clear();
             dense_.read(call, (block.begin + t) * call.samples + n, call.samples, steps, &piece);
             if (!piece.integers()) integers = false;
@@ -103,33 +113,35 @@ class DenseNeuronKernel {
     return integers;
   }
 
-  // Sum the tiles of a block, and take their neurons through its steps.
-  void take(const Ort::KernelContext& context, const Call& call, const Block& block,
-            const Pieces& pieces, const NeuronCall& neurons) const {
-    const int64_t tiles = (call.outputs + kTile - 1) / kTile, shares = block.samples * tiles;
+  // Sums the tiles of a block, and takes their neurons through its steps.
+  void run(const Ort::KernelContext& context, const Call& call, const Block& block,
+           const Pieces& pieces, const FusedNeuronCall& neurons) const {
+    const int64_t tiles = (call.outputs + kTileOutputs - 1) / kTileOutputs,
+                  shares = block.samples * tiles;
     const int64_t count = block.pieces();
-    const int64_t size = kTile * block.steps;  // of the currents of a part of a tile
+    const int64_t size = kTileOutputs * block.steps;  // of the currents of one part of a tile
     const int64_t work = 1 + block.steps * (1 + call.inputs / 2);
 
     const auto sum = [&](int64_t i, int64_t p, float* currents) {
-      const int64_t o = i % tiles * kTile;
-      const int width = static_cast<int>(std::min<int64_t>(kTile, call.outputs - o));
-      const Piece& piece = pieces[static_cast<size_t>(i / tiles * count + p)];
+      const int64_t o = i % tiles * kTileOutputs;
+      const int width = static_cast<int>(std::min<int64_t>(kTileOutputs, call.outputs - o));
+      const EventRows& piece = pieces[static_cast<size_t>(i / tiles * count + p)];
       for (int k = 0; k < parts; k++) {
-        float* out = currents + k * size + p * block.each() * kTile;
-        for (int64_t r = 0; r < piece.size(); r++, out += kTile)
+        float* out = currents + k * size + p * block.each() * kTileOutputs;
+        for (int64_t r = 0; r < piece.size(); r++, out += kTileOutputs)
           call.weight[k]->sums(piece.row(r), call.target(k, o, width, out));
       }
     };
-    const auto take_through = [&](int64_t i, const float* currents) {
-      const int64_t n = block.first + i / tiles, o = i % tiles * kTile;
+    const auto run_neurons = [&](int64_t i, const float* currents) {
+      const int64_t n = block.first + i / tiles, o = i % tiles * kTileOutputs;
       const float* x[parts];
       for (int k = 0; k < parts; k++) x[k] = currents + k * size;
-      neurons.take(block.begin, block.steps, n * call.outputs + o,
-                   static_cast<int>(std::min<int64_t>(kTile, call.outputs - o)), x, kTile);
+      neurons.run(block.begin, block.steps, n * call.outputs + o,
+                  static_cast<int>(std::min<int64_t>(kTileOutputs, call.outputs - o)), x,
+                  kTileOutputs);
     };
 
-    if (shares < kShares && count > 1) {
+    if (shares < kFewTiles && count > 1) {
       const auto currents = borrow(shares * parts * size);
       const auto at = [&](int64_t i) { return currents->data() + i * parts * size; };
       parallel(context, shares * count, (1 << 15) * count / work + 1,
@@ -137,7 +149,7 @@ class DenseNeuronKernel {
                  for (int64_t j = from; j < to; j++) sum(j / count, j % count, at(j / count));
                });
       parallel(context, shares, (1 << 7) / block.steps + 1, [&](int64_t from, int64_t to) {
-        for (int64_t i = from; i < to; i++) take_through(i, at(i));
+        for (int64_t i = from; i < to; i++) run_neurons(i, at(i));
       });
       return;
     }
@@ -145,77 +157,72 @@ class DenseNeuronKernel {
       const auto currents = borrow(parts * size);
       for (int64_t i = from; i < to; i++) {
         for (int64_t p = 0; p < count; p++) sum(i, p, currents->data());
-        take_through(i, currents->data());
+        run_neurons(i, currents->data());
       }
     });
   }
 
-  typename Pool<Currents>::Loan borrow(int64_t size) const {
+  typename ScratchPool<Currents>::Loan borrow(int64_t size) const {
     return currents_.borrow([&](const Currents& kept) { return kept.size() >= size; },
                             [&] { return std::make_unique<Currents>(size); });
   }
 
   const std::string& name_;
   const Dense<parts> dense_;
-  const std::unique_ptr<Neuron> neuron_;
-  mutable Pool<Pieces> pieces_;
-  mutable Pool<Currents> currents_;
+  const std::unique_ptr<FusedNeuron> neuron_;
+  mutable ScratchPool<Pieces> pieces_;
+  mutable ScratchPool<Currents> currents_;
 };
 
-// The op of a dense synapse and a kind of neuron.
+// The op of a dense synapse and one type of neuron.
 template <int parts>
-struct DenseNeuronOp : Ort::CustomOpBase<DenseNeuronOp<parts>, DenseNeuronKernel<parts>, true> {
+struct DenseNeuronOp : CustomOp<DenseNeuronOp<parts>, DenseNeuronKernel<parts>> {
   using Kernel = DenseNeuronKernel<parts>;
 
-  const NeuronKind kind;
+  const FusedNeuronType neuron;
   const std::string name;
 
-  explicit DenseNeuronOp(const NeuronKind& behind)
-      : kind(behind), name(std::string(Dense<parts>::kName) + "And" + behind.name) {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) {
-      const auto& made = *static_cast<const DenseNeuronOp*>(op);
-      return guarded(made.GetName(), [&] { made.infer(Shapes(context)); });
-    };
-  }
+  explicit DenseNeuronOp(const FusedNeuronType& type)
+      : neuron(type), name(std::string(Dense<parts>::kName) + "And" + type.name) {}
 
   const char* GetName() const { return name.c_str(); }
-  size_t GetInputTypeCount() const { return static_cast<size_t>(kSynapse + kind.inputs); }
-  size_t GetOutputTypeCount() const { return static_cast<size_t>(1 + kind.states); }
+  size_t GetInputTypeCount() const { return static_cast<size_t>(kSynapse + neuron.inputs); }
+  size_t GetOutputTypeCount() const { return static_cast<size_t>(1 + neuron.states); }
   ONNXTensorElementDataType GetInputType(size_t i) const {
     const int index = static_cast<int>(i);
     if (index <= parts)
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // several; the kernel looks
-    return index < states_at() ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : kind.state;
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // several, which the kernel checks
+    return index < states_at() ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : neuron.state;
   }
   ONNXTensorElementDataType GetOutputType(size_t i) const {
-    return i == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : kind.state;
+    return i == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : neuron.state;
   }
 
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(),
-                   [&] { *kernel = std::make_unique<Kernel>(info, kind, name).release(); });
+  std::unique_ptr<Kernel> make(const OrtKernelInfo* info) const {
+    return std::make_unique<Kernel>(info, neuron, name);
+  }
+  void infer(const ShapeInference& shapes) const {
+    shapes.replace_last(0, 1, 0, shapes.flag(kTimeLast));
+    for (int k = 0; k < neuron.states; k++) shapes.copy(states_at() + k, 1 + k);
   }
 
  private:
   static constexpr int kSynapse = Dense<parts>::kInputs;
 
-  int states_at() const { return kSynapse + kind.inputs - kind.states; }
-
-  void infer(const Shapes& shapes) const {
-    shapes.copy_but_last(0, 1, 0, shapes.flag(kTimeLast));
-    for (int k = 0; k < kind.states; k++) shapes.copy(states_at() + k, 1 + k);
-  }
+  int states_at() const { return kSynapse + neuron.inputs - neuron.states; }
 };
 
 template <int parts>
-void add(const NeuronKind& kind) {
-  static std::deque<DenseNeuronOp<parts>> ops;  // sessions refer to them for as long as they live
-  const auto& op = ops.emplace_back(kind);
+void add(const FusedNeuronType& type) {
+  static std::deque<DenseNeuronOp<parts>> ops;  // sessions keep references to them
+  const auto& op = ops.emplace_back(type);
   registered().push_back({&op, op.name.c_str(), true});
 }
 
 }  // namespace
 
-void behind_dense(const NeuronKind& kind) { kind.currents == 1 ? add<1>(kind) : add<2>(kind); }
+void register_fused_dense(const FusedNeuronType& type) {
+  type.currents == 1 ? add<1>(type) : add<2>(type);
+}
 
 }  // namespace synapse

@@ -4,7 +4,7 @@
 // "subtract": v[t] -= v_reset there; "delayed": v_reset is taken off v[t+1] where it spiked;
 // "delayed_zero": v[t+1] = v_reset there, whatever comes in.
 // Source: NIR's CubaLIF in discrete time; the delayed reset is that of snnTorch's Leaky.
-#include "../neuron.h"
+#include "neuron/register.h"
 
 namespace synapse {
 namespace {
@@ -18,7 +18,7 @@ struct Lif {
                                       : reset == Reset::delayed  ? "LifDelayed"
                                                                  : "LifDelayedZero";
   static constexpr int currents = 1, states = 2, constants = 0, traces = 3, graded = 2;
-  static constexpr Parameter level{false, true};
+  static constexpr Parameter level{false, true};  // no decay; may differ between neurons
   // alpha, beta, gain, drive, v_threshold, v_reset
   static constexpr Parameter parameters[] = {level, level, level, level, level, level};
   static constexpr const char* constant_names[] = {""};

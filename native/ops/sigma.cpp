@@ -1,16 +1,18 @@
 // Sigma decoder of a dendrite: y[t] = y[t-1] + x[t], summed in float64 and rounded to float32.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
-#include "../common.h"
+#include "base/compiler.h"
+#include "base/op.h"
+#include "base/parallel.h"
 
 namespace synapse {
 namespace {
 
-constexpr int64_t kSums = 512;  // that go through all of time together, in the first-level cache
+constexpr int64_t kBlock = 512;  // neurons whose sums stay in the first-level cache
 
-struct OverTime {
+// Takes a block of neurons through all time steps.
+struct DecodeBlock {
   SYNAPSE_CLONES static void run(const float* x, double* total, float* y, int64_t steps,
                                  int64_t neurons, int64_t count) {
     for (int64_t t = 0; t < steps; t++) {
@@ -27,6 +29,8 @@ struct OverTime {
 
 class SigmaKernel {
  public:
+  explicit SigmaKernel(const OrtKernelInfo*) {}
+
   OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
     return guarded("Sigma", [&] { compute(Ort::KernelContext(context)); });
   }
@@ -43,19 +47,19 @@ class SigmaKernel {
     float* y = context.GetOutput(0, x.shape).GetTensorMutableData<float>();
     double* last = context.GetOutput(1, plane).GetTensorMutableData<double>();
     const int64_t steps = x.shape[0], neurons = total.size;
-    const int64_t blocks = (neurons + kSums - 1) / kSums;
-    const int64_t least = (1 << 14) / (kSums * std::max<int64_t>(steps, 1)) + 1;
+    const int64_t blocks = (neurons + kBlock - 1) / kBlock;
+    const int64_t least = (1 << 14) / (kBlock * std::max<int64_t>(steps, 1)) + 1;
     parallel(context, blocks, least, [&](int64_t from, int64_t to) {
       for (int64_t b = from; b < to; b++) {
-        const int64_t first = b * kSums, count = std::min(kSums, neurons - first);
+        const int64_t first = b * kBlock, count = std::min(kBlock, neurons - first);
         std::copy_n(total.as<double>() + first, count, last + first);
-        OverTime::run(x.as<float>() + first, last + first, y + first, steps, neurons, count);
+        DecodeBlock::run(x.as<float>() + first, last + first, y + first, steps, neurons, count);
       }
     });
   }
 };
 
-struct SigmaOp : Ort::CustomOpBase<SigmaOp, SigmaKernel, true> {
+struct SigmaOp : CustomOp<SigmaOp, SigmaKernel> {
   const char* GetName() const { return "Sigma"; }
   size_t GetInputTypeCount() const { return 2; }
   size_t GetOutputTypeCount() const { return 2; }
@@ -63,24 +67,14 @@ struct SigmaOp : Ort::CustomOpBase<SigmaOp, SigmaKernel, true> {
     return i == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
   }
   ONNXTensorElementDataType GetOutputType(size_t i) const { return GetInputType(i); }
-
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo*, void** kernel) const {
-    return guarded("Sigma", [&] { *kernel = std::make_unique<SigmaKernel>().release(); });
-  }
-
-  SigmaOp() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
-      return guarded("Sigma", [&] {
-        const Shapes shapes(context);
-        shapes.copy(0, 0);
-        shapes.copy(1, 1);
-      });
-    };
+  void infer(const ShapeInference& shapes) const {
+    shapes.copy(0, 0);
+    shapes.copy(1, 1);
   }
 };
 
 const SigmaOp op;
-const Register kernel(op, "Sigma");
+const RegisterOp kernel(op, "Sigma");
 
 }  // namespace
 }  // namespace synapse

@@ -115,7 +115,7 @@ def norm(old: Source) -> nn.Module:
 
 def dropout(old: Source) -> nn.Module:
     """Dropout."""
-    return neuron.dropout.Dropout(old.layer.p, old.layer.inplace)  # type: ignore[no-any-return]
+    return neuron.dropout.Dropout(old.layer.p, old.layer.inplace)
 
 
 def delay(old: Source) -> nn.Module:

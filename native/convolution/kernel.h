@@ -1,0 +1,369 @@
+// Convolutions with integer weights, plain and transposed, real and complex:
+//
+//   y[n, o, i, t] = scale[o] * sum_{c, k} weight[o, c, k] * x[n, c, r(i, k), t],
+//   y[n, o, r(i, k), t] = scale[o] * sum over all i, c, k of weight[c, o, k] * x[n, c, i, t]
+//
+// with r(i, k) = i * stride + k * dilation - pad along height and along width, and groups.
+//
+// Transposed convolutions and those with a stride of 1 scatter (scatter.h): every event adds the
+// weights of its neighbourhood to the sums around it, and neighbouring weights of a kernel's row
+// reach neighbouring sums. With larger strides every output gathers its events instead (gather.h),
+// where that pays. Inputs that are no integers go through ONNX Runtime's own operators.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "base/parallel.h"
+#include "base/scratch.h"
+#include "convolution/events_by_position.h"
+#include "convolution/gather.h"
+#include "convolution/geometry.h"
+#include "convolution/scaled_output.h"
+#include "convolution/scatter.h"
+#include "convolution/scatter_table.h"
+#include "convolution/weights.h"
+#include "synapse/events.h"
+#include "synapse/op.h"
+
+namespace synapse {
+
+// QuantizedConv, QuantizedConvTranspose and their complex twins.
+template <bool transposed, int parts>
+class Convolution {
+ public:
+  static constexpr const char* kName =
+      transposed ? (parts == 2 ? "QuantizedComplexConvTranspose" : "QuantizedConvTranspose")
+                 : (parts == 2 ? "QuantizedComplexConv" : "QuantizedConv");
+  static constexpr int kParts = parts;
+  static constexpr bool kAnyInput = true;
+
+  static void infer(const ShapeInference& shapes) {
+    for (int k = 0; k < parts; k++) shapes.image(0, 1 + k, k, transposed);
+  }
+
+  explicit Convolution(const OrtKernelInfo* raw) : attributes_(Ort::ConstKernelInfo(raw)) {
+    const Ort::ConstKernelInfo info(raw);
+    group_ = info.GetAttribute<int64_t>("group");
+    std::vector<Input> weights;
+    for (size_t k = 1; k <= parts; k++) {
+      int constant = 0;
+      const auto value = info.GetTensorConstantInput(k, &constant);
+      if (constant) weights.emplace_back(value);
+    }
+    if (weights.size() == parts) {
+      weights_ = pack(weights);
+#if defined(SYNAPSE_X86)
+      if (can_gather(*weights_)) gather_weights_ = GatherWeights(weights);
+#endif
+    }
+    const auto ints = [](const char* name, const std::vector<int64_t>& values) {
+      return Ort::OpAttr(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
+    };
+    const Ort::OpAttr attributes[] = {ints("strides", attributes_.strides),
+                                      ints("pads", attributes_.pads),
+                                      ints("dilations", attributes_.dilations),
+                                      Ort::OpAttr("group", &group_, 1, ORT_OP_ATTR_INT)};
+    const char* names[] = {"T"};
+    const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
+    float_conv_ = Ort::Op::Create(raw, transposed ? "ConvTranspose" : "Conv", "", 11, names, types,
+                                  1, attributes, 4, 2, 1);
+  }
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
+    return guarded(kName, [&] { compute(Ort::KernelContext(context), context); });
+  }
+
+ private:
+  // The output and the weight scale of every part.
+  struct Outputs {
+    float* y[parts];
+    const Input* scale[parts];
+
+    Outputs at(int64_t offset) const {
+      Outputs moved = *this;
+      for (float*& y : moved.y) y += offset;
+      return moved;
+    }
+    // the scales of the output channels from `first` on
+    const float* scale_from(int part, int64_t first) const {
+      return scale[part]->template as<float>() + (scale[part]->size == 1 ? 0 : first);
+    }
+  };
+
+  std::shared_ptr<const ConvWeights> pack(const std::vector<Input>& weights) const {
+    return std::make_shared<const ConvWeights>(weights, group_, attributes_, transposed);
+  }
+
+  void compute(const Ort::KernelContext& context, OrtKernelContext* raw) const {
+    const Input x(context, 0);
+    if (x.shape.size() != 5)
+      throw CallError("the input needs the axes (T, N, C, H, W), got " + text(x.shape));
+    const bool bytes = x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    if (!bytes && x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+      throw CallError("the input must be float32 or uint8");
+    std::vector<Input> weights, scales;
+    for (size_t k = 0; k < parts; k++) {
+      weights.emplace_back(context, 1 + k);
+      scales.emplace_back(context, 1 + parts + k);
+    }
+    const std::shared_ptr<const ConvWeights> w = weights_ ? weights_ : pack(weights);
+    const ConvGeometry g = geometry(x, *w);
+    const std::vector<int64_t> shape = {x.shape[0], x.shape[1], g.outputs, g.out_height,
+                                        g.out_width};
+    Outputs out;
+    for (size_t k = 0; k < parts; k++) {
+      check_weight_scale(scales[k], g.outputs, "outputs");
+      out.y[k] = context.GetOutput(k, shape).template GetTensorMutableData<float>();
+      out.scale[k] = &scales[k];
+    }
+    const int64_t image = g.channels * g.height * g.width;
+    if (g.batch * image == 0) {  // outputs without inputs are zero
+      for (float* y : out.y) std::fill_n(y, product(shape), 0.0f);
+      return;
+    }
+    const ScatterTable table(g, *w);
+    std::atomic<bool> integers{true};
+    const int64_t work = 1 + image / 4 + parts * g.outputs * g.positions();
+    parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
+      const auto loan = scratch_.borrow([&](const Scratch& kept) { return kept.fits(g); },
+                                        [&] { return std::make_unique<Scratch>(g); });
+      Scratch& scratch = *loan;
+      for (int64_t b = from; b < to && integers; b++) {
+        const Outputs here = out.at(b * g.outputs * g.positions());
+        const bool done = bytes
+                              ? run_image(g, *w, x.as<uint8_t>() + b * image, table, scratch, here)
+                              : run_image(g, *w, x.as<float>() + b * image, table, scratch, here);
+        if (!done) integers = false;
+      }
+    });
+    if (!integers) run_floats(raw, x, *w, g, out);
+  }
+
+#if defined(SYNAPSE_X86)
+  // Whether outputs can gather, and ever pay. A 64-bit read must hold the bits of eight
+  // neighbouring outputs, from any bit of its first byte on. With AVX2 the gather pays only for few
+  // channels: the scatter adds many channels together before it writes a sum.
+  bool can_gather(const ConvWeights& w) const {
+    constexpr int64_t few = 32;  // rows of a kernel, over all channels
+    const int64_t stride = attributes_.strides[1], level = instruction_level();
+    const bool pays = level >= 4 || (level >= 3 && w.channels * w.height <= few);
+    return !transposed && pays && w.bytes && group_ == 1 && stride > 1 &&
+           attributes_.dilations[1] == 1 && w.width > 0 &&
+           7 + (kGatherOutputs - 1) * stride + w.width <= 64;
+  }
+#endif
+
+  struct Scratch {
+    ConvGeometry geometry;
+    std::vector<Events> events;
+    EventsByPosition events_by_position;
+    AlignedVector<int16_t> short_sums;
+    AlignedVector<int32_t> long_sums;
+#if defined(SYNAPSE_X86)
+    std::optional<SpikeBitmap> bitmap;  // made when it is first needed
+#endif
+
+    explicit Scratch(const ConvGeometry& g)
+        : geometry(g), events(static_cast<size_t>(g.channels), Events(g.height * g.width)) {}
+
+    // Whether the sizes are those of this scratch memory, apart from the batch.
+    bool fits(const ConvGeometry& g) const {
+      return geometry.channels == g.channels && geometry.height == g.height &&
+             geometry.width == g.width && geometry.kernel_height == g.kernel_height &&
+             geometry.kernel_width == g.kernel_width;
+    }
+  };
+
+  // Sums are read in whole blocks from the beginning of a part on, so there is room for one more
+  // block after the last sum.
+  template <class S>
+  static S* room(AlignedVector<S>& sums, int64_t count) {
+    if (sums.size() < count + kOutputBlock) sums = AlignedVector<S>(count + kOutputBlock);
+    return sums.data();
+  }
+
+  // Computes one image. False where an input is no integer or where a sum could overflow 32 bits:
+  // the whole call then goes through ONNX Runtime's operator, which writes all outputs.
+  template <class X>
+  bool run_image(const ConvGeometry& g, const ConvWeights& w, const X* x, const ScatterTable& table,
+                 Scratch& scratch, const Outputs& out) const {
+    const int64_t positions = g.height * g.width;
+#if defined(SYNAPSE_X86)
+    // Nearly all images hold spikes. One with anything else is read a second time.
+    static const int vectors = instruction_level();
+    if constexpr (std::is_same_v<X, float>) {
+      const auto read = [&](int64_t first, int64_t last) {
+        return scratch.events_by_position.read_spikes(x + first * positions, last - first,
+                                                      w.channel, positions);
+      };
+      if (vectors >= 3 && gather_weights_.count == 0 && w.largest_sum < 2147483648 &&
+          shortest_sums<true>(g, w, 1, table, scratch, out, read))
+        return true;
+    }
+#endif
+    int64_t most = 1;
+    bool ones = true;
+    for (int64_t c = 0; c < g.channels; c++) {
+      Events& events = scratch.events[static_cast<size_t>(c)];
+      events.read(x + c * positions, positions);
+      if (!events.integers) return false;
+      ones = ones && events.ones;
+      if (!events.ones)
+        for (int64_t e = 0; e < events.count; e++)
+          most = std::max<int64_t>(most, std::abs(events.value[static_cast<size_t>(e)]));
+    }
+    if (static_cast<double>(w.largest_sum) * static_cast<double>(most) >= 2147483648.0)
+      return false;
+#if defined(SYNAPSE_X86)
+    if (ones && gather_weights_.count > 0 && gather_pays(g, scratch.events)) {
+      int32_t* total = room(scratch.long_sums, g.out_width * gather_weights_.padded);
+      if (!scratch.bitmap) scratch.bitmap.emplace(g);
+      scratch.bitmap->read(g, scratch.events);
+      SpikeGather gather(g, gather_weights_);
+      for (int64_t y = 0; y < g.out_height; y++) {
+        gather.row(*scratch.bitmap, y, total);
+        write_outputs(g, w, total, g.out_width, gather_weights_.padded, 0, out.at(y * g.out_width));
+      }
+      return true;
+    }
+#endif
+    const auto read = [&](int64_t first, int64_t last) {
+      scratch.events_by_position.read(scratch.events, first, last, w.channel, positions, ones);
+      return true;
+    };
+    return ones ? shortest_sums<true>(g, w, most, table, scratch, out, read)
+                : shortest_sums<false>(g, w, most, table, scratch, out, read);
+  }
+
+#if defined(SYNAPSE_X86)
+  // Whether the gather is less work than the scatter for these events. The scatter of an event
+  // costs as much as a gather looking at rows_an_event rows of a kernel.
+  static bool gather_pays(const ConvGeometry& g, const std::vector<Events>& planes) {
+    constexpr int64_t rows_an_event = 16;
+    int64_t events = 0;
+    for (const Events& plane : planes) events += plane.count;
+    return events * rows_an_event > g.positions() * g.channels * g.kernel_height / 2;
+  }
+#endif
+
+  // Computes sums in 16 bits where no sum can overflow them, else in 32, for inputs of magnitudes
+  // up to `most`. A sum of weights times inputs is at most largest_sum * most, whatever the order.
+  // `read` sorts the events of some channels; where it returns false, so does this function.
+  template <bool ones, class Read>
+  static bool shortest_sums(const ConvGeometry& g, const ConvWeights& w, int64_t most,
+                            const ScatterTable& table, Scratch& scratch, const Outputs& out,
+                            const Read& read) {
+    const int64_t count = g.positions() * w.padded;
+    if (w.largest_sum * most <= 32767)
+      return sums<ones>(g, w, table, scratch, room(scratch.short_sums, count), out, read);
+    return sums<ones>(g, w, table, scratch, room(scratch.long_sums, count), out, read);
+  }
+
+  template <bool ones, class S, class Read>
+  static bool sums(const ConvGeometry& g, const ConvWeights& w, const ScatterTable& table,
+                   Scratch& scratch, S* total, const Outputs& out, const Read& read) {
+    // the weights of so many channels stay in the second-level cache
+    const int64_t channels_at_once =
+        std::clamp<int64_t>((1 << 17) / std::max<int64_t>(w.channel, 1), 1,
+                            std::max<int64_t>(1, INT32_MAX / (g.height * g.width)));
+    const int64_t fan = g.channels / g.groups;
+    for (int64_t group = 0; group < g.groups; group++) {
+      std::fill_n(total, g.positions() * w.padded, S(0));
+      const int64_t end = (group + 1) * fan;
+      for (int64_t first = group * fan; first < end; first += channels_at_once) {
+        if (!read(first, std::min(end, first + channels_at_once))) return false;
+        scatter_add<S, ones>(g, scratch.events_by_position, table,
+                             w.rows.data() + first * w.channel, total);
+      }
+      write_outputs(g, w, total, g.positions(), w.padded, group * w.group_outputs, out);
+    }
+    return true;
+  }
+
+  // Writes some positions of the output channels of a group, of which `first` is the first, for
+  // every part.
+  template <class S>
+  static void write_outputs(const ConvGeometry& g, const ConvWeights& w, const S* total,
+                            int64_t positions, int64_t padded, int64_t first, const Outputs& out) {
+    for (int p = 0; p < parts; p++)
+      ScaledOutput<S>::run(total + p * w.group_outputs, positions, padded, w.group_outputs,
+                           out.scale_from(p, first), out.scale[p]->size,
+                           out.y[p] + first * g.positions(), g.positions());
+  }
+
+  ConvGeometry geometry(const Input& x, const ConvWeights& w) const {
+    ConvGeometry g{};
+    g.transposed = transposed;
+    g.batch = x.shape[0] * x.shape[1];
+    g.channels = x.shape[2];
+    g.height = x.shape[3];
+    g.width = x.shape[4];
+    g.outputs = w.outputs;
+    g.groups = group_;
+    g.kernel_height = w.height;
+    g.kernel_width = w.width;
+    g.stride_y = attributes_.strides[0];
+    g.stride_x = attributes_.strides[1];
+    g.pad_y = attributes_.pads[0];
+    g.pad_x = attributes_.pads[1];
+    g.dilation_y = attributes_.dilations[0];
+    g.dilation_x = attributes_.dilations[1];
+    if (g.channels != w.channels)
+      throw CallError("a weight for " + std::to_string(w.channels) +
+                      " channels does not fit an input of " + text(x.shape));
+    const auto [out_height, out_width] = attributes_.output_image(x.shape, w.shape, transposed);
+    g.out_height = out_height;
+    g.out_width = out_width;
+    return g;
+  }
+
+  // Computes the whole call by ONNX Runtime's Conv or ConvTranspose of floats.
+  void run_floats(OrtKernelContext* raw, const Input& x, const ConvWeights& w,
+                  const ConvGeometry& g, const Outputs& to) const {
+    std::vector<float> cast;
+    const float* data = x.as<float>();
+    if (x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8) {
+      cast.assign(x.as<uint8_t>(), x.as<uint8_t>() + x.size);
+      data = cast.data();
+    }
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    const auto tensor = [&](const float* values, std::vector<int64_t> shape) {
+      return Ort::Value::CreateTensor<float>(memory, const_cast<float*>(values),
+                                             static_cast<size_t>(product(shape)), shape.data(),
+                                             shape.size());
+    };
+    const Ort::Value images = tensor(data, {g.batch, g.channels, g.height, g.width});
+    for (int part = 0; part < parts; part++) {
+      float* y = to.y[part];
+      const Ort::Value weight = tensor(w.floats[static_cast<size_t>(part)].data(),
+                                       {w.shape[0], w.shape[1], w.shape[2], w.shape[3]});
+      Ort::Value maps = tensor(y, {g.batch, g.outputs, g.out_height, g.out_width});
+      const OrtValue* in[] = {images, weight};
+      OrtValue* out[] = {maps};
+      Ort::Op& op = const_cast<Ort::Op&>(float_conv_);  // the wrapper's Invoke is not const
+      op.Invoke(raw, in, 2, out, 1);
+      for (int64_t i = 0; i < g.batch * g.outputs; i++) {
+        const float scale = to.scale_from(part, i % g.outputs)[0];
+        for (int64_t p = 0; p < g.positions(); p++) y[i * g.positions() + p] *= scale;
+      }
+    }
+  }
+
+  WindowAttributes attributes_;
+  int64_t group_ = 1;
+  Ort::Op float_conv_{nullptr};
+  std::shared_ptr<const ConvWeights> weights_;
+  mutable ScratchPool<Scratch> scratch_;
+#if defined(SYNAPSE_X86)
+  GatherWeights gather_weights_;
+#endif
+};
+
+}  // namespace synapse

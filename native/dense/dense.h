@@ -1,0 +1,248 @@
+// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp,
+// ops/dense_neuron.cpp):
+//
+//   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c].
+//
+// Integer inputs are summed as integers, and the other rows go through ONNX Runtime's MatMul. A
+// tile of outputs is summed over many rows before the next one, so that its weights stay in a
+// cache.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/parallel.h"
+#include "base/scratch.h"
+#include "base/tensor.h"
+#include "dense/event_rows.h"
+#include "dense/time_last_spikes.h"
+#include "dense/weights.h"
+#include "synapse/events.h"
+
+namespace synapse {
+
+// With this attribute the input is (N, C, T), and the outputs are (T, N, O) as always. No file has
+// it: `Session` sets it where it removes the Transpose of the network's input.
+constexpr const char* kTimeLast = "time_last";
+
+// `parts` is 1 for a real synapse and 2 for a complex one. The inputs are x, a weight for each part
+// and a weight scale for each part.
+template <int parts>
+class Dense {
+ public:
+  static constexpr int kInputs = 1 + 2 * parts;
+  static constexpr const char* kName = parts == 1 ? "QuantizedDense" : "QuantizedComplexDense";
+
+  explicit Dense(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
+    time_last_ = flag(info, kTimeLast);
+    const char* names[] = {"T"};
+    const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
+    matmul_ = Ort::Op::Create(raw, "MatMul", "", 13, names, types, 1, nullptr, 0, 2, 1);
+    for (int k = 0; k < parts; k++) {
+      int constant = 0;
+      const auto value = info.GetTensorConstantInput(static_cast<size_t>(1 + k), &constant);
+      if (constant) weights_[k] = std::make_shared<const DenseWeights>(Input(value));
+    }
+  }
+
+  // The arguments of a call. A row is one time step of one sample: row t * samples + n.
+  struct Call {
+    Input x;
+    bool bytes = false, time_last = false;
+    int64_t steps = 0, samples = 0, inputs = 0, outputs = 0;  // outputs of the largest part
+    std::shared_ptr<const DenseWeights> weight[parts];
+    const float* scale[parts] = {};
+    int64_t scale_count[parts] = {};
+
+    explicit Call(Input input) : x(std::move(input)) {}
+
+    int64_t rows() const { return steps * samples; }
+    int64_t stride() const { return time_last ? steps : 1; }
+    int64_t begin(int64_t row) const {
+      return time_last ? row % samples * inputs * steps + row / samples : row * inputs;
+    }
+    // the relative cost of a row, for the split into threads
+    int64_t work() const { return 1 + inputs / 4 + inputs * outputs / 256; }
+
+    TileOutput target(int part, int64_t first, int count, float* out) const {
+      return {first, count, scale[part] + (scale_count[part] == 1 ? 0 : first),
+              scale_count[part] == 1, out};
+    }
+  };
+
+  Call open(const Ort::KernelContext& context) const {
+    Call call(Input(context, 0));
+    const auto& shape = call.x.shape;
+    if (shape.size() != 3)
+      throw CallError(std::string("the input needs the axes ") +
+                      (time_last_ ? "(N, C, T)" : "(T, N, C)") + ", got " + text(shape));
+    call.bytes = call.x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    if (!call.bytes && call.x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+      throw CallError("the input must be float32 or uint8");
+    call.steps = shape[time_last_ ? 2 : 0];
+    call.samples = shape[time_last_ ? 0 : 1];
+    call.inputs = shape[time_last_ ? 1 : 2];
+    call.time_last = time_last_ && call.steps != 1;  // a single step lies the same way
+    for (int k = 0; k < parts; k++) {
+      call.weight[k] = weights_[k];
+      if (!call.weight[k])
+        call.weight[k] = std::make_shared<const DenseWeights>(Input(context, 1 + k));
+      const Input scale(context, 1 + parts + k);
+      const DenseWeights& weight = *call.weight[k];
+      if (weight.inputs != call.inputs)
+        throw CallError("a weight for " + std::to_string(weight.inputs) +
+                        " inputs does not fit an input of " + text(shape));
+      check_weight_scale(scale, weight.outputs, "outputs");
+      call.scale[k] = scale.as<float>();
+      call.scale_count[k] = scale.size;
+      call.outputs = std::max(call.outputs, weight.outputs);
+    }
+    return call;
+  }
+
+  // Reads the events of `count` rows from `first` on, `stride` rows apart. With time_last these
+  // rows must be steps of one sample.
+  void read(const Call& call, int64_t first, int64_t stride, int64_t count,
+            EventRows* piece) const {
+    if (call.bytes) {
+      read(call, call.x.template as<uint8_t>(), first, stride, count, piece);
+    } else {
+      read(call, call.x.template as<float>(), first, stride, count, piece);
+    }
+  }
+
+  // Computes all outputs (T, N, O) of each part.
+  void run(const Ort::KernelContext& context, const Call& call, float* const* y) const {
+    // 1 for every row with inputs that are no integers
+    std::vector<uint8_t> other(static_cast<size_t>(call.rows()), 0);
+    // A line is a sequence of rows that can be read together: all rows, or with time_last the steps
+    // of one sample.
+    const int64_t line = call.time_last ? call.steps : call.rows();
+    const int64_t lines = call.time_last ? call.samples : 1;
+    const int64_t stride = call.time_last ? call.samples : 1;
+    const int64_t each = rows_at_once(call.rows(), line);
+    const int64_t pieces = (line + each - 1) / each;
+    const int64_t least = (1 << 15) / (call.work() * each) + 1;
+    parallel(context, lines * pieces, least, [&](int64_t from, int64_t to) {
+      const auto loan = pieces_.borrow([](const EventRows&) { return true; },
+                                       [] { return std::make_unique<EventRows>(); });
+      EventRows& piece = *loan;
+      for (int64_t i = from; i < to; i++) {
+        const int64_t begin = i % pieces * each, count = std::min(each, line - begin);
+        const int64_t first = i / pieces + begin * stride;
+        piece.clear();
+        read(call, first, stride, count, &piece);
+        for (int k = 0; k < parts; k++) {
+          const int64_t outputs = call.weight[k]->outputs;
+          for (int64_t o = 0; o < outputs; o += kTileOutputs) {
+            const int width = static_cast<int>(std::min<int64_t>(kTileOutputs, outputs - o));
+            for (int64_t r = 0; r < count; r++) {
+              float* out = y[k] + (first + r * stride) * outputs + o;
+              call.weight[k]->sums(piece.row(r), call.target(k, o, width, out));
+            }
+          }
+        }
+        for (int64_t r = 0; r < count; r++)
+          other[static_cast<size_t>(first + r * stride)] = !piece.integers(r);
+      }
+    });
+    if (std::find(other.begin(), other.end(), 1) == other.end()) return;
+    for (int k = 0; k < parts; k++) run_floats(context, call, k, other, y[k]);
+  }
+
+  // How many rows of a line are read together.
+  static int64_t rows_at_once(int64_t rows, int64_t line) {
+    const int64_t fair = (rows + 7) / 8;  // enough pieces for several threads
+    const int64_t even = (std::max(fair, int64_t{1}) + 15) / 16 * 16;
+    return std::max(int64_t{1}, std::min({TimeLastSpikes::kSteps, even, line}));
+  }
+
+ private:
+  struct Scratch {
+    int64_t inputs;
+    Events events;
+    std::unique_ptr<TimeLastSpikes> time_last;  // made when it is first needed
+
+    explicit Scratch(int64_t count) : inputs(count), events(count) {}
+  };
+
+  template <class X>
+  void read(const Call& call, const X* x, int64_t first, int64_t stride, int64_t count,
+            EventRows* piece) const {
+    const int64_t inputs = call.inputs;
+    const auto scratch = scratch_.borrow([&](const Scratch& kept) { return kept.inputs == inputs; },
+                                         [&] { return std::make_unique<Scratch>(inputs); });
+    Events& events = scratch->events;
+    if (!call.time_last) {
+      for (int64_t r = 0; r < count; r++) {
+        events.read(x + call.begin(first + r * stride), inputs);
+        piece->add(events);
+      }
+      return;
+    }
+    if (!scratch->time_last) scratch->time_last = std::make_unique<TimeLastSpikes>(inputs);
+    const X* begin = x + call.begin(first);
+    if (scratch->time_last->read(begin, call.steps, count)) {
+      for (int64_t t = 0; t < count; t++)
+        piece->add_spikes(scratch->time_last->begin(t), scratch->time_last->count(t));
+      return;
+    }
+    std::vector<X> row(static_cast<size_t>(inputs));
+    for (int64_t t = 0; t < count; t++) {
+      for (int64_t c = 0; c < inputs; c++) row[static_cast<size_t>(c)] = begin[c * call.steps + t];
+      events.read(row.data(), inputs);
+      piece->add(events);
+    }
+  }
+
+  // Computes the rows with inputs that are no integers by ONNX Runtime's MatMul of floats.
+  void run_floats(const Ort::KernelContext& context, const Call& call, int part,
+                  const std::vector<uint8_t>& other, float* y) const {
+    const DenseWeights& weight = *call.weight[part];
+    const int64_t inputs = weight.inputs, outputs = weight.outputs;
+    std::vector<float> weights(static_cast<size_t>(inputs * outputs)), values, products;
+    for (int64_t c = 0; c < inputs; c++)
+      for (int64_t o = 0; o < outputs; o++)
+        weights[static_cast<size_t>(c * outputs + o)] = static_cast<float>(weight.at(c, o));
+    std::vector<int64_t> rows;
+    for (int64_t r = 0; r < call.rows(); r++)
+      if (other[static_cast<size_t>(r)]) rows.push_back(r);
+    for (const int64_t r : rows) {
+      for (int64_t c = 0; c < inputs; c++) {
+        const int64_t at = call.begin(r) + c * call.stride();
+        values.push_back(call.bytes ? call.x.template as<uint8_t>()[at]
+                                    : call.x.template as<float>()[at]);
+      }
+    }
+    products.resize(rows.size() * static_cast<size_t>(outputs));
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    const auto tensor = [&](std::vector<float>& data, int64_t height, int64_t width) {
+      const int64_t shape[] = {height, width};
+      return Ort::Value::CreateTensor<float>(memory, data.data(), data.size(), shape, 2);
+    };
+    const int64_t height = static_cast<int64_t>(rows.size());
+    const Ort::Value a = tensor(values, height, inputs), b = tensor(weights, inputs, outputs);
+    Ort::Value result = tensor(products, height, outputs);
+    const OrtValue* in[] = {a, b};
+    OrtValue* out[] = {result};
+    Ort::Op& matmul = const_cast<Ort::Op&>(matmul_);  // the wrapper's Invoke is not const
+    matmul.Invoke(context.GetOrtKernelContext(), in, 2, out, 1);
+    for (size_t i = 0; i < rows.size(); i++)
+      for (int64_t o = 0; o < outputs; o++)
+        y[rows[i] * outputs + o] =
+            products[i * static_cast<size_t>(outputs) + static_cast<size_t>(o)] *
+            call.scale[part][call.scale_count[part] == 1 ? 0 : o];
+  }
+
+  Ort::Op matmul_{nullptr};
+  bool time_last_ = false;
+  mutable ScratchPool<Scratch> scratch_;
+  mutable ScratchPool<EventRows> pieces_;
+  std::shared_ptr<const DenseWeights> weights_[parts];
+};
+
+}  // namespace synapse

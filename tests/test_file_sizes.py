@@ -1,0 +1,54 @@
+"""No file is too long to be read at once: 600 lines of C++, 500 of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+NATIVE_LINES = 600
+PYTHON_LINES = 500
+
+
+def native_files() -> list[Path]:
+    return [path for path in (ROOT / "native").rglob("*") if path.suffix in {".h", ".cpp"}]
+
+
+def python_files() -> list[Path]:
+    """The modules of the package and of the programs around it, and those that tests share."""
+    folders = ("synapse_onnx", "native", "exporters", "benchmarks")
+    modules = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return modules + [
+        path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")
+    ]
+
+
+def too_long(paths: Iterable[Path], limit: int) -> list[str]:
+    """One line for each file of more than ``limit`` lines, the longest first."""
+    counts = [(len(path.read_text("utf-8").splitlines()), path) for path in paths]
+    return [
+        f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {count} lines, "
+        f"at most {limit} are allowed"
+        for count, path in sorted(counts, reverse=True)
+        if count > limit
+    ]
+
+
+def test_native_files_are_short() -> None:
+    assert len(native_files()) > 30
+    offenders = too_long(native_files(), NATIVE_LINES)
+    assert not offenders, "\n".join(offenders)
+
+
+def test_python_files_are_short() -> None:
+    assert len(python_files()) > 100
+    offenders = too_long(python_files(), PYTHON_LINES)
+    assert not offenders, "\n".join(offenders)
+
+
+def test_a_long_file_is_named(tmp_path: Path) -> None:
+    short, long = tmp_path / "short.py", tmp_path / "long.py"
+    short.write_text("\n" * 3, "utf-8")
+    long.write_text("\n" * 4, "utf-8")
+    assert too_long([short, long], 3) == [f"{long}: 4 lines, at most 3 are allowed"]
