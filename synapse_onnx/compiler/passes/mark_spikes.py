@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from synapse_onnx.ops import DOMAIN, get_op
 
+AFTER = ("clean_up",)
+
 #: operators that hand on the elements of their first input, each as it is
 _MOVES = {
     "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile",

@@ -17,6 +17,8 @@ from synapse_onnx.compiler.passes._transposes import (
     time_last,
 )
 
+AFTER = ("give_shapes",)  # ranks are read from the shapes
+
 #: operators whose elements depend on those at the same place alone, and on single numbers
 _ELEMENTWISE = {
     "Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Equal", "Exp", "Floor", "Greater",

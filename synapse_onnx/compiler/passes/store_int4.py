@@ -7,6 +7,8 @@ import onnx_ir as ir
 
 from synapse_onnx.ops import DOMAIN
 
+AFTER = ("clean_up",)  # weights are initialisers from then on
+
 
 def run(model: ir.Model) -> int:
     """Repack int8 initialisers that our quantised ops alone read and that lie in [-8, 7]."""
