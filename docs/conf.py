@@ -33,5 +33,5 @@ html_show_copyright = False
 html_show_sphinx = False
 templates_path: list[str] = []
 
-# what the registry, the command line and the package say of themselves
+# pages from the registry, the command line and the docstrings
 generated.write_pages(Path(__file__).parent / "reference" / "generated")

@@ -1,4 +1,4 @@
-"""Pages that are made from the code: every op, every command, every public name."""
+"""Pages that are generated from the code: every op, every command, every public name."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ OPSET = inspect.signature(so.export).parameters["opset"].default
 
 #: OpDef.exact -> the contract in a few words, and in a sentence
 _CONTRACTS: Mapping[bool | None, tuple[str, str]] = {
-    True: ("equal", "Equal inputs give equal outputs everywhere, to the last bit."),
+    True: ("equal", "Equal inputs give equal outputs everywhere, bit for bit."),
     None: (
         "equal within its bound",
-        "Equal outputs, to the last bit, while the sums stay within what float32 holds: the export "
-        "writes the bound into the file, and `verify` holds the inputs of its run against it.",
+        "Equal outputs, bit for bit, while float32 holds the sums exactly. `export` writes the "
+        "bound into the file, and `verify` compares it with the inputs of its run.",
     ),
     False: (
         "close",
-        "Floats: sums in another order round otherwise. `verify` demands its tolerance, and of a "
-        "neuron spikes that differ only where the voltage is that close to the threshold.",
+        "Floats: sums in another order round differently. `verify` demands its tolerance. The "
+        "spikes of a neuron may differ only where the voltage is that close to the threshold.",
     ),
 }
 
 
 def write_pages(folder: Path) -> None:
-    """Write all pages into a folder of their own, which keeps nothing else."""
+    """Write all pages into a folder of their own, and remove other pages from it."""
     folder.mkdir(exist_ok=True)
     wanted = dict(pages())
     for old in folder.glob("*.md"):
@@ -46,7 +46,7 @@ def write_pages(folder: Path) -> None:
             old.unlink()
     for name, text in wanted.items():
         path = folder / name
-        # an unchanged page keeps its time, and is not built again
+        # an unchanged page keeps its time stamp, so Sphinx does not build it again
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
 
@@ -65,15 +65,15 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _families(ops: Iterable[OpDef]) -> dict[str, list[OpDef]]:
-    """Ops that state one equation, by its name: the words before the first colon or full stop."""
-    found: defaultdict[str, list[OpDef]] = defaultdict(list)
+    """Ops of one equation, by its name: the words before the first colon or full stop."""
+    families: defaultdict[str, list[OpDef]] = defaultdict(list)
     for op in ops:
-        found[re.split(r"[:.,]", op.doc, maxsplit=1)[0]].append(op)
-    return dict(sorted(found.items()))
+        families[re.split(r"[:.,]", op.doc, maxsplit=1)[0]].append(op)
+    return dict(sorted(families.items()))
 
 
 def _page(ops: list[OpDef]) -> str:
-    """Name of a family's page: that of its simplest op."""
+    """Name of a family's page, after its simplest op."""
     name = min((op.name for op in ops), key=len)
     return f"op_{snake_case(name)}"
 
@@ -83,9 +83,9 @@ def _table_of_ops(families: Mapping[str, list[OpDef]]) -> str:
         "# Ops",
         "",
         f"{sum(map(len, families.values()))} ops of the domain `ai.synapse`. An exported file",
-        "holds the body of every op it uses, as a function of standard operators. *Contract* says",
-        "how torch and ONNX Runtime agree. The pages have equation, torch op and ONNX body, at",
-        f"opset {OPSET}.",
+        "holds the body of every op that it uses, as a function of standard operators. *Contract*",
+        "says how closely torch and ONNX Runtime agree. Each page has the equation, the torch op",
+        f"and the ONNX body, at opset {OPSET}.",
         "",
         "| op | torch op | contract | native kernel |",
         "|---|---|---|---|",
@@ -100,11 +100,11 @@ def _table_of_ops(families: Mapping[str, list[OpDef]]) -> str:
 
 
 def _kernel(op: OpDef) -> str:
-    """Whether an op has a native kernel in the install that builds these pages."""
+    """Which native kernels an op has in the install that builds these pages."""
     if native.library() is None:
         return "(not built here)"
-    found = {"CPU": native.kernels(), "CUDA": native.kernels(native.CUDA)}
-    return ", ".join(name for name, kernels in found.items() if op.name in kernels) or "no"
+    libraries = {"CPU": native.kernels(), "CUDA": native.kernels(native.CUDA)}
+    return ", ".join(name for name, kernels in libraries.items() if op.name in kernels) or "no"
 
 
 def _torch_name(op: OpDef) -> str:
@@ -153,7 +153,7 @@ def _section(op: OpDef) -> list[str]:
 
 
 def _equation(doc: str) -> list[str]:
-    """A statement a line."""
+    """Put each statement of an equation on its own line."""
     return re.sub(r"(?<=;) |(?<=\.) (?=[A-Z])|(?<=[a-z]:) (?=\S+\[)", "\n", doc).split("\n")
 
 
@@ -163,7 +163,7 @@ def _schema(op: OpDef) -> str:
 
 
 def _dedented(text: str) -> Iterator[str]:
-    """Statements with two spaces a brace, however the file indents them."""
+    """Indent statements by two spaces for each open brace."""
     depth = 0
     for line in filter(None, map(str.strip, text.splitlines())):
         depth -= line.startswith("}")
@@ -191,7 +191,7 @@ def _public_names() -> str:
     parts = [
         "# Python",
         "",
-        "`import synapse_onnx as so`; every name is loaded when first used.",
+        "`import synapse_onnx as so`. Every name is imported when it is first used.",
         "",
     ]
     for name, thing in things.items():

@@ -1,7 +1,8 @@
 """Draw the pictures of the documentation: ``python docs/pictures.py``; needs the extra ``report``.
 
-A rising chirp goes through the committed network ``models/tones_q8.onnx``: its waveform, the spikes
-of both layers in torch and in ONNX Runtime laid over each other, and the membrane of one neuron.
+A rising chirp goes through the committed network ``models/tones_q8.onnx``. On the left are the spikes
+of both layers, in torch and in ONNX Runtime over each other; on the right the sound and the voltage of
+one neuron.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from exporters._recipe import load_checkpoint  # noqa: E402
 from exporters.tones import CLASSES, Tones, data  # noqa: E402
 from synapse_onnx.files import write_atomically  # noqa: E402
 
-#: what is shown: a sound of the class of rising chirps, and a neuron of the second layer
+#: the sound, of the class of rising chirps, and the neuron of the second layer
 RISING, SAMPLE, NEURON = CLASSES - 2, 2, 13
 NAMES = ("torch", "ONNX Runtime")
-LAYERS = {"ear.neuron": "resonators", "mix.neuron": "RF-Izhikevich"}
+LAYERS = {"ear.neuron": "48 resonators", "mix.neuron": "32 RF-Izhikevich"}
 STYLE = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
@@ -51,26 +52,28 @@ class Membranes(nn.Module):
 
 
 def raster() -> Figure:
-    """Waveform, spikes of both layers, membrane of one neuron: one sound through the network."""
+    """Spikes of both layers, waveform, voltage of one neuron: one sound through the network."""
     network = Tones().eval()
     load_checkpoint(network, ROOT / "models" / "tones.pt")
     sounds, labels = data(40, seed=2)
     sound = sounds[labels == RISING][SAMPLE : SAMPLE + 1]
     report = so.verify(network, ROOT / "models" / "tones_q8.onnx", sound)
-    spikes = {kept.name: (kept.torch, kept.runtime) for kept in report.rasters}
+    spikes = {raster.name: (raster.torch, raster.runtime) for raster in report.rasters}
 
     module = Membranes(network)
     with torch.no_grad():
         in_torch = module(sound)[0]
     in_runtime = so.Session(so.export(module, sound)).run(sound.numpy())[0]
 
-    figure = Figure(figsize=(8, 7.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    top, *rasters, bottom = figure.subplots(4, sharex=True, height_ratios=[0.7, 1.6, 1.3, 1.3])
-    top.plot(sound[0, 0], color="#444444", linewidth=1.2)
-    top.set_ylabel("sound")
+    figure = Figure(figsize=(12, 5), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    left, right = figure.add_gridspec(1, 2, width_ratios=[1.25, 1])
+    rasters = left.subgridspec(2, 1, height_ratios=[1.3, 1]).subplots(sharex=True)
+    top, bottom = right.subgridspec(2, 1, height_ratios=[1, 2]).subplots(sharex=True)
     for ax, (name, title) in zip(rasters, LAYERS.items(), strict=True):
         so.plot.raster(*spikes[name], names=NAMES, ax=ax)
         ax.set_ylabel(title)
+    top.plot(sound[0, 0], color="#444444", linewidth=1.2)
+    top.set_ylabel("sound")
     so.plot.membrane(
         dict(zip(NAMES, (in_torch, in_runtime), strict=True)),
         threshold=network.mix.neuron.threshold,
@@ -78,13 +81,13 @@ def raster() -> Figure:
         neurons=[NEURON],
         ax=bottom,
     )
-    for ax in (top, *rasters):
+    for ax in (top, rasters[0]):
         ax.set_xlabel("")
     return figure
 
 
 def main() -> None:
-    """Write every picture beside this file."""
+    """Write every picture into the folder with this file's name."""
     folder = Path(__file__).with_suffix("")
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -9,9 +13,9 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from synapse_onnx.compiler import _transposes
+from synapse_onnx.compiler import _transposes, passes
 from synapse_onnx.compiler.passes import (
-    LOWERING,
+    all_passes,
     cancel_transposes,
     clean_up,
     give_shapes,
@@ -20,6 +24,7 @@ from synapse_onnx.compiler.passes import (
     name_after_modules,
     store_int4,
 )
+from synapse_onnx.errors import RegistryError
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21, "ai.synapse" : 1]>\n'
 
@@ -36,12 +41,68 @@ def evaluated(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     return ReferenceEvaluator(model).run(None, {"x": x})
 
 
-def test_every_pass_of_the_list_is_tested_here() -> None:
-    runs = {run for _, run in LOWERING}
-    assert runs == {
-        cancel_transposes.run, clean_up.run, give_shapes.run, mark_spikes.run, move_transposes.run,
-        name_after_modules.run, store_int4.run,
-    }  # fmt: skip
+def test_every_pass_is_tested_here_and_runs_in_this_order() -> None:
+    assert list(all_passes().items()) == [
+        ("give_shapes", give_shapes.run),
+        ("move_transposes", move_transposes.run),
+        ("cancel_transposes", cancel_transposes.run),
+        ("clean_up", clean_up.run),
+        ("mark_spikes", mark_spikes.run),
+        ("store_int4", store_int4.run),
+        ("name_after_modules", name_after_modules.run),
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose files count as passes, as if they lay beside the others."""
+    monkeypatch.setattr(passes, "__path__", [*passes.__path__, str(tmp_path)])
+    all_passes.cache_clear()
+    yield tmp_path
+    all_passes.cache_clear()
+    for path in tmp_path.glob("*.py"):
+        if sys.modules.pop(f"{passes.__name__}.{path.stem}", None):
+            delattr(passes, path.stem)
+
+
+_NO_CHANGES = "def run(model):\n    return 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "follows"),
+    [
+        ("", "mark_spikes"),  # names no other pass: m comes before n, and n before s
+        ('AFTER = ("store_int4",)\n', "store_int4"),
+        ('BEFORE = ("cancel_transposes",)\n', "move_transposes"),
+        ('AFTER = ("clean_up",)\nBEFORE = ("store_int4",)\n', "mark_spikes"),
+    ],
+)
+def test_a_new_pass_is_found_and_runs_where_it_says(folder: Path, text: str, follows: str) -> None:
+    (folder / "new_pass.py").write_text(text + _NO_CHANGES)
+    order = list(all_passes())
+    assert len(order) == 8
+    assert order[order.index("new_pass") - 1] == follows
+
+
+def test_a_pass_that_names_no_pass_is_refused(folder: Path) -> None:
+    (folder / "new_pass.py").write_text('AFTER = ("tidy",)\n' + _NO_CHANGES)
+    with pytest.raises(RegistryError, match="pass new_pass names 'tidy', which is no pass"):
+        all_passes()
+
+
+@pytest.mark.parametrize(
+    ("text", "circle"),
+    [
+        ('AFTER = ("clean_up",)\nBEFORE = ("give_shapes",)\n', "new_pass before give_shapes"),
+        # nothing runs after the last one
+        ('AFTER = ("name_after_modules",)\n', "new_pass before name_after_modules"),
+    ],
+)
+def test_passes_without_an_order_are_refused(folder: Path, text: str, circle: str) -> None:
+    (folder / "new_pass.py").write_text(text + _NO_CHANGES)
+    with pytest.raises(RegistryError, match="the passes have no order: ") as raised:
+        all_passes()
+    assert circle in str(raised.value)
 
 
 # -- move_transposes ---------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""CONTRIBUTING's recipe, performed: one file, and the op is exported, run, compared and tested.
+"""CONTRIBUTING's recipes, performed: each is one file, which is found, run, compared and tested.
 
-Every program runs in a process of its own, so that no other test sees the op.
+Every program runs in a process of its own, so that no other test sees what it adds.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ print("done", len(op.samples()))
 _TESTS = """
 import pytest
 
-sys.exit(pytest.main(["tests/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
+sys.exit(pytest.main(["tests/ops/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
 """
 
 _NEURON = """
@@ -119,6 +119,94 @@ for regime in ("slayer", "float", "loihi"):
 print("done")
 """
 
+_STATE = """
+import numpy as np, torch
+import synapse_onnx as so
+
+generator = torch.Generator().manual_seed(0)
+x = (torch.rand(2, 6, 40, generator=generator) < 0.4).float()
+arguments = so.neuron.soft.Neuron.example
+
+# the changed equation of the docstring, in Python's integers
+neuron = so.neuron.soft.Neuron(**arguments).eval()
+assert [state.name for state in neuron.equation.states] == ["voltage", "added"]
+level = neuron.integer_threshold
+keep, added_keep = 4096 - round(neuron.decay.item()), 4096 - round(neuron.recovery.item())
+expected = np.zeros(x.shape, np.float32)
+for index in np.ndindex(2, 6):
+    v = b = 0
+    for t in range(40):
+        v = int(v * keep / 4096) + int(4096 * x[(*index, t)])
+        b = int(b * added_keep / 4096)
+        if v >= level + b:
+            expected[(*index, t)] = 1
+            v, b = v - level - b, b + level
+assert 0 < expected.sum() < expected.size
+np.testing.assert_array_equal(neuron(x).numpy(), expected)
+
+blocks = so.block.soft
+for regime in ("slayer", "float", "loihi"):
+    torch.manual_seed(0)
+    given = arguments | {"regime": regime, "requires_grad": True}
+    net = torch.nn.Sequential(
+        blocks.Dense(given, 6, 8, weight_scale=2),
+        blocks.Recurrent(given, 8, 8, weight_scale=2),
+        blocks.Affine(given, 8, 2),
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    before, losses = net[0].neuron.recovery.item(), []
+    for _ in range(25):
+        loss = (net(x).mean(-1) - torch.tensor([1.0, -0.5])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
+    assert net[0].neuron.recovery.item() != before  # the new parameter learns too
+    net.eval()
+    y = net(x).detach().numpy()
+    for streaming in (False, True):
+        model = so.export(net, x, streaming=streaming)
+        report = so.verify(net, model, x)
+        assert report.ok, str(report)
+    assert "0.neuron.added" in {value.name for value in model.graph.input}
+    stream = so.Session(model).stream(2)
+    parts = [stream.run(chunk.numpy()) for chunk in x.split([1, 9, 30], dim=-1)]
+    np.testing.assert_allclose(np.concatenate(parts, -1), y, rtol=1e-4, atol=1e-5)
+print("done")
+"""
+
+_PASS = """
+import numpy as np, torch
+import synapse_onnx as so
+from synapse_onnx.compiler.passes import all_passes
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.neuron = so.neuron.cuba.Neuron(1.0, current_decay=0.25, voltage_decay=0.05)
+
+    def forward(self, x):
+        y = torch.relu(self.neuron(x) - 0.5).abs().abs()
+        return -torch.relu(torch.relu(torch.relu(y)))
+
+
+order = list(all_passes())
+place = order.index("drop_repeats")
+assert order.index("cancel_transposes") < place < order.index("clean_up"), order
+x = (torch.rand(2, 6, 30) < 0.5).float() * 2
+network = Network().eval()
+expected = network(x).detach().numpy()
+assert len(np.unique(expected)) > 1
+model = so.export(network, x)
+kinds = [node.op_type for node in model.graph.node]
+# of two Abs and of three Relu in a row one is left, and the Relu before them
+assert (kinds.count("Relu"), kinds.count("Abs"), kinds.count("Neg")) == (2, 1, 1), kinds
+np.testing.assert_array_equal(so.Session(model).run(x.numpy()), expected)
+assert so.verify(network, model, x).ok
+print("done")
+"""
 
 _READER = """
 import os
@@ -163,20 +251,42 @@ print("done")
 """
 
 
-def recipe(which: int = 0) -> str:
-    """A Python block of CONTRIBUTING.md: the op, the neuron or the reader."""
+#: package -> the file that its recipe adds
+FILES = {
+    "ops": "low_pass.py",
+    "neuron": "soft.py",
+    "compiler.passes": "drop_repeats.py",
+    "readers": "archive.py",
+}
+
+
+def blocks(language: str) -> list[str]:
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
-    return str(blocks[which])
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def recipe(package: str = "ops") -> str:
+    """The Python block of CONTRIBUTING.md for a package."""
+    files = dict(zip(FILES, blocks("python"), strict=True))
+    return files[package]
+
+
+def changed(source: str, diff: str) -> str:
+    """Apply a diff without line numbers: the old lines of each hunk must occur once."""
+    for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE)[1:]:
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] or line for line in lines if line[0] in " -\n")
+        new = "".join(line[1:] or line for line in lines if line[0] in " +\n")
+        assert source.count(old) == 1, f"not once in the file:\n{old}"
+        source = source.replace(old, new)
+    return source
 
 
 def run(
     program: str, folder: Path, block: str, *args: str, package: str = "ops"
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with the recipe's file, and nothing else, added to a package."""
-    files = {"ops": "low_pass.py", "neuron": "soft.py", "readers": "archive.py"}
-    (folder / files[package]).write_text(block)
+    (folder / FILES[package]).write_text(block)
     return subprocess.run(
         [sys.executable, "-c", _SET_UP + program, str(folder), package, *args],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ,
@@ -215,7 +325,7 @@ def test_the_tests_of_all_ops_find_a_mistake_in_it(tmp_path: Path, right: str, w
 
 
 def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
-    result = run(_NEURON, tmp_path, recipe(1), package="neuron")
+    result = run(_NEURON, tmp_path, recipe("neuron"), package="neuron")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["done"]
     assert "Soft" not in ops.all_ops()  # in this process
@@ -233,14 +343,75 @@ def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
 def test_a_mistake_in_the_neuron_is_found(
     tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    assert recipe(1).count(right) == 1
-    result = run(_NEURON, tmp_path, recipe(1).replace(right, wrong), package="neuron")
+    assert recipe("neuron").count(right) == 1
+    result = run(_NEURON, tmp_path, recipe("neuron").replace(right, wrong), package="neuron")
+    assert result.returncode == 1
+    assert caught_by in result.stderr
+
+
+def with_another_state() -> str:
+    (diff,) = blocks("diff")
+    return changed(recipe("neuron"), diff)
+
+
+def test_the_recipe_adds_a_state_to_the_neuron(tmp_path: Path) -> None:
+    result = run(_STATE, tmp_path, with_another_state(), package="neuron")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "caught_by"),
+    [
+        ("a.raised(fired, c.threshold, added)", "added", "AssertionError"),
+        ("fired = v >= limit", "fired = v >= c.threshold", "AssertionError"),
+        ('"added": a.raised(fired, c.threshold, added),', "", "object has no attribute 'added'"),
+    ],
+    ids=["spike", "limit", "state"],
+)
+def test_a_mistake_in_the_new_state_is_found(
+    tmp_path: Path, right: str, wrong: str, caught_by: str
+) -> None:
+    neuron = with_another_state()
+    assert neuron.count(right) == 1
+    result = run(_STATE, tmp_path, neuron.replace(right, wrong), package="neuron")
+    assert result.returncode == 1
+    assert caught_by in result.stderr
+
+
+def test_a_change_that_does_not_fit_is_found() -> None:
+    assert changed("a\nb\nc\n", "@@\n a\n-b\n+d\n@@\n-c\n") == "a\nd\n"
+    with pytest.raises(AssertionError, match="not once in the file"):
+        changed("a\nb\na\n", "@@\n-a\n")
+
+
+def test_the_recipe_adds_a_pass_in_one_file(tmp_path: Path) -> None:
+    result = run(_PASS, tmp_path, recipe("compiler.passes"), package="compiler.passes")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "caught_by"),
+    [
+        (" or producer.op_type != node.op_type", "", "AssertionError"),
+        ('AFTER = ("cancel_transposes",)', 'AFTER = ("clean_up",)', "RegistryError"),
+        ('BEFORE = ("clean_up",)', 'BEFORE = ("tidy",)', "names 'tidy', which is no pass"),
+    ],
+    ids=["operator", "circle", "name"],
+)
+def test_a_mistake_in_the_pass_is_found(
+    tmp_path: Path, right: str, wrong: str, caught_by: str
+) -> None:
+    assert recipe("compiler.passes").count(right) == 1
+    broken = recipe("compiler.passes").replace(right, wrong)
+    result = run(_PASS, tmp_path, broken, package="compiler.passes")
     assert result.returncode == 1
     assert caught_by in result.stderr
 
 
 def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
-    result = run(_READER, tmp_path, recipe(2), package="readers")
+    result = run(_READER, tmp_path, recipe("readers"), package="readers")
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("done\n")
     assert "error: option threshold must be a number, got 'high'" in result.stderr
@@ -250,8 +421,8 @@ def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_reader_is_found(tmp_path: Path) -> None:
     right = "torch.from_numpy(weight).float().reshape"
-    assert recipe(2).count(right) == 1
-    broken = recipe(2).replace(right, f"-{right}")
+    assert recipe("readers").count(right) == 1
+    broken = recipe("readers").replace(right, f"-{right}")
     result = run(_READER, tmp_path, broken, package="readers")
     assert result.returncode == 1
     assert "AssertionError" in result.stderr

@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from synapse_onnx.compiler._transposes import is_transpose, permutation
 
+AFTER = ("move_transposes",)  # pairs meet only then
+
 
 def run(model: ir.Model) -> int:
     """Bypass every Transpose whose input is a Transpose with the inverse permutation."""

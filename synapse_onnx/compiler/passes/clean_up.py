@@ -12,6 +12,8 @@ from onnx_ir.passes import Sequential, common
 
 from synapse_onnx.ops import DOMAIN
 
+AFTER = ("cancel_transposes",)  # which leaves nodes that nothing reads
+
 
 def run(model: ir.Model) -> int:
     """Return the number of nodes that were removed."""

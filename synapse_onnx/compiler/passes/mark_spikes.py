@@ -13,6 +13,8 @@ import onnx_ir as ir
 from synapse_onnx.model.operators import operator_of
 from synapse_onnx.ops import DOMAIN, get_op
 
+AFTER = ("clean_up",)
+
 
 def run(model: ir.Model) -> int:
     """Set ``spikes = 1`` on nodes that read spikes of 0 and 1; return how many were not yet."""

@@ -22,6 +22,8 @@ from synapse_onnx.compiler._transposes import (
 )
 from synapse_onnx.model.operators import operator_of
 
+AFTER = ("give_shapes",)  # ranks are read from the shapes
+
 
 def run(model: ir.Model) -> int:
     """Return the number of nodes that now work on time-major data."""

@@ -12,8 +12,11 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from synapse_onnx.compiler.passes import EVERY_OTHER
 from synapse_onnx.model.metadata import LAYER
 from synapse_onnx.ops import DOMAIN, get_op
+
+AFTER = EVERY_OTHER  # nodes that a later pass adds would have no name
 
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 _TRACED = re.compile(r"val_\d+.*|.*:out\d*")

@@ -14,6 +14,7 @@ from synapse_onnx.ops import DOMAIN
 
 #: bytes that INT4 must save against INT8
 _LEAST_SAVING = 64
+AFTER = ("clean_up",)  # weights are initialisers from then on
 
 
 def run(model: ir.Model) -> int:
