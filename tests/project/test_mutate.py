@@ -176,6 +176,7 @@ def test_the_score_counts_what_was_caught() -> None:
     assert mutate.report([*results, excused]) == 0.75
 
 
+@pytest.mark.slow
 def test_a_share_is_caught(tmp_path: Path) -> None:
     """Of an op and of every pass: code in place of code, and what runs at import."""
     files = ["synapse_onnx/ops/spike.py", "synapse_onnx/compiler/passes"]

@@ -241,6 +241,7 @@ def test_ray_is_an_extra(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
         on_ray(FileScorer, (), [], lambda number: None)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there() -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
@@ -253,6 +254,7 @@ def test_a_cluster_that_is_not_there() -> None:
             _engines._reach(where)
 
 
+@pytest.mark.slow
 def test_ray_is_as_local(ray: Any, folder: Path, tmp_path: Path) -> None:
     assert run(DIGITS, "-i", folder, "-o", tmp_path / "local").exit_code == 0
     outcome = run(DIGITS, "-i", folder, "-o", tmp_path / "ray", "--engine", "ray")
@@ -286,6 +288,7 @@ class DiesAlways(FileScorer):
         super().score(source, target)
 
 
+@pytest.mark.slow
 def test_a_killed_worker(
     ray: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +309,7 @@ def test_a_killed_worker(
     assert not (out / "3.npy").exists()
 
 
+@pytest.mark.slow
 # Ray warns of settings that it copies itself
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ray_data(ray: Any) -> None:

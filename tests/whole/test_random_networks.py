@@ -50,6 +50,7 @@ def all_layers(layers: list[rn.Layer]) -> Iterator[rn.Layer]:
 # -- the share -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.gpu
 def test_random_networks_are_equal(seed: int) -> None:
@@ -61,6 +62,7 @@ def test_random_networks_are_equal(seed: int) -> None:
     assert tally.comparisons > 4 * tally.networks, str(tally)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 @pytest.mark.gpu
 def test_a_case_that_once_failed_is_equal(path: Path) -> None:
