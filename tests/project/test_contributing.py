@@ -61,7 +61,7 @@ print("done", len(op.samples()))
 _TESTS = """
 import pytest
 
-sys.exit(pytest.main(["tests/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
+sys.exit(pytest.main(["tests/ops/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
 """
 
 _NEURON = """

@@ -31,7 +31,10 @@ pytestmark = [
     *(
         pytest.mark.filterwarnings(f"ignore::{kind}")
         for kind in (
-            "DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning",
+            "DeprecationWarning",
+            "PendingDeprecationWarning",
+            "FutureWarning",
+            "UserWarning",
         )
     ),
 ]
