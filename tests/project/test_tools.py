@@ -24,7 +24,7 @@ def test_every_pair_of_values_is_chosen_and_fewer_than_all(sizes: tuple[int, ...
     met = {pair for each in chosen for pair in itertools.combinations(each, 2)}
     every = itertools.combinations(axes, 2)
     assert met == {pair for axes_ in every for pair in itertools.product(*axes_)}
-    largest = sorted(sizes)[-1] * sorted(sizes)[-2]
+    largest = max(sizes) * sorted(sizes)[-2]
     assert largest <= len(chosen) <= 1.3 * largest + 2
 
 
