@@ -1,8 +1,8 @@
 """Draw the pictures of the documentation: ``python docs/pictures.py``; needs the extra ``report``.
 
-A rising chirp goes through the committed network ``models/tones_q8.onnx``. On the left are the spikes
-of both layers, in torch and in ONNX Runtime over each other; on the right the sound and the voltage of
-one neuron.
+A rising chirp goes through the committed network ``models/tones_q8.onnx``. On the left are the
+spikes of both layers, in torch and in ONNX Runtime over each other; on the right the sound and the
+voltage of one neuron.
 """
 
 from __future__ import annotations

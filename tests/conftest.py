@@ -10,6 +10,7 @@ states that stay where they were computed.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -22,7 +23,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from quick_export import quick_export
 
 import synapse_onnx as so
 import synapse_onnx.neuron  # its ops are in the registry then
@@ -39,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernels", action="store_true", help="run models with native kernels")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a browser or a cluster as slow."""
+    for item in items:
+        if {"browser", "ray"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave native kernels out, but where they are asked for."""
@@ -47,26 +55,10 @@ def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("SYNAPSE_ONNX_LIBRARY", "none")
 
 
-#: of so many tests one exports with all that torch does, as programs that tests start always do
-_WHOLE = 8
-_exports = {"whole": True}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Choose by the test's name, before its fixtures: they are the same ones every time.
-
-    Recipes are compared with their models node by node.
-    """
-    chosen = zlib.crc32(item.nodeid.encode()) % _WHOLE == 0
-    _exports["whole"] = chosen or item.path.stem == "test_exporters"
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _quick_export() -> Iterator[None]:
-    """Spare exports what torch does for nothing: two thirds of the time of a small one."""
-    with quick_export(lambda: _exports["whole"]):
-        yield
+def _garbage() -> None:
+    """Freeze what is imported by now, so that no export has torch's modules scanned again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

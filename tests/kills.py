@@ -37,7 +37,7 @@ CALLS = {
 def start(folder: Path, arguments: list[str], make: Callable[[], None] = lambda: None) -> int:
     child = os.fork()
     if child == 0:
-        fuzz._child(arguments, folder, make)
+        fuzz.child(arguments, folder, make)
     return child
 
 

@@ -89,7 +89,7 @@ def uv(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def marked() -> list[str]:
     """Find the files with tests for this: others need the checkout beside them."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(path) for path in files if "mark.matrix" in path.read_text("utf-8")]
 
 

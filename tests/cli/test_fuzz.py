@@ -1,4 +1,4 @@
-"""A share of the cases of ``fuzz.py``, and that it sees each kind of fault."""
+"""A share of the cases of ``tests/fuzz``, and that it sees each kind of fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).parents[1] / "fuzz.py"
+FUZZ = Path(__file__).parents[1] / "fuzz"
 
 if sys.platform != "linux":
     pytest.skip("the fuzzer forks, and asks /proc for memory: Linux alone", allow_module_level=True)
@@ -21,9 +21,10 @@ if sys.platform != "linux":
 import fuzz  # noqa: E402
 
 
+@pytest.mark.slow
 def test_no_case_is_at_fault(tmp_path: Path) -> None:
     call = [sys.executable, str(FUZZ), "--count", "120", "--seed", "0", "--keep", str(tmp_path)]
-    ended = subprocess.run(call, capture_output=True, text=True, check=False, timeout=600)
+    ended = subprocess.run(call, capture_output=True, text=True, check=False, timeout=3600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("120 cases, 0 at fault\n")
     kinds = {line.split()[0] for line in ended.stdout.splitlines()[:-1]}
@@ -44,11 +45,13 @@ def _traceback() -> None:
 
 
 def _hang() -> None:
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def _memory() -> None:
-    bytearray(b"x") * (fuzz.MEMORY * 3 // 2)  # beyond the bound, within what the process may take
+    bytearray(b"x") * (
+        fuzz.calls.MEMORY * 3 // 2
+    )  # beyond the bound, within what the process may take
 
 
 def _crash() -> None:
@@ -74,16 +77,18 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", FAULTS)
 def test_it_sees(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "SECONDS", 2)
     fault: Callable[[], None] = FAULTS[said]
     if fault is _memory:
-        monkeypatch.setattr(fuzz, "MEMORY", 1 << 28)
+        monkeypatch.setattr(fuzz.calls, "MEMORY", 1 << 28)
     case = fuzz.Case("onnx", ["inspect", "none.onnx"], {}, "o.npz")
     (tmp_path / "good").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns of forks beside threads
         assert fuzz.run(case, tmp_path / "good") == ("2", [])
+        if fault is _hang:  # the others end by themselves, late on a busy machine
+            monkeypatch.setattr(fuzz.calls, "SECONDS", 2)
         _, faults = fuzz.run(case, tmp_path, fault)
     assert any(said in text for text in faults), faults

@@ -646,7 +646,7 @@ def test_serve_until_interrupted(stand_in: Path) -> None:
             url = "".join(re.findall(r"http://127\.0\.0\.1:\d+/", line))
         types = {}
         for name in ("", "play.js", "model.json", _runtime.SCRIPT, _runtime.PROGRAM):
-            with urllib.request.urlopen(url + name, timeout=10) as answer:
+            with urllib.request.urlopen(url + name, timeout=120) as answer:
                 types[name] = answer.headers["Content-Type"].partition(";")[0]
                 assert len(answer.read()) == int(answer.headers["Content-Length"]) > 0
         assert types == {
@@ -655,11 +655,11 @@ def test_serve_until_interrupted(stand_in: Path) -> None:
         }  # fmt: skip
         for name in ("nothing", "../pyproject.toml", "%2e%2e/pyproject.toml", "/etc/passwd"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
-                urllib.request.urlopen(url + name, timeout=10)
+                urllib.request.urlopen(url + name, timeout=120)
         port = url.rsplit(":", 1)[1].rstrip("/")
         assert f"port {port} cannot be taken" in refused(call(TONES, "--serve", "--port", port))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
         process.communicate()
@@ -674,7 +674,7 @@ def test_it_is_served_on_this_machine_alone() -> None:
     try:
         assert server._server.server_address[0] == "127.0.0.1"
         request = urllib.request.Request(server.url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             assert answer.headers["Content-Length"] == "1"
             assert answer.read() == b""
     finally:

@@ -296,7 +296,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         )  # fmt: skip
     address = f"http://127.0.0.1:{ports[0]}/v2"
     try:
-        for _ in range(600):
+        while True:  # until it answers or ends
             assert server.poll() is None, (tmp_path / "log").read_text()
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{address}/health/ready").read()
@@ -312,7 +312,7 @@ def ask(address: str, what: str, body: dict[str, Any]) -> Any:
     """Post a request of Triton's HTTP interface."""
     request = urllib.request.Request(f"{address}/{what}", json.dumps(body).encode())
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=600) as reply:
             text = reply.read()
     except urllib.error.HTTPError as error:
         raise AssertionError(error.read().decode()) from error

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from of_one_node import assert_equal, cuba, expected, feeds_of, model_of, sequences_of
+from pairwise import pairwise
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -98,13 +99,14 @@ def test_the_steps(made_by: Any, size: float) -> None:
     np.testing.assert_array_equal(neuron(x).numpy(), expected)
 
 
-@pytest.mark.parametrize("size", [0.3, 3e6])
-@pytest.mark.parametrize("graded", [False, True])
-@pytest.mark.parametrize("shape", [(2, 5, 40), (2, 5, 3, 2, 9)])
-@pytest.mark.parametrize(("make", "name"), WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize(
+    ("norm", "shape", "graded", "size"),
+    pairwise(WITHIN, ((2, 5, 40), (2, 5, 3, 2, 9)), (False, True), (0.3, 3e6)),
+)
 def test_one_op_equals_the_integrators(
-    make: Any, name: str, shape: tuple[int, ...], graded: bool, size: float
+    norm: str, shape: tuple[int, ...], graded: bool, size: float
 ) -> None:
+    make, name = WITHIN[norm]
     neuron = make(threshold=0.6 if size < 1 else 9e6, graded_spike=graded)
     x = currents(*shape, size=size)
     model = so.export(neuron, x)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import together
 import torch
 from graphs import all_nodes
 from onnx.reference import ReferenceEvaluator
@@ -28,12 +29,10 @@ from synapse_onnx.ops.arithmetic import Pair
 from synapse_onnx.ops.equation import NeuronOp
 
 OPS = ops.all_ops()
-CALLS = [
-    pytest.param(op, sample, id=f"{name}-{sample.id}", marks=[pytest.mark.matrix] * (i == 0))
-    for name, op in OPS.items()
-    for i, sample in enumerate(op.samples())
-]
+SAMPLES = [(name, i, sample) for name, op in OPS.items() for i, sample in enumerate(op.samples())]
 FIRST = [pytest.param(op, op.samples()[0], id=name) for name, op in OPS.items()]
+#: a sample of each op and number of axes
+RANKS = {(name, sample.args[0].dim()): (OPS[name], sample) for name, _, sample in SAMPLES[::-1]}
 
 
 class Call(nn.Module):
@@ -52,16 +51,65 @@ class Call(nn.Module):
         return self.op.torch_op(x, *(getattr(self, name) for name in self.names), *self.rest)
 
 
-@cache
-def exported(name: str, index: int) -> onnx.ModelProto:
-    op = OPS[name]
-    args = op.samples()[index].args
-    # a state in a buffer has a batch of its own: only time can stay open where there is one
-    return so.export(Call(op, args), args[0], dynamic=not _has_states(op))
-
-
 def _has_states(op: ops.OpDef) -> bool:
     return any(output.startswith("last_") for output in op.outputs)
+
+
+def _is_open(op: ops.OpDef) -> bool:
+    """Whether batch and time stay open: a state in a buffer has a batch of its own."""
+    return not _has_states(op)
+
+
+def _refused_by_the_evaluator(op: ops.OpDef, sample: ops.Sample) -> bool:
+    """onnx 1.23's evaluator splits the kernel of a grouped ConvTranspose wrongly and says so."""
+    return "ConvTranspose" in op.name and sample.args[-1] > 1
+
+
+def _alike(entry: tuple[str, int, ops.Sample]) -> tuple[object, ...]:
+    name, _, sample = entry
+    op, x = OPS[name], sample.args[0]
+    sizes = (x.shape[0], x.shape[-1]) if _is_open(op) else ()  # N and T are one for all branches
+    return (_is_open(op), sizes, _refused_by_the_evaluator(op, sample))
+
+
+GROUPS = together.groups(SAMPLES, alike=_alike, apart=lambda entry: entry[0])
+#: those of a group one after the other, for a worker that runs a part of the tests
+CALLS = [
+    pytest.param(
+        OPS[name], sample, group, id=f"{name}-{sample.id}", marks=[pytest.mark.matrix] * (i == 0)
+    )
+    for group, entries in enumerate(GROUPS)
+    for name, i, sample in entries
+]
+
+
+@cache
+def exported(group: int) -> together.Together:
+    """The samples of a group in one model, a branch each."""
+    branches = [
+        together.Branch(
+            f"{name}-{sample.id}", Call(OPS[name], sample.args), (sample.args[0],),
+            len(OPS[name].outputs),
+        )
+        for name, _, sample in GROUPS[group]
+    ]  # fmt: skip
+    return together.export(branches, dynamic=_is_open(OPS[GROUPS[group][0][0]]))
+
+
+@cache
+def ran(group: int) -> dict[str, tuple[np.ndarray, ...]]:
+    """Outputs of ONNX Runtime, by branch."""
+    model = exported(group)
+    return model.by_branch(so.Session(model.model).run(*model.arrays))
+
+
+@cache
+def evaluated(group: int) -> dict[str, tuple[np.ndarray, ...]]:
+    """Outputs of ONNX's reference evaluator, by branch."""
+    model = exported(group)
+    names = [value.name for value in model.model.graph.input]
+    feeds = dict(zip(names, model.arrays, strict=True))
+    return model.by_branch(ReferenceEvaluator(model.model).run(None, feeds))
 
 
 def _is_of_an_equation(op: ops.OpDef) -> bool:
@@ -74,10 +122,6 @@ def _is_traced(form: NeuronOp) -> bool:
     forms = [symbolic.__self__ for symbolic in every]
     kin = [other for other in forms if (other.e, other.kind) == (form.e, form.kind)]
     return form.kind == "spikes" or kin[0] is form
-
-
-def _index(op: ops.OpDef, sample: ops.Sample) -> int:
-    return [each.id for each in op.samples()].index(sample.id)
 
 
 def _arrays(result: Any) -> list[np.ndarray]:
@@ -123,7 +167,9 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
     assert args[0].grad.shape == args[0].shape
 
 
-@pytest.mark.parametrize(("op", "sample"), CALLS)
+@pytest.mark.parametrize(
+    ("op", "sample"), [pytest.param(*RANKS[key], id=f"{key[0]}-{key[1]}d") for key in sorted(RANKS)]
+)
 def test_fake_tensors_have_the_shapes_of_real_ones(op: ops.OpDef, sample: ops.Sample) -> None:
     """An export sees the former alone."""
     results = []
@@ -136,45 +182,61 @@ def test_fake_tensors_have_the_shapes_of_real_ones(op: ops.OpDef, sample: ops.Sa
         assert (shown.shape, shown.dtype) == (real.shape, real.dtype)
 
 
-@pytest.mark.parametrize(("op", "sample"), CALLS)
+@pytest.mark.parametrize(("op", "sample", "group"), CALLS)
 @pytest.mark.gpu
-def test_torch_equals_onnx_runtime_equals_the_reference(op: ops.OpDef, sample: ops.Sample) -> None:
-    model = exported(op.name, _index(op, sample))
-    assert [n.op_type for n in model.graph.node if n.domain == ops.DOMAIN] == [op.name]
+def test_torch_equals_onnx_runtime_equals_the_reference(
+    op: ops.OpDef, sample: ops.Sample, group: int
+) -> None:
+    nodes = [n.op_type for n in exported(group).model.graph.node if n.domain == ops.DOMAIN]
+    assert nodes == [name for name, _, _ in GROUPS[group]]
     expected = op.torch_op(*sample.args)
     expected = tuple(y.numpy() for y in (expected if isinstance(expected, tuple) else (expected,)))
-    x = sample.args[0].numpy()
-    _assert_close(so.Session(model).run(x), expected, sample.rtol)
-    evaluator, feeds = ReferenceEvaluator(model), {model.graph.input[0].name: x}
-    if "ConvTranspose" in op.name and sample.args[-1] > 1:
-        # onnx 1.23's evaluator splits the kernel of a grouped ConvTranspose wrongly and says so;
+    branch = f"{op.name}-{sample.id}"
+    _assert_close(ran(group)[branch], expected, sample.rtol)
+    if _refused_by_the_evaluator(op, sample):
         # once it is mended this fails, and the comparison below takes over
         with pytest.raises(ValueError, match="cannot reshape array"):
-            evaluator.run(None, feeds)
+            evaluated(group)
         return
-    _assert_close(tuple(evaluator.run(None, feeds)), expected, sample.rtol)
+    _assert_close(evaluated(group)[branch], expected, sample.rtol)
 
 
-@pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
-def test_the_body_is_standard_at_every_opset(op: ops.OpDef, opset: int) -> None:
-    function = op.function(opset)
-    assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
-    assert {node.domain for node in all_nodes(function.node)} == {""}
+def test_the_body_is_standard_and_the_same_at_every_opset(op: ops.OpDef) -> None:
+    """So the tests that run a body at one opset hold for all of them."""
+    first = op.function(OPSETS[0])
+    assert {node.domain for node in all_nodes(first.node)} == {""}
+    for opset in OPSETS:
+        function = op.function(opset)
+        assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
+        del function.opset_import[:]
+        function.opset_import.extend(first.opset_import)
+        assert function == first
 
 
-@pytest.mark.parametrize(("op", "sample"), FIRST)
-def test_the_graph_does_not_grow_with_time(op: ops.OpDef, sample: ops.Sample) -> None:
-    counts = set()
+#: for each of these a graph of few steps and one of many
+SIZES = together.groups(OPS.values(), alike=lambda _: None, apart=lambda op: op.name, most=10)
+
+
+@pytest.mark.parametrize("group", SIZES, ids=lambda group: f"{group[0].name}-{group[-1].name}")
+def test_the_graph_does_not_grow_with_time(group: list[ops.OpDef]) -> None:
+    counts = []
     for steps in (3, 300):
-        args = [
-            a[..., :1].repeat(*(1,) * (a.dim() - 1), steps) if name.startswith("x") else a
-            for name, a in zip(op.inputs, sample.args, strict=False)
-        ]
-        args += sample.args[len(args) :]
-        model = so.export(Call(op, tuple(args)), args[0], dynamic=False)
-        counts.add(len(model.graph.node) + sum(len(f.node) for f in model.functions))
-    assert len(counts) == 1
+        branches = []
+        for op in group:
+            every = op.samples()[0].args
+            args = [
+                a[..., :1].repeat(*(1,) * (a.dim() - 1), steps) if name.startswith("x") else a
+                for name, a in zip(op.inputs, every, strict=False)
+            ]
+            args += every[len(args) :]
+            call = Call(op, tuple(args))
+            branches.append(together.Branch(op.name, call, (args[0],), len(op.outputs)))
+        model = together.export(branches, dynamic=False).model
+        counts.append(
+            {"graph": len(model.graph.node)} | {f.name: len(f.node) for f in model.functions}
+        )
+    assert counts[0] == counts[1]
 
 
 def test_every_op_says_what_it_computes() -> None:
@@ -195,7 +257,7 @@ def test_an_op_says_whether_it_is_exact_and_whether_it_spikes(op: ops.OpDef) -> 
 
 
 def test_files_name_the_domain_and_its_first_version() -> None:
-    model = exported("Dense", 0)
+    model = exported(0).model
     imports = {entry.domain: entry.version for entry in model.opset_import}
     assert (ops.DOMAIN, imports[ops.DOMAIN]) == ("ai.synapse", 1)
 

@@ -214,6 +214,8 @@ import numpy as np, torch
 import synapse_onnx as so
 from synapse_onnx.cli import main
 
+pytestmark = pytest.mark.slow
+
 folder = sys.argv[1]
 os.chdir(folder)
 draw = np.random.default_rng(0)

@@ -48,6 +48,7 @@ def test_there_are_pages() -> None:
     assert {"README.md", "docs/first-minute.md", "docs/how-to/events.md"} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=_name)
 def test_blocks_run_and_print_what_they_say(page: Path, tmp_path: Path) -> None:
     for need in pages.needs(page.read_text()):
@@ -83,6 +84,7 @@ def test_output_with_gaps() -> None:
     assert not pages.fits("a\n", "a\nb\n")
 
 
+@pytest.mark.slow
 def test_sphinx_builds_it_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="the documentation is built with the extra docs")
     # a copy: what is generated goes beside the sources

@@ -46,6 +46,8 @@ import sys, numpy as np, torch
 import synapse_onnx as so
 from net import net
 
+pytestmark = pytest.mark.slow
+
 assert so.__file__.startswith(sys.prefix), so.__file__
 x = (torch.rand(2, 6, 20) < 0.5).float()
 model = so.export(net, x, "net.onnx", streaming=True)

@@ -13,6 +13,8 @@ import pytest
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parents[2] / "models"
 
 

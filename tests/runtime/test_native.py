@@ -30,6 +30,7 @@ from of_one_node import (
     whole,
 )
 from onnx import helper, numpy_helper
+from pairwise import pairwise
 from torch import Tensor
 
 import synapse_onnx as so
@@ -120,9 +121,14 @@ def test_states_of_any_size(state: int, bias: float | None) -> None:
         assert_equal(run(OPS[name], args), expected(OPS[name], args))
 
 
-@pytest.mark.parametrize("gain", [-2.0, 0.3, 32.0, 1e4, 1e30, float("inf"), float("nan")])
-@pytest.mark.parametrize("bias", [0.1, -3e4, 2e5, 1e38, float("inf"), float("nan")])
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize(
+    ("bias", "gain", "graded"),
+    pairwise(
+        (0.1, -3e4, 2e5, 1e38, float("inf"), float("nan")),
+        (-2.0, 0.3, 32.0, 1e4, 1e30, float("inf"), float("nan")),
+        (False, True),
+    ),
+)
 def test_a_norm_of_any_size(bias: float, gain: float, graded: bool) -> None:
     """What it gives fits into 32 bits, or does not, where a spike then hides it."""
     args = with_bias("CubaNormed", cuba(currents(2, 70, 12)), bias, gain)
@@ -266,14 +272,16 @@ def weights(outputs: int, inputs: int, bits: int) -> tuple[onnx.TensorProto, np.
     return helper.make_tensor("weight", kind, array.shape, array.flatten()), array[..., 0, 0, 0]
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize(
-    ("inputs", "outputs"), [(1, 1), (13, 10), (64, 40), (700, 129), (1031, 512)]
+    ("bits", "sizes", "kind"),
+    pairwise(
+        (4, 8, 16),
+        ((1, 1), (13, 10), (64, 40), (700, 129), (1031, 512)),
+        ("spikes", "all", "none", "signs", "counts", "signed", "large", "uint8"),
+    ),
 )
-@pytest.mark.parametrize(
-    "kind", ["spikes", "all", "none", "signs", "counts", "signed", "large", "uint8"]
-)
-def test_sums_of_integers_are_exact(bits: int, inputs: int, outputs: int, kind: str) -> None:
+def test_sums_of_integers_are_exact(bits: int, sizes: tuple[int, int], kind: str) -> None:
+    inputs, outputs = sizes
     shape = (7, 3, inputs)
     x = {
         "spikes": RNG.random(shape) < 0.3,
@@ -348,10 +356,12 @@ GEOMETRIES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("kind", ["spikes", "all", "none", "signs", "counts", "signed", "uint8"])
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_convolutions_of_integers_are_exact(geometry: dict[str, Any], kind: str, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("form", "kind", "bits"),
+    pairwise(GEOMETRIES, ("spikes", "all", "none", "signs", "counts", "signed", "uint8"), (8, 16)),
+)
+def test_convolutions_of_integers_are_exact(form: str, kind: str, bits: int) -> None:
+    geometry = GEOMETRIES[form]
     shape = (3, 2, 6, 9, 11)
     x = {
         "spikes": RNG.random(shape) < 0.3,
@@ -505,24 +515,27 @@ def of_groups(groups: int, depth: int, length: int = 1) -> np.ndarray:
 TYPES = ["float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]
 
 
-@pytest.mark.parametrize("depth", [1, 7, 62])
+#: axes of a sample in a step, delays, and the length of a run of equal ones
+LINES = [
+    ((1, 1), 1, 1),
+    ((2, 13), 1, 1),
+    ((3, 7), 7, 1),
+    ((1, 128), 128, 1),
+    ((3, 509), 509, 1),  # a prime: samples begin within tiles
+    ((2, 509), 509, 17),
+    ((2, 96), 96, 32),
+    ((2, 5, 3, 7), 5, 1),
+    ((2, 2, 32, 32), 2, 1),
+    ((2, 3, 5, 7), 105, 1),
+    ((0, 7), 7, 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("frame", "groups", "length"),
-    [
-        ((1, 1), 1, 1),
-        ((2, 13), 1, 1),
-        ((3, 7), 7, 1),
-        ((1, 128), 128, 1),
-        ((3, 509), 509, 1),  # a prime: samples begin within tiles
-        ((2, 509), 509, 17),
-        ((2, 96), 96, 32),
-        ((2, 5, 3, 7), 5, 1),
-        ((2, 2, 32, 32), 2, 1),
-        ((2, 3, 5, 7), 105, 1),
-        ((0, 7), 7, 1),
-    ],
+    ("line_of", "depth"), [(line, (1, 7, 62)[i % 3]) for i, line in enumerate(LINES)]
 )
-def test_delays_of_any_size(frame: tuple[int, ...], groups: int, length: int, depth: int) -> None:
+def test_delays_of_any_size(line_of: tuple[tuple[int, ...], int, int], depth: int) -> None:
+    frame, groups, length = line_of
     delays = of_groups(groups, depth, length)
     line = numbers("float32", depth, *frame)
     model = delay_model(line, delays, line)

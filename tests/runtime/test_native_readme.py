@@ -13,6 +13,8 @@ import pytest
 
 from synapse_onnx.runtime import native
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
     block.language: block for block in pages.blocks((ROOT / "native" / "README.md").read_text())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import io
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pairwise import pairwise
 from torch import nn
 
 import synapse_onnx as so
@@ -217,35 +216,6 @@ def test_parts_with_different_hooks_are_reported() -> None:
 # -- life cycle --------------------------------------------------------------------------------
 
 
-@each
-@both
-@pytest.mark.parametrize("form", ["plain", "weight norm", "frozen"])
-def test_layers_can_be_copied_saved_and_moved(name: str, is_complex: bool, form: str) -> None:
-    layer = made(name, is_complex, pre_hook_fx=q8, weight_norm=form == "weight norm")
-    if form == "frozen":
-        layer = so.freeze(layer)
-    x = input_of(name)
-    expected = layer(x)
-
-    def same(other: Any) -> bool:
-        found = other(x)
-        pairs = zip(found, expected, strict=True) if is_complex else [(found, expected)]
-        return all(torch.equal(a, b) for a, b in pairs)
-
-    copied = copy.deepcopy(layer)
-    assert same(copied)
-    buffer = io.BytesIO()
-    torch.save(layer.state_dict(), buffer)
-    buffer.seek(0)
-    copied.load_state_dict(torch.load(buffer, weights_only=True))
-    assert same(copied)
-    copied.to(torch.float64)
-    y = copied(x.double())
-    assert (y[0] if is_complex else y).dtype == torch.float64
-    meta = copied.to("meta")(x.double().to("meta"))
-    assert (meta[0] if is_complex else meta).device.type == "meta"
-
-
 @pytest.mark.parametrize("name", ["Dense", "Conv", "ConvTranspose"])
 @both
 @pytest.mark.parametrize("weight_norm", [False, True])
@@ -313,21 +283,23 @@ def unpooled(x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: 
     return y[:, :, padding[0] : y.shape[2] - padding[0], padding[1] : y.shape[3] - padding[1]]
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 11)])
+POOLINGS: list[dict[str, Any]] = [
+    {"kernel_size": 2},
+    {"kernel_size": 3},
+    {"kernel_size": (2, 3), "stride": 1},
+    {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+    {"kernel_size": 2, "stride": (1, 3), "padding": 1, "dilation": (2, 1)},
+    {"kernel_size": (4, 3), "dilation": (1, 2), "padding": (0, 2)},
+]
+
+
 @pytest.mark.parametrize(
-    "geometry",
-    [
-        {"kernel_size": 2},
-        {"kernel_size": 3},
-        {"kernel_size": (2, 3), "stride": 1},
-        {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
-        {"kernel_size": 2, "stride": (1, 3), "padding": 1, "dilation": (2, 1)},
-        {"kernel_size": (4, 3), "dilation": (1, 2), "padding": (0, 2)},
-    ],
+    ("name", "geometry", "size"),
+    pairwise(("Pool", "Unpool"), POOLINGS, ((8, 8), (7, 9), (5, 11))),
     ids=str,
 )
-@pytest.mark.parametrize(("name", "reference"), [("Pool", pooled), ("Unpool", unpooled)])
-def test_pools_work_channel_by_channel(name: str, reference, geometry, size) -> None:
+def test_pools_work_channel_by_channel(name: str, geometry, size) -> None:
+    reference = {"Pool": pooled, "Unpool": unpooled}[name]
     layer = REAL[name](**geometry)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-8, 9, layer.shape, generator=generator) / 4

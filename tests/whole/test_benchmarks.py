@@ -32,6 +32,7 @@ def test_contestants_are_found() -> None:
     assert known | {"floor", "unrolled", "native"} <= set(CONTESTANTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", ["q8", "float"])
 @pytest.mark.parametrize("letter", NETWORKS)
 def test_contestants_compute_the_same_network(letter: str, numbers: str) -> None:
@@ -67,6 +68,7 @@ def test_a_wrong_file_stops_the_comparison() -> None:
         command.check(network, runs | {"onnx": lambda: 1 - ones})
 
 
+@pytest.mark.slow
 def test_figures_are_printed_and_written(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     short = ("--seconds", "0.01", "--json", str(path))
@@ -93,6 +95,7 @@ def test_figures_are_printed_and_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["export"][0]["bytes"] > 0
 
 
+@pytest.mark.slow
 def test_costs_of_single_nodes(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     short = ("--seconds", "0.01", "--json", str(path))
@@ -109,6 +112,7 @@ def test_costs_of_single_nodes(tmp_path: Path) -> None:
     assert min(costs.values()) > 0
 
 
+@pytest.mark.slow
 def test_costs_of_synapses_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only = ("images", "--only", "transposed 32-16")
     refused = CliRunner().invoke(command.main, only)

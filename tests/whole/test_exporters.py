@@ -27,6 +27,7 @@ def test_recipes_are_found() -> None:
     assert all(name in result.output for name in RECIPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.gpu
 def test_every_recipe_exports_and_verifies_from_its_checkpoint(recipe: str, tmp_path: Path) -> None:

@@ -27,8 +27,16 @@ STEPS = 60
 
 # of the peers' own code and what it imports
 pytestmark = [
-    pytest.mark.filterwarnings(f"ignore::{kind}")
-    for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning")
+    pytest.mark.slow,
+    *(
+        pytest.mark.filterwarnings(f"ignore::{kind}")
+        for kind in (
+            "DeprecationWarning",
+            "PendingDeprecationWarning",
+            "FutureWarning",
+            "UserWarning",
+        )
+    ),
 ]
 
 

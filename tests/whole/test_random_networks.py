@@ -1,6 +1,6 @@
 """A share of the random networks, what the generator covers, and every case that once failed.
 
-``random_networks.py`` runs for hours from the command line.
+``python tests/random_networks`` runs for hours.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def all_layers(layers: list[rn.Layer]) -> Iterator[rn.Layer]:
 # -- the share -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.gpu
 def test_random_networks_are_equal(seed: int) -> None:
@@ -61,6 +62,7 @@ def test_random_networks_are_equal(seed: int) -> None:
     assert tally.comparisons > 4 * tally.networks, str(tally)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 @pytest.mark.gpu
 def test_a_case_that_once_failed_is_equal(path: Path) -> None:
@@ -88,7 +90,7 @@ def test_every_synapse_neuron_block_and_weight_is_drawn(drawn: list[rn.Case]) ->
     made = {x["block"] for x in layers if x["is"] == "block"}
     assert made == {name for kind in kinds for name in getattr(so.block, kind).__all__}
     assert {x["weights"] for x in layers if "weights" in x} == {"default", *rn.WEIGHTS}
-    assert {x["is"] for x in layers} == set(rn._MAKERS)
+    assert {x["is"] for x in layers} == set(rn.MAKERS)
     arguments = [n["arguments"] for n in neurons]
     assert any(a.get("graded_spike") for a in arguments)
     assert any(a.get("shared_param") is False for a in arguments)
@@ -152,7 +154,7 @@ def test_a_failure_is_shrunk_and_written(tmp_path: Path, monkeypatch: pytest.Mon
         bad = any("weights" in layer for layer in case["layers"])
         return rn.Verdict(["weights"] if bad else [], comparisons=1)
 
-    monkeypatch.setattr(rn, "judge", judge)
+    monkeypatch.setattr(rn.compare, "judge", judge)
     tally = rn.Tally()
     rn.hunt(3, 25, tally)
     ((case, why),) = tally.failures

@@ -37,11 +37,13 @@ def test_the_page_names_versions() -> None:
         assert re.search(rf"\b{name} \d+\.\d+\.\d+", body), f"{name} has no version"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGAIN)
 def test_the_reference_evaluator_gives_what_the_page_says(name: str) -> None:
     assert runtimes.measured(ROWS[name], NAMES[:1]) == STATED[name][:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_OPENVINO)
 def test_openvino_gives_what_the_page_says(name: str) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: the extra runtimes")

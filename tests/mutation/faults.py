@@ -1,4 +1,4 @@
-"""Planted faults: what ``mutate.py`` changes in a source text, one change a mutant.
+"""Planted faults: what the package changes in a source text, one change a mutant.
 
 Faults are planted in Python and in the ONNX text that stands in its strings. Left out by rule are
 what computes nothing (docstrings, annotations, words, imports) and the numbers of samples.

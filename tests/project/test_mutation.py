@@ -1,4 +1,4 @@
-"""A share of the faults of ``mutate.py``, what it plants, and that it tells what is caught."""
+"""A share of the faults of ``tests/mutation``, what it plants, and that it tells what is caught."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("faults are tried in forked processes: Linux alone", allow_module_level=True)
 
-import mutants
-import mutate
+from mutation import faults, search, selection
 
 ROOT = Path(__file__).parents[2]
 
 
 def planted(text: str) -> set[str]:
-    return {mutant.apply(text) for mutant in mutants.plant("some.py", text)}
+    return {mutant.apply(text) for mutant in faults.plant("some.py", text)}
 
 
 @pytest.mark.parametrize(
@@ -98,92 +97,86 @@ def test_what_computes_nothing_has_no_faults(text: str) -> None:
 
 
 def test_every_excuse_has_its_mutant_and_its_reason() -> None:
-    known = mutate.excuses()
+    known = search.excuses()
     found = []
     for path in {entry["file"] for entry in known}:
         text = (ROOT / path).read_text()
-        found += [mutate.excused(each, text, known) for each in mutants.plant(path, text)]
+        found += [search.excused(each, text, known) for each in faults.plant(path, text)]
     assert [entry for entry in known if entry not in found or not entry["reason"]] == []
 
 
-def test_every_file_of_ops_passes_and_export_takes_part() -> None:
-    paths = {Path(path) for path in mutate.sources(())}
-    package = Path("synapse_onnx")
-    for folder in ("ops", "passes", "neuron"):
-        there = (ROOT / package / folder).glob("*.py")
-        assert {path.relative_to(ROOT) for path in there} <= paths
-    assert {package / f"{name}.py" for name in ("border", "exactness", "exporter")} <= paths
+def test_every_file_of_ops_passes_neurons_and_export_takes_part() -> None:
+    paths = {ROOT / path for path in selection.sources(())}
+    package = selection.PACKAGE
+    for folder in ("ops", "compiler", "neuron", "readers"):
+        assert set((package / folder).rglob("*.py")) <= paths
 
 
-@pytest.mark.parametrize(
-    ("path", "some", "none"),
-    [
-        ("loihi.py", {"test_loihi"}, {"test_neuron"}),  # of its name
-        ("native.py", {"test_native", "test_native_build"}, {"test_gpu"}),  # which begins so
-        ("fusion.py", {"test_native_fusion"}, {"test_native"}),  # which imports it
-        ("module.py", {"test_streaming", "test_freeze"}, {"test_loihi"}),  # of those that import it
-        ("runtime.py", {"test_streaming"}, {"test_hostile"}),  # as the table says
-        ("neuron/lif.py", {"test_equations", "test_neuron", "test_lif"}, {"test_passes"}),
-        ("neuron/norm.py", {"test_neuron_values", "test_training"}, {"test_lif"}),
-        ("passes/clean_up.py", {"test_passes"}, {"test_ops"}),
-        ("readers/nir.py", {"test_nir", "test_readers"}, {"test_net"}),
-    ],
-)
-def test_the_tests_of_a_file_follow_from_names(path: str, some: set[str], none: set[str]) -> None:
-    found = mutate.tests_of(mutate.PACKAGE / path)
-    assert some <= set(found)
-    assert not none & set(found)
-    assert len(set(found)) == len(found)
+def test_a_file_has_the_tests_of_its_room_and_those_that_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ops/test_delta.py", "neuron/deep/test_lif.py", "test_quantize.py"):
+        (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / name).write_text("")
+    (tmp_path / "tests" / "test_all.py").write_text("so.ops.delta\n")
+    (tmp_path / "tests" / "test_some.py").write_text("from synapse_onnx.neuron import base, lif\n")
+    (tmp_path / "tests" / "test_top.py").write_text("from synapse_onnx import quantize\n")
+    monkeypatch.setattr(selection, "ROOT", tmp_path)
+    monkeypatch.setattr(selection, "TESTS", tmp_path / "tests")
+    monkeypatch.setattr(selection, "PACKAGE", tmp_path / "synapse_onnx")
+
+    def tests(path: str) -> set[str]:
+        found = selection.tests_of(tmp_path / "synapse_onnx" / path)
+        assert len(set(found)) == len(found)
+        return {name.removeprefix("tests/") for name in found}
+
+    assert tests("ops/delta.py") == {"ops/test_delta.py", "test_all.py"}
+    assert tests("ops/delt.py") == {"ops/test_delta.py"}
+    assert tests("neuron/lif.py") == {
+        "neuron/deep/test_lif.py", "ops/test_delta.py", "test_some.py",
+    }  # fmt: skip
+    assert tests("quantize.py") == {"test_quantize.py", "test_top.py"}
+    assert tests("dendrite.py") == set()
 
 
-def test_what_neurons_share_has_the_names_of_those_that_import_it() -> None:
-    names = mutate.names()
-    share = {path.partition("neuron/")[2][:-3]: said for path, said in names.items()}
-    assert {"Alif", "Adrf", "AdrfIz"} <= share["_adaptive"]
-    assert not {"Cuba", "Rf"} & share["_adaptive"]
-    assert {"Rf", "RfIz", "Adrf", "AdrfIz"} <= share["_resonator"]
-    assert "Cuba" not in share["_resonator"]
-    assert {"Cuba", "Alif", "LifFloat", "Rf"} <= share["base"]
-    assert "MeanOnlyBatchNorm" in share["norm"]
-    assert "Cuba" not in share["norm"]
-    shared = {name for name, said in share.items() if mutate.SHARED in said}
-    assert shared >= {"_adaptive", "_resonator", "base"}
-    assert not shared & {"cuba", "lif", "norm", "dropout"}
-    assert "per_channel" in names["synapse_onnx/ops/_neuron.py"]
-    assert "per_channel" not in names["synapse_onnx/ops/_synapse.py"]
+def test_a_file_bears_the_names_of_what_it_declares(tmp_path: Path) -> None:
+    (tmp_path / "_leaky_if.py").write_text('OP = Op(name="Spike")\nclass A:\n    name = "Cuba"\n')
+    expected = {"leaky_if", "LeakyIf", "Spike", "Cuba"}
+    assert selection.names_of(tmp_path / "_leaky_if.py") == expected
 
 
-def test_a_test_that_names_nothing_is_of_what_is_shared() -> None:
-    def about(text: str, known: set[str]) -> bool:
-        item = SimpleNamespace(function=None, callspec=None)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mutate, "_said", lambda _: text)
-            return mutate.concerns(item, known, {"Cuba", "Alif", "cuba", mutate.SHARED})
+def test_of_each_function_the_tests_that_bear_a_name_are_chosen() -> None:
+    ids = [f"a.py::one[{name}-{i}]" for name in ("Cuba", "CubaFloat", "Rf") for i in range(4)]
+    ids += [f"a.py::two[{i}]" for i in range(9)] + ["a.py::three", "a.py::Cuba"]
+    items = [SimpleNamespace(nodeid=each) for each in ids]
 
-    assert about("neuron = made('Cuba')", {"Cuba"})
-    assert not about("neuron = made('Cuba')", {"Alif"})
-    assert not about("neuron = made('Cuba')", {"Alif", mutate.SHARED})
-    assert about("neuron = made()", {"Alif", mutate.SHARED})
-    assert not about("neuron = made()", {"Alif"})
-    assert about("neuron = made('cuba')", {"Alif", mutate.SHARED}), "a common word is no name"
+    def chosen(names: set[str], spread: int) -> list[str]:
+        return [item.nodeid for item in selection.select(items, names, spread)]
+
+    rest = [*(f"a.py::two[{i}]" for i in (0, 4)), "a.py::three", "a.py::Cuba"]
+    assert chosen({"Rf"}, 2) == ["a.py::one[Rf-0]", "a.py::one[Rf-2]", *rest]
+    assert chosen({"Cuba"}, 2) == ["a.py::one[Cuba-0]", "a.py::one[CubaFloat-0]", *rest]
+    assert chosen({"Alif"}, 2) == ["a.py::one[Cuba-0]", "a.py::one[CubaFloat-2]", *rest]
+    assert len(chosen({"Cuba"}, 100)) == 8 + 9 + 2
 
 
 def test_the_score_counts_what_was_caught() -> None:
-    one, *_ = mutants.plant("a.py", "y = a + b")
-    results = [mutate.Result(one, by) for by in ("test", "test", None, "test")]
-    assert mutate.report(results) == 0.75
-    excused = mutate.Result(one, None, "for a reason")
-    assert mutate.report([*results, excused]) == 0.75
+    one, *_ = faults.plant("a.py", "y = a + b")
+    results = [search.Result(one, by) for by in ("test", "test", None, "test")]
+    assert search.report(results) == 0.75
+    excused = search.Result(one, None, "for a reason")
+    assert search.report([*results, excused]) == 0.75
 
 
+@pytest.mark.slow
 def test_a_share_is_caught(tmp_path: Path) -> None:
     """Of an op and of every pass: code in place of code, and what runs at import."""
     files = ["synapse_onnx/ops/spike.py", "synapse_onnx/compiler/passes"]
-    call = [sys.executable, str(ROOT / "tests/mutate.py"), *files, "--sample", "2", "--workers"]
+    call = [sys.executable, str(ROOT / "tests/mutation"), *files, "--sample", "2", "--workers"]
     target = tmp_path / "found.json"
     ended = subprocess.run(
         [*call, "1", "--seed", "2", "--json", str(target)],
-        capture_output=True, text=True, check=False, timeout=900,
+        capture_output=True, text=True, check=False, timeout=3600,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads(target.read_text())
