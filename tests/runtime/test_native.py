@@ -35,7 +35,7 @@ from torch import Tensor
 
 import synapse_onnx as so
 from synapse_onnx import ops
-from synapse_onnx.report.activity import profile_kernels
+from synapse_onnx.report.kernels import profile_kernels
 from synapse_onnx.runtime import native
 
 pytestmark = pytest.mark.skipif(
