@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import synapse_onnx.neuron  # noqa: F401 - its ops are in the registry then
 from synapse_onnx import page
 from synapse_onnx._version import __version__
 from synapse_onnx.arguments import Arguments

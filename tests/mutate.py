@@ -171,7 +171,7 @@ def names() -> dict[str, set[str]]:
     for op in table.values():
         for file in {op.symbolic.__module__, op.body.__module__}:
             add(file, op)
-    for path in (PACKAGE / "ops").glob("_*.py"):  # what every op stands on
+    for path in (PACKAGE / "ops").rglob("_*.py"):  # what every op is built from
         found.setdefault(str(path.relative_to(ROOT)), set(table)).add(SHARED)
     neurons = [path for path in (PACKAGE / "neuron").glob("*.py") if path.stem != "__init__"]
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in neurons}
