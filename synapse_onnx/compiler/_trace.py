@@ -14,7 +14,6 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-import synapse_onnx.neuron  # noqa: F401 - registers the neurons' ops
 from synapse_onnx.compiler._dynamic import open_axes, widen
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import (

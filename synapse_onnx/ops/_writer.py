@@ -11,8 +11,8 @@ and returns the values of the outputs::
 becomes the ONNX text ::
 
     threshold = Constant<value_float: float = @threshold>()
-    greater_or_equal = GreaterOrEqual(voltage, threshold)
-    s = Cast<to = 1>(greater_or_equal)
+    reached = GreaterOrEqual(voltage, threshold)
+    s = Cast<to = 1>(reached)
 """
 
 from __future__ import annotations
@@ -129,35 +129,31 @@ class Writer:
         function's attributes there alone.
         """
         key, reference, dtype = _REFERENCES[kind]
-        return self._constant(ir.RefAttr(key, name, reference), dtype, name)
+        return self._constant((key, name), ir.RefAttr(key, name, reference), dtype, name)
 
     def number(self, value: float, dtype: ir.DataType, name: str = "") -> ir.Value:
         """Write ``int64_5 = Constant<value = int64 {5}>()``, a scalar."""
         array = np.array(value, dtype.numpy())
         plain = float(value).is_integer() and abs(value) < 1e6
         stem = f"{int(value)}".replace("-", "minus_") if plain else "constant"
-        key = ("Constant", dtype, array.tobytes())
-        known = self._scopes[0][1].get(key)
-        if known is None:
-            tensor = ir.AttrTensor("value", ir.tensor(array))
-            known = self._constant(tensor, dtype, name or f"{dtype.name.lower()}_{stem}")
-            self._scopes[0][1][key] = known
-        return known
+        return self._constant(
+            (dtype, array.tobytes()),
+            ir.AttrTensor("value", ir.tensor(array)),
+            dtype,
+            name or f"{dtype.name.lower()}_{stem}",
+        )
 
-    def ints(self, *values: int, name: str = "") -> ir.Value:
-        """Write ``ints = Constant<value_ints = [2, 3]>()``, a vector."""
-        return self._constant(ir.AttrInt64s("value_ints", values), INT64, name or "ints", values)
+    def ints(self, *values: int, name: str) -> ir.Value:
+        """Write ``name = Constant<value_ints = [2, 3]>()``, a vector."""
+        return self._constant(values, ir.AttrInt64s("value_ints", values), INT64, name)
 
-    def _constant(self, attribute: ir.Attr, dtype: ir.DataType, name: str, *key: Any) -> ir.Value:
-        """Write a constant before all subgraphs, which may all read it then."""
+    def _constant(self, key: Any, attribute: ir.Attr, dtype: ir.DataType, name: str) -> ir.Value:
+        """Write a constant before all subgraphs, which may all read it then; once a key."""
         graph, written = self._scopes[0]
-        identity = ("Constant", attribute.name, attribute.ref_attr_name, *key)
-        if identity in written and (key or attribute.is_ref()):
-            return written[identity]
-        (value,) = _append(graph, "Constant", [], [attribute], [name])
-        value.dtype = dtype
-        written[identity] = value
-        return value
+        if key not in written:
+            (written[key],) = _append(graph, "Constant", [], [attribute], [name])
+            written[key].dtype = dtype
+        return written[key]
 
     # -- nodes -----------------------------------------------------------------------------------
 

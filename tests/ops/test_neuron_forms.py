@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime as ort
 import pytest
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx import ops
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.ops._writer import Signature, Writer
 from synapse_onnx.ops.arithmetic import fixed
+from synapse_onnx.ops.equation import NeuronOp
 
 #: op -> the states that its body leaves out here
 OMITS = {
@@ -232,6 +235,61 @@ def test_a_stream_of_one_size_loads(decay: float, steps: int) -> None:
     stream = so.Session(model, native=False).stream(2)
     parts = [stream.run(x[..., t : t + steps].numpy()) for t in range(0, 8, steps)]
     np.testing.assert_array_equal(np.concatenate(parts, -1), expected)
+
+
+class Late(ops.Equation):
+    """A neuron that spikes a step late: what it compares is the voltage of the step before."""
+
+    name = "Late"
+    doc = "v[t] = (1 - decay) v[t-1] + x[t]; s[t] = 1 where v[t-1] >= threshold, else 0."
+    parameters = (ops.Parameter("decay", "fraction of the voltage lost every step"),)
+    states = (ops.State("voltage", "membrane voltage"),)
+    traces = fires = ("before",)
+    memory: ClassVar[Mapping[str, str]] = {"voltage": "decay"}
+
+    def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"voltage": a.scaled(s.voltage, p.decay) + x.x}, {"before": s.voltage}
+
+    def fire(self, a: Any, v: Any, c: Any) -> Any:
+        return a.spike(v.before >= c.threshold, v.before, c.threshold)
+
+
+@pytest.mark.parametrize(
+    ("kind", "omits"),
+    [
+        ("spikes", {"voltage"}),
+        ("dynamics", {"voltage"}),
+        ("dynamics", {"never_threshold", "sum_of_voltage"}),
+    ],
+)
+def test_a_state_that_is_a_result_as_it_was_stays_in_the_loop(kind: str, omits: set[str]) -> None:
+    """What nothing is kept of, or all, is handed on where the step before is looked at."""
+    op = NeuronOp(Late(), "slayer", kind)
+    x = torch.arange(-6, 6).reshape(1, 2, 6) / 4
+    decay, state = 4096.0 if "voltage" in omits else 0.0, torch.tensor([[700, -5]])
+    level = 1 << 51 if kind == "dynamics" else 500
+    rest = (torch.tensor([decay]), state, 1024, level)
+    tail = () if kind == "dynamics" else (1.0, 1.0, False)
+    expected = op.compute(x, *rest, *tail)
+    signature = Signature("Late", op.inputs, op.outputs, op.attributes)
+    w = Writer(signature, 21, [frozenset(omits)])
+    function = onnx_ir.to_proto(w.function(op.body(w)))
+    attributes = dict(zip(op.attributes, (1024, level, 0), strict=False))
+    node = helper.make_node("Late", op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
+    feeds = {"x": np.moveaxis(x.numpy(), -1, 0), "decay": rest[0].numpy(), "voltage": state.numpy()}
+    infos = [
+        helper.make_tensor_value_info(
+            key, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+        )
+        for key, value in feeds.items()
+    ]
+    outs = [helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(ops.DOMAIN, 1)]
+    graph = helper.make_graph([node], "one", infos, outs)
+    made = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
+    trace, last = ort.InferenceSession(made.SerializeToString()).run(None, feeds)
+    np.testing.assert_array_equal(np.moveaxis(trace, 0, -1), expected[0].numpy())
+    np.testing.assert_array_equal(last, expected[1].numpy())
 
 
 # -- in files -----------------------------------------------------------------------------------

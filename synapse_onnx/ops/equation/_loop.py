@@ -77,6 +77,12 @@ class _Step:
     #: value that left the step -> what stands for it within the loop
     inside: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
+    @property
+    def results(self) -> set[ir.Value]:
+        """What is carried to the next step, or wanted of this one."""
+        carried = (row.after.value for row in self.carried)
+        return {*carried, *(operand.value for operand in self.wanted)}
+
 
 def write_loop(
     e: Equation,
@@ -160,8 +166,9 @@ def _write_step(
     ]
     if recurrent:
         carried.insert(0, _Carried("spikes", w.input("spikes", FLOAT), spikes, results[0]))
-    _prune(graph, [*(row.after.value for row in carried), *(result.value for result in results)])
-    return _Step(graph, carried, results, sequences)
+    step = _Step(graph, carried, results, sequences)
+    _prune(step)
+    return step
 
 
 def run_step(
@@ -201,7 +208,7 @@ def _hoist(w: Writer, step: _Step) -> set[ir.Value]:
     for node in list(step.graph):
         (value,) = node.outputs
         row = next((row for row in step.carried if row.after.value is value), None)
-        if row is not None and _is_sum(node, row, step.sequences):
+        if row is not None and _is_sum(node, row, step):
             (added,) = (x for x in node.inputs if x is not row.before)
             assert added is not None
             total = w.op("CumSum", step.sequences[added], w.number(0, ir.DataType.INT64))
@@ -232,11 +239,11 @@ def _hoist(w: Writer, step: _Step) -> set[ir.Value]:
     return moving
 
 
-def _is_sum(node: ir.Node, row: _Carried, sequences: Mapping[ir.Value, ir.Value]) -> bool:
+def _is_sum(node: ir.Node, row: _Carried, step: _Step) -> bool:
     """Whether a state is ``Add(state_before, x_t)``, x a sequence, and read by nothing else."""
-    if node.op_type != "Add" or len(row.before.uses()) != 1:
+    if node.op_type != "Add" or len(row.before.uses()) != 1 or row.before in step.results:
         return False
-    return row.before in node.inputs and any(x in sequences for x in node.inputs)
+    return row.before in node.inputs and any(x in step.sequences for x in node.inputs)
 
 
 def _scan(
@@ -252,11 +259,14 @@ def _scan(
     Returns:
         What is wanted, of all steps; and the last of every value that is carried.
     """
-    results = [*(row.after.value for row in step.carried), *(x.value for x in step.wanted)]
-    _prune(step.graph, results)
+    _prune(step)
     moving = {value for node in step.graph for value in node.outputs}
     moving |= {row.before for row in step.carried}
-    within = [row for row in step.carried if row.after.value in moving or row.before.uses()]
+    within = [
+        row
+        for row in step.carried
+        if row.after.value in moving or row.before.uses() or row.before in step.results
+    ]
     traced = list(dict.fromkeys(x.value for x in step.wanted if x.value in moving))
     last = {row.name: _at_the_end(w, row, step) for row in step.carried if row not in within}
     traces = {
@@ -304,12 +314,11 @@ def _at_the_end(w: Writer, row: _Carried, step: _Step) -> ir.Value:
     return w.op("Expand", step.still.get(value, value), shape, name=f"{row.name}_last")
 
 
-def _prune(graph: ir.Graph, results: Sequence[ir.Value]) -> None:
+def _prune(step: _Step) -> None:
     """Remove the nodes that no other one and no result reads."""
-    needed = set(results)
-    for node in reversed(graph):
-        if not any(value.uses() or value in needed for value in node.outputs):
-            graph.remove(node, safe=True)
+    for node in reversed(step.graph):
+        if not any(value.uses() or value in step.results for value in node.outputs):
+            step.graph.remove(node, safe=True)
 
 
 def _name(graph: ir.Graph, operands: Mapping[str, Operand], suffix: str) -> None:
