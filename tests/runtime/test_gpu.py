@@ -95,12 +95,8 @@ def test_a_provider_that_does_not_start_is_a_warning(monkeypatch: pytest.MonkeyP
     [("NoExecutionProvider", "has no NoExecutionProvider, only "), ("CPUExecutionProvider", "")],
 )
 def test_the_marker_runs_or_says_why_not(named: str, said: str) -> None:
-    chosen = [
-        "tests/runtime/test_gpu.py",
-        "tests/whole/test_earlier.py",
-        "-k",
-        "device or digits_q8",
-    ]
+    files = ["tests/runtime/test_gpu.py", "tests/whole/test_earlier.py"]
+    chosen = [*files, "-k", "device or digits_q8"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "gpu", "-rs", "-p", "no:cacheprovider", *chosen],
         cwd=ROOT, env=os.environ | {"SYNAPSE_ONNX_TEST_PROVIDER": named},
