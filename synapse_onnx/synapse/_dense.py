@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.ops import conv, dense
-from synapse_onnx.ops._registry import OpDef
+from synapse_onnx.ops import OpDef, conv, dense
 from synapse_onnx.synapse._generic import GenericLayer
 from synapse_onnx.synapse._geometry import count
 from synapse_onnx.synapse._weights import Hook

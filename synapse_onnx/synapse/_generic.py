@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from synapse_onnx.errors import InputError, ShapeError
-from synapse_onnx.ops._registry import OpDef
+from synapse_onnx.ops import OpDef
 from synapse_onnx.synapse._frozen import describe_together, freeze_together
 from synapse_onnx.synapse._weights import Weights
 

@@ -33,6 +33,7 @@ class Float:
         return state
 
     def last(self, state: Any) -> Tensor:
+        """Return the last state of a sequence as the op returns it."""
         result: Tensor = state
         return result
 
@@ -146,9 +147,11 @@ class OnLoihi:
     """What whole numbers and those with a gradient have in common on Loihi."""
 
     def through_float(self, state: Any) -> Any:
+        """Return the state as it is."""
         return state  # there is no float on Loihi
 
     def biased(self, value: Any, p: Any) -> Any:
+        """Add the bias."""
         return value + p.bias
 
 
