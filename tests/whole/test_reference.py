@@ -178,6 +178,13 @@ GROUPS = [
     for group in together.groups(names, alike=_alike, apart=_apart, most=20)
 ]
 GROUP = {name: group for group in GROUPS for name in group}
+#: in a stream all states are kept, so that all nodes of an op have the same body
+STREAMS = {
+    name: tuple(group)
+    for names in (NEURONS, NETWORKS, DELAYS)
+    for group in together.groups(names, alike=_alike, apart=lambda name: name, most=20)
+    for name in group
+}
 #: cases of one group one after the other, for a worker that runs a part of the tests
 ORDERED = list(GROUP)
 
@@ -290,10 +297,10 @@ def streamed(group: tuple[str, ...]) -> dict[str, tuple[np.ndarray, ...]]:
     }
 
 
-@pytest.mark.parametrize("name", [name for name in ORDERED if name not in SYNAPSES])
+@pytest.mark.parametrize("name", STREAMS)
 def test_streams_in_chunks(name: str) -> None:
     """The recorded output of the whole, step by step and in chunks."""
-    compare(load(name), streamed(GROUP[name])[name])
+    compare(load(name), streamed(STREAMS[name])[name])
 
 
 #: one kind of each layer, q8, so that equality can be asked for
