@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -22,9 +22,9 @@ from synapse_onnx.compiler._trace_errors import (
     trace_error,
     with_module,
 )
-from synapse_onnx.errors import ExportError, SynapseError
+from synapse_onnx.compiler._translate import translate
+from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.options import Options
-from synapse_onnx.ops import all_ops
 
 __all__ = ["trace"]
 
@@ -73,23 +73,9 @@ def _to_program(
 
 def _to_graph(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     try:
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=opset,
-            custom_translation_table={
-                op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
-            },
-            verbose=False,
-            # its optimiser merges equal initialisers, and the names of layers with them
-            optimize=False,
-        )
+        return translate(program, opset)
     except torch.onnx.OnnxExporterError as error:
         raise conversion_error(error, program) from error
-    if exported is None:
-        raise ExportError("torch.onnx.export returned no program")
-    graph: ir.Model = exported.model
-    return graph
 
 
 def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:
@@ -125,15 +111,6 @@ def _with_sizes(frozen: nn.Module, inputs: Sequence[Tensor], error: SynapseError
     except SynapseError as concrete:
         return concrete
     return error
-
-
-def _as_function(symbolic: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a symbolic function: the exporter sets attributes on it, which a method refuses."""
-
-    def function(*args: Any) -> Any:
-        return symbolic(*args)
-
-    return function
 
 
 @contextlib.contextmanager

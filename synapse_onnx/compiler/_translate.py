@@ -1,0 +1,96 @@
+"""From a traced program to an ONNX graph, by torch's exporter.
+
+``torch.onnx.export`` reads torchlib's table of some 500 translations at every call, from the source
+text of each: half of the time that a small network takes, half a second. The function that it calls
+takes a table that is read already. That function is private to torch, so where a torch has another
+one, ``torch.onnx.export`` is called as it is documented, and gives the same graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from synapse_onnx.errors import ExportError
+from synapse_onnx.ops import all_ops
+
+__all__ = ["translate"]
+
+#: torch's exporter without its optimiser, which merges equal initialisers, and the names of layers
+#: with them
+_OPTIONS: Mapping[str, Any] = {"verbose": False, "optimize": False}
+
+
+def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
+    """Return the graph of a program; each op of ours is one node.
+
+    Args:
+        program: what ``torch.export.export`` returned.
+        opset: opset of the standard operators.
+
+    Raises:
+        torch.onnx.OnnxExporterError: an operator has no ONNX form.
+        ExportError: torch returned no graph.
+    """
+    own: dict[Callable[..., Any], Callable[..., Any]] = {
+        op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
+    }
+    export = _export_with_table()
+    if export is None:
+        exported = torch.onnx.export(
+            program, dynamo=True, opset_version=opset, custom_translation_table=own, **_OPTIONS
+        )
+    else:
+        exported = export(
+            program, registry=_with_ops(_torchlib(opset), own), opset_version=opset, **_OPTIONS
+        )
+    if exported is None:
+        raise ExportError("torch.onnx.export returned no program")
+    graph: ir.Model = exported.model
+    return graph
+
+
+@functools.cache
+def _export_with_table() -> Callable[..., Any] | None:
+    """Return the function of torch's exporter that takes a table of translations; None without."""
+    try:
+        core = importlib.import_module("torch.onnx._internal.exporter._core")
+        registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+        export: Callable[..., Any] = core.export
+        taken = inspect.signature(export).parameters.keys()
+        table = inspect.signature(registration.ONNXRegistry.from_torchlib).parameters
+    except (ImportError, AttributeError):
+        return None
+    return export if taken >= {"registry", "opset_version", *_OPTIONS} and table else None
+
+
+@functools.cache
+def _torchlib(opset: int) -> Any:
+    """Return torchlib's table for an opset, read once a process."""
+    registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+    return registration.ONNXRegistry.from_torchlib(opset_version=opset)
+
+
+def _with_ops(table: Any, own: Mapping[Any, Callable[..., Any]]) -> Any:
+    """Return a copy of a table with ops of ours in it."""
+    copied = copy.copy(table)
+    copied.functions = {op: list(functions) for op, functions in table.functions.items()}
+    for op, function in own.items():
+        copied.register_op(op, function)
+    return copied
+
+
+def _as_function(symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a symbolic function: the exporter sets attributes on it, which a method refuses."""
+
+    def function(*args: Any) -> Any:
+        return symbolic(*args)
+
+    return function
