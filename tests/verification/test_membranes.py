@@ -19,10 +19,10 @@ def made(kind: str, **changes: object) -> so.neuron.base.Common:
     return KINDS[kind].Neuron(**{**KINDS[kind].Neuron.example, **changes})
 
 
-def currents(neuron: so.neuron.base.Common, steps: int = 60) -> tuple[Tensor, ...]:
+def currents(neuron: so.neuron.base.Common, channels: int = 40) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     count = 2 if neuron.complex else 1
-    return tuple(torch.randn(2, 40, steps, generator=generator) for _ in range(count))
+    return tuple(torch.randn(2, channels, 60, generator=generator) for _ in range(count))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +80,7 @@ def test_a_flip_of_a_float_neuron_is_undecided(kind: str) -> None:
     if "float" not in KINDS[kind].Neuron.equation.regimes:
         pytest.skip(f"{kind} has no float regime")
     neuron = made(kind, regime="float")
-    x = currents(neuron, 400)
+    x = currents(neuron, 1000)  # of so many neurons some flip
     off = tuple(part * 1.1 for part in x)
     with torch.no_grad():
         argument, moved = (x, off) if neuron.complex else (x[0], off[0])
