@@ -62,9 +62,9 @@ class _SynapseOp:
 
     def split(self, args: Sequence[Any]) -> tuple[Any, Sequence[Any], Sequence[Any], Sequence[Any]]:
         """Split arguments into input, weights, scales and geometry."""
-        behind = 1 + len(self.weights)
-        last = behind + len(self.weight_scales)
-        return args[0], args[1:behind], args[behind:last], args[last:]
+        scales = 1 + len(self.weights)
+        geometry = scales + len(self.weight_scales)
+        return args[0], args[1:scales], args[scales:geometry], args[geometry:]
 
     def scale(self, y: Tensor, scale: Tensor) -> Tensor:
         """Multiply an output by its scale."""

@@ -125,7 +125,7 @@ class Writer:
     def attribute(self, name: str, kind: type) -> ir.Value:
         """Write ``name = Constant<value_int: int = @name>()``, an attribute as a scalar.
 
-        It stands outside of all subgraphs: ONNX's reference evaluator resolves references to a
+        It is written outside of all subgraphs: ONNX's reference evaluator resolves references to a
         function's attributes there alone.
         """
         key, reference, dtype = _REFERENCES[kind]

@@ -17,7 +17,7 @@ __all__ = ["Fixed", "Float", "Loihi", "Normed", "OnLoihi", "norm_in_float"]
 
 
 class Float:
-    """Arithmetic of the float regime on tensors; autograd differentiates it as it stands."""
+    """Arithmetic of the float regime on tensors; autograd differentiates it as it is."""
 
     def __init__(self, scale: float, tau: float, gradient: float, graded: bool) -> None:
         self.scale = scale

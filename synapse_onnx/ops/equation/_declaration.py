@@ -41,10 +41,10 @@ class Parameter:
     real: bool = False
 
 
-#: what Loihi adds at every step, and what slayer does where a frozen norm stands within the step
+#: what Loihi adds at every step, and slayer where a frozen norm is part of the step
 BIAS = Parameter("bias", "added at every step", kept=False, level=True, typical=0.125)
 
-#: a norm that stands within the step, y = (x + bias) gain, in float32
+#: a norm within the step, y = (x + bias) gain, in float32
 NORM = (
     replace(BIAS, doc="minus the mean of a norm", real=True),
     Parameter("gain", "what a norm divides by, inverted", kept=False, typical=0.5, real=True),
@@ -97,8 +97,8 @@ class Equation(ABC):
         readout: the variable that is the output of neurons that never spike.
         phase: whether a spike also needs the imaginary part to pass zero.
         biased: whether its step has a place for Loihi's bias.
-        normed: whether that place is where slayer's norm stands, within the step: the spikes have
-            two forms more then, of the slayer regime: "biased", where the norm is a whole number to
+        normed: whether that place is that of slayer's norm, within the step: there are two more ops
+            for spikes then, of the slayer regime: "biased", where the norm is a whole number to
             be added, and "normed", where it is a sum and a product in float32.
         regimes: numeric regimes that it is for.
         samples: constants of sample calls, as floats.

@@ -74,7 +74,7 @@ class _Step:
     sequences: dict[ir.Value, ir.Value]
     #: value of the step -> the same value outside of it, for what is the same in all steps
     still: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    #: value that left the step -> what stands for it within the loop
+    #: value that left the step -> what replaces it within the loop
     inside: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property

@@ -97,10 +97,10 @@ def _seen_finite(op: Interface, void: frozenset[str]) -> frozenset[str]:
     """
     while void:
         w = Writer(Signature(op.name, op.inputs, op.outputs, op.attributes), 21)
-        found = void_states(op.e, Arithmetic(w, FLOAT), write_values(op, w), void)
-        if len(found) == len(void):
+        known = void_states(op.e, Arithmetic(w, FLOAT), write_values(op, w), void)
+        if len(known) == len(void):
             break
-        void = void & set(found)
+        void = void & set(known)
     return void
 
 
