@@ -210,14 +210,6 @@ class Common(Stateful):
         result: Tensor = self.drop(spikes) if self.drop is not None else spikes
         return result
 
-    def margin(self, input: Current) -> Tensor:
-        """Return how far the membrane is above what it must reach, over time, before resets."""
-        raise NotImplementedError
-
-    def undecided(self, input: Current, rtol: float) -> Tensor:
-        """Say where one rounding could decide on a spike: what is compared is within rtol."""
-        raise NotImplementedError
-
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
         for name in self._norm_names():

@@ -20,6 +20,7 @@ from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
+from synapse_onnx.cli._output import size_text
 from synapse_onnx.runtime import native
 
 COMMANDS = tuple(main.list_commands(click.Context(main)))
@@ -235,7 +236,7 @@ def test_export_writes_the_model_that_the_api_gives(here: Path) -> None:
     size = os.path.getsize("new.onnx")
     lines = [line.split() for line in text.splitlines()]
     assert ["wrote", "new.onnx"] in lines
-    assert ["size", f"{size / 1000:.1f}", "kB"] in lines
+    assert ["size", *size_text(size).split()] in lines
     assert ["regime", "slayer"] in lines
     assert ["layers", "2"] in lines
     assert ["dense", "Dense", "3x4x1x1x1", "8", "1/32"] in lines
@@ -276,7 +277,9 @@ def test_export_of_a_file_finds_what_lies_beside_it(here: Path) -> None:
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "under state_dict"])
 def test_export_loads_a_checkpoint(here: Path, wrapped: bool) -> None:
     _good("export", "net.py:other", "--shape", "4", "-o", "other.onnx")
-    weight = next(t for t in onnx.load("other.onnx").graph.initializer if "weight" in t.name)
+    weight = next(
+        t for t in onnx.load("other.onnx").graph.initializer if t.name.endswith(".weight")
+    )
     state = _state(here)
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, "net.pt")
     args = ("--shape", "4", "-o", "new.onnx", "--weights", "net.pt")
@@ -750,7 +753,7 @@ def test_inspect(here: Path) -> None:
     text = _good("inspect", "net.onnx")
     lines = [line.split() for line in text.splitlines()]
     model = onnx.load("net.onnx")
-    assert ["size", f"{os.path.getsize('net.onnx') / 1000:.1f}", "kB"] in lines
+    assert ["size", *size_text(os.path.getsize("net.onnx")).split()] in lines
     torch_version = torch.__version__
     assert f"written by      synapse-onnx {so.__version__}, torch {torch_version}\n" in text
     assert ["opset", "21", "(IR", "version", str(model.ir_version) + ")"] in lines

@@ -17,6 +17,8 @@ from synapse_onnx import ops
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 _SET_UP = """
 import sys
 import importlib
@@ -213,8 +215,6 @@ import os
 import numpy as np, torch
 import synapse_onnx as so
 from synapse_onnx.cli import main
-
-pytestmark = pytest.mark.slow
 
 folder = sys.argv[1]
 os.chdir(folder)

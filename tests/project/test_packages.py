@@ -20,6 +20,8 @@ import pytest
 import synapse_onnx as so
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "synapse_onnx").rglob("*.py")}
 MODULES |= {"synapse_onnx/py.typed"}
 MODULES |= {
@@ -45,8 +47,6 @@ SMOKE = """
 import sys, numpy as np, torch
 import synapse_onnx as so
 from net import net
-
-pytestmark = pytest.mark.slow
 
 assert so.__file__.startswith(sys.prefix), so.__file__
 x = (torch.rand(2, 6, 20) < 0.5).float()

@@ -240,7 +240,9 @@ def test_a_class_that_derives_from_a_layer(lava: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x
 
-    with pytest.raises(so.InputError, match=r"0 is a .*Wrong, which overrides forward, which a"):
+    with pytest.raises(
+        so.InputError, match=r"0 is a .*Wrong, which overrides forward, which the conv"
+    ):
         so.convert(nn.Sequential(Wrong(2, 2)))
 
 

@@ -526,7 +526,7 @@ def test_the_picture_of_the_documentation_shows_the_committed_network() -> None:
     assert spec.loader is not None
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
-    sound, ear, mix, membrane = pictures.raster().axes
+    ear, mix, sound, membrane = pictures.raster().axes
     heard = np.asarray(sound.lines[0].get_ydata(), np.float32)
     network = pictures.Tones().eval()
     pictures.load_checkpoint(network, ROOT / "models" / "tones.pt")

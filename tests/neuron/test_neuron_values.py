@@ -15,6 +15,7 @@ import synapse_onnx as so
 from synapse_onnx.neuron.base import Common
 from synapse_onnx.neuron.dropout import Dropout
 from synapse_onnx.neuron.norm import MeanOnlyBatchNorm, WgtScaleBatchNorm
+from synapse_onnx.verification.membranes import margins, undecided
 
 KINDS = so.neuron.kinds()
 EQUATIONS = [kind for kind, module in KINDS.items() if hasattr(module.Neuron, "equation")]
@@ -247,7 +248,7 @@ def test_encoder_and_decoder_keep_their_states_together() -> None:
     neuron.persistent_state = False
     assert torch.equal(neuron(x), whole)
     assert not neuron.delta.persistent_state
-    assert not neuron.undecided(x, 1.0).any()
+    assert not undecided(neuron, (x,), 1.0, 0.0).any()
 
 
 # -- readouts ------------------------------------------------------------------------------------
@@ -277,20 +278,27 @@ def test_a_readout_never_spikes(kind: str) -> None:
 # -- what is compared ----------------------------------------------------------------------------
 
 
+def as_tuple(x: Any) -> tuple[torch.Tensor, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
 @pytest.mark.parametrize("kind", EQUATIONS)
 def test_a_margin_is_how_far_the_membrane_is_above_its_limit(kind: str) -> None:
     neuron = made(kind, regime="float").eval()
     x = drawn(kind, 2, 3, 40, size=2.0)
-    margin, spikes = neuron.margin(x), neuron(x)
+    margin, spikes = margins(neuron, as_tuple(x)), neuron(x).numpy()
+    assert margin is not None
     assert margin.shape == spikes.shape
     assert spikes.any()
     assert (margin[spikes > 0] >= 0).all()
     if not neuron.equation.phase:
-        assert torch.equal(margin >= 0, spikes > 0)
-    near = neuron.undecided(x, 1e-3)
-    assert near.dtype is torch.bool
-    assert near.float().mean() < 0.2
-    assert neuron.undecided(x, 1e9).all(), "within a tolerance as large, all is undecided"
+        assert np.array_equal(margin >= 0, spikes > 0)
+    near = undecided(neuron, as_tuple(x), 1e-3, 0.0)
+    assert near.dtype == bool
+    assert near.mean() < 0.2
+    assert undecided(neuron, as_tuple(x), 1e9, 0.0).all(), (
+        "with so large an error, all is undecided"
+    )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EQUATIONS if kind != "lif"])
@@ -300,7 +308,9 @@ def test_a_membrane_at_its_limit_spikes(kind: str) -> None:
     neuron = made(kind, scale=1, **changes).eval()
     x = drawn(kind, 4, 32, 400)
     traces = dict(zip(neuron.equation.traces, neuron.dynamics(x), strict=True))
-    margin, spikes = neuron.margin(x), neuron(x) > 0
+    distances, spikes = margins(neuron, as_tuple(x)), neuron(x) > 0
+    assert distances is not None
+    margin = torch.from_numpy(distances)
     reached = margin >= 0
     if neuron.equation.phase:
         before = torch.nn.functional.pad(traces["imag"], (1, 0))[..., :-1]
@@ -315,11 +325,11 @@ def test_a_membrane_at_its_limit_spikes(kind: str) -> None:
 def test_what_a_rounding_could_decide_is_near_its_limit() -> None:
     neuron = so.neuron.lif.Neuron(1.0, beta=0.0)
     x = torch.tensor([[[0.5, 0.999999, 1.000001, 1.5]]])
-    assert neuron.undecided(x, 1e-5).flatten().tolist() == [False, True, True, False]
+    assert undecided(neuron, (x,), 1e-5, 0.0).flatten().tolist() == [False, True, True, False]
     turns = made("rf", regime="float", decay=0.0).eval()
     kick = torch.zeros(1, 1, 9)
     kick[..., 0] = 5.0
-    near = turns.undecided((kick, torch.zeros_like(kick)), 1e-3).flatten().tolist()
+    near = undecided(turns, (kick, torch.zeros_like(kick)), 1e-3, 0.0).flatten().tolist()
     # the phase is zero at steps 0, 4 and 8, and each is compared in the next step too
     assert near == [True, True, False, False, True, True, False, False, True]
 
