@@ -55,7 +55,7 @@ class ErrorBound(Fixed):
 
     Of a sum of floats in another order a current may be a unit more or less. What follows from it
     is bounded step by step: the sum of two numbers may be off by what both are, a product that is
-    cut down to whole units by the next whole number. All spikes are those of the currents as they are.
+    cut down to whole units by the next whole number. All spikes are those of the exact currents.
     """
 
     def __init__(self, scale: float, rounding: float) -> None:
