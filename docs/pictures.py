@@ -92,7 +92,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     with style.context(["default", STYLE]):
-        raster().savefig(buffer, format="png", dpi=160, pil_kwargs={"optimize": True})
+        raster().savefig(buffer, format="png", dpi=100, pil_kwargs={"optimize": True})
     write_atomically(folder / "raster.png", buffer.getvalue())
 
 
