@@ -20,7 +20,7 @@ import synapse_onnx as so
 from synapse_onnx.neuron import base
 
 #: lava-dl's documentation of its synapses, and the arguments of its recorded layers
-SHARED = Path("/work/shared/reference")
+SHARED = Path(__file__).parents[3] / "shared" / "reference"
 
 _CONVOLUTION = (
     "in_features, out_features, kernel_size, stride=1, padding=0, dilation=1, groups=1, "
