@@ -180,6 +180,9 @@ def test_a_layer_that_serves_no_output_is_compared_as_ever(network) -> None:
     assert so.verify(left, model_without_right(model), X).ok
     assert not so.verify(left, faulty, X).ok
     assert not so.verify(left, faulty, X, outputs=[faulty.graph.output[0].name]).ok
+    # its values are compared, too, not its parameters alone
+    rows = so.verify(left, faulty, X).layers
+    assert [row.ok for row in rows if row.name == "right"] == [False]
 
 
 def model_without_right(model: onnx.ModelProto) -> onnx.ModelProto:
