@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
+import onnx.printer
 
 import synapse_onnx as so
 from synapse_onnx import neuron
@@ -125,7 +126,7 @@ def _section(op: OpDef) -> list[str]:
         for name, kind in op.attributes.items()
     )
     signature = f"{op.name}({', '.join(op.inputs)}) -> {', '.join(op.outputs)}"
-    body = str(op.body(OPSET))
+    _, _, body = onnx.printer.to_text(op.function(OPSET)).partition("\n{\n")
     return [
         f"## {op.name}",
         "",
@@ -144,7 +145,7 @@ def _section(op: OpDef) -> list[str]:
         "<details><summary>ONNX body</summary>",
         "",
         "```text",
-        *_dedented(body),
+        *_dedented(body.rstrip().removesuffix("}")),
         "```",
         "",
         "</details>",

@@ -146,8 +146,8 @@ class Conv(ComplexLayer):
     """Complex convolution synapse.
 
     Args:
-        in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale,
-            weight_norm, pre_hook_fx: see :class:`synapse_onnx.synapse.Conv`.
+        in_features, out_features, kernel_size, stride: see :class:`synapse_onnx.synapse.Conv`.
+        padding, dilation, groups, weight_scale, weight_norm, pre_hook_fx: likewise.
     """
 
     def __init__(
@@ -175,8 +175,9 @@ class ConvTranspose(ComplexLayer):
     """Complex transposed convolution synapse.
 
     Args:
-        in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale,
-            weight_norm, pre_hook_fx: see :class:`synapse_onnx.synapse.ConvTranspose`.
+        in_features, out_features, kernel_size: see
+            :class:`synapse_onnx.synapse.ConvTranspose`.
+        stride, padding, dilation, groups, weight_scale, weight_norm, pre_hook_fx: likewise.
     """
 
     def __init__(
@@ -204,8 +205,8 @@ class Pool(ComplexLayer):
     """Complex pooling synapse.
 
     Args:
-        kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
-            merge_channels: see :class:`synapse_onnx.synapse.Pool`.
+        kernel_size, stride, padding: see :class:`synapse_onnx.synapse.Pool`.
+        dilation, weight_scale, weight_norm, pre_hook_fx, merge_channels: likewise.
     """
 
     def __init__(
@@ -231,8 +232,8 @@ class Unpool(ComplexLayer):
     """Complex unpooling synapse.
 
     Args:
-        kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
-            merge_channels: see :class:`synapse_onnx.synapse.Unpool`.
+        kernel_size, stride, padding: see :class:`synapse_onnx.synapse.Unpool`.
+        dilation, weight_scale, weight_norm, pre_hook_fx, merge_channels: likewise.
     """
 
     def __init__(
