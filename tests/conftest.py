@@ -41,10 +41,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts a browser or a cluster as slow."""
+    """Mark what starts a browser or a cluster as slow, and run what is slow first.
+
+    A long test at the end would keep one worker busy while the others have nothing left to do.
+    """
     for item in items:
         if {"browser", "ray"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
