@@ -23,6 +23,9 @@ from synapse_onnx.ops import all_ops
 
 __all__ = ["translate"]
 
+#: torch's package of the functions that torch.onnx.export calls
+_EXPORTER = "torch.onnx._internal.exporter"
+
 #: torch's exporter without its optimiser, which merges equal initialisers, and the names of layers
 #: with them
 _OPTIONS: Mapping[str, Any] = {"verbose": False, "optimize": False}
@@ -61,21 +64,24 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
 def _export_with_table() -> Callable[..., Any] | None:
     """Return the function of torch's exporter that takes a table of translations; None without."""
     try:
-        core = importlib.import_module("torch.onnx._internal.exporter._core")
-        registration = importlib.import_module("torch.onnx._internal.exporter._registration")
-        export: Callable[..., Any] = core.export
+        export: Callable[..., Any] = importlib.import_module(f"{_EXPORTER}._core").export
         taken = inspect.signature(export).parameters.keys()
-        table = inspect.signature(registration.ONNXRegistry.from_torchlib).parameters
+        read = inspect.signature(_registry().from_torchlib).parameters.keys()
     except (ImportError, AttributeError):
         return None
-    return export if taken >= {"registry", "opset_version", *_OPTIONS} and table else None
+    known = taken >= {"registry", "opset_version", *_OPTIONS} and "opset_version" in read
+    return export if known else None
+
+
+def _registry() -> Any:
+    """Return torch's class of tables of translations."""
+    return importlib.import_module(f"{_EXPORTER}._registration").ONNXRegistry
 
 
 @functools.cache
 def _torchlib(opset: int) -> Any:
     """Return torchlib's table for an opset, read once a process."""
-    registration = importlib.import_module("torch.onnx._internal.exporter._registration")
-    return registration.ONNXRegistry.from_torchlib(opset_version=opset)
+    return _registry().from_torchlib(opset_version=opset)
 
 
 def _with_ops(table: Any, own: Mapping[Any, Callable[..., Any]]) -> Any:

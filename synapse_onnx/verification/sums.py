@@ -97,6 +97,6 @@ def grid_units(x: Tensor) -> float:
     # spikes end this at once; a grid finer than 2**-24 of the largest value never fits anyway
     while not bool((torch.remainder(x / unit, 1) == 0).all()):
         unit /= 2
-        if largest / unit > 1 << 24:
+        if largest / unit > FLOAT32_EXACT:
             return float("inf")
     return largest / unit
