@@ -64,6 +64,10 @@ class Cuba(Equation):
         drive = drive * p.gain if hasattr(p, "gain") else drive
         return {"current": u, "voltage": b.filtered(s.voltage, drive, p.voltage_decay)}
 
+    def upper_bounds(self, b: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A voltage that is not reset is below the threshold, but for the first."""
+        return {"voltage": b.larger(b.size(c.threshold), s.voltage)}
+
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the threshold."""
         return a.spike(v.voltage >= c.threshold, v.voltage, c.threshold)

@@ -22,6 +22,8 @@ from synapse_onnx.ops.arithmetic.fixed import NO_THRESHOLD
 
 SCALE = 4096
 LIMIT = 1 << 23  # states below this are computed in 32 bits
+#: products below this, in units of the last bit of their decay, are exact in float32
+SHORT = 1 << 24
 
 
 def turned(nodes: Any, loop: str) -> int:
@@ -101,8 +103,9 @@ def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tu
     np.testing.assert_array_equal(np.moveaxis(spikes, 0, -1), expected.numpy())
     for found, state in zip(last, states_after, strict=True):
         np.testing.assert_array_equal(found, state.numpy())
+    loops = ["narrow", "wide", *(["short"] if name == "Cuba" else [])]
     taken = []
-    for loop in ("narrow", "wide"):
+    for loop in loops:
         other, *_ = session(name, ranks, threshold, f"{loop}_step").run(None, feeds)
         if not np.array_equal(other, spikes):
             np.testing.assert_array_equal(other, 1 - spikes)
@@ -264,3 +267,76 @@ def test_a_voltage_at_the_threshold_is_reset(level: float) -> None:
     decays = (torch.tensor([4096.0]), torch.tensor([0.0]))
     taken = run("Cuba", x, decays, (state, state), int(2 * level * SCALE))
     assert taken == ("narrow" if level == 1.0 else "wide")
+
+
+# -- products in float32 -----------------------------------------------------------------------
+
+NEURONS = 3000  # more than from which on it is worth it
+
+
+def many(x: float, *, kept: tuple[int, int], steps: int, threshold: int, spread: float = 0.0,
+         neurons: int = NEURONS) -> str:  # fmt: skip
+    """The loop that many neurons take under currents of about a size, decays given as 1 - decay."""
+    generator = torch.Generator().manual_seed(0)
+    noise = spread * (2 * torch.rand(1, neurons, steps, generator=generator) - 1)
+    decays = tuple(torch.tensor([4096.0 - k]) for k in kept)
+    state = torch.zeros(1, neurons, dtype=torch.int64)
+    return run(
+        "Cuba", (torch.full((1, neurons, steps), x) + noise,), decays, (state, state), threshold
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "loop"),
+    [
+        ((3072, 3840), "short"),  # 3/4 and 15/16
+        ((3072, 3841), "narrow"),  # 3841 / 4096 has twelve bits
+        ((3073, 3840), "narrow"),
+        ((0, 3968), "short"),  # a current that decays at once, 31/32
+        ((0, 4096), "short"),  # and a voltage that stays
+    ],
+)
+def test_decays_of_few_bits_are_multiplied_in_float32(kept: tuple[int, int], loop: str) -> None:
+    assert many(0.5, kept=kept, steps=30, threshold=8 * SCALE, spread=4.0) == loop
+
+
+def test_what_24_bits_do_not_hold_is_not_tried() -> None:
+    """Nothing is left of either state, so no product is too large; on Loihi a current wraps."""
+    for units, loop in ((LIMIT - 1, "short"), (LIMIT, "wide")):
+        assert many(-units / SCALE, kept=(0, 0), steps=3, threshold=0) == loop
+
+
+def test_few_neurons_are_not_worth_the_question() -> None:
+    assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2048) == "narrow"
+    assert many(0.5, kept=(3072, 3840), steps=9, threshold=8 * SCALE, neurons=2049) == "short"
+
+
+def fallen(units: int, steps: int) -> int:
+    """The voltage after steps of a current of so many units, of which nothing is kept."""
+    voltage = 0
+    for _ in range(steps):
+        voltage = -(-voltage * 3840 // 4096) - units
+    return voltage
+
+
+def test_a_voltage_that_falls_too_low_is_noticed() -> None:
+    """No bound tells, the loop itself does: the largest fall that is exact, and one unit more."""
+    steps = 60
+    units = max(n for n in range(60_000, 80_000) if -fallen(n, steps) * 15 < SHORT)
+    assert -fallen(units + 1, steps) * 15 >= SHORT
+    for fall, loop in ((units, "short"), (units + 1, "narrow")):
+        taken = many(-fall / SCALE, kept=(0, 3840), steps=steps, threshold=SCALE)
+        assert taken == loop
+
+
+@pytest.mark.parametrize("threshold", [SHORT // 15 - SCALE, SHORT // 15 + SCALE, NO_THRESHOLD])
+def test_a_threshold_that_no_float32_reaches_is_not_tried(threshold: int) -> None:
+    taken = many(0.5, kept=(0, 3840), steps=20, threshold=threshold)
+    assert taken == ("short" if threshold < SHORT // 15 else "narrow")
+
+
+def test_a_state_that_starts_high_is_not_tried() -> None:
+    decays, x = (torch.tensor([4096.0]), torch.tensor([256.0])), torch.zeros(1, NEURONS, 3)
+    for start, loop in ((SHORT // 15, "short"), (SHORT // 15 + 1, "narrow")):
+        states = torch.zeros(1, NEURONS, dtype=torch.int64), torch.full((1, NEURONS), -start)
+        assert run("Cuba", (x,), decays, states, SCALE) == loop

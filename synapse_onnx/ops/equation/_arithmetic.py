@@ -11,7 +11,7 @@ from synapse_onnx.ops._writer import BOOL, DOUBLE, FLOAT, INT32, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 
-__all__ = ["NEVER", "Arithmetic", "Narrow", "Operand", "Spikes"]
+__all__ = ["NEVER", "Arithmetic", "Narrow", "Operand", "Short", "Spikes"]
 
 #: how spikes come out: as floats 0 and 1, as heights, as the one or the other by the attribute
 #: ``graded``; or as the bits that a loop has already, see :meth:`Arithmetic.spike`
@@ -82,7 +82,14 @@ class Arithmetic:
         dtype: element type of the states, and of numbers beside them.
         spikes: how spikes come out.
         loihi: whether states have 24 bits.
+
+    Attributes:
+        hoists: whether what depends on the currents alone is computed for all of time before a
+            loop, which saves a node a step. Of many neurons it is faster in the loop: the currents
+            of all steps leave the processor's cache before they are read again.
     """
+
+    hoists = True
 
     def __init__(
         self, w: Writer, dtype: ir.DataType, spikes: Spikes = "binary", *, loihi: bool = False
@@ -123,11 +130,10 @@ class Arithmetic:
 
     def take(self, x: Operand) -> Operand:
         """Bring a current to the unit of the states: ``Cast<to = 7>(Mul(x, scale_float))``."""
-        return x if self.dtype == FLOAT else self.whole(x * self.scale)
-
-    def whole(self, x: Operand) -> Operand:
-        """Cut a current in the unit of the states down to what states are: integers, or floats."""
-        return self.cast(x, self.dtype)
+        if self.dtype == FLOAT:
+            return x
+        scaled = self.op("Mul", x, self.scale, name=_name(x, "scaled"))
+        return self.cast(scaled, self.dtype, _name(x, self.dtype.name.lower()))
 
     def give(self, state: Operand) -> Operand:
         """Bring a state to the unit of the currents: ``Div(Cast<to = 1>(state), scale_float)``."""
@@ -255,7 +261,12 @@ class Narrow(Arithmetic):
 
     A product with a decay is exact in float64, and casting it to an integer truncates it towards
     zero: ONNX Runtime's integer Div, one division an element, takes several times as long.
+
+    Attributes:
+        product: element type of a product with a decay.
     """
+
+    product = DOUBLE
 
     def __init__(self, w: Writer, spikes: Spikes = "binary") -> None:
         super().__init__(w, INT32, spikes)
@@ -271,15 +282,16 @@ class Narrow(Arithmetic):
         return self.cast(self.op("Min", value, (1 << 31) - 1), INT32, f"{value.value.name}_int32")
 
     def fraction(self, value: Any) -> Any:
-        """Write ``Mul(Cast<to = 11>(kept), one_4096th)``, a fraction in 4096ths as a float64."""
+        """Write ``Mul(Cast<to = 11>(kept), one_4096th)``, a fraction in 4096ths as a float."""
         if not isinstance(value, Operand):
             return value
-        unit = Operand(self, self.w.number(1 / DECAY_ONE, DOUBLE, "one_4096th"))
-        return self.op("Mul", self.cast(value, DOUBLE), unit, name=f"{value.value.name}_fraction")
+        unit = Operand(self, self.w.number(1 / DECAY_ONE, self.product, "one_4096th"))
+        name = f"{value.value.name}_fraction"
+        return self.op("Mul", self.cast(value, self.product), unit, name=name)
 
     def decayed(self, state: Operand, factor: Operand) -> Operand:
         """Write ``Cast<to = 6>(Mul(Cast<to = 11>(state), factor))``."""
-        product = self.cast(state, DOUBLE) * factor
+        product = self.cast(state, self.product) * factor
         return self.cast(product, INT32, _name(state, "kept"))
 
     def through_float(self, state: Operand) -> Operand:
@@ -289,6 +301,21 @@ class Narrow(Arithmetic):
         if hasattr(p, "gain"):
             return super().biased(value, p)
         return value + p.bias if hasattr(p, "bias") else value
+
+
+class Short(Narrow):
+    """:class:`Narrow` for fractions of few bits, whose products are exact in float32.
+
+    15/16 has four bits: times a state below 2**20 it has 24. A state that is reset is carried as a
+    float32, which saves a cast.
+    """
+
+    hoists = False
+    product = FLOAT
+
+    def reset(self, condition: Any, value: Any, state: Operand) -> Operand:
+        """Write ``Mul(Cast<to = 1>(Less(state, level)), Cast<to = 1>(state))``."""
+        return super().reset(condition, value, self.cast(state, FLOAT))
 
 
 def _is_number(value: Any, number: int) -> bool:

@@ -9,8 +9,9 @@ That of floats is one loop. In fixed point there are two, ::
 
 in 32 bits where the currents, parameters and states of the very call prove that every state fits,
 and in 64 bits otherwise. What the nodes of a file need decides what else is there (:mod:`._omits`):
-loops for graded spikes, loops without the states of which nothing is kept, and, for streams, a
-single step without any loop.
+loops for graded spikes, loops without the states of which nothing is kept, for streams a single
+step without any loop, and for decays of few bits a third loop, which is tried first
+(:mod:`._short`).
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from types import SimpleNamespace
 
 import onnx_ir as ir
 
-from synapse_onnx.ops._writer import FLOAT, INT32, INT64, Writer
+from synapse_onnx.ops._writer import FLOAT, INT64, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
-from synapse_onnx.ops.equation._arithmetic import Arithmetic, Narrow, Operand, Spikes
+from synapse_onnx.ops.equation._arithmetic import Arithmetic, Narrow, Operand, Short, Spikes
 from synapse_onnx.ops.equation._bounds import NARROW_LIMIT, WHOLE_LIMIT, Bounds, all_of, finite
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, run_step, void_states, write_loop
-from synapse_onnx.ops.equation._omits import BINARY, GRADED, never, summed, without
-from synapse_onnx.ops.equation._values import write_values
+from synapse_onnx.ops.equation._omits import BINARY, GRADED, SHORT, never, summed, without
+from synapse_onnx.ops.equation._short import may_be_short, try_short
+from synapse_onnx.ops.equation._values import narrow_values, write_values
 
 __all__ = ["write_body"]
 
@@ -50,7 +52,7 @@ class _Body:
         #: what some nodes leave out, the most first: what suits a node without two states suits one
         #: without either
         self.special = sorted(
-            {omits - {GRADED, BINARY} for omits in w.omits} - {frozenset()},
+            {omits - {GRADED, BINARY, SHORT} for omits in w.omits} - {frozenset()},
             key=lambda omits: (-len(omits), sorted(omits)),
         )
         self.values = write_values(op, w)
@@ -95,7 +97,7 @@ class _Body:
         if self.op.fixed and self.special:
             return self._all_nodes("bits", (self.a.is_graded, graded))
         if self._has_bounds:
-            self._fits(self._scaled(self.values))  # before the choice, for both branches
+            self._fits(self.values)  # before the choice, for both branches
         return self._choose(self.a.is_graded, graded, ("binary", partial(self._all_nodes, "bits")))
 
     def _all_nodes(self, spikes: Spikes, *cases: tuple[Operand, _Branch]) -> Sequence[ir.Value]:
@@ -106,7 +108,7 @@ class _Body:
         every = [*cases, *zip(map(self._suits, special), branches, strict=True)]
         default = ("all", partial(self._loops, self.values, spikes))
         if every and self._has_bounds:
-            self._sizes(self._scaled(self.values))  # before the choices, for all branches
+            self._sizes(self.values)  # before the choices, for all branches
         if self.op.fixed and len(every) > 1:
             return self._in_turn(every, default)
         return self._nested(every, default)
@@ -188,14 +190,12 @@ class _Body:
             plain: what they compute with where a state passes a level that ``values`` leaves out.
         """
         a = self._arithmetic(spikes)
-        if self.op.fixed and self.op.kind != "recurrent":
-            values = self._scaled(values)
         if not self._has_bounds:
             return self._over_time(a, values, f"{prefix}step")
 
         def narrow() -> Sequence[ir.Value]:
             n = Narrow(self.w, spikes)
-            return self._over_time(n, self._narrowed(n, values), f"{prefix}narrow_step")
+            return self._over_time(n, narrow_values(self.op, n, values), f"{prefix}narrow_step")
 
         def wide(values: Values, name: str) -> Sequence[ir.Value]:
             return self._over_time(a, values, f"{prefix}{name}_step")
@@ -206,73 +206,75 @@ class _Body:
             return self._choose(
                 self._fits(values, WHOLE_LIMIT),
                 ("wide", partial(wide, values, "wide")),
-                ("plain", partial(wide, self._scaled(plain), "plain")),
+                ("plain", partial(wide, plain, "plain")),
             )
 
-        branches = ("narrow", narrow), ("wide", below_all_levels)
-        return self._choose(self._fits(values), *branches)
+        def in_integers() -> Sequence[ir.Value]:
+            branches = ("narrow", narrow), ("wide", below_all_levels)
+            return self._choose(self._fits(values), *branches)
 
-    def _scaled(self, values: Values) -> Values:
-        """Bring currents to the unit of the states, still as floats."""
-        scaled = [
-            self.a.op("Mul", x, self.a.scale, name=f"{x.value.name}_scaled")
-            for x in values.currents
-        ]
-        return values._replace(currents=scaled)
+        if spikes != "bits" or not may_be_short(self.op, values) or SHORT in self.w.omitted:
+            return in_integers()
+        short, starts = Short(self.w, spikes), self._sizes(values)[-1]
+        of_states, finite = self._bounds_of(values), self._finite(values)
+        bits, last, exact = try_short(
+            self.op, short, values, of_states, starts, finite, f"{prefix}short_step"
+        )
+        as_tried = partial(self._outputs, short, values, [bits], last)
+        return self._choose(exact, ("as_tried", as_tried), ("in_integers", in_integers))
 
     def _sizes(self, values: Values) -> list[SimpleNamespace]:
         """Write bounds of currents, parameters and states, from their numbers."""
         bounds = Bounds(self.w, values.currents[0].value)
-        tables = (
-            zip(self.e.currents, values.currents, strict=True),
-            values.p.items(),
-            zip(self.op.states, values.states, strict=True),
-        )
+        currents = zip(self.e.currents, values.currents, strict=True)
+        states = zip(self.op.states, values.states, strict=True)
         return [
-            SimpleNamespace(**{name: bounds.largest(value) for name, value in table})
-            for table in tables
+            SimpleNamespace(**{name: bounds.largest(x, self.a.scale) for name, x in currents}),
+            *(
+                SimpleNamespace(**{name: bounds.largest(value) for name, value in table})
+                for table in (values.p.items(), states)
+            ),
         ]
 
-    def _fits(self, values: Values, limit: int = NARROW_LIMIT) -> Operand:
-        """Write whether all states stay below a limit, for all of the sequence."""
-        bounds = Bounds(self.w, values.currents[0].value)
+    def _bounds_of(self, values: Values) -> dict[str, Operand]:
+        """Write bounds of the states, for all of the sequence."""
         x, p, s = self._sizes(values)
+        bounds = Bounds(self.w, values.currents[0].value)
         of_states = self.e.bounds(bounds, x, p, s, SimpleNamespace(**values.c))
         for state, bound in of_states.items():
             bound.value.name = f"bound_of_{state}"
-        fits = [bound < limit for bound in dict.fromkeys(of_states.values())]
-        real = [values.p[parameter.name] for parameter in self.op.table if parameter.real]
-        return all_of([*fits, finite(self.a, [*values.currents, *real])])
+        return of_states
 
-    def _narrowed(self, n: Narrow, values: Values) -> Values:
-        """Bring states, parameters and levels to 32 bits."""
-        p = {
-            parameter.name: values.p[parameter.name]
-            if parameter.real
-            else n.level(values.p[parameter.name])
-            if parameter.level
-            else n.fraction(values.p[parameter.name])
-            for parameter in self.op.table
-        }
-        states = [n.cast(state, INT32) for state in values.states]
-        return values._replace(p=p, states=states, c={k: n.level(v) for k, v in values.c.items()})
+    def _finite(self, values: Values) -> Operand:
+        """Write whether all currents, and parameters that are floats, are finite."""
+        real = [values.p[parameter.name] for parameter in self.op.table if parameter.real]
+        return finite(self.a, [*values.currents, *real])
+
+    def _fits(self, values: Values, limit: int = NARROW_LIMIT) -> Operand:
+        """Write whether all states stay below a limit, for all of the sequence."""
+        of_states = self._bounds_of(values)
+        fits = [bound < limit for bound in dict.fromkeys(of_states.values())]
+        return all_of([*fits, self._finite(values)])
 
     def _over_time(self, a: Arithmetic, values: Values, name: str) -> Sequence[ir.Value]:
         """Write one loop, and the outputs of the op from what it gives."""
-        if self.op.kind != "recurrent":
-            values = values._replace(currents=[a.whole(x) for x in values.currents])
         wanted = self.e.fires if self.op.spiking else self.e.traces
         like = None if self.op.spiking else values.currents[0].value
-        traces, last = write_loop(self.e, a, values, wanted, name, like)
+        return self._outputs(a, values, *write_loop(self.e, a, values, wanted, name, like))
+
+    def _outputs(
+        self, a: Arithmetic, values: Values, traces: Sequence[Operand], last: Sequence[Operand]
+    ) -> Sequence[ir.Value]:
+        """Write the outputs of the op from what a loop gives."""
         if a.spikes == "bits":
             sequences = [a.spikes_of(traces[0])]
         elif self.op.kind == "spikes":
-            variables = SimpleNamespace(**dict(zip(wanted, traces, strict=True)))
+            variables = SimpleNamespace(**dict(zip(self.e.fires, traces, strict=True)))
             sequences = [self.e.fire(a, variables, SimpleNamespace(**values.c))]
         elif self.op.kind == "dynamics":
             sequences = [a.give(trace) for trace in traces]
         else:
-            sequences = traces
+            sequences = list(traces)
         fed = len(self.op.carried)
         states = [self.a.cast(state, self.a.dtype) for state in last[fed:]]
         return [x.value for x in (*sequences, *last[:fed], *states)]

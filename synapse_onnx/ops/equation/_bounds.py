@@ -13,7 +13,7 @@ from synapse_onnx.ops._writer import DOUBLE, FLOAT, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 from synapse_onnx.ops.equation._arithmetic import Arithmetic, Operand
 
-__all__ = ["NARROW_LIMIT", "WHOLE_LIMIT", "Bounds", "all_of", "finite"]
+__all__ = ["NARROW_LIMIT", "SHORT_LIMIT", "WHOLE_LIMIT", "Bounds", "all_of", "finite"]
 
 #: states below this are computed in 32 bits: half of what float32 holds exactly
 NARROW_LIMIT = 1 << 23
@@ -21,6 +21,9 @@ NARROW_LIMIT = 1 << 23
 #: states below this are kept whole by a product with 4096 in 64 bits, and their sums are exact; no
 #: state below it reaches such a level
 WHOLE_LIMIT = 1 << 51
+
+#: products below this are exact in float32
+SHORT_LIMIT = 1 << 24
 
 #: sums of squares of float32 beyond this may be infinite, or NaN
 _FINITE = 3e38
@@ -37,14 +40,21 @@ class Bounds:
     def __init__(self, w: Writer, sequence: ir.Value) -> None:
         self._a, self._sequence = Arithmetic(w, DOUBLE), sequence
 
-    def largest(self, value: Any) -> Operand:
+    def largest(self, value: Any, scale: Operand | None = None) -> Operand:
         """Bound |value|, a tensor, or a fraction that is the number 0 or 1. ::
 
             size_of_voltage = ReduceMax(Abs(Cast<to = 11>(voltage)))
-            size_of_x = Max(Cast<to = 11>(ReduceMax(x)), Sub(double_0, Cast<to = 11>(ReduceMin(x))))
+            most_x = Cast<to = 11>(Mul(ReduceMax(x), scale))
+            least_x = Cast<to = 11>(Mul(ReduceMin(x), scale))
+            size_of_x = Max(most_x, Sub(double_0, least_x))
 
         Integers become floats first, for the least of them has no absolute value. Sequences have no
         copy without signs.
+
+        Args:
+            value: the tensor or the number.
+            scale: what multiplies all of a sequence of float32. Rounding is monotonic, so that the
+                largest product is that of the largest value.
         """
         a = self._a
         if not isinstance(value, Operand):
@@ -54,10 +64,25 @@ class Bounds:
             size = a.op("Abs", a.cast(value, DOUBLE))
             return a.op("ReduceMax", size, keepdims=0, name=name)
         most, least = (
-            a.cast(a.op(operator, value, keepdims=0, name=f"{stem}_{value.value.name}"), DOUBLE)
+            a.op(operator, value, keepdims=0, name=f"{stem}_{value.value.name}")
             for operator, stem in (("ReduceMax", "most"), ("ReduceMin", "least"))
         )
-        return a.op("Max", most, 0 - least, name=name)
+        if scale is not None:
+            most, least = most * scale, least * scale
+        return a.op("Max", a.cast(most, DOUBLE), 0 - a.cast(least, DOUBLE), name=name)
+
+    def odd_part(self, fraction: Operand) -> Operand:
+        """Bound a fraction in 4096ths without the zeros that its bits end in: 15 of 3840. ::
+
+            odd_part = Div(kept, Max(BitwiseAnd(kept, Sub(int64_0, kept)), int64_1))
+
+        It is 2 at the least: below half of 2**24 no state is wrapped or cut off at 24 bits either.
+        """
+        a = self._a
+        # the last bit of n that is set is n & -n; of zero there is none
+        last = a.op("Max", a.op("BitwiseAnd", fraction, 0 - fraction), 1)
+        odd = a.op("Div", fraction, last, name=f"odd_part_of_{fraction.value.name}")
+        return a.op("Max", self.largest(odd), 2)
 
     def size(self, level: Operand) -> Operand:
         """Bound |level|, a constant: ``Abs(Cast<to = 11>(level))``."""

@@ -163,10 +163,29 @@ class Equation(ABC):
         """
         raise NotImplementedError
 
+    def upper_bounds(self, b: Any, s: Any, c: Any) -> dict[str, Any]:
+        """Bound from above what decays, by the name of the state: those that a reset keeps low.
+
+        Overridden where decays often have few bits, as 15/16 has, and multiply nothing else. Their
+        products are then exact in float32, if no state falls too low, which the loop itself tells.
+
+        Args:
+            b: see :meth:`bounds`.
+            s: bounds of the states that the sequence starts from, by name.
+            c: constants, by name.
+        """
+        del b, s, c
+        return {}
+
     @property
     def is_bounded(self) -> bool:
         """Whether :meth:`bounds` is overridden."""
         return type(self).bounds is not Equation.bounds
+
+    @property
+    def has_upper_bounds(self) -> bool:
+        """Whether :meth:`upper_bounds` is overridden."""
+        return type(self).upper_bounds is not Equation.upper_bounds
 
     def table(self, regime: str) -> tuple[Parameter, ...]:
         """Return the parameters in a regime."""

@@ -4,7 +4,8 @@ A step is written as a graph of its own. Then
 
 - nodes that no result needs are removed;
 - what no state reaches leaves the loop: what depends on a current is computed for all of time
-  before the loop, and what depends on nothing that moves once;
+  before the loop, unless the arithmetic keeps it in (:attr:`Arithmetic.hoists`), and what depends
+  on nothing that moves once;
 - a state that is what it was plus something known for all of time is a sum over time, ``CumSum``;
 - the rest becomes the body of a Scan. If nothing is left there is no Scan.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import onnx_ir as ir
@@ -39,12 +40,12 @@ class Values(NamedTuple):
     """What a step computes with.
 
     Attributes:
-        currents: sequences, time first: in the unit of the states, float32 until a loop casts them;
-            with feedback as they are.
+        currents: sequences of float32, time first.
         states: what the sequence starts from.
         p: parameters, by name: operands that act on a state, or numbers.
         c: levels, by name: operands, or :data:`NEVER`.
         feedback: one of each current, or nothing.
+        watched: variables of which the loop hands on the lowest value, and what that starts from.
     """
 
     currents: Sequence[Operand]
@@ -52,6 +53,7 @@ class Values(NamedTuple):
     p: Mapping[str, Any]
     c: Mapping[str, Any]
     feedback: Sequence[Feedback] = ()
+    watched: Mapping[str, Operand] = MappingProxyType({})
 
 
 class _Carried(NamedTuple):
@@ -103,10 +105,11 @@ def write_loop(
         like: a sequence to whose shape wanted values are expanded that are the same in all steps.
 
     Returns:
-        What is wanted, of all steps, time first; and the last spikes that are fed back, and states.
+        What is wanted, of all steps, time first; and the last of what the loop hands on: spikes
+        that are fed back, states, the lowest of what is watched.
     """
     step = _write_step(e, a, values, wanted, name)
-    _hoist(a.w, step)
+    _hoist(a.w, step, a.hoists)
     return _scan(a.w, step, like)
 
 
@@ -146,23 +149,34 @@ def _write_step(
     }
     spikes = ir.Value(name="spikes_before", type=ir.TensorType(FLOAT))
     fed = [spikes] if recurrent else []
-    with w.subgraph(name, [*fed, *before.values(), *sequences]) as graph:
+    lowest = {
+        variable: ir.Value(name=f"lowest_{variable}_before", type=ir.TensorType(value.dtype))
+        for variable, value in values.watched.items()
+    }
+    with w.subgraph(name, [*fed, *before.values(), *lowest.values(), *sequences]) as graph:
         x = {n: a.operand(value) for n, value in zip(e.currents, sequences, strict=True)}
         if recurrent:
             for current, (matrix, scale) in zip(e.currents, values.feedback, strict=True):
                 total = a.op("MatMul", a.operand(spikes), matrix, name=f"{current}_fed")
-                x[current] = a.take(x[current] + total * scale)
+                x[current] += total * scale
+        x = {current: a.take(value) for current, value in x.items()}
         s = {name: a.operand(value) for name, value in before.items()}
         after, variables = run_step(e, a, x, s, values)
         if recurrent or a.spikes == "bits":
             results = [e.fire(a, SimpleNamespace(**variables), SimpleNamespace(**values.c))]
         else:
             results = [variables[variable] for variable in wanted]
+        lower = {v: a.op("Min", a.operand(x), variables[v]) for v, x in lowest.items()}
+    _name(graph, lower, "lowest")
     _name(graph, after, "next")
     _name(graph, variables, "t")
     carried = [
         _Carried(state.name, start.value, before[state.name], after[state.name])
         for state, start in zip(e.states, values.states, strict=True)
+    ]
+    carried += [
+        _Carried(f"lowest_{v}", start.value, lowest[v], lower[v])
+        for v, start in values.watched.items()
     ]
     if recurrent:
         carried.insert(0, _Carried("spikes", w.input("spikes", FLOAT), spikes, results[0]))
@@ -195,14 +209,19 @@ def run_step(
     )
 
 
-def _hoist(w: Writer, step: _Step) -> set[ir.Value]:
+def _hoist(w: Writer, step: _Step, currents: bool = True) -> set[ir.Value]:
     """Compute before the loop what no state reaches, for all of time; sums of it, too.
 
     Every operator of a step acts on each element by itself, so that a sequence (T, N, C) takes the
     place of one step (N, C).
 
+    Args:
+        w: the writer of the body.
+        step: the step.
+        currents: whether what depends on a current leaves the step, too.
+
     Returns:
-        The values of the step that depend on a state.
+        The values of the step that depend on a state, or stay in it for another reason.
     """
     moving = {value for value in step.graph.inputs if value not in step.sequences}
     for node in list(step.graph):
@@ -214,7 +233,7 @@ def _hoist(w: Writer, step: _Step) -> set[ir.Value]:
             total = w.op("CumSum", step.sequences[added], w.number(0, ir.DataType.INT64))
             step.sequences[value] = w.op("Add", total, row.start, name=f"{row.name}_sums")
             moving.discard(row.before)
-        elif any(x in moving for x in node.inputs):
+        elif any(x in moving or (x in step.sequences and not currents) for x in node.inputs):
             moving.add(value)
         else:
             inputs = [step.sequences.get(x, step.still.get(x, x)) for x in node.inputs]  # type: ignore[arg-type]

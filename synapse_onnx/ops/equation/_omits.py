@@ -2,6 +2,7 @@
 
 ======================  ============================================================================
 ``graded``, ``binary``  spikes that carry a height, or those that do not
+``short``               the loop whose products are exact in float32, for decays of few bits
 ``current``, ...        a state of which nothing is kept from step to step, by its name
 ``never_threshold``     resets, for no state reaches that level: that of a readout in fixed point
 ``sum_of_voltage``      the loop of such a readout's state that is kept whole: it is a sum over time
@@ -9,7 +10,7 @@
 
 A body asks for the last three itself, from the parameters: ONNX Runtime settles that when it loads
 constants, and a file whose parameters are changed still computes them. It serves any node, but for
-spikes of a kind that no node of the file has.
+spikes of a kind that no node of the file has; without the loop of float32 it is only slower.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.numpy_helper
 
@@ -28,9 +30,13 @@ from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, void_states
 from synapse_onnx.ops.equation._values import write_values
 
-__all__ = ["BINARY", "GRADED", "fraction_kept", "never", "node_omits", "summed", "without"]
+__all__ = ["BINARY", "GRADED", "SHORT", "fraction_kept", "never", "node_omits", "summed", "without"]
 
-GRADED, BINARY = "graded", "binary"
+GRADED, BINARY, SHORT = "graded", "binary", "short"
+
+#: fractions with an odd part beyond this have no product that is exact in float32, of usual states:
+#: those below 2**18
+_MOST_ODD = 1 << 6
 
 
 def never(level: str) -> str:
@@ -82,6 +88,8 @@ def node_omits(
     void = frozenset(state for state, kept in fractions.items() if not kept.any())
     if not op.fixed:
         return spikes | _seen_finite(op, void)
+    if op.spiking and op.e.has_upper_bounds and any(map(_has_many_bits, fractions.values())):
+        spikes |= {SHORT}
     levels = [attributes[name] for name in op.e.constants]
     if not op.spiking and fractions and min(levels) >= WHOLE_LIMIT:
         void |= {never(name) for name in op.e.constants}
@@ -102,6 +110,11 @@ def _seen_finite(op: Interface, void: frozenset[str]) -> frozenset[str]:
             break
         void = void & set(known)
     return void
+
+
+def _has_many_bits(kept: Any) -> bool:
+    """Whether the odd part of some fraction, 15 of 3840, is above :data:`_MOST_ODD`."""
+    return bool((kept // np.maximum(kept & -kept, 1)).max() > _MOST_ODD)
 
 
 def fraction_kept(op: Interface, constant: onnx.TensorProto, name: str) -> Any:

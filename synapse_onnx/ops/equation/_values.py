@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from synapse_onnx.ops._neuron import per_channel_value, per_neuron_value
-from synapse_onnx.ops._writer import FLOAT, INT64, Writer
+from synapse_onnx.ops._writer import FLOAT, INT32, INT64, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
-from synapse_onnx.ops.equation._arithmetic import Arithmetic, Operand
+from synapse_onnx.ops.equation._arithmetic import Arithmetic, Narrow, Operand
 from synapse_onnx.ops.equation._declaration import Parameter
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Feedback, Values
 
-__all__ = ["write_values"]
+__all__ = ["narrow_values", "write_values"]
 
 
 def write_values(op: Interface, w: Writer) -> Values:
@@ -27,6 +27,20 @@ def write_values(op: Interface, w: Writer) -> Values:
         c={name: a.operand(w.attribute(name, kind)) for name in op.e.constants},
         feedback=[_feedback(a, name) for name in op.e.currents] if op.weights else (),
     )
+
+
+def narrow_values(op: Interface, n: Narrow, values: Values) -> Values:
+    """Bring states, parameters and levels to 32 bits."""
+    p = {
+        parameter.name: values.p[parameter.name]
+        if parameter.real
+        else n.level(values.p[parameter.name])
+        if parameter.level
+        else n.fraction(values.p[parameter.name])
+        for parameter in op.table
+    }
+    states = [n.cast(state, INT32) for state in values.states]
+    return values._replace(p=p, states=states, c={k: n.level(v) for k, v in values.c.items()})
 
 
 def _parameter(op: Interface, a: Arithmetic, parameter: Parameter) -> Operand:
