@@ -44,9 +44,9 @@ class Bounds:
         """Bound |value|, a tensor, or a fraction that is the number 0 or 1. ::
 
             size_of_voltage = ReduceMax(Abs(Cast<to = 11>(voltage)))
-            most_x = Cast<to = 11>(Mul(ReduceMax(x), scale))
-            least_x = Cast<to = 11>(Mul(ReduceMin(x), scale))
-            size_of_x = Max(most_x, Sub(double_0, least_x))
+            most_x_scaled = Mul(ReduceMax(x), scale_float)
+            least_x_scaled = Mul(ReduceMin(x), scale_float)
+            size_of_x = Max(Cast(most_x_scaled), Sub(double_0, Cast(least_x_scaled)))
 
         Integers become floats first, for the least of them has no absolute value. Sequences have no
         copy without signs.
@@ -68,7 +68,9 @@ class Bounds:
             for operator, stem in (("ReduceMax", "most"), ("ReduceMin", "least"))
         )
         if scale is not None:
-            most, least = most * scale, least * scale
+            most, least = (
+                a.op("Mul", end, scale, name=f"{end.value.name}_scaled") for end in (most, least)
+            )
         return a.op("Max", a.cast(most, DOUBLE), 0 - a.cast(least, DOUBLE), name=name)
 
     def odd_part(self, fraction: Operand) -> Operand:
