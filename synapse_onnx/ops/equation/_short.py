@@ -101,9 +101,9 @@ def try_short(
         return [x.value for x in (bits, *last[: len(states)], exact)]
 
     def untried() -> Sequence[ir.Value]:
-        start = w.ints(0, name="no_steps")
+        start = w.ints(0, name="zero_steps")
         nothing = w.op("Slice", values.currents[0].value, start, start, name="nothing")
-        return [w.cast(nothing, BOOL), *(x.value for x in states), w.number(0, BOOL, "no")]
+        return [w.cast(nothing, BOOL), *(x.value for x in states), w.number(0, BOOL, "false")]
 
     names = ["tried_bits", *(f"tried_{state}" for state in op.states), "exact"]
     results = w.choose(all_of(likely).value, ("short", short), ("untried", untried), names)
