@@ -56,8 +56,9 @@ def pages() -> Iterator[tuple[str, str]]:
     """Yield (file name, text in Markdown) of every page."""
     families = _families(all_ops().values())
     yield "ops.md", _table_of_ops(families)
-    for ops in families.values():
-        yield f"{_page(ops)}.md", _page_of_family(ops)
+    for title, ops in families.items():
+        sections = (line for op in ops for line in _section(op))
+        yield f"{_page(ops)}.md", "\n".join([f"# {title}", "", *sections])
     yield "cli.md", _commands()
     yield "api.md", _public_names()
 
@@ -110,14 +111,6 @@ def _kernel(op: OpDef) -> str:
 
 def _torch_name(op: OpDef) -> str:
     return str(op.torch_op).removesuffix(".default").replace(".", "::")
-
-
-def _page_of_family(ops: list[OpDef]) -> str:
-    title = re.split(r"[:.,]", ops[0].doc, maxsplit=1)[0]
-    parts = [f"# {title}", ""]
-    for op in ops:
-        parts += _section(op)
-    return "\n".join(parts)
 
 
 def _section(op: OpDef) -> list[str]:

@@ -1,25 +1,75 @@
-"""Chunks against the whole: a network that streams gives the same outputs however it is cut."""
+"""The states of a network, and chunks against the whole.
+
+A network that streams gives the same outputs however the sequence is cut; another one is refused.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
+from synapse_onnx.compiler._dynamic import steps_per_bin, widen
 from synapse_onnx.compiler._streaming import Streamed
-from synapse_onnx.errors import ExportError
+from synapse_onnx.compiler._trace_errors import running_modules, trace_error, with_module
+from synapse_onnx.errors import ExportError, ShapeError, SynapseError
 from synapse_onnx.model.layout import has_time
+from synapse_onnx.model.options import Options
 
-__all__ = ["check_chunks"]
+__all__ = ["check_chunks", "find_states"]
+
+#: steps of a long example that are run to find the states and to compare chunks with the whole,
+#: so that the time of an export does not grow with the length of the example
+_EXCERPT = 64
 
 #: float32 sums in another order, relative to the largest value; a wrong step differs by far more
 _TOLERANCE = 1e-4
 
 _CODE = "code between the layers"
+
+
+def find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -> Streamed:
+    """Find the states of a frozen network, and check that it can run in chunks.
+
+    Raises:
+        ShapeError: chunks of a fixed size that cuts bins of time.
+        SynapseError: a layer refuses its input.
+        ExportError: two chunks do not give the outputs of the whole sequence.
+    """
+    size = steps_per_bin(frozen)
+    for x in inputs if not options.dynamic else ():
+        if has_time(x.dim()) and x.shape[-1] % size:
+            raise ShapeError(
+                f"export: a stream of chunks of {x.shape[-1]} steps, as dynamic=False makes it, "
+                f"holds back what is no multiple of {size}, the steps of a bin of time; give an "
+                f"example whose steps are one, or export with dynamic=True"
+            )
+    steps = max(_EXCERPT, 2 * size)
+    if options.dynamic and any(has_time(x.dim()) and x.shape[-1] > steps for x in inputs):
+        excerpt = [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
+        # a forward() that needs the whole number of steps fails on the excerpt, and the error of
+        # the whole sequence is the one to report
+        with contextlib.suppress(SynapseError):
+            return _find_states(frozen, excerpt, options)
+    return _find_states(frozen, inputs, options)
+
+
+def _find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -> Streamed:
+    with running_modules(frozen) as running:
+        try:
+            check_chunks(Streamed(frozen, inputs), inputs)
+            return Streamed(frozen, widen(frozen, inputs) if options.dynamic else inputs)
+        except ExportError:
+            raise
+        except SynapseError as error:  # a layer of ours refuses its input
+            raise with_module(error, running) from error
+        except Exception as error:
+            raise trace_error(error, running) from error
 
 
 def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
@@ -56,21 +106,18 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
         recorder.finish()
 
 
-class _Recorder:
+class _Recorder(contextlib.ExitStack):
     """Inputs and outputs of a network's layers: recorded first, then compared chunk by chunk."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = network
+        super().__init__()
         #: (place, cause of a difference there, number of the call) -> the whole sequence
         self._recorded: dict[tuple[str, str, int], Tensor] = {}
         #: how many steps of each the chunks had so far
         self._steps: Counter[tuple[str, str, int]] = Counter()
         self._calls: Counter[str] = Counter()
         self._compares = False
-
-    def __enter__(self) -> Self:
-        self._handles = []
-        for path, layer in self._network.named_modules():
+        for path, layer in network.named_modules():
             if isinstance(layer, Deployable):
                 name = path or "the network"
 
@@ -80,15 +127,8 @@ class _Recorder:
                 def after(_: Any, __: Any, y: Any, name: str = name) -> Any:
                     return self._pass(f"the output of {name}", "the layer", y)
 
-                self._handles += [
-                    layer.register_forward_pre_hook(before, with_kwargs=True),
-                    layer.register_forward_hook(after),
-                ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+                self.enter_context(layer.register_forward_pre_hook(before, with_kwargs=True))
+                self.enter_context(layer.register_forward_hook(after))
 
     def next_chunk(self) -> None:
         """Compare from here on, with the steps that follow the last chunk."""

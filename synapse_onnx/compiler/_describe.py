@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from synapse_onnx._version import __version__
-from synapse_onnx.compiler._bind import arithmetic_of_layers
 from synapse_onnx.compiler._streaming import State, Streamed
 from synapse_onnx.compiler.exactness import exact_values, has_exact_sums
 from synapse_onnx.compiler.freezer import deployables
@@ -24,10 +23,22 @@ Layers = Sequence[Mapping[str, Any]]
 
 
 def describe(
-    model: onnx.ModelProto, frozen: nn.Module, streamed: Streamed | None, options: Options
+    model: onnx.ModelProto,
+    frozen: nn.Module,
+    streamed: Streamed | None,
+    options: Options,
+    arithmetic: Mapping[str, str],
 ) -> None:
-    """Write the metadata of a model that was traced from a frozen network."""
-    layers = _layers(model, frozen)
+    """Write the metadata of a model that was traced from a frozen network.
+
+    ``arithmetic`` says in which numbers each layer computes, by its path.
+    """
+    # what each layer says of itself, and the numbers that its nodes compute in
+    layers: list[dict[str, Any]] = []
+    for path, layer in deployables(frozen):
+        layers.append({"path": path, **layer.describe()})
+        if path in arithmetic:
+            layers[-1]["arithmetic"] = arithmetic[path]
     # a wide sum is exact here and rounded in the module that was not frozen
     exact = exact_values(model, {layer["path"]: has_exact_sums(layer) for layer in layers})
     states = [] if streamed is None else streamed.states
@@ -50,18 +61,6 @@ def describe(
     ).write(model)
 
 
-def _layers(model: onnx.ModelProto, frozen: nn.Module) -> list[dict[str, Any]]:
-    """Return what each layer says of itself, and the numbers that its nodes compute in."""
-    arithmetic = arithmetic_of_layers(model)
-    layers = []
-    for path, layer in deployables(frozen):
-        entry: dict[str, Any] = {"path": path, **layer.describe()}
-        if path in arithmetic:
-            entry["arithmetic"] = arithmetic[path]
-        layers.append(entry)
-    return layers
-
-
 def _regime(model: onnx.ModelProto, layers: Layers, exact: set[str]) -> str:
     regimes = {str(layer["regime"]) for layer in layers if "regime" in layer}
     own = (node for node in model.graph.node if node.domain == DOMAIN)
@@ -73,24 +72,20 @@ def _regime(model: onnx.ModelProto, layers: Layers, exact: set[str]) -> str:
 def _notes(layers: Layers) -> Iterator[str]:
     """Yield a sentence for every synapse whose sums or products are rounded."""
     synapses = [(layer["path"] or "the synapse", layer) for layer in layers if "quantized" in layer]
-    for name, layer in synapses:
-        if not layer["quantized"]:
-            yield (
-                f"{name}: float weights; its hook leaves no integer grid of 16 bits, or it has no "
-                f"hook"
-            )
-    for name, layer in synapses:
-        if layer["quantized"] and not layer["power_of_two"]:
-            yield (
-                f"{name}: steps are no powers of two; sums are exact, and the product with the "
-                f"step is rounded once"
-            )
-    for name, layer in synapses:
-        if layer["quantized"] and layer["wide"]:
-            yield (
-                f"{name}: sums pass 2**24; they are taken in two parts, exactly, and rounded once, "
-                f"where the module that was not frozen rounds within the sum"
-            )
+    quantized = [(name, layer) for name, layer in synapses if layer["quantized"]]
+    for name in (name for name, layer in synapses if not layer["quantized"]):
+        reason = "its hook leaves no integer grid of 16 bits, or it has no hook"
+        yield f"{name}: float weights; {reason}"
+    for name in (name for name, layer in quantized if not layer["power_of_two"]):
+        yield (
+            f"{name}: steps are no powers of two; sums are exact, and the product with the step is "
+            f"rounded once"
+        )
+    for name in (name for name, layer in quantized if layer["wide"]):
+        yield (
+            f"{name}: sums pass 2**24; they are taken in two parts, exactly, and rounded once, "
+            f"where the module that was not frozen rounds within the sum"
+        )
 
 
 def _state(state: State) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a graph in another form: time first instead of last, bytes for floats.
+"""Inputs and outputs of a graph: time first instead of last, bytes for floats, names.
 
 The graph is time-major inside, so "time first" removes or moves a Transpose:
 
@@ -12,22 +12,19 @@ from typing import Any
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler._transposes import time_first, time_last, turns
+from synapse_onnx.compiler._streaming import State
+from synapse_onnx.compiler._transposes import permutation, time_first, time_last
 from synapse_onnx.model.layout import has_time
 from synapse_onnx.model.options import Options
 from synapse_onnx.ops import DOMAIN
 
-__all__ = ["put_time_first", "set_layout", "take_bytes"]
+__all__ = ["name_inputs_and_outputs", "put_time_first", "set_layout", "take_bytes"]
 
 
 def set_layout(graph: ir.Graph, options: Options, *, inputs: int, states: int) -> None:
     """Give a lowered graph the layout and the input type of the options.
 
-    Args:
-        graph: the graph, after the lowering. States are the last of its inputs and outputs.
-        options: the options.
-        inputs: number of inputs without the states.
-        states: number of states.
+    After so many ``inputs`` come the states, which are also the last of the outputs.
     """
     data = list(graph.inputs)[:inputs]
     if options.layout == "TNC":
@@ -40,13 +37,7 @@ def set_layout(graph: ir.Graph, options: Options, *, inputs: int, states: int) -
 
 
 def put_time_first(graph: ir.Graph, inputs: Sequence[ir.Value], outputs: Iterable[int]) -> None:
-    """Give inputs and outputs the layout (T, N, C[, H, W]); those without time stay as they are.
-
-    Args:
-        graph: the graph, after the lowering.
-        inputs: the inputs.
-        outputs: indices of the outputs.
-    """
+    """Give inputs, and outputs of these indices, the layout (T, N, C[, H, W]) if they have time."""
     for value in inputs:
         if _is_timed(value):
             _turn_input(graph, value)
@@ -70,7 +61,7 @@ def _turn_input(graph: ir.Graph, value: ir.Value) -> None:
     others = []
     for use in list(value.uses()):
         node = use.node
-        if turns(node, time_first(rank)):
+        if permutation(node) == time_first(rank):
             node.outputs[0].replace_all_uses_with(value)
             graph.remove(node, safe=True)
         elif node.op_type == "Shape" and (axis := _single_axis(node)) is not None:
@@ -93,7 +84,7 @@ def _time_major(graph: ir.Graph, value: ir.Value) -> ir.Value:
     rank, sizes = _rank(value), list(value.shape or ())
     last = value.producer()
     source = last.inputs[0] if last is not None else None
-    if last is None or source is None or not turns(last, time_last(rank)):
+    if source is None or permutation(last) != time_last(rank):
         last = _node(graph, "Transpose", value, {"perm": time_first(rank)})
         graph.append(last)
         source = last.outputs[0]
@@ -150,6 +141,45 @@ def _cast(graph: ir.Graph, value: ir.Value, besides: Sequence[ir.Node] = ()) -> 
 def _takes_bytes(node: ir.Node) -> bool:
     """Whether a node reads integers as they are: a dense product, or a shape."""
     return "integers" in node.attributes if node.domain == DOMAIN else node.op_type == "Shape"
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def name_inputs_and_outputs(graph: ir.Graph, states: Sequence[State]) -> None:
+    """Keep the names of the inputs, those of forward()'s arguments; name outputs and states.
+
+    One output is ``output``, several are ``output_0``, ``output_1``. The states come last, among
+    the inputs and among the outputs: ``fc.neuron.voltage`` and ``fc.neuron.voltage.next``.
+    """
+    inputs = [value.name or "" for value in graph.inputs]
+    inputs[len(inputs) - len(states) :] = [state.name for state in states]
+    stem = "output"
+    taken = {*inputs, *graph.initializers}
+    while any(name.startswith(stem) for name in taken):
+        stem += "_"
+    _separate(graph, stem)
+    outputs = graph.outputs
+    last = len(outputs) - len(states)
+    for i, value in enumerate(outputs[:last]):
+        value.name = stem if last == 1 else f"{stem}_{i}"
+    for value, state in zip(outputs[last:], states, strict=True):
+        value.name = state.output
+    for value, name in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+
+
+def _separate(graph: ir.Graph, stem: str) -> None:
+    """Copy an output that is an input as well, or another output: each needs its own name."""
+    seen = {id(value) for value in graph.inputs}
+    for i, value in enumerate(list(graph.outputs)):
+        if id(value) in seen:
+            identity = ir.node("Identity", [value], name=f"{stem}_{i}/Identity")
+            graph.append(identity)
+            output = identity.outputs[0]
+            output.shape, output.type = value.shape, value.type
+            graph.outputs[i] = output
+        seen.add(id(value))
 
 
 # -- nodes ---------------------------------------------------------------------------------------

@@ -74,7 +74,14 @@ class Streamed:
             for path, layer in self.network.named_modules()
             if isinstance(layer, Stateful) and layer.state_starts
         ]
-        with _persistent([layer for _, layer in layers]), _calls(layers) as calls, torch.no_grad():
+        calls: Counter[str] = Counter()
+        with contextlib.ExitStack() as stack, torch.no_grad():
+            for path, layer in layers:
+                layer.persistent_state = True
+                stack.callback(layer.reset)
+                stack.callback(setattr, layer, "persistent_state", False)  # before the reset
+                hook = layer.register_forward_pre_hook(lambda *_, path=path: calls.update([path]))
+                stack.enter_context(hook)
             self.network(*inputs)
             states = [
                 State(
@@ -112,51 +119,15 @@ class Streamed:
         self, forward: Callable[..., Any], inputs: Sequence[Tensor], states: Sequence[Tensor]
     ) -> tuple[Any, ...]:
         """Run ``forward`` from these states; return the outputs, flattened, and the next states."""
-        layers = {id(state.layer): state.layer for state in self.states}
-        for layer in layers.values():
-            layer.carried = {}
+        carried: dict[Stateful, dict[str, Tensor]] = {}
         for state, value in zip(self.states, states, strict=True):
-            carried: Any = state.layer.carried
-            carried[state.key] = value
+            carried.setdefault(state.layer, {})[state.key] = value
+        for layer, values in carried.items():
+            layer.carried = values
         try:
             outputs, _ = torch.utils._pytree.tree_flatten(forward(*inputs))
-            following = []
-            for state in self.states:
-                carried = state.layer.carried
-                following.append(carried[state.key])
         finally:
-            for layer in layers.values():
+            for layer in carried:
                 del layer.carried
+        following = (carried[state.layer][state.key] for state in self.states)
         return (*(y for y in outputs if y is not None), *following)
-
-
-@contextlib.contextmanager
-def _persistent(layers: Sequence[Stateful]) -> Iterator[None]:
-    """Let layers keep their states, and forget them at the end."""
-    for layer in layers:
-        layer.persistent_state = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.persistent_state = False
-            layer.reset()
-
-
-@contextlib.contextmanager
-def _calls(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Counter[str]]:
-    """Count the calls of layers, by path."""
-    calls: Counter[str] = Counter()
-
-    def counter(path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            calls[path] += 1
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(counter(path)) for path, layer in layers]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -32,13 +32,9 @@ __all__ = ["trace"]
 def trace(
     frozen: nn.Module, inputs: Sequence[Tensor], streamed: Streamed | None, options: Options
 ) -> ir.Model:
-    """Return the graph of a frozen network, as torch's exporter writes it.
+    """Return the graph of a frozen network, as torch's exporter writes it, for example inputs.
 
-    Args:
-        frozen: the network.
-        inputs: example inputs.
-        streamed: the network's states, where they are inputs and outputs of the graph.
-        options: opset, and whether batch and time are open.
+    If the network is ``streamed``, its states are inputs and outputs of the graph.
 
     Raises:
         SynapseError: a layer refuses its input.
@@ -49,14 +45,18 @@ def trace(
     if options.dynamic:
         inputs = widen(frozen, inputs)
         shapes = _dynamic_shapes(inputs, len(states))
-        if streamed is None:
-            shapes = _nested(frozen, shapes)
+        parameters = list(inspect.signature(frozen.forward).parameters.values())
+        if streamed is None and parameters and parameters[0].kind is parameters[0].VAR_POSITIONAL:
+            shapes = (shapes,)  # for a forward(*args) torch wants one tuple for the star
     _drop_empty_buffers(frozen)
     with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
         program = _to_program(frozen, [*inputs, *states], shapes)
-        return _to_graph(program, options.opset)
+        try:
+            return translate(program, options.opset)
+        except torch.onnx.OnnxExporterError as error:
+            raise conversion_error(error, program) from error
 
 
 def _to_program(
@@ -65,17 +65,15 @@ def _to_program(
     with running_modules(frozen) as running:
         try:
             return torch.export.export(frozen, tuple(inputs), dynamic_shapes=shapes, strict=False)
-        except SynapseError as error:  # a layer of ours refuses its input
-            raise with_module(_with_sizes(frozen, inputs, error), running) from error
+        except SynapseError as symbolic:  # a layer of ours refuses its input
+            error = symbolic
+            try:  # that of the tracer shows symbols (s77), this one the sizes of the inputs
+                frozen(*inputs)
+            except SynapseError as concrete:
+                error = concrete
+            raise with_module(error, running) from error
         except Exception as error:  # the tracer raises errors of any class
             raise trace_error(error, running) from error
-
-
-def _to_graph(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
-    try:
-        return translate(program, opset)
-    except torch.onnx.OnnxExporterError as error:
-        raise conversion_error(error, program) from error
 
 
 def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:
@@ -83,14 +81,6 @@ def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, An
     symbols = {name: torch.export.Dim(name) for name in ("N", "T")}
     axes = [open_axes(value) for value in inputs] + [{0: "N"}] * states
     return tuple({axis: symbols[name] for axis, name in each.items()} for each in axes)
-
-
-def _nested(module: nn.Module, shapes: tuple[Any, ...]) -> Any:
-    """Group the shapes of a ``forward(*args)``: torch wants one tuple for the star."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        return (shapes,)
-    return shapes
 
 
 def _drop_empty_buffers(frozen: nn.Module) -> None:
@@ -104,28 +94,15 @@ def _drop_empty_buffers(frozen: nn.Module) -> None:
         frozen.__dict__[name] = None
 
 
-def _with_sizes(frozen: nn.Module, inputs: Sequence[Tensor], error: SynapseError) -> SynapseError:
-    """Return the error with the sizes of the inputs: that of the tracer shows symbols (s77)."""
-    try:
-        frozen(*inputs)
-    except SynapseError as concrete:
-        return concrete
-    return error
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hide the tracer's warnings, logs and prints, which are meant for its own developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    sink = io.StringIO()  # the tracer prints graphs, too
+    out, err = contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink)
     try:
-        sink = io.StringIO()  # the tracer prints graphs, too
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-        ):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), out, err:
             yield
     finally:
         logging.disable(level)

@@ -22,19 +22,16 @@ def running_modules(module: nn.Module) -> Iterator[list[str]]:
     After an exception the list still tells where it was raised.
     """
     running: list[str] = []
-    handles = []
 
     def leave(*_: Any) -> None:  # a hook that returned the path would replace the output
         running.pop()
 
-    for path, child in module.named_modules():
-        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
-        handles.append(child.register_forward_hook(leave))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for path, child in module.named_modules():
+            enter = child.register_forward_pre_hook(lambda *_, path=path: running.append(path))
+            hooks.enter_context(enter)
+            hooks.enter_context(child.register_forward_hook(leave))
         yield running
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def with_module(error: SynapseError, running: Sequence[str]) -> SynapseError:
@@ -69,11 +66,9 @@ def trace_error(error: Exception, running: Sequence[str]) -> ExportError:
 
 def conversion_error(error: Exception, program: torch.export.ExportedProgram) -> ExportError:
     """Name the operator that has no ONNX form, and its module."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
-        cause = cause.__cause__
     for link in chain:
         match = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", str(link))
         if match is not None:

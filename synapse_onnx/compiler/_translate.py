@@ -32,11 +32,7 @@ _OPTIONS: Mapping[str, Any] = {"verbose": False, "optimize": False}
 
 
 def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
-    """Return the graph of a program; each op of ours is one node.
-
-    Args:
-        program: what ``torch.export.export`` returned.
-        opset: opset of the standard operators.
+    """Return the graph of a program of ``torch.export.export``; each op of ours is one node.
 
     Raises:
         torch.onnx.OnnxExporterError: an operator has no ONNX form.

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["is_transpose", "permutation", "time_first", "time_last", "turns"]
+__all__ = ["permutation", "time_first", "time_last"]
 
 
-def is_transpose(node: ir.Node) -> bool:
-    """Whether a node is a Transpose that names its axes, as those of the tracer do."""
-    return node.op_type == "Transpose" and node.domain == "" and "perm" in node.attributes
-
-
-def permutation(node: ir.Node) -> list[int]:
-    """Return the axes of a Transpose."""
+def permutation(node: ir.Node | None) -> list[int] | None:
+    """Return the axes of a Transpose that names them, as those of the tracer do; else None."""
+    if node is None or node.op_type != "Transpose" or node.domain or "perm" not in node.attributes:
+        return None
     return list(node.attributes["perm"].as_ints())
-
-
-def turns(node: ir.Node, axes: list[int]) -> bool:
-    """Whether a node is a Transpose with these axes."""
-    return is_transpose(node) and permutation(node) == axes
 
 
 def time_first(rank: int) -> list[int]:

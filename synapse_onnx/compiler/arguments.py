@@ -35,12 +35,8 @@ class Arguments:
     def of(cls, module: nn.Module, args: Any, call: str) -> Arguments:
         """Read example arguments: a tensor, or a sequence of tensors and pairs of tensors.
 
-        Two tensors for a ``forward`` with one argument are a pair.
-
-        Args:
-            module: the network.
-            args: the example arguments.
-            call: name of the calling function, for errors.
+        Two tensors for a ``forward`` with one argument are a pair. ``call`` is the name of the
+        calling function, for errors.
 
         Raises:
             InputError: an argument is no tensor and no pair, or is empty.

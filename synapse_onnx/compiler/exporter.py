@@ -11,19 +11,18 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._bind import bind_bodies
-from synapse_onnx.compiler._check import check_model
+from synapse_onnx.compiler._chunks import find_states
 from synapse_onnx.compiler._describe import describe
-from synapse_onnx.compiler._find_states import find_states
-from synapse_onnx.compiler._io_layout import set_layout
-from synapse_onnx.compiler._io_names import name_inputs_and_outputs
+from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._trace import trace
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import freeze
 from synapse_onnx.compiler.passes import lower
+from synapse_onnx.errors import ExportError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.model.options import Options
 
-__all__ = ["compile_frozen", "export"]
+__all__ = ["check_model", "compile_frozen", "export"]
 
 
 def export(
@@ -79,15 +78,10 @@ def export(
 
 
 def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) -> onnx.ModelProto:
-    """Make the model of a frozen network.
+    """Make the model of a frozen network, which is what :func:`freeze` returns, on the CPU.
 
     ``export`` is this and a file. A model that was exported before can be made again from its
     network, for its metadata hold the options: ``Metadata.read(model).options``.
-
-    Args:
-        frozen: what :func:`freeze` returns, on the CPU.
-        arguments: example arguments.
-        options: the options.
 
     Raises:
         ShapeError, ExportError: see :func:`export`.
@@ -101,7 +95,21 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name
     name_inputs_and_outputs(graph.graph, states)
-    model = bind_bodies(ir.to_proto(graph), options)
-    describe(model, frozen, streamed, options)
+    model = ir.to_proto(graph)
+    arithmetic = bind_bodies(model, options)
+    describe(model, frozen, streamed, options, arithmetic)
     check_model(model)
     return model
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Run ONNX's full check, with shape inference through the function bodies.
+
+    Raises:
+        ExportError: the checker refuses the model.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"the exported model does not pass onnx.checker: {reason}") from error

@@ -28,11 +28,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def parse_model(data: bytes, where: str) -> onnx.ModelProto:
-    """Read a model from the bytes of a file.
-
-    Args:
-        data: the bytes.
-        where: name of the model in errors.
+    """Read a model from the bytes of a file; ``where`` is its name in errors.
 
     Raises:
         ModelError: they are no ONNX model, or one that :func:`guard.check_model` refuses.

@@ -46,11 +46,9 @@ Key = tuple[str, str, str]
 
 
 def check_model(model: Any, where: str) -> None:
-    """Refuse a model that would take too much memory or time, or read other files.
+    """Refuse an ``onnx.ModelProto`` that would take too much memory or time, or read other files.
 
-    Args:
-        model: the ``onnx.ModelProto``.
-        where: name of the model in errors.
+    ``where`` is its name in errors.
 
     Raises:
         ModelError: values in another file, a tensor that is larger than the bound or than its
@@ -68,25 +66,24 @@ def read_states(text: str) -> list[dict[str, Any]]:
         RecursionError: nested lists, far too deep.
     """
     states = json.loads(text)
-    if not isinstance(states, list):
+    if not (isinstance(states, list) and all(map(_is_state, states))):
         raise ValueError("no list of states")
-    for state in states:
-        if not isinstance(state, dict) or not all(
-            isinstance(state.get(key), str) for key in ("input", "output", "dtype")
-        ):
-            raise ValueError("a state without names or type")
-        shape, start = state.get("shape"), state.get("start")
-        if not isinstance(shape, list) or not all(
-            type(size) is int and size >= 0 for size in shape[1:]
-        ):
-            raise ValueError("a state without a shape")
-        if state["dtype"] not in _STATES or not isinstance(start, int | float):
-            raise ValueError("a state of no numbers")
-        if not abs(start) < 1 << 63:
-            raise ValueError("a state that starts from no number")
-        if math.prod(shape[1:]) * 8 > max_bytes():
-            raise ValueError("a state beyond the bound")
     return states
+
+
+def _is_state(state: Any) -> bool:
+    texts = ("input", "output", "dtype")
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), str) for key in texts):
+        return False
+    shape, start = state.get("shape"), state.get("start")
+    return (
+        isinstance(shape, list)
+        and all(type(size) is int and size >= 0 for size in shape[1:])  # no bool
+        and math.prod(shape[1:]) * 8 <= max_bytes()
+        and state["dtype"] in _STATES
+        and isinstance(start, int | float)
+        and abs(start) < 1 << 63
+    )
 
 
 @dataclass

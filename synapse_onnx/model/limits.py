@@ -111,18 +111,17 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     # numpy leaves a damaged file open when it opens it itself
     with open(path, "rb") as file:
         try:
-            if file.read(2) == b"PK":
-                file.seek(0)
+            zipped = file.read(2) == b"PK"
+            file.seek(0)
+            if zipped:
                 with zipfile.ZipFile(file) as archive:
                     check_archive(archive, path)
                     for entry in archive.infolist():
                         with archive.open(entry) as member:
                             _check_header(member, entry.file_size)
-                file.seek(0)
             else:
-                file.seek(0)
                 _check_header(file, os.fstat(file.fileno()).st_size)
-                file.seek(0)
+            file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}

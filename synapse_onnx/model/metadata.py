@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -64,7 +64,7 @@ class Metadata:
     input_type: str = "float32"
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
     @property
     def options(self) -> Options:
@@ -82,22 +82,11 @@ class Metadata:
 
     def write(self, model: onnx.ModelProto) -> None:
         """Store the metadata in a model, replacing earlier ones."""
-        values = {
-            "version": self.version,
-            "torch_version": self.torch_version,
-            "opset": str(self.opset),
-            "regime": self.regime,
-            "streaming": json.dumps(self.streaming),
-            "dynamic": json.dumps(self.dynamic),
-            "states": json.dumps([dict(state) for state in self.states], sort_keys=True),
-            "chunk": str(self.chunk),
-            "layout": self.layout,
-            "input_type": self.input_type,
-            "layers": json.dumps([dict(layer) for layer in self.layers], sort_keys=True),
-            "exact": json.dumps(list(self.exact)),
-            "notes": json.dumps(list(self.notes)),
-        }
-        onnx.helper.set_model_props(model, {_PREFIX + key: values[key] for key in sorted(values)})
+        props = {}
+        for name, value in sorted(vars(self).items()):
+            text = json.dumps(value, sort_keys=True, default=dict)
+            props[_PREFIX + name] = value if isinstance(value, str) else text
+        onnx.helper.set_model_props(model, props)
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Metadata:
@@ -135,41 +124,33 @@ def _texts(value: Any) -> list[str]:
     return value
 
 
+def _layers(value: Any) -> list[dict[str, Any]]:
+    """Return layers whose entries have the types that this tool writes."""
+    if not (isinstance(value, list) and all(map(_is_layer, value))):
+        raise ValueError("must be a list of layers")
+    return value
+
+
+def _is_layer(layer: Any) -> bool:
+    if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
+        return False
+    for facts in (layer, layer.get("feedback")):
+        if isinstance(facts, dict) and "steps" in facts:  # in files of November 2026 and before
+            facts.setdefault("scales", facts.pop("steps"))
+    lists = [layer[key] for key in ("scales", "weight_shape") if layer.get(key) is not None]
+    spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
+    return (
+        all(isinstance(item, list) for item in (*lists, *(layer.get("scales") or [])))
+        and all(map(_numbers, (*lists, *spans)))
+        and all(map(_flat, (*spans, layer.get("weight_shape"))))
+    )
+
+
 def _numbers(value: Any) -> bool:
     """Whether a value is a finite number, or a list of numbers or of lists of them."""
     if isinstance(value, list):
         return all(_numbers(item) for item in value)
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _layers(value: Any) -> list[dict[str, Any]]:
-    """Return layers whose entries have the types that this tool writes."""
-    if not isinstance(value, list):
-        raise ValueError("layers must be a list")
-    for layer in value:
-        if not (isinstance(layer, dict) and isinstance(layer.get("path"), str)):
-            raise ValueError("a layer must have a path")
-        _rename_steps(layer)
-        lists = [layer[key] for key in ("scales", "weight_shape") if layer.get(key) is not None]
-        spans = [layer[key] for key in ("threshold", "delays") if layer.get(key) is not None]
-        if not all(isinstance(item, list) and _numbers(item) for item in lists):
-            raise ValueError("a layer's scales and weight_shape must be lists of numbers")
-        if not all(isinstance(item, list) for item in layer.get("scales") or []):
-            raise ValueError("a layer's scales must be lists of lists")
-        if not all(_numbers(span) for span in spans):
-            raise ValueError("a layer's threshold and delays must be numbers")
-        if not all(_flat(item) for item in (*spans, layer.get("weight_shape", []))):
-            raise ValueError(
-                "a layer's threshold, delays and weight_shape must not be nested lists"
-            )
-    return value
-
-
-def _rename_steps(layer: dict[str, Any]) -> None:
-    """Give quantisation scales their name; files of November 2026 and before say "steps"."""
-    for facts in (layer, layer.get("feedback")):
-        if isinstance(facts, dict) and "steps" in facts:
-            facts.setdefault("scales", facts.pop("steps"))
 
 
 def _flat(value: Any) -> bool:

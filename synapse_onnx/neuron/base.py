@@ -227,7 +227,7 @@ class Neuron(Parametric):
             return op.compute(*args, gradient=True)
         return op(*args)
 
-    # -- what verification asks (verification/contract.py) ---------------------------------------
+    # -- what verification asks ------------------------------------------------------------------
 
     @property
     def feedback(self) -> nn.Module | None:

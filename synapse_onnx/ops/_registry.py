@@ -64,8 +64,8 @@ class OpDef:
             (sums of floats), or None where it hangs on the sums of the layer (its integers, its
             step, the size of its input).
         spikes: whether its first output is 0 or 1 wherever its attribute ``graded`` is 0.
-        arithmetic: (attributes of a node, its constant inputs), by name -> in a few words, the
-            numbers in which its body computes, and why in no shorter ones.
+        arithmetic: (attributes of a node, its constant inputs, by name; what its body leaves out)
+            -> in a few words, the numbers in which its body computes, and why in no shorter ones.
         omits: (attributes of a node, its constant inputs), by name -> what its body may leave out:
             states of which it keeps nothing, and the like.
     """
@@ -81,7 +81,9 @@ class OpDef:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     exact: bool | None = False
     spikes: bool = False
-    arithmetic: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], str] | None = None
+    arithmetic: (
+        Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto], frozenset[str]], str] | None
+    ) = None
     omits: Callable[[Mapping[str, Any], Mapping[str, onnx.TensorProto]], frozenset[str]] | None = (
         None
     )

@@ -131,7 +131,10 @@ class _SynapseOp:
         return [self.linear.scaled(w, total, scale, out) for total, scale, out in triples]
 
     def arithmetic(
-        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+        self,
+        attributes: Mapping[str, Any],
+        constants: Mapping[str, onnx.TensorProto],
+        omits: frozenset[str],
     ) -> str:
         """Say in which numbers a node is computed."""
         known = self._known(constants)

@@ -56,10 +56,6 @@ class ModelIO:
     def of(cls, session: Any, where: str) -> ModelIO:
         """Read them from an ``onnxruntime.InferenceSession``, whose metadata may be anything.
 
-        Args:
-            session: the session.
-            where: name of the model in errors.
-
         Raises:
             ModelError: the metadata are damaged.
         """

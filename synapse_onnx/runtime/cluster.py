@@ -95,10 +95,12 @@ class Predictor:
                 f"the column"
             )
         arrays = [_stacked(name, batch[name]) for name in session.inputs]
-        results = session.run(*(_moved(array, session.layout, 0) for array in arrays))
+        results = session.run(
+            *(np.moveaxis(a, 0, axes_of(session.layout, a.ndim)[0]) for a in arrays)
+        )
         outputs = results if isinstance(results, tuple) else (results,)
         for name, array in zip(session.outputs, outputs, strict=True):
-            rows = _moved(array, session.layout, 1)
+            rows = np.moveaxis(array, axes_of(session.layout, array.ndim)[0], 0)
             if not rows.ndim or len(rows) != len(arrays[0]):
                 raise ShapeError(
                     f"output {name} of shape {array.shape} does not hold {len(arrays[0])} rows, "
@@ -106,12 +108,6 @@ class Predictor:
                 )
             kept[name] = rows
         return kept
-
-
-def _moved(array: NDArray[Any], layout: str, back: int) -> NDArray[Any]:
-    """View an array with samples first in the layout of the model, or back."""
-    axis = axes_of(layout, array.ndim)[0]
-    return np.moveaxis(array, axis, 0) if back else np.moveaxis(array, 0, axis)
 
 
 def _stacked(name: str, column: NDArray[Any]) -> NDArray[Any]:

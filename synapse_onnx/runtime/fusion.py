@@ -35,7 +35,9 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
         model: the model of the file; it is not changed.
         together: names of the fused ops that there are, from :func:`native.together`.
     """
-    read = _read(model.graph)
+    #: how often each value is read, also as an output of the graph
+    read = Counter(name for node in model.graph.node for name in taken_by(node))
+    read.update(output.name for output in model.graph.output)
     turned = _turned(model.graph, read)
     pairs = _pairs(model.graph, read, together)
     if not turned and not pairs:
@@ -102,10 +104,3 @@ def _join(graph: onnx.GraphProto, dense: onnx.NodeProto, neuron: onnx.NodeProto)
     neuron.op_type = f"{dense.op_type}And{neuron.op_type}"
     neuron.attribute.extend(dense.attribute)
     graph.node.remove(dense)
-
-
-def _read(graph: onnx.GraphProto) -> Counter[str]:
-    """Count how often each value is read, also as an output of the graph."""
-    read = Counter(name for node in graph.node for name in taken_by(node))
-    read.update(output.name for output in graph.output)
-    return read

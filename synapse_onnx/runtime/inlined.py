@@ -15,6 +15,7 @@ every step.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
 
     source = load_model(model) if isinstance(model, (str, os.PathLike)) else copy.deepcopy(model)
     inlined = ir.from_proto(onnx.inliner.inline_local_functions(source))
-    _carry(inlined.graph, iter(range(2**62)))
+    _carry(inlined.graph, itertools.count())
     # with types in the bodies of loops, too
     typed = onnx.shape_inference.infer_shapes(ir.to_proto(inlined), data_prop=True)
     del typed.functions[:]

@@ -149,24 +149,17 @@ def _load(path: Path, variable: str) -> _Library:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         return _Library(problem=f"{path} cannot be loaded: {error}; {again}")
+    said = {}
     try:
-        version = _text(loaded, "version")
-        names, instructions = _text(loaded, "kernels"), _text(loaded, "instructions")
-        together = _text(loaded, "together")
+        for what in ("version", "kernels", "instructions", "together"):
+            function = getattr(loaded, f"synapse_onnx_{what}")
+            function.restype = ctypes.c_char_p
+            said[what] = (function() or b"").decode()
     except AttributeError:
         return _Library(problem=f"{path} is no library of synapse-onnx; {again}")
-    if version != __version__:
+    if (version := said["version"]) != __version__:
         return _Library(
             problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {again}"
         )
-    return _Library(_names(names), instructions, together=_names(together))
-
-
-def _names(joined: str) -> tuple[str, ...]:
-    return tuple(name for name in joined.split(",") if name)
-
-
-def _text(loaded: ctypes.CDLL, what: str) -> str:
-    function = getattr(loaded, f"synapse_onnx_{what}")
-    function.restype = ctypes.c_char_p
-    return (function() or b"").decode()
+    names, together = (tuple(filter(None, said[w].split(","))) for w in ("kernels", "together"))
+    return _Library(names, said["instructions"], together=together)

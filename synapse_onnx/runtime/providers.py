@@ -131,37 +131,25 @@ def opened(
     model: onnx.ModelProto, source: bytes | None, providers: Sequence[str], threads: int | None,
     profile: str | None, library: Path | None,
 ) -> tuple[onnxruntime.InferenceSession, onnx.ModelProto]:  # fmt: skip
-    """Return ONNX Runtime's session, and the model that it runs.
+    """Return ONNX Runtime's session, and the model that it runs, lowered for where it runs.
 
-    Args:
-        model: the model.
-        source: its bytes, if they were read from a file.
-        providers: execution providers, best first.
-        threads: threads inside an operator; None for ONNX Runtime's choice.
-        profile: prefix of the name of a profile; None for no profile.
-        library: library of native kernels to register.
+    ``source`` are the model's bytes, if they were read from a file; ``library`` is that of the
+    native kernels to register; for the others see :class:`synapse_onnx.Session`.
     """
     options = _options(threads, profile)
+    ran = model
+    if any(map(is_gpu, providers)):
+        kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
+        ran = for_cuda(model, kept)
+    elif library is not None:
+        ran = fused(model, native_kernels.together()) or model
     if library is not None:
         options.register_custom_ops_library(str(library))
-    ran = _lowered(model, providers, library)
     data = ran.SerializeToString() if source is None or ran is not model else source
     session = onnxruntime_module().InferenceSession(
         data, options, providers=[_with_options(name) for name in providers]
     )
     return session, ran
-
-
-def _lowered(
-    model: onnx.ModelProto, providers: Sequence[str], library: Path | None
-) -> onnx.ModelProto:
-    """Return the model as it is, or lowered for the provider or the kernels that run it."""
-    if not _DEVICES.keys().isdisjoint(providers):
-        kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
-        return for_cuda(model, kept)
-    if library is not None:
-        return fused(model, native_kernels.together()) or model
-    return model
 
 
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:
@@ -197,7 +185,5 @@ def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
 
 def first_line(error: Exception) -> str:
     """First line of an error, without codes: "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : "."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])

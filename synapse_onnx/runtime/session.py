@@ -118,12 +118,8 @@ class Session:
                 stacklevel=2,
             )
         self.native = library is not None and refusal is None
-        self.kernels: tuple[str, ...] = (
-            native_kernels.used_by(model, provider) if self.native else ()
-        )
-        self.native_nodes: dict[str, str] = (
-            native_kernels.nodes_of(ran, provider) if self.native else {}
-        )
+        self.kernels = native_kernels.used_by(model, provider) if self.native else ()
+        self.native_nodes = native_kernels.nodes_of(ran, provider) if self.native else {}
         self.instructions = native_kernels.instructions(provider) if self.kernels else ""
         self._io = ModelIO.of(self.session, where)
         self.inputs, self.outputs = self._io.input_names, self._io.output_names

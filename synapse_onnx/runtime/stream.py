@@ -103,8 +103,7 @@ class Stream:
                     f"input {info.name}: a step has {len(sizes)} axes {shape_text(sizes)}, got "
                     f"shape {array.shape}; run() takes a chunk with time"
                 )
-        chunk = [a[..., np.newaxis] if t else a for a, t in zip(arrays, self._timed, strict=True)]
-        results = self._run(chunk, last=False)
+        results = self._run(self._cut(arrays, np.newaxis))
         if results is None:
             return None
         outputs = [y[..., -1] for y in results]
@@ -125,9 +124,8 @@ class Stream:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
         """
         self._io.check_count(inputs)
-        layout = self._io.layout
-        chunk = [time_last(np.asarray(value), layout) for value in inputs]
-        return self._returned(self._run(chunk, last=False))
+        chunk = [time_last(np.asarray(value), self._io.layout) for value in inputs]
+        return self._returned(self._run(chunk))
 
     def flush(self) -> Any:
         """End the sequence: fill the last bin of time with zeros, and reset.
@@ -135,9 +133,7 @@ class Stream:
         Returns:
             The outputs of that bin; arrays of no steps if no bin was begun.
         """
-        results = None
-        if self._held is not None:
-            results = self._run(None, last=True)
+        results = None if self._held is None else self._call(self._held)
         self.reset()
         return self._returned(results)
 
@@ -152,11 +148,9 @@ class Stream:
         Raises:
             InputError: the file cannot be written.
         """
-        held = (
-            {} if self._held is None else dict(zip(self._io.input_names, self._held, strict=True))
-        )
         arrays = {f"state:{name}": array for name, array in self.states.items()}
-        arrays |= {f"held:{name}": array for name, array in held.items()}
+        for name, array in zip(self._io.input_names, self._held or (), strict=False):
+            arrays[f"held:{name}"] = array
         data = io.BytesIO()
         np.savez(data, **arrays | {"steps": np.array(self.steps)})  # type: ignore[arg-type]
         write_atomically(path, data.getvalue())
@@ -225,30 +219,25 @@ class Stream:
             )
         return arrays
 
-    def _run(
-        self, inputs: Sequence[NDArray[Any]] | None, *, last: bool
-    ) -> list[NDArray[Any]] | None:
+    def _cut(self, arrays: Sequence[NDArray[Any]], steps: Any) -> list[NDArray[Any]]:
+        """Index the last axis of the inputs that have time."""
+        return [a[..., steps] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:
         """Run the steps held back and the new ones, in whole bins; hold the rest back."""
-        chunk = self._io.chunk
-        if inputs is None:
-            arrays = list(self._held or [])
-        else:
-            arrays = self._accepted(inputs)
-            new = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
-            if self._held is not None:
-                arrays = [
-                    np.concatenate([old, a], axis=-1) if t else a
-                    for old, a, t in zip(self._held, arrays, self._timed, strict=True)
-                ]
-        steps = next(a.shape[-1] for a, t in zip(arrays, self._timed, strict=True) if t)
-        whole = steps if last else steps // chunk * chunk
-        results = None
-        if whole:
-            parts = [a[..., :whole] if t else a for a, t in zip(arrays, self._timed, strict=True)]
-            results = self._call(parts)
-        if inputs is not None:
-            self.steps += new
-        rest = [a[..., whole:] if t else a for a, t in zip(arrays, self._timed, strict=True)]
+        arrays = self._accepted(inputs)
+        clock = self._timed.index(True)
+        new = arrays[clock].shape[-1]
+        if self._held is not None:
+            arrays = [
+                np.concatenate([old, a], axis=-1) if t else a
+                for old, a, t in zip(self._held, arrays, self._timed, strict=True)
+            ]
+        steps = arrays[clock].shape[-1]
+        whole = steps // self._io.chunk * self._io.chunk
+        results = self._call(self._cut(arrays, slice(whole))) if whole else None
+        self.steps += new
+        rest = self._cut(arrays, slice(whole, None))
         self._held = None if whole == steps else [a.copy() for a in rest]
         return results
 

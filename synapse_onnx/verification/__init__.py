@@ -2,11 +2,11 @@
 
 ``verifier`` holds the public function. The way of a comparison:
 
-- ``subject``: both sides, opened; ``scope``: which outputs and layers count;
+- ``subject``: both sides, opened, and which outputs and layers count;
 - ``structure``: names and parameters of the file against the module's, before any run;
 - ``trace``: torch with the input and output of each layer, and ONNX Runtime;
 - ``layers``: each layer by its trajectory and, by ``replay``, on its own input;
-- ``outputs`` and ``streams``: the whole network, in one piece and in chunks;
+- ``outputs``: the whole network, in one piece and in chunks;
 - ``findings``: what the report is made of.
 
 Two standards, chosen for each value by what the graph allows:
@@ -18,11 +18,13 @@ Two standards, chosen for each value by what the graph allows:
   sum of magnitudes, ``max(sum |w| |x|)``, which is what rounding is relative to; values that no
   synapse has summed, by ``rtol * max|reference|``.
   A difference of one rounding can flip a spike, and from there on the two trajectories are not
-  comparable (``agreement``). So every layer is also run in torch on the input that it had in ONNX
+  comparable (``arrays``). So every layer is also run in torch on the input that it had in ONNX
   Runtime (``replay``). There a fixed-point neuron must give the same spikes, and a synapse must be
   close, at all times; a float neuron may differ from where its membrane is within ``rtol`` of the
   threshold (``membranes``). A neuron that feeds back sums of floats is given the spikes that it
-  had in ONNX Runtime, too: feedback may let a rounding grow without end (``feedback``).
+  had in ONNX Runtime, too: feedback may let a rounding grow without end.
 
-What only a layer itself can answer is named in ``contract``.
+How near a membrane is to its threshold, and what a rounding error can change, only the neuron
+itself can answer: one with an equation as ``neuron.base.Neuron`` does, one without as
+``EncodingNeuron`` says. Any other layer is compared all the same, without margins.
 """

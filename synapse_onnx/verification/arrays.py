@@ -1,4 +1,4 @@
-"""Comparing two arrays: differences, tolerances, the first place that differs, a report's row."""
+"""Comparing arrays: differences, tolerances, the first place, how long trajectories agree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synapse_onnx.report.result import Row
-from synapse_onnx.verification.agreement import Agreement
+from synapse_onnx.model.layout import has_time
 
-__all__ = ["RTOL", "Tolerance", "compare_values", "difference", "first_place", "largest"]
+__all__ = ["RTOL", "Agreement", "Tolerance", "difference", "first_place", "largest"]
 
 #: default tolerance of float values, relative to the largest reference value
 RTOL = 1e-5
@@ -67,49 +66,48 @@ class Tolerance:
         return self.atol + self.rtol * scale
 
 
-def compare_values(
-    name: str,
-    kind: str,
-    reference: NDArray[Any],
-    array: NDArray[Any],
-    tolerance: Tolerance,
-    agreement: Agreement | None,
-    *,
-    exact: bool,
-    spiking: bool,
-) -> tuple[Row, tuple[int, ...] | None]:
-    """Compare two arrays of one shape.
+class Agreement:
+    """The common prefix of the trajectories of torch and ONNX Runtime, for each sample.
+
+    One rounding can flip a spike. From there on the two networks have different inputs, and values
+    that differ show no fault. So every sample counts up to its first flip.
+
+    Steps are those of the network's input. A value with fewer steps holds bins of them, after a
+    time decimation by 4 say: a bin is comparable while all of its steps are. A value with another
+    batch size, after a reshape of the user's, may come from any sample: it counts up to the first
+    flip of all.
 
     Args:
-        name: path of the layer, or name of the output.
-        kind: class of the layer, "output" or "stream".
-        reference: what is expected.
-        array: what ONNX Runtime returned.
-        tolerance: of values that are not exact.
-        agreement: which values that are not exact are comparable; None for all.
-        exact: whether equality is demanded.
-        spiking: whether these are spikes, whose flips are counted.
-
-    Returns:
-        The row, and the place of the first difference that counts, or None.
+        samples: size of the batch.
+        steps: steps of the network's input.
     """
-    off = difference(reference, array)
-    allowed = 0.0 if exact else tolerance.of(reference)
-    wrong = off > allowed
-    if agreement is not None and not exact:
-        wrong &= agreement.covers(reference)
-    first = first_place(wrong)
-    row = Row(
-        name,
-        kind,
-        exact,
-        ok=first is None,
-        max_abs_diff=float(off.max(initial=0)),
-        tolerance=allowed,
-        spike_flips=int((reference != array).sum()) if spiking else None,
-        values=reference.size,
-        spikes=(
-            (int(np.count_nonzero(reference)), int(np.count_nonzero(array))) if spiking else None
-        ),
-    )
-    return row, first
+
+    def __init__(self, samples: int, steps: int) -> None:
+        self._steps = steps
+        self._until = np.full(samples, steps)
+
+    def covers(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values (N, ...[, T]) are comparable; without time, those of whole samples.
+
+        Returns:
+            bool, of the shape of the values.
+        """
+        until: Any = self._until.min()
+        if self._has_batch_of(values):
+            until = self._until.reshape(-1, *(1,) * (values.ndim - 1))
+        bins = values.shape[-1] if has_time(values.ndim) else 1
+        ends: Any = self._steps
+        if bins > 1:  # the longest that give this number of bins; the last one may be cut short
+            width = -(-self._steps // (bins - 1)) - 1
+            ends = np.minimum(np.arange(1, bins + 1) * max(width, 1), self._steps)
+        return np.broadcast_to(ends <= until, values.shape)
+
+    def end_at(self, flipped: NDArray[np.bool_]) -> None:
+        """End the prefixes where values (N, ..., T) are flipped."""
+        width = -(-self._steps // flipped.shape[-1])  # the shortest that bins can be
+        for sample, *_, t in np.argwhere(flipped):
+            ended = self._until[sample:][:1] if self._has_batch_of(flipped) else self._until
+            np.minimum(ended, t * width, out=ended)
+
+    def _has_batch_of(self, values: NDArray[Any]) -> bool:
+        return values.shape[:1] == self._until.shape

@@ -29,19 +29,17 @@ class Findings:
         self.layers: dict[str, Row] = {}
         self.divergence: Divergence | None = None
         self.membrane: Membrane | None = None
-        self._problems: list[str] = []
-        self._notes: list[str] = []
+        self._problems: dict[str, None] = {}  # in order, each once
+        self._notes: dict[str, None] = {}
         self._rasters: dict[str, Raster] = {}
 
     def problem(self, sentence: str) -> None:
         """Report that something besides values is wrong: the result is not equal then."""
-        if sentence not in self._problems:
-            self._problems.append(sentence)
+        self._problems[sentence] = None
 
     def note(self, sentence: str) -> None:
         """Report how the comparison was made."""
-        if sentence not in self._notes:
-            self._notes.append(sentence)
+        self._notes[sentence] = None
 
     def diverged(
         self,
@@ -88,13 +86,11 @@ class Findings:
         # one that is cut short may be silent, and is no spike train for that
         return binary and (known is None or known.spike_flips is not None)
 
-    def add_output(self, row: Row) -> None:
-        """Add the row of an output; one that is there already, from other inputs, is joined."""
-        _add(self.outputs, row)
-
-    def add_layer(self, row: Row) -> None:
-        """Add the row of a layer, likewise."""
-        _add(self.layers, row)
+    @staticmethod
+    def add(rows: dict[str, Row], row: Row) -> None:
+        """Add a row to the outputs or the layers; joined with that of other inputs, if any."""
+        known = rows.get(row.name)
+        rows[row.name] = row if known is None else known.joined(row)
 
     def report(
         self,
@@ -103,14 +99,7 @@ class Findings:
         left_out: Sequence[str],
         layers_left_out: Sequence[str],
     ) -> Report:
-        """Return the report.
-
-        Args:
-            shapes: the input shapes that were run.
-            facts: the model and the programs that ran it.
-            left_out: outputs that were not compared.
-            layers_left_out: layers that were not compared.
-        """
+        """Return the report: with these, what was found; see :class:`Report`."""
         outputs, layers = tuple(self.outputs.values()), tuple(self.layers.values())
         flips = [row.spike_flips for row in layers if row.spike_flips is not None]
         if not flips:
@@ -132,8 +121,3 @@ class Findings:
             left_out=tuple(left_out),
             layers_left_out=tuple(layers_left_out),
         )
-
-
-def _add(rows: dict[str, Row], row: Row) -> None:
-    known = rows.get(row.name)
-    rows[row.name] = row if known is None else known.joined(row)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,9 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synapse_onnx.axon import Delta
-from synapse_onnx.verification.contract import EncodingNeuron, EquationNeuron
+from synapse_onnx.neuron import base
 
-__all__ = ["as_argument", "margins", "near_change", "undecided"]
+__all__ = ["EncodingNeuron", "as_argument", "margins", "near_change", "undecided"]
+
+
+@runtime_checkable
+class EncodingNeuron(Protocol):
+    """A neuron without an equation that sends the changes of a value through a delta encoder."""
+
+    delta: Delta
+
+    @property
+    def encodes_exactly(self) -> bool:
+        """Whether every runtime gives the encoder the same input to the last bit."""
+
+    def encoder_input(self, input: Any) -> Tensor:
+        """Return what the encoder is given for a current (N, C[, H, W], T)."""
 
 
 def as_argument(tensors: Sequence[Tensor]) -> Any:
@@ -28,42 +42,37 @@ def as_argument(tensors: Sequence[Tensor]) -> Any:
 def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
     """Return how far the membrane is above what it must reach, over time, before resets.
 
-    Args:
-        layer: a layer that spikes.
-        currents: its input (N, C[, H, W], T); two tensors for a complex one.
-
     Returns:
-        Distances in units of the threshold, of the shape of a current; None of a layer that has no
-        membrane.
+        Distances in units of the threshold, of the shape of a current (N, C[, H, W], T); None of a
+        layer that has no membrane.
     """
     with _fresh_states(layer):
-        if isinstance(layer, EquationNeuron):
+        if isinstance(layer, base.Neuron):
             variables = _variables(layer, currents)
             return _to_numpy(variables[layer.equation.membrane] - _limit(layer, variables))
         if isinstance(layer, EncodingNeuron):
-            return _to_numpy(_encoder_margin(layer.delta, layer.encoder_input(currents[0])))
-        if isinstance(layer, Delta):
-            return _to_numpy(_encoder_margin(layer, currents[0]))
-    return None
+            encoder, x = layer.delta, layer.encoder_input(currents[0])
+        elif isinstance(layer, Delta):
+            encoder, x = layer, currents[0]
+        else:
+            return None
+        level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 2))
+        return _to_numpy(encoder(x).abs() - level)
 
 
 def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: float) -> Any:
     """Return where one rounding error decides on a spike: what is compared lies within it.
 
     Args:
-        layer: a layer that spikes.
+        layer: a layer that spikes; one that is no neuron compares what it is given.
         currents: its input; two tensors for a complex one.
         rtol: size of the error, relative to the membrane.
         largest_sum: where the currents contain sums in another order, the largest sum of
             magnitudes: errors of these are ``rtol * largest_sum``; else 0.
-
-    Returns:
-        bool, of the shape of a current. Nowhere in a layer that is no neuron: it compares what it
-        is given.
     """
     near = np.zeros(currents[0].shape, dtype=bool)
     with _fresh_states(layer):
-        if isinstance(layer, EquationNeuron) and layer.regime == "float":
+        if isinstance(layer, base.Neuron) and layer.regime == "float":
             near = _to_numpy(_near_threshold(layer, currents, rtol))
         elif isinstance(layer, EncodingNeuron) and not layer.encodes_exactly:
             near = _to_numpy(near_change(layer.delta, layer.encoder_input(currents[0]), rtol))
@@ -86,22 +95,19 @@ def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-# -- neurons with an equation -----------------------------------------------------------------
-
-
-def _variables(neuron: EquationNeuron, currents: Sequence[Tensor]) -> dict[str, Tensor]:
+def _variables(neuron: base.Neuron, currents: Sequence[Tensor]) -> dict[str, Tensor]:
     values = neuron.dynamics(as_argument(currents))
     return dict(zip(neuron.equation.traces, values, strict=True))
 
 
-def _limit(neuron: EquationNeuron, variables: dict[str, Tensor]) -> Tensor | float:
+def _limit(neuron: base.Neuron, variables: dict[str, Tensor]) -> Tensor | float:
     """Return what the membrane must reach: a number, or over time where the threshold adapts."""
     if "refractory" in variables:
         return variables["threshold"] + variables["refractory"]
     return neuron.threshold
 
 
-def _near_threshold(neuron: EquationNeuron, currents: Sequence[Tensor], rtol: float) -> Tensor:
+def _near_threshold(neuron: base.Neuron, currents: Sequence[Tensor], rtol: float) -> Tensor:
     variables = _variables(neuron, currents)
     membrane = variables[neuron.equation.membrane]
     near = (membrane - _limit(neuron, variables)).abs() <= rtol * membrane.abs()
@@ -113,26 +119,13 @@ def _near_threshold(neuron: EquationNeuron, currents: Sequence[Tensor], rtol: fl
     return near
 
 
-# -- delta encoders ---------------------------------------------------------------------------
-
-
-def _encoder_margin(encoder: Delta, x: Tensor) -> Tensor:
-    level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 2))
-    margin: Tensor = encoder(x).abs() - level
-    return margin
-
-
 def near_change(encoder: Delta, x: Tensor, rtol: float) -> Tensor:
     """Return where an error of rtol in an encoder's input could decide on what it sends.
 
     An input may be off by rtol times the largest input so far. A change then reaches the threshold
     or not, after which the encoder has other states: all later steps are undecided. Or it is
-    floored to the next step of 1 / scale or not, at this step alone.
-
-    Args:
-        encoder: the delta encoder, with fresh states.
-        x: its input (N, C[, H, W], T).
-        rtol: relative size of the error.
+    floored to the next step of 1 / scale or not, at this step alone. The encoder has fresh states,
+    and its input is (N, C[, H, W], T).
     """
     names = tuple(encoder.state_starts)
     states = dict(zip(names, encoder.load_states(x), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -31,10 +31,6 @@ def layer_nodes(model: onnx.ModelProto, layers: Collection[str]) -> dict[str, li
 
     A node of a part of a layer is the layer's: "block.neuron.norm" is the neuron's. A node that
     belongs to none of the layers has its own path as the key.
-
-    Args:
-        model: the model.
-        layers: paths of the layers.
     """
     nodes: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -47,47 +43,36 @@ def layer_nodes(model: onnx.ModelProto, layers: Collection[str]) -> dict[str, li
 
 def input_sequences(node: onnx.NodeProto) -> list[str]:
     """Names of the values that enter a node as sequences over time, not weights or states."""
-    return [
-        name
-        for name, formal in zip(node.input, get_op(node.op_type).inputs, strict=False)
-        if formal.startswith("x")
-    ]
+    ends = zip(node.input, get_op(node.op_type).inputs, strict=False)
+    return [name for name, formal in ends if formal.startswith("x")]
 
 
 def output_sequences(node: onnx.NodeProto) -> list[str]:
     """Names of the values that a node returns as sequences over time."""
-    return [
-        name
-        for name, formal in zip(node.output, get_op(node.op_type).outputs, strict=False)
-        if name and not formal.startswith("last_")
-    ]
+    ends = zip(node.output, get_op(node.op_type).outputs, strict=False)
+    return [name for name, formal in ends if name and not formal.startswith("last_")]
 
 
 def last_states(node: onnx.NodeProto) -> list[tuple[str, str]]:
     """Names of the last states that a node returns, each with the formal name: last_voltage."""
-    return [
-        (name, formal)
-        for name, formal in zip(node.output, get_op(node.op_type).outputs, strict=False)
-        if name and formal.startswith("last_")
-    ]
+    ends = zip(node.output, get_op(node.op_type).outputs, strict=False)
+    return [(name, formal) for name, formal in ends if name and formal.startswith("last_")]
 
 
 def with_layer_outputs(
     model: onnx.ModelProto, nodes: dict[str, list[onnx.NodeProto]]
 ) -> onnx.ModelProto:
     """Return a copy of the model that also returns the inputs, outputs and states of its layers."""
-    copied = with_outputs(model, {name: name for name in _layer_values(nodes)})
+    group = [node for nodes_of_one in nodes.values() for node in nodes_of_one]
+    names = [
+        name for node in group for name in (*input_sequences(node), *filter(None, node.output))
+    ]
+    copied = with_outputs(model, {name: name for name in names})
     with contextlib.suppress(ModelError):  # a session hides the states of a stream
         metadata = Metadata.read(model)
         shown = tuple({**state, "output": ""} for state in metadata.states)
         replace(metadata, states=shown).write(copied)
     return copied
-
-
-def _layer_values(nodes: dict[str, list[onnx.NodeProto]]) -> Iterator[str]:
-    for node in (node for group in nodes.values() for node in group):
-        yield from input_sequences(node)
-        yield from (name for name in node.output if name)
 
 
 def in_torch_layout(array: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any] | None:

@@ -2,41 +2,56 @@
 
 This isolates the layer: whatever the layers before it did, the same input must give the same
 output, at all times. A fault is then blamed on the layer that has it.
+
+In a neuron that feeds back sums of floats, the rounding of one step may grow from step to step
+without end. So such a neuron is compared step by step: at each it is given the spikes that it had
+in ONNX Runtime, whatever it would have done in torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from synapse_onnx._layer import Deployable, Stateful, named_states
-from synapse_onnx.verification.feedback import ErrorBounds, error_bounds, with_feedback
+from synapse_onnx._layer import named_states
+from synapse_onnx.model.operators import FLOAT32_EXACT
+from synapse_onnx.neuron import base
 from synapse_onnx.verification.membranes import as_argument
 from synapse_onnx.verification.nodes import in_torch_layout, input_sequences, output_sequences
 from synapse_onnx.verification.subject import Subject
+from synapse_onnx.verification.sums import magnitudes
 from synapse_onnx.verification.trace import Call
 
-__all__ = ["Replay", "State", "replay"]
+__all__ = ["ErrorBounds", "Replay", "State", "error_bounds", "replay", "with_feedback"]
 
 
-@dataclass(frozen=True)
-class State:
-    """Last state of a layer.
-
-    Attributes:
-        value: one number a neuron (N, C[, H, W]), or several over time, (N, C[, H, W], T).
-        timed: whether it has an axis of time.
-    """
+class State(NamedTuple):
+    """Last state of a layer: its value (N, C[, H, W][, T]), and whether it has an axis of time."""
 
     value: NDArray[Any]
     timed: bool
+
+
+class ErrorBounds(NamedTuple):
+    """What roundings of fed-back sums can change of a neuron in fixed point.
+
+    Attributes:
+        may_flip: where they could decide on a spike, bool (N, C, T).
+        spikes: largest error of a graded spike, (N, C, T).
+        states: largest error of each last state, in its units, by name.
+    """
+
+    may_flip: NDArray[Any]
+    spikes: NDArray[Any]
+    states: dict[str, NDArray[Any]]
 
 
 @dataclass
@@ -69,15 +84,10 @@ def replay(
     *,
     exact: bool,
 ) -> Replay:
-    """Run a layer once more.
+    """Run a layer once more, on the ``values`` of the graph that its ``nodes`` had in this call.
 
-    Args:
-        subject: network and model.
-        call: the layer's call in torch.
-        nodes: the nodes of this call in the graph.
-        values: values of the graph, by name.
-        exact: whether equality is demanded of its outputs. If not, a neuron with feedback is also
-            given the spikes that it had in ONNX Runtime (``verification/feedback.py``).
+    Unless equality is demanded of its outputs, a neuron with feedback is also given the spikes
+    that it had in ONNX Runtime.
     """
     # a pair enters one node, or two that norm its parts
     names = [name for node in nodes for name in input_sequences(node)][: len(call.inputs)]
@@ -92,16 +102,24 @@ def replay(
     spikes = None
     if subject.feeds_back(call.path) and not exact:
         spikes = in_torch_layout(values[output_sequences(nodes[-1])[0]], call.outputs[0].numpy())
-    with _kept_states(layer) as kept, torch.no_grad():
+    kept = [(part, state) for _, part, state in named_states(layer)]
+    layer.reset()
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        stack.callback(layer.reset)
+        for part, _ in kept:  # the layer keeps the states that it ends with
+            stack.callback(setattr, part, "persistent_state", part.persistent_state)
+            part.persistent_state = True
         if spikes is None:
             currents, largest_sum = inputs, 0.0
             result = layer(as_argument(inputs))
         else:
-            fed_back = torch.from_numpy(spikes.copy())
-            currents, largest_sum = with_feedback(layer, inputs, fed_back)
+            currents, largest_sum = with_feedback(layer, inputs, torch.from_numpy(spikes.copy()))
             result = layer.forward_without_feedback(as_argument(currents))
         states = {} if spikes is None else {"spikes": State(spikes[..., -1], timed=False)}
-        states |= _read_states(kept)
+        for part, name in kept:
+            value: Tensor = getattr(part, f"{name}_state")
+            if value.dim() > 1:  # one number: this part has not run
+                states[name] = State(value.numpy(), timed=part.state_depth(name) is not None)
     outputs = result if isinstance(result, tuple) else (result,)
     bounds = None
     if largest_sum and subject.is_fixed_point(call.path):
@@ -109,26 +127,47 @@ def replay(
     return Replay(inputs, currents, outputs, states, largest_sum, bounds)
 
 
-@contextlib.contextmanager
-def _kept_states(layer: Deployable) -> Iterator[list[tuple[Stateful, str]]]:
-    """Start from fresh states, and let the layer keep those that it ends with."""
-    kept = [(part, state) for _, part, state in named_states(layer)]
-    before = [(part, part.persistent_state) for part, _ in kept]
-    layer.reset()
-    for part, _ in kept:
-        part.persistent_state = True
-    try:
-        yield kept
-    finally:
-        for part, persistent in before:
-            part.persistent_state = persistent
-        layer.reset()
+def with_feedback(
+    neuron: Any, currents: Sequence[Tensor], spikes: Tensor
+) -> tuple[tuple[Tensor, ...], float]:
+    """Return the currents of a neuron and the feedback of given spikes, summed.
+
+    Args:
+        neuron: the neuron; one without feedback leaves the currents as they are.
+        currents: (N, C, T); two tensors of a resonator.
+        spikes: (N, C, T), fed back one step later, whatever the neuron itself would do.
+
+    Returns:
+        The sums, and the largest sum of magnitudes, to which their rounding is relative; 0 without
+        feedback.
+    """
+    synapse = neuron.feedback
+    if synapse is None:
+        return tuple(currents), 0.0
+    before = functional.pad(spikes, (1, 0))[..., :-1]
+    result = synapse(before)
+    fed_back = result if isinstance(result, tuple) else (result,)
+    terms = magnitudes(synapse, before)
+    sums = tuple(x + y for x, y in zip(currents, fed_back, strict=True))
+    sizes = (float((x.abs() + m).max()) for x, m in zip(currents, terms, strict=True))
+    return sums, max(sizes)
 
 
-def _read_states(kept: Sequence[tuple[Stateful, str]]) -> dict[str, State]:
-    states = {}
-    for part, name in kept:
-        value: Tensor = getattr(part, f"{name}_state")
-        if value.dim() > 1:  # one number: this part has not run
-            states[name] = State(value.numpy(), timed=part.state_depth(name) is not None)
-    return states
+def error_bounds(
+    neuron: base.Neuron, currents: Sequence[Tensor], largest_sum: float
+) -> ErrorBounds:
+    """Return what roundings can change of a neuron in fixed point that feeds back.
+
+    Currents (N, C, T) and feedback are summed, with this largest sum of magnitudes; the neuron's
+    states are forgotten.
+    """
+    # a sum of n terms, times the step of the weights, plus the current: n + 2 roundings, each of
+    # at most 2**-24 of the magnitudes
+    terms = currents[0].shape[1]
+    rounding = (terms + 2) * largest_sum / FLOAT32_EXACT
+    with torch.no_grad():
+        may_flip, spikes, states = neuron.error_bounds(as_argument(currents), rounding)
+    neuron.reset()
+    return ErrorBounds(
+        may_flip.numpy(), spikes.numpy(), {name: error.numpy() for name, error in states.items()}
+    )

@@ -20,12 +20,6 @@ def compare_structure(subject: Subject, findings: Findings) -> None:
     with contextlib.suppress(ModelError):  # a model of another exporter has no metadata
         for note in Metadata.read(subject.model).notes:
             findings.note(note)
-    _compare_inputs(subject, findings)
-    _compare_layers(subject, findings)
-    _compare_parameters(subject, findings)
-
-
-def _compare_inputs(subject: Subject, findings: Findings) -> None:
     expected = subject.arguments.names(subject.module)
     names = subject.session.inputs
     if expected and list(names) != expected[: len(names)]:
@@ -33,9 +27,6 @@ def _compare_inputs(subject: Subject, findings: Findings) -> None:
             f"the model's inputs are named {', '.join(names)} and forward() takes "
             f"{', '.join(expected)}"
         )
-
-
-def _compare_layers(subject: Subject, findings: Findings) -> None:
     # modules of any kind: one of the user's may call an op of ours by itself
     known = {path for path, _ in subject.module.named_modules()}
     foreign = [
@@ -43,6 +34,7 @@ def _compare_layers(subject: Subject, findings: Findings) -> None:
     ]
     if foreign:
         findings.problem(f"the model has layers that the module lacks: {', '.join(foreign)}")
+    _compare_parameters(subject, findings)
 
 
 def _compare_parameters(subject: Subject, findings: Findings) -> None:
@@ -53,7 +45,7 @@ def _compare_parameters(subject: Subject, findings: Findings) -> None:
     expected = subject.frozen.state_dict()
     for tensor in subject.model.graph.initializer:
         value = expected.get(tensor.name)
-        if value is None or subject.scope.spares_value(tensor.name):
+        if value is None or subject.spares_value(tensor.name):
             continue
         stored, reference = onnx.numpy_helper.to_array(tensor), value.numpy()
         if stored.shape != reference.shape:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import onnx
@@ -16,25 +17,24 @@ from synapse_onnx._layer import Deployable
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import deployables, freeze
+from synapse_onnx.errors import InputError, ModelError
+from synapse_onnx.model.graph import needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
+from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.nodes import layer_nodes, with_layer_outputs
-from synapse_onnx.verification.scope import Scope
 
 __all__ = ["Subject", "provenance"]
 
 
 class Subject:
-    """A network and its model.
+    """A network, which is copied, and its model, and the part of them that is compared.
 
-    Args:
-        module: the network; it is copied.
-        model: its model.
-        arguments: its example arguments.
-        outputs: names of the outputs to compare; None for all.
-        providers: execution providers, as for :class:`Session`.
-        native: as for :class:`Session`.
+    The arguments are those of :func:`verify`.
+
+    Raises:
+        InputError: ``outputs`` names no output, or one that the model lacks.
 
     Attributes:
         module: the network in evaluation mode, on the CPU, unfrozen.
@@ -46,7 +46,7 @@ class Subject:
         nodes: the nodes of each layer, by path.
         session: the model in ONNX Runtime.
         traced: the same model, which also returns the values of its layers.
-        scope: which outputs and layers are compared.
+        left_out: names of the outputs that are not compared.
     """
 
     def __init__(
@@ -69,12 +69,31 @@ class Subject:
         self.model = model
         self.nodes = layer_nodes(model, self.layers)
         self.session = Session(model, providers, native)
-        self.scope = Scope(model, self.session.outputs, outputs)
+        self._compared = _checked(self.session.outputs, outputs)
+        self.left_out = [name for name in self.session.outputs if name not in self._compared]
+        self._needed = _values_for(model, self._compared)
+        self._spared = _values_for(model, self.left_out) - self._needed
         self.traced = Session(with_layer_outputs(model, self.nodes), providers, native)
+
+    def has_output(self, name: str) -> bool:
+        """Whether an output is compared."""
+        return name in self._compared
+
+    def spares_value(self, name: str) -> bool:
+        """Whether a value of the graph serves outputs that are left out, and no other."""
+        return name in self._spared
+
+    def spares(self, nodes: Iterable[onnx.NodeProto]) -> bool:
+        """Whether nodes serve outputs that are left out, and no other.
+
+        Nodes that serve no output at all are compared.
+        """
+        values = {name for node in nodes for name in node.output}
+        return not values.isdisjoint(self._spared) and values.isdisjoint(self._needed)
 
     def spares_layer(self, path: str) -> bool:
         """Whether a layer serves outputs that are left out, and no other."""
-        return self.scope.spares(self.nodes.get(path, []))
+        return self.spares(self.nodes.get(path, []))
 
     def is_fixed_point(self, path: str) -> bool:
         """Whether a layer is a neuron that computes in integers."""
@@ -108,6 +127,26 @@ class Subject:
                 dims = value.type.tensor_type.shape.dim
                 axes.append((dims, *axes_of(self.session.layout, len(dims))))
         return axes
+
+
+def _checked(names: Sequence[str], outputs: Sequence[str] | None) -> set[str]:
+    if outputs is None:
+        return set(names)
+    if isinstance(outputs, str):
+        raise InputError(f"verify: outputs must be a list of names, got the text {outputs!r}")
+    unknown = [name for name in outputs if name not in names]
+    if unknown or not outputs:
+        what = f"no output {unknown[0]!r}" if unknown else "no output is named"
+        raise InputError(f"verify: {what}; the model's outputs are {', '.join(names)}")
+    return set(outputs)
+
+
+def _values_for(model: onnx.ModelProto, outputs: Collection[str]) -> set[str]:
+    """Return the names of the values that outputs need, at this call of a stream or a later one."""
+    states: dict[str, str] = {}
+    with contextlib.suppress(ModelError):  # a model of another exporter has no metadata
+        states = {str(s["input"]): str(s["output"]) for s in Metadata.read(model).states}
+    return needed_for(model.graph, outputs, states)
 
 
 def provenance(

@@ -20,7 +20,7 @@ from synapse_onnx.synapse import GenericLayer
 from synapse_onnx.synapse.complex import ComplexLayer
 from synapse_onnx.verification.trace import Call
 
-__all__ = ["has_exact_input", "magnitudes", "sums_of"]
+__all__ = ["has_exact_input", "magnitudes", "summed", "sums_of"]
 
 
 def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
@@ -31,15 +31,7 @@ def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
 
 
 def magnitudes(synapse: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Return the sum of the magnitudes of its terms for each sum, ``sum |w| |x|``.
-
-    Args:
-        synapse: a real or complex synapse.
-        x: its input.
-
-    Returns:
-        One tensor an output of the synapse, of its shape.
-    """
+    """Return ``sum |w| |x|`` of a synapse on an input: one tensor an output, of its shape."""
     results = []
     for part in sums_of(synapse):
         prepared, restore = part.prepare(x.abs())
@@ -53,28 +45,17 @@ def has_exact_input(call: Call, facts: Mapping[str, Any]) -> bool | None:
     """Whether the float32 sums of a layer are exact on the input of this call.
 
     The weights are whole multiples of one power of two. So the sums are exact if the input lies on
-    a binary grid, too, and no sum needs more than the 24 bits of a float32.
-
-    Args:
-        call: the call in torch.
-        facts: what the frozen layer describes.
-
-    Returns:
-        None where the layer's sums are not exact on any input.
+    a binary grid, too, and no sum needs more than the 24 bits of a float32. None where the layer's
+    sums, as the frozen layer describes them, are not exact on any input.
     """
     if not has_exact_sums(facts):
         return None
-    x, _ = _summed(call, facts)
-    return grid_units(x) <= input_bound(call, facts)
+    x, bound = summed(call, facts)
+    return grid_units(x) <= bound
 
 
-def input_bound(call: Call, facts: Mapping[str, Any]) -> int:
-    """Return the largest input whose sums are exact, in units of the input's grid."""
-    return _summed(call, facts)[1]
-
-
-def _summed(call: Call, facts: Mapping[str, Any]) -> tuple[Tensor, int]:
-    """Return what a layer sums over, and the largest value of it whose sums are exact."""
+def summed(call: Call, facts: Mapping[str, Any]) -> tuple[Tensor, int]:
+    """Return what a layer sums over, and the largest value, in its grid's units, of exact sums."""
     if "feedback" in facts:  # the neuron's own spikes
         return call.outputs[0], int(facts["feedback"].get("input_bound", 0))
     if "quantized" in facts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,21 +48,16 @@ def run_torch(
 ) -> tuple[list[Tensor], list[Call]]:
     """Run a network from fresh states.
 
-    Args:
-        module: the network.
-        layers: those of its layers whose calls are recorded, by path.
-        arguments: how tensors become arguments of ``forward``.
-        tensors: every input tensor.
-
     Returns:
-        The tensors that it returned, and the calls of its layers in the order in which they ended.
+        The tensors that it returned, and the calls of its ``layers`` in the order in which they
+        ended.
     """
     calls: list[Call] = []
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
 
     def record(path: str, layer: Deployable) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            counts[path] = counts.get(path, 0) + 1
+            counts[path] += 1
             outputs = output if isinstance(output, tuple) else (output,)
             argument = args[0] if args else next(iter(kwargs.values()))
             inputs = tuple(argument) if isinstance(argument, tuple | list) else (argument,)
@@ -68,18 +65,12 @@ def run_torch(
 
         return hook
 
-    for layer in layers.values():
-        layer.reset()
-    handles = [
-        layer.register_forward_hook(record(path, layer), with_kwargs=True)
-        for path, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad():
-            result = module(*arguments.grouped(tensors))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for path, layer in layers.items():
+            layer.reset()
+            hook = layer.register_forward_hook(record(path, layer), with_kwargs=True)
+            hooks.enter_context(hook)
+        result = module(*arguments.grouped(tensors))
     leaves, _ = torch.utils._pytree.tree_flatten(result)
     return [value for value in leaves if isinstance(value, Tensor)], calls
 

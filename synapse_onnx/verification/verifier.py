@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synapse_onnx.compiler.arguments import Arguments
@@ -19,15 +20,14 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
 from synapse_onnx.report.result import Report
-from synapse_onnx.verification.agreement import Agreement
-from synapse_onnx.verification.arrays import RTOL, Tolerance
+from synapse_onnx.runtime.session import Session
+from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
 from synapse_onnx.verification.findings import Findings
-from synapse_onnx.verification.layers import LayerComparison
-from synapse_onnx.verification.outputs import compare_outputs
-from synapse_onnx.verification.streams import compare_chunks
+from synapse_onnx.verification.layers import compare_layer
+from synapse_onnx.verification.outputs import Run, compare_chunks, compare_outputs
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
-from synapse_onnx.verification.sums import has_exact_input, input_bound
+from synapse_onnx.verification.sums import has_exact_input, summed
 from synapse_onnx.verification.trace import Call, run_session, run_torch
 
 __all__ = ["verify"]
@@ -90,7 +90,7 @@ def verify(
     return findings.report(
         shapes=[tuple(tuple(tensor.shape) for tensor in tensors) for tensors in variants],
         facts=provenance(model_or_path, subject.session),
-        left_out=subject.scope.left_out,
+        left_out=subject.left_out,
         layers_left_out=[path for path in subject.layers if subject.spares_layer(path)],
     )
 
@@ -98,16 +98,14 @@ def verify(
 def _variants(subject: Subject, tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
     variants = [tuple(tensors)]
-    timed = [has_time(tensor.dim()) for tensor in tensors]
     if subject.has_open_batch and tensors[0].shape[0] > 1:
         variants.append(tuple(tensor[:1] for tensor in tensors))
-    if any(timed) and not subject.has_fixed_length:
-        pairs = list(zip(tensors, timed, strict=True))
-        steps = min(tensor.shape[-1] for tensor, has_steps in pairs if has_steps)
-        for length in (1, 7):
-            if length < steps:
-                cut = (tensor[..., :length] if has_steps else tensor for tensor, has_steps in pairs)
-                variants.append(tuple(cut))
+    steps = min((x.shape[-1] for x in tensors if has_time(x.dim())), default=0)
+    if not subject.has_fixed_length:
+        lengths = [n for n in (1, 7) if n < steps]
+        variants += [
+            tuple(x[..., :n] if has_time(x.dim()) else x for x in tensors) for n in lengths
+        ]
     return variants
 
 
@@ -117,47 +115,40 @@ def _compare_run(
     """Compare one run: every layer in the order in which it ran, then the outputs, then chunks."""
     expected, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
     exact = exact_values(subject.model, _exact_layers(subject, findings, calls))
-    agreement = None
-    if calls:
-        agreement = _compare_layers(subject, findings, tensors, calls, exact, tolerance)
-    try:
-        results = run_session(subject.session, tensors)
-    except ValueError as error:  # shapes that the model refuses, or that ONNX Runtime fails on
-        findings.problem(str(error))
-        return
-    results = [time_last(y, subject.session.layout) for y in results]
-    compare_outputs(subject, findings, expected, results, exact, agreement, tolerance)
-    if subject.session.streaming:
-        compare_chunks(subject, findings, tensors, results, exact, tolerance)
+    run = Run(subject, findings, tensors, exact, tolerance)
+    traced = _run_model(run, subject.traced) if calls else None
+    if traced is not None:
+        _compare_layers(run, calls, dict(zip(subject.traced.outputs, traced, strict=True)))
+    results = _run_model(run, subject.session)
+    if results is not None:
+        results = [time_last(y, subject.session.layout) for y in results]
+        compare_outputs(run, expected, results)
+        if subject.session.streaming:
+            compare_chunks(run, results)
 
 
-def _compare_layers(
-    subject: Subject,
-    findings: Findings,
-    tensors: Sequence[Tensor],
-    calls: Sequence[Call],
-    exact: set[str],
-    tolerance: Tolerance,
-) -> Agreement | None:
-    """Compare the layers; returns until when trajectories agree, None if the model does not run."""
+def _run_model(run: Run, session: Session) -> list[NDArray[Any]] | None:
+    """Return the model's outputs; None where it refuses the shapes, or ONNX Runtime fails."""
     try:
-        traced = run_session(subject.traced, tensors)
+        return run_session(session, run.tensors)
     except ValueError as error:
-        findings.problem(str(error))
+        run.findings.problem(str(error))
         return None
+
+
+def _compare_layers(run: Run, calls: Sequence[Call], traced: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the layers, and find until when trajectories agree."""
     values = {
         # inputs may be bytes in the graph, which a layer takes as floats in torch
         name: array.astype(np.float32) if array.dtype == np.uint8 else array
-        for name, array in zip(subject.traced.outputs, traced, strict=True)
+        for name, array in traced.items()
     }
     sequences = [x for call in calls for x in call.inputs if has_time(x.dim())]
     steps = max((x.shape[-1] for x in sequences), default=1)
-    agreement = Agreement(calls[0].outputs[0].shape[0], steps)
-    comparison = LayerComparison(subject, findings, values, exact, agreement, tolerance)
+    run.agreement = Agreement(calls[0].outputs[0].shape[0], steps)
     totals = Counter(call.path for call in calls)
     for call in calls:
-        comparison.compare(call, totals[call.path])
-    return agreement
+        compare_layer(run, values, call, totals[call.path])
 
 
 def _exact_layers(subject: Subject, findings: Findings, calls: Sequence[Call]) -> dict[str, bool]:
@@ -165,15 +156,14 @@ def _exact_layers(subject: Subject, findings: Findings, calls: Sequence[Call]) -
     exact: dict[str, bool] = {}
     for call in calls:
         description = subject.descriptions[call.path]
-        if subject.spares_layer(call.path):
-            continue
-        if not {"quantized", "feedback", "sums"} & set(description):
+        sums = not description.keys().isdisjoint({"quantized", "feedback", "sums"})
+        if not sums or subject.spares_layer(call.path):
             continue
         fits = has_exact_input(call, description)
         if fits is False:
             findings.note(
                 f"{call.path}: its input is too fine or too large for exact float32 sums (bound: "
-                f"{input_bound(call, description)} units of the input's grid), so it is compared "
+                f"{summed(call, description)[1]} units of the input's grid), so it is compared "
                 f"with a tolerance"
             )
         exact[call.path] = exact.get(call.path, True) and bool(fits)

@@ -18,8 +18,8 @@ from networks import Complex, Convolutional, Mixed, spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler._check import check_model
 from synapse_onnx.compiler._trace_errors import with_module
+from synapse_onnx.compiler.exporter import check_model
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.model.options import OPSETS
 

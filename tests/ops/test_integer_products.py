@@ -265,7 +265,7 @@ def test_the_file_says_which_inputs_are_bytes(
     w[-1, -1] = largest
     weights = {"weight": numpy_helper.from_array(w, "weight")}
     op = ops.get_op("QuantizedDense")
-    assert op.arithmetic({"integers": 1, "spikes": spikes}, weights) == said
+    assert op.arithmetic({"integers": 1, "spikes": spikes}, weights, frozenset()) == said
 
 
 def test_weights_of_zero_give_sums_of_zero() -> None:

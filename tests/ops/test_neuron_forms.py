@@ -356,7 +356,8 @@ def test_an_op_says_which_states_are_void_and_which_are_not_quite() -> None:
         attributes = {
             "graded": 0, "base_threshold": 64, "threshold_step": 64,
         }  # fmt: skip
-        return set(op.arithmetic(attributes, arrays).split("; ")[1:])  # type: ignore[misc]
+        omits = op.omits(attributes, arrays)  # type: ignore[misc]
+        return set(op.arithmetic(attributes, arrays, omits).split("; ")[1:])  # type: ignore[misc]
 
     partly = "not all channels lose all of it"
     assert said() == set()

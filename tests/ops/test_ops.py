@@ -273,7 +273,7 @@ def test_a_synapse_says_in_which_numbers_it_is_computed(op: ops.OpDef) -> None:
         for name in op.inputs
         if name.startswith("weight")
     }
-    said = op.arithmetic({"integers": 1, "spikes": 1}, weights)
+    said = op.arithmetic({"integers": 1, "spikes": 1}, weights, frozenset())
     if not op.name.startswith("Quantized"):
         assert said == "floats"
     elif op.name.endswith("Dense"):
@@ -576,7 +576,7 @@ def test_equations_say_in_which_numbers_they_are_computed() -> None:
         form: NeuronOp = op.symbolic.__self__  # type: ignore[attr-defined]
         attributes = dict.fromkeys(op.attributes, 1)
         bits = "64 bits" if form.kind == "recurrent" else "32 bits"
-        said = form.arithmetic(attributes, {})
+        said = form.arithmetic(attributes, {}, form.omits(attributes, {}))
         assert said.startswith(bits if form.fixed else "floats"), name
 
 

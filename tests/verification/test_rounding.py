@@ -10,9 +10,8 @@ import torch
 from networks import spikes
 
 import synapse_onnx as so
-from synapse_onnx.verification.agreement import Agreement
-from synapse_onnx.verification.arrays import Tolerance, difference, first_place, largest
-from synapse_onnx.verification.feedback import error_bounds, with_feedback
+from synapse_onnx.verification.arrays import Agreement, Tolerance, difference, first_place, largest
+from synapse_onnx.verification.replay import error_bounds, with_feedback
 from synapse_onnx.verification.sums import grid_units, magnitudes, sums_of
 
 # -- sums ----------------------------------------------------------------------------------------

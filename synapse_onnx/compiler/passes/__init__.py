@@ -50,26 +50,19 @@ def all_passes() -> Mapping[str, Callable[[ir.Model], int]]:
         earlier[name].update(after)
         for other in before:
             earlier[other].add(name)
+    sorter = graphlib.TopologicalSorter(earlier)
     try:
-        order = _sorted(earlier)
+        sorter.prepare()
     except graphlib.CycleError as error:
         circle = " before ".join(error.args[1])
         raise RegistryError(f"the passes have no order: {circle}") from error
-    return {name: modules[name].run for name in order}
-
-
-def _sorted(earlier: Mapping[str, set[str]]) -> list[str]:
-    """Sort names so that each follows those that it names; ties are broken by name."""
-    sorter = graphlib.TopologicalSorter(earlier)
-    sorter.prepare()
     order: list[str] = []
-    ready = sorted(sorter.get_ready())
-    while ready:
-        name = ready.pop(0)
-        order.append(name)
-        sorter.done(name)
-        ready = sorted([*ready, *sorter.get_ready()])
-    return order
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()])  # of several that may run, by name
+        order.append(ready.pop(0))
+        sorter.done(order[-1])
+    return {name: modules[name].run for name in order}
 
 
 def lower(model: ir.Model) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler._transposes import is_transpose, permutation
+from synapse_onnx.compiler._transposes import permutation
 
 AFTER = ("move_transposes",)  # pairs meet only then
 
@@ -13,16 +13,14 @@ def run(model: ir.Model) -> int:
     """Bypass every Transpose whose input is a Transpose with the inverse permutation."""
     changes = 0
     for node in list(model.graph):
-        first = node.inputs[0].producer() if is_transpose(node) and node.inputs[0] else None
-        if first is None or not is_transpose(first):
+        outer = permutation(node)
+        first = node.inputs[0].producer() if outer is not None and node.inputs[0] else None
+        inner = permutation(first)
+        if first is None or outer is None or inner is None:
             continue
-        inner, outer = permutation(first), permutation(node)
-        if [inner[axis] for axis in outer] != sorted(inner):
-            continue
-        source = first.inputs[0]
-        output = node.outputs[0]
-        if source is None or output.is_graph_output():
-            continue
-        output.replace_all_uses_with(source)
-        changes += 1
+        source, output = first.inputs[0], node.outputs[0]
+        undone = [inner[axis] for axis in outer] == sorted(inner)
+        if undone and source is not None and not output.is_graph_output():
+            output.replace_all_uses_with(source)
+            changes += 1
     return changes

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler._transposes import is_transpose, permutation
+from synapse_onnx.compiler._transposes import permutation
 
 
 def run(model: ir.Model) -> int:
     """Return the number of values that got a shape."""
     changes = 0
     for node in model.graph:
-        if not is_transpose(node):
+        axes = permutation(node)
+        if axes is None:
             continue
         source, turned = node.inputs[0], node.outputs[0]
         if source is None or source.shape is not None or turned.shape is None:
             continue
-        axes = permutation(node)
         source.shape = ir.Shape([turned.shape[axes.index(i)] for i in range(len(axes))])
         source.type = source.type or turned.type
         changes += 1

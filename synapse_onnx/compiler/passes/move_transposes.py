@@ -13,13 +13,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler._transposes import (
-    is_transpose,
-    permutation,
-    time_first,
-    time_last,
-    turns,
-)
+from synapse_onnx.compiler._transposes import permutation, time_first, time_last
 from synapse_onnx.model.operators import operator_of
 
 AFTER = ("give_shapes",)  # ranks are read from the shapes
@@ -107,9 +101,10 @@ def _replace(
 def _source(value: ir.Value | None) -> ir.Value | None:
     """Return the input of the Transpose that a value with time last comes from, if any."""
     node = None if value is None else value.producer()
-    if node is None or not is_transpose(node):
+    axes = permutation(node)
+    if node is None or axes is None or axes != time_last(len(axes)):
         return None
-    return node.inputs[0] if turns(node, time_last(len(permutation(node)))) else None
+    return node.inputs[0]
 
 
 def _time_major(value: ir.Value | None, rank: int) -> ir.Value | None:
@@ -117,7 +112,7 @@ def _time_major(value: ir.Value | None, rank: int) -> ir.Value | None:
     if value is None:
         return None
     for use in value.uses():
-        if turns(use.node, time_first(rank)):
+        if permutation(use.node) == time_first(rank):
             return use.node.outputs[0]
     return None
 

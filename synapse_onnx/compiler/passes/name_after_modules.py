@@ -72,24 +72,20 @@ def _name_open_axes(graph: ir.Graph) -> None:
     names: dict[str, str] = {}
     for value in graph.inputs:
         dims = list(value.shape or ())
-        for axis, name in ((0, "N"), (-1, "T")):
-            symbol = _symbol(dims[axis]) if dims else None
-            if symbol is not None:
-                names.setdefault(symbol, name)
+        for dim, name in zip((*dims[:1], *dims[-1:]), ("N", "T"), strict=False):
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                names.setdefault(dim.value, name)
     for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
 
 
-def _symbol(dim: int | ir.SymbolicDim) -> str | None:
-    return None if isinstance(dim, int) else dim.value
-
-
 def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.SymbolicDim:
-    symbol = _symbol(dim)
-    if symbol is None:
+    if isinstance(dim, int) or dim.value is None:
         return dim
-    # u0 is a size that depends on values: in our ops, only the number of bins of time
-    return ir.SymbolicDim(
-        _SYMBOL.sub(lambda m: names.get(m.group(), re.sub(r"^u\d+$", "T_bins", m.group())), symbol)
-    )
+
+    def name(symbol: re.Match[str]) -> str:
+        # u0 is a size that depends on values: in our ops, only the number of bins of time
+        return names.get(symbol[0], "T_bins" if symbol[0].startswith("u") else symbol[0])
+
+    return ir.SymbolicDim(_SYMBOL.sub(name, dim.value))

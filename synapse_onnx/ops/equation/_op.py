@@ -163,10 +163,12 @@ class NeuronOp(Interface):
         return *(time_last(y, rank) for y in outputs[:count]), *outputs[count:]
 
     def arithmetic(
-        self, attributes: Mapping[str, Any], constants: Mapping[str, onnx.TensorProto]
+        self,
+        attributes: Mapping[str, Any],
+        constants: Mapping[str, onnx.TensorProto],
+        omits: frozenset[str],
     ) -> str:
         """Say in which numbers the states are computed, and which states are not."""
-        omits = self.omits(attributes, constants)
         said = [self._bits, *(f"keeps no {name}" for name in self.states if name in omits)]
         said += [f"sums {name} up, without a loop" for name in summed(self, omits)]
         for state, name in self.e.memory.items():
