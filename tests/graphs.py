@@ -26,6 +26,11 @@ def parsed(text: str) -> onnx.ModelProto:
     return onnx.parser.parse_model(HEADER + text)
 
 
+def own_nodes(model: onnx.ModelProto) -> list[str]:
+    """Operators of the nodes that are ours, in order."""
+    return [node.op_type for node in model.graph.node if node.domain == "ai.synapse"]
+
+
 def kinds(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 

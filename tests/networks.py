@@ -67,3 +67,9 @@ class Complex(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.synapse(x)
+
+
+def built(kind: type[nn.Module] = Convolutional, **kwargs: object) -> nn.Module:
+    """A network of a kind, with the same weights every time."""
+    torch.manual_seed(0)
+    return kind(**kwargs).eval()
