@@ -1,13 +1,15 @@
-"""The sigma-delta neuron."""
+"""The sigma-delta neuron: its equation, its activation, its bias, its states."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from neurons import made
 from plain_equations import IDS, SHAPES, assert_some_spike, encoded, summed, through_onnx, values
 
 import synapse_onnx as so
+from synapse_onnx.verification.membranes import undecided
 
 
 @pytest.mark.parametrize("cumulative", [False, True], ids=["change", "cumulative"])
@@ -36,3 +38,49 @@ def test_sigma_delta_neuron(shape, shared, bias, cumulative) -> None:
     np.testing.assert_array_equal(neuron.eval()(x).detach().numpy(), expected)
     if bias and cumulative and not shared:
         np.testing.assert_array_equal(through_onnx(neuron, x), expected)
+
+
+def test_an_activation_is_a_function_or_none() -> None:
+    with pytest.raises(so.InputError, match="activation must be a function of a tensor, or None"):
+        made("sigma_delta", activation="relu")
+    assert made("sigma_delta", activation=None).device_params["activation"] == "none"
+    assert made("sigma_delta").device_params["activation"] == "relu"
+
+
+def test_the_bias_of_a_sigma_delta_neuron() -> None:
+    """One for all, one a channel or one a neuron; that of a checkpoint counts unless it is 0."""
+    x = torch.zeros(1, 3, 2, 2, 3)
+    for bias in (torch.tensor([0.5]), torch.tensor([0.5, 1.0, 2.0]), torch.rand(3, 2, 2)):
+        neuron = made("sigma_delta", threshold=0.0)
+        neuron.set_bias(bias)
+        sent = neuron(x)
+        shape = bias.shape if bias.dim() == 3 else (-1, 1, 1)
+        expected = (bias.reshape(shape) * 4096).floor().expand(3, 2, 2) / 4096
+        torch.testing.assert_close(sent.sum(-1)[0], expected, rtol=0, atol=2 / 4096)
+        fresh = made("sigma_delta", threshold=0.0)
+        fresh.load_state_dict(neuron.state_dict())
+        assert fresh.bias_is_set
+        assert torch.equal(fresh(x), sent)
+    small, zero = made("sigma_delta"), made("sigma_delta")
+    small.load_state_dict({**zero.state_dict(), "bias": torch.tensor([0.0, 1.0])})
+    zero.load_state_dict({**zero.state_dict(), "bias": torch.zeros(2)})
+    assert (small.bias_is_set, zero.bias_is_set) == (True, False)
+    wrong = made("sigma_delta")
+    wrong.set_bias(torch.ones(3, 2, 2))
+    with pytest.raises(so.ShapeError, match=r"the bias has shape \(3, 2, 2\) and the current"):
+        wrong(torch.zeros(1, 3, 2, 4, 3))
+
+
+def test_encoder_and_decoder_keep_their_states_together() -> None:
+    neuron = made("sigma_delta", persistent_state=True)
+    assert neuron.sigma.persistent_state
+    assert neuron.delta.persistent_state
+    x = torch.rand(1, 3, 20, generator=torch.Generator().manual_seed(0)) - 0.4
+    whole = made("sigma_delta")(x)
+    assert torch.equal(torch.cat([neuron(x[..., :7]), neuron(x[..., 7:])], -1), whole)
+    neuron.reset()
+    assert torch.equal(neuron(x), whole)
+    neuron.persistent_state = False
+    assert torch.equal(neuron(x), whole)
+    assert not neuron.delta.persistent_state
+    assert not undecided(neuron, (x,), 1.0, 0.0).any()
