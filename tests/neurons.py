@@ -14,8 +14,12 @@ RESONATORS = [kind for kind in KINDS if KINDS[kind].Neuron.complex]
 ADAPTIVE = [kind for kind in EQUATIONS if "refractory" in KINDS[kind].Neuron.states]
 
 
+def example(kind: str, **changes: Any) -> dict[str, Any]:
+    return {**KINDS[kind].Neuron.example, **changes}
+
+
 def made(kind: str, **changes: Any) -> Any:
-    return KINDS[kind].Neuron(**{**KINDS[kind].Neuron.example, **changes})
+    return KINDS[kind].Neuron(**example(kind, **changes))
 
 
 def drawn(kind: str, *shape: int, size: float = 1.0) -> Any:

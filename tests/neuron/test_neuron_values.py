@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,3 +260,62 @@ def test_the_surrogate_has_the_width_and_height_of_lava(kind: str) -> None:
 def test_a_neuron_may_spike_at_every_step(kind: str) -> None:
     neuron = made(kind)
     assert neuron.ref_delay == neuron.device_params["refDelay"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.gpu
+def test_states_and_inputs_that_do_not_fit(kind: str) -> None:
+    neuron = made(kind, persistent_state=True)
+
+    def current(*shape: int) -> Any:
+        x = torch.zeros(shape)
+        return (x, x) if kind in RESONATORS else x
+
+    with pytest.raises(so.ShapeError, match=r"expected a current of shape \(N, C, T\)"):
+        neuron(current(2, 3))
+    neuron(current(2, 3, 4))
+    with pytest.raises(so.ShapeError, match="batch of 2 and got a batch of 4; call reset"):
+        neuron(current(4, 3, 4))
+    with pytest.raises(so.ShapeError, match=r"built up with shape \(3,\)"):
+        neuron(current(2, 5, 4))
+    neuron.reset()
+    assert neuron(current(4, 3, 4)).shape == (4, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("alif", {"threshold_decay": 1.2}, r"threshold_decay must lie in \[0, 1\], got 1.2"),
+        ("alif", {"refractory_decay": -0.1}, r"refractory_decay must lie in \[0, 1\]"),
+        ("alif", {"threshold_step": -1.0}, "threshold_step must be a finite number >= 0"),
+        ("alif", {"scale": 100}, "scale must be a power of two"),
+        ("rf", {"decay": 1.5}, r"decay must lie in \[0, 1\], got 1.5"),
+        ("rf", {"period": 3}, "period must be at least 4 time steps and finite, got 3"),
+        ("rf", {"period": (8, 4)}, "period must be a number when shared_param is True"),
+        ("rf_iz", {"period": (9, 4), "shared_param": False}, "period must be at least 4"),
+        ("adrf", {"threshold": float("inf")}, "threshold must be a finite number >= 0, got inf"),
+        ("adrf_iz", {"decay": (0.1, 0.2)}, "decay must be a number when shared_param is True"),
+        ("sigma_delta", {"threshold": -0.1}, "threshold must be a finite number >= 0"),
+        ("sigma_delta", {"activation": "relu"}, "activation must be a function"),
+    ],
+)
+@pytest.mark.gpu
+def test_arguments_out_of_range(kind: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(so.InputError, match=message):
+        made(kind, **changes)
+
+
+@pytest.mark.parametrize("kind", [k for k in EQUATIONS if KINDS[k].Neuron.device_type])
+@pytest.mark.gpu
+def test_parameters_of_the_device_come_back(kind: str) -> None:
+    module = KINDS[kind]
+    neuron = made(kind)
+    params = neuron.device_params
+    assert params["vThMant"] == int(neuron.threshold * 64)
+    again = module.Neuron(**module.neuron_params(params))
+    assert again.threshold == neuron.threshold
+    for name in neuron.decays:
+        # a rotation is given as period and decay, and rounded once more
+        assert abs(getattr(again, f"cx_{name}") - getattr(neuron, f"cx_{name}")) <= 1
+    with pytest.raises(so.InputError, match="float regime has no Loihi parameters"):
+        _ = made(kind, regime="float").device_params

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from neurons import ADAPTIVE, RESONATORS, drawn, made
-from torch import Tensor
+from networks import spikes
+from neurons import ADAPTIVE, KINDS, RESONATORS, drawn, made
+from torch import Tensor, nn
 
 import synapse_onnx as so
 
@@ -84,3 +85,90 @@ def test_the_parts_of_a_pair_have_one_shape() -> None:
         made("rf")((torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)))
     y = made("rf")([torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)])
     assert y.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.gpu
+def test_real_and_complex_are_not_mixed_up(kind: str) -> None:
+    neuron = made(kind)
+    x = torch.zeros(2, 3, 4)
+    if kind in RESONATORS:
+        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a complex current, a"):
+            neuron(x)
+        with pytest.raises(so.ShapeError, match=r"real current has shape .* they must be equal"):
+            neuron((x, x[..., :2]))
+    else:
+        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a real current, one"):
+            neuron((x, x))
+
+
+@pytest.mark.parametrize("kind", RESONATORS)
+@pytest.mark.gpu
+def test_resonators_have_a_period_and_a_decay(kind: str) -> None:
+    neuron = made(kind, period=10, decay=0.07)
+    assert neuron.period == pytest.approx(10, rel=1e-3)
+    assert neuron.decay == pytest.approx(0.07, abs=1e-3)
+    assert neuron.lam == pytest.approx(-np.log(0.93), rel=1e-2)
+    channels = made(kind, period=(4, 64), shared_param=False)
+    x = torch.zeros(1, 9, 3)
+    channels((x, x))
+    ratios = channels.frequency[1:] / channels.frequency[:-1]
+    assert ratios == pytest.approx(16 ** (1 / 8), rel=0.03)
+    assert channels.sin_decay.shape == (9,)
+
+
+@pytest.mark.parametrize("kind", RESONATORS)
+@pytest.mark.gpu
+def test_resonators_stay_stable_in_training(kind: str) -> None:
+    neuron = made(kind, requires_grad=True)
+    neuron.sin_decay.data.fill_(9000.0)
+    neuron.cos_decay.data.fill_(-50.0)
+    x = torch.zeros(1, 2, 3)
+    neuron.train()((x, x))
+    assert torch.hypot(neuron.sin_decay, neuron.cos_decay).max().item() <= 4095.5
+    assert torch.count_nonzero(neuron.cos_decay).item() == 0
+
+
+# -- in a network ----------------------------------------------------------------------------------
+
+
+class Gated(nn.Module):
+    """A real and a complex argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron = made("rf")
+
+    def forward(self, gate: Tensor, current: tuple[Tensor, Tensor]) -> Tensor:
+        return gate * self.neuron(current)
+
+
+@pytest.mark.parametrize("kind", RESONATORS)
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.gpu
+def test_a_pair_is_two_inputs_of_the_graph(kind: str, streaming: bool) -> None:
+    neuron = made(kind).eval()
+    x, y = spikes(2, 3, 25, rate=0.4), spikes(2, 3, 25, seed=1, rate=0.4)
+    expected = neuron((x, y)).detach().numpy()
+    assert expected.sum() > 0
+    for args in ((x, y), ((x, y),), [[x, y]]):
+        model = so.export(neuron, args, streaming=streaming)
+        session = so.Session(model)
+        assert session.inputs == ("input_real", "input_imag")
+        np.testing.assert_array_equal(session.run(x.numpy(), y.numpy()), expected)
+        assert so.verify(neuron, model, args).ok
+
+
+@pytest.mark.gpu
+def test_pairs_stand_beside_other_arguments() -> None:
+    x, y = spikes(2, 3, 25, rate=0.4), spikes(2, 3, 25, seed=1, rate=0.4)
+    args = (x, (x, y))
+    model = so.export(Gated(), args)
+    assert so.Session(model).inputs == ("gate", "current_real", "current_imag")
+    assert so.verify(Gated(), model, args).ok
+    with pytest.raises(so.InputError, match="argument 1 is a tuple of 3"):
+        so.export(Gated(), (x, (x, y, x)))
+    with pytest.raises(so.InputError, match="argument 0 is a str"):
+        so.export(Gated(), ("x", (x, y)))
+    with pytest.raises(so.InputError, match=r"argument 1 is empty, of shape \(2, 3, 0\)"):
+        so.export(Gated(), (x, (x, y[..., :0])))

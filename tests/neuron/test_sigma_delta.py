@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from networks import assert_exact, spikes
 from neurons import made
 from plain_equations import IDS, SHAPES, assert_some_spike, encoded, summed, through_onnx, values
+from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.verification.membranes import undecided
@@ -84,3 +86,15 @@ def test_encoder_and_decoder_keep_their_states_together() -> None:
     assert torch.equal(neuron(x), whole)
     assert not neuron.delta.persistent_state
     assert not undecided(neuron, (x,), 1.0, 0.0).any()
+
+
+@pytest.mark.gpu
+def test_a_sigma_delta_neuron_has_a_bias() -> None:
+    neuron = made("sigma_delta")
+    neuron.set_bias(torch.tensor([0.5, -0.5, 0.0]))
+    x = torch.zeros(1, 3, 4)
+    assert neuron(x).detach()[0, :, 0].tolist() == [0.5, 0.0, 0.0]
+    fresh = made("sigma_delta")
+    fresh.load_state_dict(neuron.state_dict())
+    assert torch.equal(fresh(x), neuron(x))
+    assert_exact(nn.Sequential(neuron), spikes(2, 3, 15))
