@@ -32,7 +32,7 @@ def test_a_period_has_four_steps_at_the_least(kind: str) -> None:
         made(kind, period=(5, 8))
     for pair, sentence in (
         ((5, 6, 7), r"a number or a pair \(least, most\) when shared_param is False"),
-        ((8, 5), "at least 4 time steps"),
+        ((8, 5), "period must be at least 4 time steps"),
     ):
         with pytest.raises(so.InputError, match=sentence):
             made(kind, period=pair, shared_param=False)
