@@ -111,7 +111,7 @@ _PROGRAM = """
 import hashlib, sys
 sys.path.insert(0, {tests!r})
 import torch
-from networks import built, Convolutional
+from networks import Convolutional
 import synapse_onnx as so
 torch.manual_seed(0)
 model = so.export(Convolutional().eval(), torch.zeros(2, 2, 8, 8, 5))
