@@ -67,3 +67,21 @@ class Complex(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.synapse(x)
+
+
+def built(kind: type[nn.Module] = Convolutional, **kwargs: object) -> nn.Module:
+    """A network of a kind, with the same weights every time."""
+    torch.manual_seed(0)
+    return kind(**kwargs).eval()
+
+
+def assert_exact(module: nn.Module, x: Tensor) -> None:
+    """The export is the network, shown layer by layer, and as a stream."""
+    module.eval()
+    floats = any(getattr(layer, "regime", "") == "float" for layer in module.modules())
+    for streaming in (False, True):
+        report = so.verify(module, so.export(module, x, streaming=streaming), x)
+        assert report.ok, str(report)
+        rows = (*report.layers, *report.outputs)
+        assert all(row.exact for row in rows) != floats, str(report)
+        assert sum(row.values for row in report.layers) > 0

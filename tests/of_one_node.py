@@ -147,3 +147,9 @@ def session_of(model: onnx.ModelProto, threads: int = 2) -> ort.InferenceSession
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def run(op: ops.OpDef, args: tuple[Any, ...], threads: int = 2) -> list[np.ndarray]:
+    """Outputs of the op's kernel, from the arguments of the torch op."""
+    session = session_of(model_of(op, args, sequences_of(op)), threads)
+    return session.run(None, feeds_of(op, args, session))

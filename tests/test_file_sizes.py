@@ -10,29 +10,32 @@ ROOT = Path(__file__).parents[1]
 NATIVE_LINES = 600
 PYTHON_LINES = 500
 
+#: files of tests that are still longer
+LONG = {"tests/report/test_drawing.py", "tests/report/test_plot.py"}
+
 
 def native_files() -> list[Path]:
     return [path for path in (ROOT / "native").rglob("*") if path.suffix in {".h", ".cpp"}]
 
 
 def python_files() -> list[Path]:
-    """The modules of the package and of the programs around it, and those that tests share."""
-    folders = ("synapse_onnx", "native", "exporters", "benchmarks")
-    modules = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    return modules + [
-        path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")
-    ]
+    """The modules of the package, of the programs around it, and of the tests."""
+    folders = ("synapse_onnx", "native", "exporters", "benchmarks", "tests")
+    return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
 
 def too_long(paths: Iterable[Path], limit: int) -> list[str]:
     """One line for each file of more than ``limit`` lines, the longest first."""
     counts = [(len(path.read_text("utf-8").splitlines()), path) for path in paths]
     return [
-        f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {count} lines, "
-        f"at most {limit} are allowed"
+        f"{name(path)}: {count} lines, at most {limit} are allowed"
         for count, path in sorted(counts, reverse=True)
         if count > limit
     ]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def test_native_files_are_short() -> None:
@@ -42,9 +45,15 @@ def test_native_files_are_short() -> None:
 
 
 def test_python_files_are_short() -> None:
-    assert len(python_files()) > 100
+    assert len(python_files()) > 250
     offenders = too_long(python_files(), PYTHON_LINES)
+    offenders = [line for line in offenders if line.partition(":")[0] not in LONG]
     assert not offenders, "\n".join(offenders)
+
+
+def test_what_is_excused_is_too_long() -> None:
+    lines = too_long([ROOT / each for each in LONG], PYTHON_LINES)
+    assert {line.partition(":")[0] for line in lines} == LONG, "take short files off LONG"
 
 
 def test_a_long_file_is_named(tmp_path: Path) -> None:

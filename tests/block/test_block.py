@@ -1,42 +1,22 @@
-"""Blocks, axons and dendrites: what they are made of, what they take, what they refuse."""
+"""Blocks: what they are made of, what they take, what they refuse."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from networks import spikes
-from torch import Tensor, nn
+from networks import assert_exact, spikes
+from neurons import EQUATIONS, KINDS, RESONATORS, example
+from torch import nn
 
 import synapse_onnx as so
 
 pytestmark = pytest.mark.gpu
-
-KINDS = so.neuron.kinds()
-RESONATORS = [kind for kind, module in KINDS.items() if module.Neuron.complex]
-STEPPED = [kind for kind, module in KINDS.items() if hasattr(module.Neuron, "equation")]
-CUBA = KINDS["cuba"].Neuron.example
-
-
-def example(kind: str, **changes: Any) -> dict[str, Any]:
-    return {**KINDS[kind].Neuron.example, **changes}
-
-
-def exact(module: nn.Module, x: Tensor) -> None:
-    """The export is the network, shown layer by layer, and as a stream."""
-    module.eval()
-    floats = any(getattr(layer, "regime", "") == "float" for layer in module.modules())
-    for streaming in (False, True):
-        report = so.verify(module, so.export(module, x, streaming=streaming), x)
-        assert report.ok, str(report)
-        rows = (*report.layers, *report.outputs)
-        assert all(row.exact for row in rows) != floats, str(report)
-        assert sum(row.values for row in report.layers) > 0
+CUBA = example("cuba")
 
 
 # -- every neuron has its blocks ---------------------------------------------------------------
@@ -86,7 +66,7 @@ def test_images_through_every_synapse(kind: str) -> None:
         report = so.verify(network.eval(), so.export(network, x), x)
         assert report.ok, str(report)
     else:
-        exact(network, x)
+        assert_exact(network, x)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sigma_delta"])
@@ -124,7 +104,7 @@ def test_norms_are_part_of_the_neuron(kind: str, norm: str) -> None:
     assert all(float(each.running_mean.abs().sum()) > 0 for each in norms)
     assert norms[0].running_mean.shape == (6,)
     x = spikes(2, 12, 20, rate=0.4)
-    exact(network, x)
+    assert_exact(network, x)
     with torch.no_grad():
         assert torch.equal(so.freeze(network)(x), network(x))
     fresh = nn.Sequential(getattr(so.block, kind).Dense(given, 12, 6, weight_scale=2))
@@ -144,7 +124,7 @@ def test_dropout_is_for_training_alone() -> None:
     block = so.block.cuba.Dense(given, 12, 6, weight_scale=3)
     x = spikes(2, 12, 20, rate=0.4)
     assert float(block(x).detach().sum()) == 0
-    exact(nn.Sequential(block), x)
+    assert_exact(nn.Sequential(block), x)
     assert float(block(x).detach().sum()) > 0
 
 
@@ -163,7 +143,7 @@ def test_a_mask_cuts_synapses_off(kind: str, weight_norm: bool) -> None:
         assert torch.equal(part.effective_weight[..., 0, 0, 0] != 0, mask.bool())
         weight = part.weight_v if weight_norm else part.weight
         assert float((weight.grad[..., 0, 0, 0] * (1 - mask)).abs().sum()) == 0 or weight_norm
-    exact(nn.Sequential(block), x.detach())
+    assert_exact(nn.Sequential(block), x.detach())
     assert "mask" in block.state_dict()
     with pytest.raises(so.ShapeError, match=r"mask must be a tensor of shape \(3, 4\)"):
         so.block.cuba.Dense(CUBA, 4, 3, mask=torch.ones(4, 3))
@@ -226,7 +206,7 @@ def test_narrow_weights_are_stored_as_such(bits: int) -> None:
             blocks.Dense(given, 12, 16, weight_scale=3, pre_hook_fx=hook),
             blocks.Recurrent(given, 16, 12, weight_scale=3, pre_hook_fx=hook),
         )
-        exact(network, x)
+        assert_exact(network, x)
         model = so.export(network, x)
         wanted = onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8
         stored = {
@@ -265,7 +245,7 @@ def test_the_recurrent_product_stands_in_the_loop() -> None:
     assert sum(node.op_type == "RecurrentCuba" for node in model.graph.node) == 1
 
 
-@pytest.mark.parametrize("kind", STEPPED)
+@pytest.mark.parametrize("kind", EQUATIONS)
 def test_winners_keep_the_others_silent(kind: str) -> None:
     torch.manual_seed(0)
     block = getattr(so.block, kind).KWTA(example(kind), 10, 6, num_winners=2, weight_scale=2)
@@ -283,7 +263,7 @@ def test_winners_keep_the_others_silent(kind: str) -> None:
         *(f"synapse.{name}" for name in block.synapse.state_dict()),
         *(f"neuron.{name}" for name in block.neuron.state_dict()),
     }
-    exact(nn.Sequential(block), x)
+    assert_exact(nn.Sequential(block), x)
     for other in (pickle.loads(pickle.dumps(block)), copy.deepcopy(block)):
         assert torch.equal(other(x), y)
         other.self_excitation.data.fill_(1)  # its lateral weights are its own
@@ -305,116 +285,7 @@ def test_an_affine_block_without_dynamics_is_its_synapse(kind: str) -> None:
     x = spikes(2, 4, 9)
     z = block.synapse(x)
     assert torch.equal(block(x), z[1] if kind == "rf" else z)
-    exact(nn.Sequential(block), x)
-
-
-# -- delays ------------------------------------------------------------------------------------
-
-
-def delay_of(values: list[float], **arguments: Any) -> so.axon.Delay:
-    delay = so.axon.Delay(**arguments)
-    delay.load_state_dict({"delay": torch.tensor(values)})
-    return delay.eval()
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 2, 2)])
-def test_delays_of_channels_and_of_neurons(shape: tuple[int, ...]) -> None:
-    x = spikes(2, *shape, 12, rate=0.5)
-    neurons = int(np.prod(shape))
-    for values in ([0.0, 2.9, 5.0], [i * 0.7 for i in range(neurons)], [3.2], [40.0] * 3):
-        delay = delay_of(values)
-        groups = x.reshape(2, len(values), -1, 12)
-        expected = torch.zeros_like(groups)
-        for g, value in enumerate(values):
-            steps = int(value)
-            if steps < 12:
-                expected[:, g, :, steps:] = groups[:, g, :, : 12 - steps]
-        with torch.no_grad():
-            assert torch.equal(delay(x), expected.reshape(x.shape))
-        exact(nn.Sequential(delay), x)
-
-
-def test_delays_of_nothing_leave_nothing_to_compute() -> None:
-    delay, x = delay_of([0.0, 0.9]), spikes(2, 2, 9)
-    model = so.export(nn.Sequential(delay), x)
-    assert not [node for node in model.graph.node if node.op_type == "Delay"]
-    assert so.verify(nn.Sequential(delay), model, x).ok
-
-
-def test_delays_out_of_range_are_refused() -> None:
-    with pytest.raises(so.InputError, match="delays must be >= 0, got -1"):
-        delay_of([0.0, -1.0])
-    with pytest.raises(so.InputError, match="a delay of 7 is longer than max_delay = 5"):
-        delay_of([7.0], max_delay=5)
-    with pytest.raises(so.InputError, match="max_delay must be a finite number >= 0"):
-        so.axon.Delay(-1)
-    with pytest.raises(so.InputError, match="draws its delays with the first input"):
-        so.freeze(nn.Sequential(so.axon.Delay(5)))
-    with pytest.raises(so.ShapeError, match="it holds 2 delays, and the input"):
-        delay_of([1.0, 2.0])(spikes(1, 3, 5))
-    trained = so.axon.Delay(5)
-    trained(spikes(1, 3, 5))
-    trained.delay.data += 100  # as an optimiser may
-    trained(spikes(1, 3, 5))
-    assert float(trained.delay.detach().max()) == 5
-
-
-# -- what does not fit -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_real_and_complex_are_not_mixed_up(kind: str) -> None:
-    neuron = KINDS[kind].Neuron(**KINDS[kind].Neuron.example)
-    x = torch.zeros(2, 3, 4)
-    if kind in RESONATORS:
-        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a complex current, a"):
-            neuron(x)
-        with pytest.raises(so.ShapeError, match=r"real current has shape .* they must be equal"):
-            neuron((x, x[..., :2]))
-    else:
-        with pytest.raises(so.ShapeError, match=f"{kind} neuron: expected a real current, one"):
-            neuron((x, x))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_states_and_inputs_that_do_not_fit(kind: str) -> None:
-    neuron = KINDS[kind].Neuron(**example(kind, persistent_state=True))
-
-    def current(*shape: int) -> Any:
-        x = torch.zeros(shape)
-        return (x, x) if kind in RESONATORS else x
-
-    with pytest.raises(so.ShapeError, match=r"expected a current of shape \(N, C, T\)"):
-        neuron(current(2, 3))
-    neuron(current(2, 3, 4))
-    with pytest.raises(so.ShapeError, match="batch of 2 and got a batch of 4; call reset"):
-        neuron(current(4, 3, 4))
-    with pytest.raises(so.ShapeError, match=r"built up with shape \(3,\)"):
-        neuron(current(2, 5, 4))
-    neuron.reset()
-    assert neuron(current(4, 3, 4)).shape == (4, 3, 4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("alif", {"threshold_decay": 1.2}, r"threshold_decay must lie in \[0, 1\], got 1.2"),
-        ("alif", {"refractory_decay": -0.1}, r"refractory_decay must lie in \[0, 1\]"),
-        ("alif", {"threshold_step": -1.0}, "threshold_step must be a finite number >= 0"),
-        ("alif", {"scale": 100}, "scale must be a power of two"),
-        ("rf", {"decay": 1.5}, r"decay must lie in \[0, 1\], got 1.5"),
-        ("rf", {"period": 3}, "period must be at least 4 time steps and finite, got 3"),
-        ("rf", {"period": (8, 4)}, "period must be a number when shared_param is True"),
-        ("rf_iz", {"period": (9, 4), "shared_param": False}, "period must be at least 4"),
-        ("adrf", {"threshold": float("inf")}, "threshold must be a finite number >= 0, got inf"),
-        ("adrf_iz", {"decay": (0.1, 0.2)}, "decay must be a number when shared_param is True"),
-        ("sigma_delta", {"threshold": -0.1}, "threshold must be a finite number >= 0"),
-        ("sigma_delta", {"activation": "relu"}, "activation must be a function"),
-    ],
-)
-def test_arguments_out_of_range(kind: str, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(so.InputError, match=message):
-        KINDS[kind].Neuron(**example(kind, **changes))
+    assert_exact(nn.Sequential(block), x)
 
 
 def test_blocks_refuse_what_does_not_fit() -> None:
@@ -431,100 +302,3 @@ def test_blocks_refuse_what_does_not_fit() -> None:
         blocks.Recurrent({**CUBA, "norm": so.neuron.norm.MeanOnlyBatchNorm}, 4, 3)
     with pytest.raises(so.ShapeError, match=r"got one real tensor|expected 4 input"):
         blocks.Dense(CUBA, 4, 3)(torch.zeros(1, 5, 4))
-
-
-# -- parameters --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [k for k in STEPPED if KINDS[k].Neuron.device_type])
-def test_parameters_of_the_device_come_back(kind: str) -> None:
-    module = KINDS[kind]
-    neuron = module.Neuron(**module.Neuron.example)
-    params = neuron.device_params
-    assert params["vThMant"] == int(neuron.threshold * 64)
-    again = module.Neuron(**module.neuron_params(params))
-    assert again.threshold == neuron.threshold
-    for name in neuron.decays:
-        # a rotation is given as period and decay, and rounded once more
-        assert abs(getattr(again, f"cx_{name}") - getattr(neuron, f"cx_{name}")) <= 1
-    with pytest.raises(so.InputError, match="float regime has no Loihi parameters"):
-        _ = module.Neuron(**example(kind, regime="float")).device_params
-
-
-@pytest.mark.parametrize("kind", RESONATORS)
-def test_resonators_have_a_period_and_a_decay(kind: str) -> None:
-    neuron = KINDS[kind].Neuron(**example(kind, period=10, decay=0.07))
-    assert neuron.period == pytest.approx(10, rel=1e-3)
-    assert neuron.decay == pytest.approx(0.07, abs=1e-3)
-    assert neuron.lam == pytest.approx(-np.log(0.93), rel=1e-2)
-    channels = KINDS[kind].Neuron(**example(kind, period=(4, 64), shared_param=False))
-    x = torch.zeros(1, 9, 3)
-    channels((x, x))
-    ratios = channels.frequency[1:] / channels.frequency[:-1]
-    assert ratios == pytest.approx(16 ** (1 / 8), rel=0.03)
-    assert channels.sin_decay.shape == (9,)
-
-
-@pytest.mark.parametrize("kind", RESONATORS)
-def test_resonators_stay_stable_in_training(kind: str) -> None:
-    neuron = KINDS[kind].Neuron(**example(kind, requires_grad=True))
-    neuron.sin_decay.data.fill_(9000.0)
-    neuron.cos_decay.data.fill_(-50.0)
-    x = torch.zeros(1, 2, 3)
-    neuron.train()((x, x))
-    assert torch.hypot(neuron.sin_decay, neuron.cos_decay).max().item() <= 4095.5
-    assert torch.count_nonzero(neuron.cos_decay).item() == 0
-
-
-def test_a_sigma_delta_neuron_has_a_bias() -> None:
-    neuron = so.neuron.sigma_delta.Neuron(**KINDS["sigma_delta"].Neuron.example)
-    neuron.set_bias(torch.tensor([0.5, -0.5, 0.0]))
-    x = torch.zeros(1, 3, 4)
-    assert neuron(x).detach()[0, :, 0].tolist() == [0.5, 0.0, 0.0]
-    fresh = so.neuron.sigma_delta.Neuron(**KINDS["sigma_delta"].Neuron.example)
-    fresh.load_state_dict(neuron.state_dict())
-    assert torch.equal(fresh(x), neuron(x))
-    exact(nn.Sequential(neuron), spikes(2, 3, 15))
-
-
-# -- complex arguments -------------------------------------------------------------------------
-
-
-class Gated(nn.Module):
-    """A real and a complex argument."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.neuron = so.neuron.rf.Neuron(**KINDS["rf"].Neuron.example)
-
-    def forward(self, gate: Tensor, current: tuple[Tensor, Tensor]) -> Tensor:
-        return gate * self.neuron(current)
-
-
-@pytest.mark.parametrize("kind", RESONATORS)
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_pair_is_two_inputs_of_the_graph(kind: str, streaming: bool) -> None:
-    neuron = KINDS[kind].Neuron(**KINDS[kind].Neuron.example).eval()
-    x, y = spikes(2, 3, 25, rate=0.4), spikes(2, 3, 25, seed=1, rate=0.4)
-    expected = neuron((x, y)).detach().numpy()
-    assert expected.sum() > 0
-    for args in ((x, y), ((x, y),), [[x, y]]):
-        model = so.export(neuron, args, streaming=streaming)
-        session = so.Session(model)
-        assert session.inputs == ("input_real", "input_imag")
-        np.testing.assert_array_equal(session.run(x.numpy(), y.numpy()), expected)
-        assert so.verify(neuron, model, args).ok
-
-
-def test_pairs_stand_beside_other_arguments() -> None:
-    x, y = spikes(2, 3, 25, rate=0.4), spikes(2, 3, 25, seed=1, rate=0.4)
-    args = (x, (x, y))
-    model = so.export(Gated(), args)
-    assert so.Session(model).inputs == ("gate", "current_real", "current_imag")
-    assert so.verify(Gated(), model, args).ok
-    with pytest.raises(so.InputError, match="argument 1 is a tuple of 3"):
-        so.export(Gated(), (x, (x, y, x)))
-    with pytest.raises(so.InputError, match="argument 0 is a str"):
-        so.export(Gated(), ("x", (x, y)))
-    with pytest.raises(so.InputError, match=r"argument 1 is empty, of shape \(2, 3, 0\)"):
-        so.export(Gated(), (x, (x, y[..., :0])))

@@ -1,39 +1,21 @@
-"""What neurons take and say: defaults, ranges, Loihi's parameters, readouts, norms, refusals."""
+"""What every neuron takes and says: defaults, ranges, Loihi's parameters, readouts, refusals."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from neurons import ADAPTIVE, EQUATIONS, KINDS, RESONATORS, drawn, made
 
 import synapse_onnx as so
 from synapse_onnx.neuron.base import Common
 from synapse_onnx.neuron.dropout import Dropout
-from synapse_onnx.neuron.norm import MeanOnlyBatchNorm, WgtScaleBatchNorm
-from synapse_onnx.verification.membranes import margins, undecided
+from synapse_onnx.neuron.norm import MeanOnlyBatchNorm
 
-KINDS = so.neuron.kinds()
-EQUATIONS = [kind for kind, module in KINDS.items() if hasattr(module.Neuron, "equation")]
 FIXED = [kind for kind in KINDS if kind != "lif"]
-RESONATORS = [kind for kind in KINDS if KINDS[kind].Neuron.complex]
-ADAPTIVE = [kind for kind in EQUATIONS if "refractory" in KINDS[kind].Neuron.states]
-
-
-def made(kind: str, **changes: Any) -> Any:
-    return KINDS[kind].Neuron(**{**KINDS[kind].Neuron.example, **changes})
-
-
-def drawn(kind: str, *shape: int, size: float = 1.0) -> Any:
-    """A current, or a pair of them."""
-    draw = torch.Generator().manual_seed(0)
-    count = 1 + KINDS[kind].Neuron.complex
-    parts = [size * (torch.rand(shape, generator=draw) - 0.25) for _ in range(count)]
-    return tuple(parts) if count == 2 else parts[0]
 
 
 # -- the folder ----------------------------------------------------------------------------------
@@ -107,54 +89,6 @@ def test_parameters_are_brought_back_into_their_range(kind: str) -> None:
         assert getattr(neuron, last).item() == 1234, "what is within its range stays"
 
 
-@pytest.mark.parametrize("kind", RESONATORS)
-def test_a_period_has_four_steps_at_the_least(kind: str) -> None:
-    neuron = made(kind, period=4)
-    assert neuron.period == pytest.approx(4, rel=1e-3)
-    assert neuron.decay == pytest.approx(0.1, abs=1e-3)
-    assert neuron.frequency == pytest.approx(0.25, rel=1e-3)
-    assert neuron.lam == pytest.approx(-math.log(0.9), rel=1e-2)
-    floats = made(kind, period=5, regime="float")
-    assert floats.period == pytest.approx(5, rel=1e-5)
-    assert floats.decay == pytest.approx(0.1, rel=1e-5)
-    for period in (3.99, math.inf, math.nan):
-        with pytest.raises(so.InputError, match="period must be at least 4 time steps and finite"):
-            made(kind, period=period)
-    with pytest.raises(so.InputError, match="period must be a number when shared_param is True"):
-        made(kind, period=(5, 8))
-    for pair, sentence in (
-        ((5, 6, 7), r"a number or a pair \(least, most\) when shared_param is False"),
-        ((8, 5), "at least 4 time steps"),
-    ):
-        with pytest.raises(so.InputError, match=sentence):
-            made(kind, period=pair, shared_param=False)
-
-
-@pytest.mark.parametrize("log_init", [None, True, False])
-@pytest.mark.parametrize("kind", RESONATORS)
-def test_channels_take_their_periods_from_the_range(kind: str, log_init: bool | None) -> None:
-    torch.manual_seed(0)
-    said = {} if log_init is None else {"log_init": log_init}
-    neuron = made(kind, period=(5, 50), decay=(0.1, 0.3), shared_param=False, **said)
-    log_init = log_init is not False
-    neuron(drawn(kind, 1, 40, 3))
-    period, decay = neuron.period, neuron.decay
-    assert period.shape == decay.shape == (40,)
-    assert 4.9 < period.min() < 8
-    assert period.max() == pytest.approx(50, rel=0.05) if log_init else period.max() < 51
-    assert 0.09 < decay.min() < decay.max() < 0.31
-    assert decay.max() - decay.min() > 0.1
-    ratios = neuron.frequency[1:] / neuron.frequency[:-1]
-    assert (np.ptp(ratios) < 0.02) == log_init, "equal ratios"
-    if kind in ADAPTIVE:
-        for name in ("threshold_decay", "refractory_decay"):
-            assert getattr(neuron, name).shape == (40,)
-    jittered = made(kind, period=20, decay=0.2, shared_param=False)
-    jittered(drawn(kind, 1, 40, 3))
-    assert 19.7 < jittered.period.min() < jittered.period.max() < 20.3
-    assert 0.19 < jittered.decay.min() < jittered.decay.max() < 0.21
-
-
 @pytest.mark.parametrize("kind", ["cuba", "alif"])
 def test_a_number_for_all_channels_is_spread_by_a_hundredth(kind: str) -> None:
     torch.manual_seed(0)
@@ -202,55 +136,6 @@ def test_the_parameters_of_a_lif_have_the_shape_of_the_checkpoint(reset: str) ->
     assert said["ranges"]["v_reset"] == pytest.approx(taken)
 
 
-# -- sigma-delta ---------------------------------------------------------------------------------
-
-
-def test_an_activation_is_a_function_or_none() -> None:
-    with pytest.raises(so.InputError, match="activation must be a function of a tensor, or None"):
-        made("sigma_delta", activation="relu")
-    assert made("sigma_delta", activation=None).device_params["activation"] == "none"
-    assert made("sigma_delta").device_params["activation"] == "relu"
-
-
-def test_the_bias_of_a_sigma_delta_neuron() -> None:
-    """One for all, one a channel or one a neuron; that of a checkpoint counts unless it is 0."""
-    x = torch.zeros(1, 3, 2, 2, 3)
-    for bias in (torch.tensor([0.5]), torch.tensor([0.5, 1.0, 2.0]), torch.rand(3, 2, 2)):
-        neuron = made("sigma_delta", threshold=0.0)
-        neuron.set_bias(bias)
-        sent = neuron(x)
-        shape = bias.shape if bias.dim() == 3 else (-1, 1, 1)
-        expected = (bias.reshape(shape) * 4096).floor().expand(3, 2, 2) / 4096
-        torch.testing.assert_close(sent.sum(-1)[0], expected, rtol=0, atol=2 / 4096)
-        fresh = made("sigma_delta", threshold=0.0)
-        fresh.load_state_dict(neuron.state_dict())
-        assert fresh.bias_is_set
-        assert torch.equal(fresh(x), sent)
-    small, zero = made("sigma_delta"), made("sigma_delta")
-    small.load_state_dict({**zero.state_dict(), "bias": torch.tensor([0.0, 1.0])})
-    zero.load_state_dict({**zero.state_dict(), "bias": torch.zeros(2)})
-    assert (small.bias_is_set, zero.bias_is_set) == (True, False)
-    wrong = made("sigma_delta")
-    wrong.set_bias(torch.ones(3, 2, 2))
-    with pytest.raises(so.ShapeError, match=r"the bias has shape \(3, 2, 2\) and the current"):
-        wrong(torch.zeros(1, 3, 2, 4, 3))
-
-
-def test_encoder_and_decoder_keep_their_states_together() -> None:
-    neuron = made("sigma_delta", persistent_state=True)
-    assert neuron.sigma.persistent_state
-    assert neuron.delta.persistent_state
-    x = torch.rand(1, 3, 20, generator=torch.Generator().manual_seed(0)) - 0.4
-    whole = made("sigma_delta")(x)
-    assert torch.equal(torch.cat([neuron(x[..., :7]), neuron(x[..., 7:])], -1), whole)
-    neuron.reset()
-    assert torch.equal(neuron(x), whole)
-    neuron.persistent_state = False
-    assert torch.equal(neuron(x), whole)
-    assert not neuron.delta.persistent_state
-    assert not undecided(neuron, (x,), 1.0, 0.0).any()
-
-
 # -- readouts ------------------------------------------------------------------------------------
 
 
@@ -275,150 +160,7 @@ def test_a_readout_never_spikes(kind: str) -> None:
         torch.testing.assert_close(twice(2 * x), 2 * y, rtol=1e-3, atol=0.02)
 
 
-# -- what is compared ----------------------------------------------------------------------------
-
-
-def as_tuple(x: Any) -> tuple[torch.Tensor, ...]:
-    return x if isinstance(x, tuple) else (x,)
-
-
-@pytest.mark.parametrize("kind", EQUATIONS)
-def test_a_margin_is_how_far_the_membrane_is_above_its_limit(kind: str) -> None:
-    neuron = made(kind, regime="float").eval()
-    x = drawn(kind, 2, 3, 40, size=2.0)
-    margin, spikes = margins(neuron, as_tuple(x)), neuron(x).numpy()
-    assert margin is not None
-    assert margin.shape == spikes.shape
-    assert spikes.any()
-    assert (margin[spikes > 0] >= 0).all()
-    if not neuron.equation.phase:
-        assert np.array_equal(margin >= 0, spikes > 0)
-    near = undecided(neuron, as_tuple(x), 1e-3, 0.0)
-    assert near.dtype == bool
-    assert near.mean() < 0.2
-    assert undecided(neuron, as_tuple(x), 1e9, 0.0).all(), (
-        "with so large an error, all is undecided"
-    )
-
-
-@pytest.mark.parametrize("kind", [kind for kind in EQUATIONS if kind != "lif"])
-def test_a_membrane_at_its_limit_spikes(kind: str) -> None:
-    """To the last unit of a state, but for cuba, above it; what adapts does so at every spike."""
-    changes = {"threshold": 1} | ({"threshold_step": 1} if kind in ADAPTIVE else {})
-    neuron = made(kind, scale=1, **changes).eval()
-    x = drawn(kind, 4, 32, 400)
-    traces = dict(zip(neuron.equation.traces, neuron.dynamics(x), strict=True))
-    distances, spikes = margins(neuron, as_tuple(x)), neuron(x) > 0
-    assert distances is not None
-    margin = torch.from_numpy(distances)
-    reached = margin >= 0
-    if neuron.equation.phase:
-        before = torch.nn.functional.pad(traces["imag"], (1, 0))[..., :-1]
-        reached &= (traces["imag"] >= 0) & (before < 0)
-    assert (reached & (margin == 0)).any()
-    assert torch.equal(spikes, reached & (margin > 0) if kind == "cuba" else reached)
-    if kind in ADAPTIVE:
-        grows = traces["refractory"].diff() > 0
-        assert torch.equal(grows, spikes[..., :-1])
-
-
-def test_what_a_rounding_could_decide_is_near_its_limit() -> None:
-    neuron = so.neuron.lif.Neuron(1.0, beta=0.0)
-    x = torch.tensor([[[0.5, 0.999999, 1.000001, 1.5]]])
-    assert undecided(neuron, (x,), 1e-5, 0.0).flatten().tolist() == [False, True, True, False]
-    turns = made("rf", regime="float", decay=0.0).eval()
-    kick = torch.zeros(1, 1, 9)
-    kick[..., 0] = 5.0
-    near = undecided(turns, (kick, torch.zeros_like(kick)), 1e-3, 0.0).flatten().tolist()
-    # the phase is zero at steps 0, 4 and 8, and each is compared in the next step too
-    assert near == [True, True, False, False, True, True, False, False, True]
-
-
-# -- norms and dropout ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("norm", [MeanOnlyBatchNorm, WgtScaleBatchNorm])
-def test_a_norm_that_has_seen_nothing(norm: Any) -> None:
-    layer = norm().eval()
-    assert (layer.momentum, layer.update, layer.pre_hook_fx) == (0.1, True, None)
-    x = torch.randn(2, 3, 4)
-    # no variance at all is the least exponent, -3
-    assert torch.equal(layer(x), x if norm is MeanOnlyBatchNorm else 8 * x)
-    assert torch.equal(norm(3)(x[..., 0]).mean(), norm()(x[..., 0]).mean()), "(N, C) will do"
-    assert norm(7).running_mean.shape == (7,)
-    with pytest.raises(so.ShapeError, match=r"got an input of shape \(3,\)"):
-        layer(torch.zeros(3))
-    with pytest.raises(so.ShapeError, match=r"expected 7 channels \(axis 1\), got an input"):
-        norm(7)(x)
-    for momentum in (-0.1, 1.1, math.nan):
-        with pytest.raises(so.InputError, match=r"momentum must lie in \[0, 1\]"):
-            norm(momentum=momentum)
-
-
-@pytest.mark.parametrize("norm", [MeanOnlyBatchNorm, WgtScaleBatchNorm])
-def test_a_norm_for_hardware(norm: Any) -> None:
-    """Its bias is minus the mean; frozen, it keeps the quantised mean and its power of two."""
-    torch.manual_seed(0)
-    layer = norm(momentum=1.0).train()
-    x = 5 + 3 * torch.randn(4, 2, 30)
-    layer(x)
-    mean = layer.running_mean.clone()
-    assert torch.equal(layer.bias, -mean)
-    if norm is WgtScaleBatchNorm:  # of n numbers n / (n + 1) of it, as lava-dl has it
-        variance = x.var(unbiased=False) * x.numel() / 2
-        torch.testing.assert_close(layer.running_var[0], variance / (x.numel() / 2 + 1))
-        assert layer.weight_exp.item() == 2
-    layer.pre_hook_fx = so.quantize.q8
-    assert torch.equal(layer.bias, -so.quantize.q8(mean, descale=True))
-    x = torch.randn(2, 2, 5)
-    expected = layer.eval()(x)
-    layer.freeze()
-    assert torch.equal(layer(x), expected)
-    assert torch.equal(layer.running_mean, so.quantize.q8(mean))
-    assert layer.pre_hook_fx is None
-    assert not layer.training
-    fresh = norm()
-    fresh.load_state_dict({k: v for k, v in layer.state_dict().items() if k != "frozen_std"})
-    assert torch.equal(fresh.eval()(x), expected)
-    fresh.num_features = None
-    with pytest.raises(so.ShapeError, match="statistics of 2 channels and an input of shape"):
-        fresh(torch.zeros(1, 5, 3))
-
-
-def test_dropout_of_nothing_and_of_all() -> None:
-    x = 1 + torch.rand(2, 3, 4)
-    assert Dropout(0.3).eval()(x) is x
-    assert Dropout(0.0).train()(x) is x
-    assert not Dropout(1.0).train()(x).any()
-    with pytest.raises(so.ShapeError, match=r"dropout: expected spikes .* got shape \(2, 3\)"):
-        Dropout(0.3).train()(x[..., 0])
-
-
 # -- what does not fit ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (torch.zeros(1, 2, 3), r"one real tensor of shape \(1, 2, 3\)"),
-        ([torch.zeros(1, 2, 3)] * 3, "a list of 3"),
-        ((), "a tuple of 0"),
-        (None, "a NoneType"),
-    ],
-)
-def test_a_resonator_takes_a_pair(given: Any, said: str) -> None:
-    with pytest.raises(so.ShapeError, match=f"expected a complex current, a pair .*got {said}"):
-        made("rf")(given)
-    if not isinstance(given, Tensor):
-        with pytest.raises(so.ShapeError, match=f"one tensor, and got {said}; a complex"):
-            made("cuba")(given)
-
-
-def test_the_parts_of_a_pair_have_one_shape() -> None:
-    with pytest.raises(so.ShapeError, match=r"the real current has shape \(1, 2, 3\) and the imag"):
-        made("rf")((torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)))
-    y = made("rf")([torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)])
-    assert y.shape == (1, 2, 3)
 
 
 def test_feedback_goes_with_sequences_of_vectors_alone() -> None:
@@ -518,3 +260,57 @@ def test_the_surrogate_has_the_width_and_height_of_lava(kind: str) -> None:
 def test_a_neuron_may_spike_at_every_step(kind: str) -> None:
     neuron = made(kind)
     assert neuron.ref_delay == neuron.device_params["refDelay"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.gpu
+def test_states_and_inputs_that_do_not_fit(kind: str) -> None:
+    neuron = made(kind, persistent_state=True)
+
+    def current(*shape: int) -> Any:
+        x = torch.zeros(shape)
+        return (x, x) if kind in RESONATORS else x
+
+    with pytest.raises(so.ShapeError, match=r"expected a current of shape \(N, C, T\)"):
+        neuron(current(2, 3))
+    neuron(current(2, 3, 4))
+    with pytest.raises(so.ShapeError, match="batch of 2 and got a batch of 4; call reset"):
+        neuron(current(4, 3, 4))
+    with pytest.raises(so.ShapeError, match=r"built up with shape \(3,\)"):
+        neuron(current(2, 5, 4))
+    neuron.reset()
+    assert neuron(current(4, 3, 4)).shape == (4, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("alif", {"threshold_decay": 1.2}, r"threshold_decay must lie in \[0, 1\], got 1.2"),
+        ("alif", {"refractory_decay": -0.1}, r"refractory_decay must lie in \[0, 1\]"),
+        ("rf", {"decay": 1.5}, r"decay must lie in \[0, 1\], got 1.5"),
+        ("rf", {"period": 3}, "period must be at least 4 time steps and finite, got 3"),
+        ("adrf", {"threshold": float("inf")}, "threshold must be a finite number >= 0, got inf"),
+        ("adrf_iz", {"decay": (0.1, 0.2)}, "decay must be a number when shared_param is True"),
+        ("sigma_delta", {"threshold": -0.1}, "threshold must be a finite number >= 0"),
+    ],
+)
+@pytest.mark.gpu
+def test_arguments_out_of_range(kind: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(so.InputError, match=message):
+        made(kind, **changes)
+
+
+@pytest.mark.parametrize("kind", [k for k in EQUATIONS if KINDS[k].Neuron.device_type])
+@pytest.mark.gpu
+def test_parameters_of_the_device_come_back(kind: str) -> None:
+    module = KINDS[kind]
+    neuron = made(kind)
+    params = neuron.device_params
+    assert params["vThMant"] == int(neuron.threshold * 64)
+    again = module.Neuron(**module.neuron_params(params))
+    assert again.threshold == neuron.threshold
+    for name in neuron.decays:
+        # a rotation is given as period and decay, and rounded once more
+        assert abs(getattr(again, f"cx_{name}") - getattr(neuron, f"cx_{name}")) <= 1
+    with pytest.raises(so.InputError, match="float regime has no Loihi parameters"):
+        _ = made(kind, regime="float").device_params

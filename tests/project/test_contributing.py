@@ -63,7 +63,8 @@ print("done", len(op.samples()))
 _TESTS = """
 import pytest
 
-sys.exit(pytest.main(["tests/ops/test_ops.py", "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
+files = ["tests/ops/test_ops.py", "tests/ops/test_gradients.py"]
+sys.exit(pytest.main([*files, "-k", sys.argv[3], "-q", "-p", "no:cacheprovider"]))
 """
 
 _NEURON = """

@@ -1,19 +1,174 @@
-"""Sums of a convolution that hands events out, and of one that collects them: torch's integers."""
+"""Native convolutions and pools: sums of integers are exact at any geometry, or it is refused."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from of_one_node import (
+    session_of,
+    whole,
+)
+from onnx import helper, numpy_helper
+from pairwise import pairwise
 
 import synapse_onnx as so
+from synapse_onnx import ops
 from synapse_onnx.runtime import native
 
 pytestmark = pytest.mark.skipif(
     native.problem() is not None, reason=f"there are no native kernels: {native.problem()}"
 )
+RNG = np.random.default_rng(0)
+
+
+def convolve(
+    name: str, x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any
+) -> np.ndarray:
+    """Run a kernel on images (T, N, C, H, W)."""
+    attributes = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
+    node = helper.make_node(
+        name, ["x", "weight", "step"], ["y"], domain=ops.DOMAIN, **(attributes | geometry)
+    )
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    graph = helper.make_graph(
+        [node], "one", [helper.make_tensor_value_info("x", kind, x.shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight[..., None], "weight"),
+         numpy_helper.from_array(step, "step")],
+    )  # fmt: skip
+    return session_of(whole(graph)).run(None, {"x": x})[0]
+
+
+def convolved(x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any) -> np.ndarray:
+    """The same in torch, in float64, where sums of integers are exact."""
+    top, left, bottom, right = geometry.get("pads", [0, 0, 0, 0])
+    images = torch.from_numpy(x.astype(np.float64)).flatten(0, 1)
+    images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    maps = torch.nn.functional.conv2d(
+        images,
+        torch.from_numpy(weight.astype(np.float64)),
+        stride=geometry.get("strides", [1, 1]),
+        dilation=geometry.get("dilations", [1, 1]),
+        groups=geometry.get("group", 1),
+    )
+    sums = maps.to(torch.float32).numpy().reshape(*x.shape[:2], *maps.shape[1:])
+    return sums * step.reshape(-1, 1, 1)
+
+
+GEOMETRIES: dict[str, Any] = {
+    "plain": {},
+    "padded": {"pads": [2, 2, 2, 2]},
+    "uneven pads": {"pads": [0, 1, 2, 0]},
+    "strides": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
+    "dilated": {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
+    "wide steps": {"strides": [1, 2], "dilations": [2, 1]},
+    "groups": {"group": 3, "pads": [1, 1, 1, 1]},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "bits"),
+    pairwise(GEOMETRIES, ("spikes", "all", "none", "signs", "counts", "signed", "uint8"), (8, 16)),
+)
+def test_convolutions_of_integers_are_exact(form: str, kind: str, bits: int) -> None:
+    geometry = GEOMETRIES[form]
+    shape = (3, 2, 6, 9, 11)
+    x = {
+        "spikes": RNG.random(shape) < 0.3,
+        "all": np.ones(shape),
+        "none": np.zeros(shape),
+        "signs": RNG.integers(-1, 2, shape),
+        "counts": RNG.integers(0, 100, shape),
+        "signed": RNG.integers(-60, 60, shape),
+        "uint8": RNG.integers(0, 256, shape).astype(np.uint8),
+    }[kind]
+    x = x if kind == "uint8" else x.astype(np.float32)
+    half = 1 << (bits - 1)
+    outputs = 33
+    weight = RNG.integers(-half, half, (outputs, 6 // geometry.get("group", 1), 3, 3))
+    weight = weight.astype({8: np.int8, 16: np.int16}[bits])
+    step = (RNG.integers(1, 9, outputs) / 64).astype(np.float32)
+    found = convolve("QuantizedConv", x, weight, step, **geometry)
+    np.testing.assert_array_equal(found, convolved(x, weight, step, **geometry))
+
+
+def test_a_convolution_of_other_inputs_goes_through_floats() -> None:
+    x = RNG.normal(size=(3, 2, 2, 8, 9)).astype(np.float32)
+    weight = RNG.integers(-128, 128, (5, 2, 3, 3)).astype(np.int8)
+    step = np.full(5, 1 / 32, np.float32)
+    found = convolve("QuantizedConv", x, weight, step, pads=[1, 1, 1, 1])
+    wanted = convolved(x, weight, step, pads=[1, 1, 1, 1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 6), (7, 9), (33, 34)])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"strides": [2, 2]},
+        {"strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"strides": [1, 2], "pads": [1, 0, 0, 1]},
+        {"dilations": [1, 1]},
+    ],
+)
+def test_pools_of_integers_are_exact(size: tuple[int, int], geometry: dict[str, Any]) -> None:
+    x = RNG.integers(-3, 4, (3, 2, 5, *size)).astype(np.float32)
+    weight = RNG.integers(-8, 8, (1, 1, 2, 2)).astype(np.int8)
+    for step in (np.array([0.5], np.float32), np.arange(1, 6, dtype=np.float32) / 4):
+        found = convolve("QuantizedPool", x, weight, step, **geometry, group=5)
+        each = np.repeat(weight, 5, axis=0)
+        np.testing.assert_array_equal(found, convolved(x, each, step, **geometry, group=5))
+
+
+@pytest.mark.parametrize("name", ["QuantizedConv", "QuantizedPool"])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 2, 3, 9), "axes .T, N, C, H, W."),
+        ((4, 2, 3, 1, 9), "smaller than the"),
+        ((4, 2, 4, 9, 9), "does not fit an input of|neither one nor one for"),
+    ],
+)
+def test_images_that_do_not_fit(name: str, shape: tuple[int, ...], message: str) -> None:
+    weight = np.ones((5, 3, 2, 2) if name == "QuantizedConv" else (1, 1, 2, 2), np.int8)
+    step = np.ones(5 if name == "QuantizedConv" else 3, np.float32)
+    with pytest.raises(Exception, match=message):
+        convolve(name, np.zeros(shape, np.float32), weight, step)
+
+
+@pytest.mark.parametrize("name", ["QuantizedConv", "QuantizedPool"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"strides": [0, 1]},
+        {"strides": [1, -1]},
+        {"dilations": [0, 0]},
+        {"pads": [-1, 0, 0, 0]},
+        {"strides": [1]},
+        {"strides": [1 << 40, 1]},
+    ],
+)
+def test_geometries_that_make_no_sense(name: str, geometry: dict[str, Any]) -> None:
+    weight = np.ones((1, 1, 2, 2), np.int8)
+    x = np.zeros((4, 2, 1, 9, 9), np.float32)
+    with pytest.raises(Exception, match="strides"):
+        convolve(name, x, weight, np.ones(1, np.float32), **geometry)
+
+
+@pytest.mark.parametrize("group", [0, 2, -3])
+def test_groups_that_do_not_part_the_outputs(group: int) -> None:
+    weight = np.ones((5, 3, 2, 2), np.int8)
+    x = np.zeros((4, 2, 3, 9, 9), np.float32)
+    with pytest.raises(Exception, match=r"outputs do not part into|attribute group"):
+        convolve("QuantizedConv", x, weight, np.ones(5, np.float32), group=group)
+
+
+# -- sums handed out by events, and sums that collect them ----------------------------------------
 
 #: inputs, outputs, kernel, stride, padding, dilation, height, width
 SHAPES = [

@@ -1,7 +1,7 @@
 """Kernels of synapses over images: the integers of NumPy, torch and the bodies, one part or two.
 
 Convolutions that are transposed or complex, unpools and complex pools; what plain convolutions and
-pools have of their own stands in test_native.py and test_native_conv.py.
+pools have of their own stands in test_native_conv.py.
 """
 
 from __future__ import annotations

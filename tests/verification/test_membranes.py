@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from networks import cuba
+from neurons import ADAPTIVE, EQUATIONS, KINDS, drawn, made
 from torch import Tensor
 
 import synapse_onnx as so
 from synapse_onnx.verification.membranes import EncodingNeuron, margins, near_change, undecided
-
-KINDS = so.neuron.kinds()
-
-
-def made(kind: str, **changes: object) -> so.neuron.base.Common:
-    return KINDS[kind].Neuron(**{**KINDS[kind].Neuron.example, **changes})
 
 
 def currents(neuron: so.neuron.base.Common, channels: int = 40) -> tuple[Tensor, ...]:
@@ -125,3 +122,59 @@ def test_an_activation_of_another_library_decides_on_no_more_than_a_rounding() -
     flipped = (off(current) != other(current)).numpy()
     assert flipped.any()
     assert not (flipped & ~undecided(other, (current,), 2e-3, 0.0)).any()
+
+
+def as_tuple(x: Any) -> tuple[torch.Tensor, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+@pytest.mark.parametrize("kind", EQUATIONS)
+def test_a_margin_is_how_far_the_membrane_is_above_its_limit(kind: str) -> None:
+    neuron = made(kind, regime="float").eval()
+    x = drawn(kind, 2, 3, 40, size=2.0)
+    margin, spikes = margins(neuron, as_tuple(x)), neuron(x).numpy()
+    assert margin is not None
+    assert margin.shape == spikes.shape
+    assert spikes.any()
+    assert (margin[spikes > 0] >= 0).all()
+    if not neuron.equation.phase:
+        assert np.array_equal(margin >= 0, spikes > 0)
+    near = undecided(neuron, as_tuple(x), 1e-3, 0.0)
+    assert near.dtype == bool
+    assert near.mean() < 0.2
+    assert undecided(neuron, as_tuple(x), 1e9, 0.0).all(), (
+        "with so large an error, all is undecided"
+    )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EQUATIONS if kind != "lif"])
+def test_a_membrane_at_its_limit_spikes(kind: str) -> None:
+    """To the last unit of a state, but for cuba, above it; what adapts does so at every spike."""
+    changes = {"threshold": 1} | ({"threshold_step": 1} if kind in ADAPTIVE else {})
+    neuron = made(kind, scale=1, **changes).eval()
+    x = drawn(kind, 4, 32, 400)
+    traces = dict(zip(neuron.equation.traces, neuron.dynamics(x), strict=True))
+    distances, spikes = margins(neuron, as_tuple(x)), neuron(x) > 0
+    assert distances is not None
+    margin = torch.from_numpy(distances)
+    reached = margin >= 0
+    if neuron.equation.phase:
+        before = torch.nn.functional.pad(traces["imag"], (1, 0))[..., :-1]
+        reached &= (traces["imag"] >= 0) & (before < 0)
+    assert (reached & (margin == 0)).any()
+    assert torch.equal(spikes, reached & (margin > 0) if kind == "cuba" else reached)
+    if kind in ADAPTIVE:
+        grows = traces["refractory"].diff() > 0
+        assert torch.equal(grows, spikes[..., :-1])
+
+
+def test_what_a_rounding_could_decide_is_near_its_limit() -> None:
+    neuron = so.neuron.lif.Neuron(1.0, beta=0.0)
+    x = torch.tensor([[[0.5, 0.999999, 1.000001, 1.5]]])
+    assert undecided(neuron, (x,), 1e-5, 0.0).flatten().tolist() == [False, True, True, False]
+    turns = made("rf", regime="float", decay=0.0).eval()
+    kick = torch.zeros(1, 1, 9)
+    kick[..., 0] = 5.0
+    near = undecided(turns, (kick, torch.zeros_like(kick)), 1e-3, 0.0).flatten().tolist()
+    # the phase is zero at steps 0, 4 and 8, and each is compared in the next step too
+    assert near == [True, True, False, False, True, True, False, False, True]
