@@ -34,6 +34,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other
     torch.set_num_threads(1)
 
+#: files of fixtures hold no doctests, and all have the same name, under which doctests import one
+collect_ignore_glob = ["*conftest.py"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernels", action="store_true", help="run models with native kernels")
