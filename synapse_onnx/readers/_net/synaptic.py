@@ -199,6 +199,8 @@ class Synaptic:
         """Return the block; without a neuron, the synapse alone."""
         layer = self.layer
         if spec is None:
+            if delays is not None:
+                raise layer.invalid("delay", "a layer without a neuron takes no delay here")
             synapses: Any = synapse.complex if is_complex else synapse
             name = {"ConvT": "ConvTranspose"}.get(self.kind, self.kind)
             return Current(getattr(synapses, name)(*self.arguments, pre_hook_fx=None))
