@@ -1,4 +1,4 @@
-"""Shared by recipes: checkpoints, measured times, tables, pictures and model cards."""
+"""Shared by recipes: training, checkpoints, measured times, tables, pictures, model cards."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,12 +27,68 @@ ROOT = Path(__file__).parents[1] / "models"
 console = Console(highlight=False)
 
 
-def save_checkpoint(module: nn.Module, path: Path) -> None:
-    """Write a state_dict, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(module.state_dict(), buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every recipe that trains, ``--train`` and ``--output``, to a command."""
+    return click.option(
+        "--train", "anew", is_flag=True, help="Train anew (under a minute or two), then export."
+    )(output_option(command))
+
+
+output_option = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT,
+    show_default=False,
+    help="Folder to write to; models/ by default.",
+)
+
+
+def fit(
+    network: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    samples: int,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    cycle: bool = True,
+    every: int = 5,
+    say: Callable[[float], str] = "loss {:.4f}".format,
+) -> None:
+    """Train with Adam on shuffled batches; prints a line every so many epochs.
+
+    ``loss`` gets the indices of a batch and returns their mean loss; ``say`` puts the mean loss of
+    an epoch into words. With a ``cycle`` the learning rate rises to ``rate`` and falls again.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    rates = torch.optim.lr_scheduler
+    schedule: Any = rates.ConstantLR(optimizer, factor=1)
+    if cycle:
+        steps = epochs * -(-samples // batch)
+        schedule = rates.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for indices in torch.randperm(samples).split(batch):
+            value = loss(indices)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            total += value.item() * len(indices)
+        if epoch % every == 0:
+            console.print(f"epoch {epoch:3d} of {epochs}: {say(total / samples)}")
+
+
+def checkpoint_for(name: str, output: Path, train: Callable[[], nn.Module], *, anew: bool) -> Path:
+    """Return the checkpoint to export: a new one, the one in the folder, or the committed one."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    checkpoint = output / f"{name}.pt"
+    if anew:
+        buffer = io.BytesIO()
+        torch.save(train().state_dict(), buffer)
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(checkpoint, buffer.getvalue())
+    return checkpoint if checkpoint.exists() else ROOT / checkpoint.name
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:
@@ -51,18 +108,17 @@ def median_seconds(call: Callable[[], object], repeats: int = 5) -> float:
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the weights in a model, and of their scales (named step in earlier files)."""
-    parts = ("weight", "weight_high", "weight_scale", "step")
+    """Bytes of the weights in a model, and of their scales."""
     return sum(
         len(tensor.raw_data)
         for tensor in model.graph.initializer
-        if tensor.name.rsplit(".", 1)[-1] in parts
+        if tensor.name.rsplit(".", 1)[-1] in ("weight", "weight_high", "weight_scale")
     )
 
 
-def classes(spikes: np.ndarray) -> np.ndarray:
-    """Class of every sample, the neuron with the most spikes, from output spikes (N, C, T)."""
-    return spikes.sum(axis=-1).argmax(axis=1)
+def accuracy(spikes: np.ndarray, labels: Tensor) -> float:
+    """Share of the samples (N, C, T) whose class is right: the neuron with the most spikes."""
+    return float((spikes.sum(axis=-1).argmax(axis=1) == labels.numpy()).mean())
 
 
 @dataclass(frozen=True)
@@ -98,23 +154,15 @@ def prove(
     path: Path,
     score: Callable[[np.ndarray], float],
     *,
-    streaming: bool = False,
     show: so.play.Show | None = None,
 ) -> Result:
-    """Export a network, verify it on every input, and measure it.
+    """Export a network, verify it on every input (N, C[, H, W], T), and measure it.
 
-    Args:
-        recipe: name of the recipe.
-        name: name of the variant.
-        network: the network.
-        inputs: (N, C[, H, W], T).
-        path: where to write the model.
-        score: output (N, C, T) -> 0 to 1.
-        streaming: export a model that keeps its states between calls.
-        show: text and controls of the model's page in the browser, stored in the model.
+    The ``score`` of an output (N, C, T) is 0 to 1. With ``show``, text and controls of a page in
+    the browser, the model streams: it keeps its states between calls.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = so.export(network, inputs[:2], streaming=streaming)
+    model = so.export(network, inputs[:2], streaming=show is not None)
     if show is not None:
         show.write(model)
     write_atomically(path, model.SerializeToString(deterministic=True))
@@ -141,8 +189,28 @@ def prove(
     )
 
 
-def finish(title: str, score: str, results: Sequence[Result], output: Path) -> None:
-    """Print the measurements; exit with 1 where torch and ONNX Runtime differ."""
+def finish(
+    recipe: str,
+    title: str,
+    score: str,
+    results: Sequence[Result],
+    output: Path,
+    card: str = "",
+    **facts: object,
+) -> None:
+    """Write the model card, print the measurements; exit 1 where torch and ONNX Runtime differ.
+
+    The fields of the card, in braces, are the ``rows`` of its table and the ``facts``.
+    """
+    if card:
+        # figures that are the same in every run
+        card_rows = "\n".join(
+            f"| `{r.path.name}` | {r.in_torch:.2%} | {r.in_onnx:.2%} "
+            f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{checksum(r.path)}` |"
+            for r in results
+        )
+        text = card.format(rows=card_rows, **facts)
+        write_atomically(output / f"{recipe}.md", text.encode())
     rows = [
         (f"{score} in torch", *(f"{r.in_torch:.2%}" for r in results)),
         (f"{score} in ONNX Runtime", *(f"{r.in_onnx:.2%}" for r in results)),
@@ -159,7 +227,12 @@ def finish(title: str, score: str, results: Sequence[Result], output: Path) -> N
         narrow = [name.replace(" ", "\n") for name, *_ in rows]
         rows = list(zip(head[1:], *(cells for _, *cells in rows), strict=True))
         head = ("", *narrow)
-    table(title, head, rows)
+    table = Table(title=f"{recipe}: {title}", title_justify="left", title_style="bold")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
     draw(results)
     if not all(result.report.ok for result in results):
         console.print("[red]NOT equal[/red]: torch and ONNX Runtime differ")
@@ -178,65 +251,6 @@ def draw(results: Sequence[Result]) -> None:
         console.print(f"no picture: {error}", markup=False, soft_wrap=True)
 
 
-def card_rows(results: Sequence[Result]) -> str:
-    """Rows of a model card's table, with figures that are the same in every run."""
-    return "\n".join(
-        f"| `{r.path.name}` | {r.in_torch:.2%} | {r.in_onnx:.2%} "
-        f"| {r.report.spike_flips} of {r.spikes:,} | {r.weights:,} | `{sha256(r.path)[:16]}` |"
-        for r in results
-    )
-
-
-def checkpoint_for(name: str, output: Path, train: Callable[[], nn.Module], *, anew: bool) -> Path:
-    """Return the checkpoint to export: a new one, the one in the folder, or the committed one."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    checkpoint = output / f"{name}.pt"
-    if anew:
-        save_checkpoint(train(), checkpoint)
-    return checkpoint if checkpoint.exists() else ROOT / f"{name}.pt"
-
-
-def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every recipe, ``--train`` and ``--output``, to a command."""
-    command = click.option(
-        "--output",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=ROOT,
-        show_default=False,
-        help="Folder to write to; models/ by default.",
-    )(command)
-    return click.option(
-        "--train", "anew", is_flag=True, help="Train anew (under a minute or two), then export."
-    )(command)
-
-
-def table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table: labels in the first column, figures in the others."""
-    result = Table(title=title, title_justify="left", title_style="bold")
-    for i, name in enumerate(head):
-        result.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        result.add_row(*(str(cell) for cell in row))
-    console.print(result)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-__all__ = [
-    "ROOT",
-    "Result",
-    "card_rows",
-    "checkpoint_for",
-    "classes",
-    "console",
-    "finish",
-    "load_checkpoint",
-    "options",
-    "prove",
-    "sha256",
-    "so",
-    "table",
-]
+def checksum(path: Path) -> str:
+    """First 16 digits of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

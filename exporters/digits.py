@@ -6,6 +6,7 @@ g spikes g times in 16 time steps, evenly spaced, so that the encoding needs no 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,18 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from exporters._recipe import (
-    card_rows,
-    checkpoint_for,
-    classes,
-    console,
-    finish,
-    load_checkpoint,
-    options,
-    prove,
-    sha256,
-)
-from synapse_onnx.files import write_atomically
+from exporters import _recipe as recipe
 
 STEPS = 16
 NEURON = {
@@ -90,22 +80,12 @@ def train(epochs: int = 30, seed: int = 0) -> Digits:
     torch.manual_seed(seed)
     spikes, labels, _, _ = data()
     network = Digits().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=6e-3, total_steps=epochs * -(-len(labels) // 64)
-    )
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(labels)).split(64):
-            rate = network(spikes[batch]).mean(-1)
-            loss = nn.functional.cross_entropy(10 * rate, labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        if epoch % 5 == 4:
-            console.print(f"epoch {epoch + 1:3d} of {epochs}: loss {total / len(labels):.4f}")
+
+    def loss(batch: Tensor) -> Tensor:
+        rate = network(spikes[batch]).mean(-1)
+        return nn.functional.cross_entropy(10 * rate, labels[batch])
+
+    recipe.fit(network, loss, len(labels), epochs=epochs, batch=64, rate=6e-3)
     return network
 
 
@@ -125,30 +105,25 @@ def page(spikes: Tensor, labels: Tensor) -> so.play.Show:
 
 
 @click.command()
-@options
+@recipe.options
 def main(anew: bool, output: Path) -> None:
     """Handwritten digits, a convolutional CUBA network: float and 8-bit weights."""
-    checkpoint = checkpoint_for("digits", output, train, anew=anew)
+    checkpoint = recipe.checkpoint_for("digits", output, train, anew=anew)
     _, _, spikes, labels = data()
-
-    def accuracy(output: np.ndarray) -> float:
-        return float((classes(output) == labels.numpy()).mean())
-
+    accuracy = partial(recipe.accuracy, labels=labels)
     results = []
     for name, hook in (("float", None), ("q8", so.quantize.q8), ("stream", so.quantize.q8)):
         network = Digits(hook).eval()
-        load_checkpoint(network, checkpoint)
-        path = output / f"digits_{name}.onnx"
-        streaming = name == "stream"
-        results.append(
-            prove("digits", name, network, spikes, path, accuracy, streaming=streaming,
-                  show=page(spikes, labels) if streaming else None)
-        )  # fmt: skip
-    card = CARD.format(
-        rows=card_rows(results), images=len(labels), checkpoint=sha256(checkpoint)[:16]
-    )
-    write_atomically(output / "digits.md", card.encode())
-    finish(f"digits: {len(labels)} test images, {STEPS} steps", "accuracy", results, output)
+        recipe.load_checkpoint(network, checkpoint)
+        path, show = output / f"digits_{name}.onnx", None
+        if name == "stream":
+            show = page(spikes, labels)
+        results.append(recipe.prove("digits", name, network, spikes, path, accuracy, show=show))
+    title = f"{len(labels)} test images, {STEPS} steps"
+    recipe.finish(
+        "digits", title, "accuracy", results, output,
+        CARD, images=len(labels), checkpoint=recipe.checksum(checkpoint),
+    )  # fmt: skip
 
 
 CARD = """# digits

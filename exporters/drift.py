@@ -14,17 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from exporters._recipe import (
-    card_rows,
-    checkpoint_for,
-    console,
-    finish,
-    load_checkpoint,
-    options,
-    prove,
-    sha256,
-)
-from synapse_onnx.files import write_atomically
+from exporters import _recipe as recipe
 
 SENSORS, STEPS = 32, 80
 TRAIN, TEST = 600, 200
@@ -69,22 +59,14 @@ def train(epochs: int = 25, seed: int = 0) -> Drift:
     torch.manual_seed(seed)
     light, position = data(TRAIN, seed=1)
     network = Drift().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1e-2, total_steps=epochs * -(-TRAIN // 50)
-    )
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(TRAIN).split(50):
-            loss = (network(light[batch]) - position[batch]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        if epoch % 5 == 4:
-            error = SENSORS * (total / TRAIN) ** 0.5
-            console.print(f"epoch {epoch + 1:3d} of {epochs}: error {error:.2f} sensors")
+
+    def loss(batch: Tensor) -> Tensor:
+        return (network(light[batch]) - position[batch]).square().mean()
+
+    def error(loss: float) -> str:
+        return f"error {SENSORS * loss**0.5:.2f} sensors"
+
+    recipe.fit(network, loss, TRAIN, epochs=epochs, batch=50, rate=1e-2, say=error)
     return network
 
 
@@ -113,31 +95,30 @@ def page(light: Tensor) -> so.play.Show:
 
 
 @click.command()
-@options
+@recipe.options
 def main(anew: bool, output: Path) -> None:
     """A slow bump of light, a sigma-delta network that sends changes alone: 8-bit weights."""
-    checkpoint = checkpoint_for("drift", output, train, anew=anew)
+    checkpoint = recipe.checkpoint_for("drift", output, train, anew=anew)
     light, position = data(TEST, seed=2)
 
     def near(output: np.ndarray) -> float:
         return float((np.abs(output - position.numpy()) * SENSORS <= 1).mean())
 
     network = Drift().eval()
-    load_checkpoint(network, checkpoint)
+    recipe.load_checkpoint(network, checkpoint)
     results = [
-        prove("drift", name, network, light, output / f"drift_{name}.onnx", near,
-              streaming=name == "stream",
-              show=page(light) if name == "stream" else None)
-        for name in ("q8", "stream")
-    ]  # fmt: skip
+        recipe.prove("drift", name, network, light, output / f"drift_{name}.onnx", near, show=show)
+        for name, show in (("q8", None), ("stream", page(light)))
+    ]
     sent = messages(network, light)
-    card = CARD.format(
-        rows=card_rows(results), test=TEST, train=TRAIN, checkpoint=sha256(checkpoint)[:16],
+    recipe.console.print(
+        f"neurons that send in a step: {', '.join(f'{share:.1%}' for share in sent)}"
+    )
+    recipe.finish(
+        "drift", f"{TEST} test walks, {STEPS} steps", "within a sensor", results, output,
+        CARD, test=TEST, train=TRAIN, checkpoint=recipe.checksum(checkpoint),
         sent=", ".join(f"{share:.0%}" for share in sent),
     )  # fmt: skip
-    write_atomically(output / "drift.md", card.encode())
-    console.print(f"neurons that send in a step: {', '.join(f'{share:.1%}' for share in sent)}")
-    finish(f"drift: {TEST} test walks, {STEPS} steps", "within a sensor", results, output)
 
 
 CARD = """# drift

@@ -7,42 +7,22 @@ torch, and torch with the recording.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from torch import Tensor
 
 import synapse_onnx as so
-from exporters._recipe import (
-    ROOT,
-    Result,
-    card_rows,
-    finish,
-    prove,
-    sha256,
-)
-from synapse_onnx.files import write_atomically
+from exporters import _recipe as recipe
 
 RECORDED = Path(__file__).parents[1] / "tests" / "reference"
-
-
-def recorded(name: str) -> tuple[Tensor, np.ndarray]:
-    """Return a network's input and output as lava-dl computed them, (N, C[, H, W], T) each."""
-    with np.load(RECORDED / f"{name}.npz") as file:
-        return torch.from_numpy(file["input"]), file["output"]
 
 
 def agree(output: np.ndarray, reference: np.ndarray) -> float:
     """Fraction of the values that are equal to the last bit."""
     return float((output == reference).mean())
-
-
-def random_input(shape: tuple[int, ...], samples: int = 4, steps: int = 100) -> Tensor:
-    """Return seeded random spikes (N, C[, H, W], T) with a rate of 0.2."""
-    generator = torch.Generator().manual_seed(0)
-    return (torch.rand(samples, *shape, steps, generator=generator) < 0.2).float()
 
 
 @click.command()
@@ -52,13 +32,7 @@ def random_input(shape: tuple[int, ...], samples: int = 4, steps: int = 100) -> 
     help="Your own .net file, on random spikes; without it, the recorded ones.",
 )
 @click.option("--delay-shift", is_flag=True, help="Send spikes one step later, as in training.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=ROOT,
-    show_default=False,
-    help="Folder to write to; models/ by default.",
-)
+@recipe.output_option
 def main(net: Path | None, delay_shift: bool, output: Path) -> None:
     """Networks of lava-dl's .net files, in Loihi's 24 bits: compared with what lava-dl recorded."""
     if net is not None:
@@ -67,16 +41,21 @@ def main(net: Path | None, delay_shift: bool, output: Path) -> None:
     results = []
     for path in sorted(RECORDED.glob("*.net")):
         name = path.stem.removeprefix("net_")
-        spikes, reference = recorded(path.stem)
+        with np.load(path.with_suffix(".npz")) as file:  # as lava-dl computed them
+            spikes, reference = torch.from_numpy(file["input"]), file["output"]
         network = so.load_net(path, delay_shift=True)
         results.append(
-            prove(
+            recipe.prove(
                 "lava_net", name, network, spikes, output / f"lava_net_{name}.onnx",
-                lambda output, reference=reference: agree(output, reference),
+                partial(agree, reference=reference),
             )
         )  # fmt: skip
-    write_atomically(output / "lava_net.md", card(results).encode())
-    finish("lava_net: networks recorded by lava-dl", "equal to lava-dl", results, output)
+    nets = "\n".join(
+        f"| `net_{r.name}.net` | `{recipe.checksum(RECORDED / f'net_{r.name}.net')}` |"
+        for r in results
+    )
+    title = "networks recorded by lava-dl"
+    recipe.finish("lava_net", title, "equal to lava-dl", results, output, CARD, nets=nets)
 
 
 def own(net: Path, delay_shift: bool, output: Path) -> None:
@@ -88,24 +67,16 @@ def own(net: Path, delay_shift: bool, output: Path) -> None:
             f"{net} does not say the shape of its input; use 'synapse-onnx export {net} --shape "
             f"C,H,W -o {net.stem}.onnx'"
         )
-    spikes = random_input(shape)
+    generator = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(4, *shape, 100, generator=generator) < 0.2).float()
     with torch.no_grad():
         reference = network(spikes).numpy()
-    result = prove(
+    result = recipe.prove(
         "lava_net", net.stem, network, spikes, output / f"{net.stem}.onnx",
-        lambda output: agree(output, reference),
+        partial(agree, reference=reference),
     )  # fmt: skip
-    finish(
-        f"lava_net: {net.name}, {len(spikes)} random samples", "equal to torch", [result], output
-    )
-
-
-def card(results: list[Result]) -> str:
-    """Return the model card."""
-    nets = "\n".join(
-        f"| `net_{r.name}.net` | `{sha256(RECORDED / f'net_{r.name}.net')[:16]}` |" for r in results
-    )
-    return CARD.format(rows=card_rows(results), nets=nets)
+    title = f"{net.name}, {len(spikes)} random samples"
+    recipe.finish("lava_net", title, "equal to torch", [result], output)
 
 
 CARD = """# lava_net

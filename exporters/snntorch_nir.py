@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from exporters._recipe import (
-    ROOT,
-    card_rows,
-    classes,
-    console,
-    finish,
-    options,
-    prove,
-    sha256,
-)
+from exporters import _recipe as recipe
 from exporters.digits import data
 from synapse_onnx.files import write_atomically
 
@@ -71,29 +63,20 @@ def forward(net: nn.Sequential, spikes: Tensor) -> Tensor:
     return torch.stack([net(spikes[..., t]) for t in range(spikes.shape[-1])], -1)
 
 
-def flat(spikes: Tensor) -> Tensor:
-    """Images (N, 1, 8, 8, T) as (N, 64, T)."""
-    return spikes.flatten(1, -2)
-
-
 def train(snn: Any, epochs: int = 6, seed: int = 0) -> nn.Sequential:
     """Train in snnTorch; prints the loss as it falls."""
     torch.manual_seed(seed)
     images, labels, _, _ = data()
     net = network(snn)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(images)).split(128):
-            loss = nn.functional.cross_entropy(
-                forward(net, flat(images[batch])).sum(-1), labels[batch]
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(batch)
-        if epoch % 2 == 1:
-            console.print(f"epoch {epoch + 1:3d} of {epochs}: loss {total / len(images):.3f}")
+
+    def loss(batch: Tensor) -> Tensor:
+        counts = forward(net, images[batch].flatten(1, -2)).sum(-1)
+        return nn.functional.cross_entropy(counts, labels[batch])
+
+    recipe.fit(
+        net, loss, len(images), epochs=epochs, batch=128, rate=1e-2, cycle=False, every=2,
+        say="loss {:.3f}".format,
+    )  # fmt: skip
     return net.eval()
 
 
@@ -116,7 +99,7 @@ def restored(snn: Any, graph: Any) -> nn.Sequential:
 
 
 @click.command()
-@options
+@recipe.options
 def main(anew: bool, output: Path) -> None:
     """Handwritten digits, an snnTorch network: its NIR graph to ONNX, against its own forward."""
     import nir
@@ -132,27 +115,22 @@ def main(anew: bool, output: Path) -> None:
         nir.write(buffer, exported(snn, train(snn)))
         write_atomically(path, buffer.getvalue())
     elif not path.exists():
-        write_atomically(path, (ROOT / path.name).read_bytes())
+        write_atomically(path, (recipe.ROOT / path.name).read_bytes())
     _, _, images, labels = data()
-    spikes = flat(images)
+    spikes = images.flatten(1, -2)  # (N, 64, T)
     net = so.load_nir(path, framework="snntorch")
-
-    def accuracy(output: np.ndarray) -> float:
-        return float((classes(output) == labels.numpy()).mean())
-
+    accuracy = partial(recipe.accuracy, labels=labels)
     model = output / "snntorch_nir_float.onnx"
-    result = prove("snntorch_nir", "float", net, spikes, model, accuracy)
-    card = CARD.format(
-        rows=card_rows([result]), test=len(labels), hidden=HIDDEN, beta=BETA,
-        graph=sha256(path)[:16],
-    )  # fmt: skip
-    write_atomically(output / "snntorch_nir.md", card.encode())
+    result = recipe.prove("snntorch_nir", "float", net, spikes, model, accuracy)
     if snn is None:
-        console.print("snnTorch is not installed: its own forward was not compared")
+        recipe.console.print("snnTorch is not installed: its own forward was not compared")
     else:
         compare(snn, path, spikes, so.Session(model).run(spikes.numpy()))
-    title = f"snntorch_nir: {len(labels)} test images, {spikes.shape[-1]} steps"
-    finish(title, "accuracy", [result], output)
+    recipe.finish(
+        "snntorch_nir", f"{len(labels)} test images, {spikes.shape[-1]} steps", "accuracy",
+        [result], output,
+        CARD, test=len(labels), hidden=HIDDEN, beta=BETA, graph=recipe.checksum(path),
+    )  # fmt: skip
 
 
 def compare(snn: Any, path: Path, spikes: Tensor, output: np.ndarray) -> None:
@@ -162,7 +140,7 @@ def compare(snn: Any, path: Path, spikes: Tensor, output: np.ndarray) -> None:
     with torch.no_grad():
         expected = forward(restored(snn, nir.read(path)), spikes).numpy()
     flips = int((output != expected).sum())
-    console.print(f"snnTorch's own forward: {expected.size:,} output spikes, {flips} differ")
+    recipe.console.print(f"snnTorch's own forward: {expected.size:,} output spikes, {flips} differ")
     if flips:
         raise click.ClickException("ONNX Runtime and snnTorch differ")
 

@@ -16,17 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from exporters._recipe import (
-    card_rows,
-    checkpoint_for,
-    console,
-    finish,
-    load_checkpoint,
-    options,
-    prove,
-    sha256,
-)
-from synapse_onnx.files import write_atomically
+from exporters import _recipe as recipe
 
 STEPS = 96
 #: periods of the tones, and of both ends of the chirps, in time steps
@@ -87,21 +77,12 @@ def train(epochs: int = 8, seed: int = 0) -> Tones:
     sounds, labels = data(TRAIN, seed=1)
     network = Tones().train()
     network(sounds[:1])  # the first input draws the period of every channel
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=2e-2, total_steps=epochs * -(-TRAIN // 100)
-    )
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(TRAIN).split(100):
-            voltage = network(sounds[batch])[..., -LISTEN:].mean(-1)
-            loss = nn.functional.cross_entropy(voltage / 4, labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        console.print(f"epoch {epoch + 1:3d} of {epochs}: loss {total / TRAIN:.4f}")
+
+    def loss(batch: Tensor) -> Tensor:
+        voltage = network(sounds[batch])[..., -LISTEN:].mean(-1)
+        return nn.functional.cross_entropy(voltage / 4, labels[batch])
+
+    recipe.fit(network, loss, TRAIN, epochs=epochs, batch=100, rate=2e-2, every=1)
     return network
 
 
@@ -137,10 +118,10 @@ def page(sounds: Tensor, labels: Tensor) -> so.play.Show:
 
 
 @click.command()
-@options
+@recipe.options
 def main(anew: bool, output: Path) -> None:
     """Tones and chirps, a complex network of resonators: 8-bit weights, streaming."""
-    checkpoint = checkpoint_for("tones", output, train, anew=anew)
+    checkpoint = recipe.checkpoint_for("tones", output, train, anew=anew)
     sounds, labels = data(TEST, seed=2)
 
     def accuracy(output: np.ndarray) -> float:
@@ -148,19 +129,18 @@ def main(anew: bool, output: Path) -> None:
         return float((voltages.argmax(1) == labels.numpy()).mean())
 
     network = Tones().eval()
-    load_checkpoint(network, checkpoint)
+    recipe.load_checkpoint(network, checkpoint)
     results = [
-        prove("tones", name, network, sounds, output / f"tones_{name}.onnx", accuracy,
-              streaming=name == "stream",
-              show=page(sounds, labels) if name == "stream" else None)
-        for name in ("q8", "stream")
-    ]  # fmt: skip
-    card = CARD.format(
-        rows=card_rows(results), test=TEST, train=TRAIN, baseline=f"{without_resonance():.0%}",
-        checkpoint=sha256(checkpoint)[:16],
+        recipe.prove(
+            "tones", name, network, sounds, output / f"tones_{name}.onnx", accuracy, show=show
+        )
+        for name, show in (("q8", None), ("stream", page(sounds, labels)))
+    ]
+    recipe.finish(
+        "tones", f"{TEST} test sounds, {STEPS} steps", "accuracy", results, output,
+        CARD, test=TEST, train=TRAIN, baseline=f"{without_resonance():.0%}",
+        checkpoint=recipe.checksum(checkpoint),
     )  # fmt: skip
-    write_atomically(output / "tones.md", card.encode())
-    finish(f"tones: {TEST} test sounds, {STEPS} steps", "accuracy", results, output)
 
 
 CARD = """# tones

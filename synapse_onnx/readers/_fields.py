@@ -54,13 +54,9 @@ class Fields:
             raise self.invalid(key, "it holds values that are not finite")
 
     def per_neuron(self, key: str, values: Tensor, shape: Shape, mismatch: str) -> Tensor:
-        """Return a parameter as (1,), one a channel (C,), or one a neuron (C[, H, W]).
+        """Return a parameter as (1,), one a channel (C,), or one a neuron, in their shape.
 
-        Args:
-            key: name of the parameter.
-            values: its values, in any shape.
-            shape: (C,) or (C, H, W) of the neurons.
-            mismatch: the error's reason where there are neither 1, C nor C * H * W values.
+        The values have any shape; ``mismatch`` is the error's reason where their number is wrong.
         """
         if values.numel() in (1, shape[0]):
             return values.flatten()

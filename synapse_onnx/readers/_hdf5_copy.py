@@ -76,12 +76,7 @@ def _datasets(h5py: Any, file: Any, most: int) -> list[tuple[str, Any]]:
 
 
 def copy_arrays(source: str, target: str, most: int) -> None:
-    """Copy groups and datasets without their attributes.
-
-    Args:
-        source: the file.
-        target: the file to write.
-        most: bytes to which the arrays may unpack.
+    """Copy groups and datasets, which may unpack to ``most`` bytes, without their attributes.
 
     Raises:
         RefusedError: a link or values out of the file, or arrays larger than ``most``.

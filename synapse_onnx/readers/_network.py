@@ -1,16 +1,18 @@
-"""A network that was read from a file: layers, and the edges between them."""
+"""A network that was read from a file: layers with its values, and the edges between them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Add", "Concatenate", "Network"]
+from synapse_onnx.axon import Delay
+
+__all__ = ["Add", "Concatenate", "Network", "delay_line", "unused", "with_weight"]
 
 
 class Network(nn.Module):
@@ -31,16 +33,6 @@ class Network(nn.Module):
 
     input_names: tuple[str, ...] = ()
 
-    def __new__(
-        cls,
-        layers: Mapping[str, nn.Module],
-        wires: Mapping[str, Sequence[str]],
-        inputs: Mapping[str, tuple[int, ...] | None],
-        outputs: Sequence[str],
-    ) -> Network:
-        """Create a network of the class whose ``forward`` has arguments of these names."""
-        return super().__new__(_with_arguments(tuple(inputs)))
-
     def __init__(
         self,
         layers: Mapping[str, nn.Module],
@@ -49,6 +41,7 @@ class Network(nn.Module):
         outputs: Sequence[str],
     ) -> None:
         super().__init__()
+        self.__class__ = _with_arguments(tuple(inputs))
         self.layers = nn.Module()
         for name, layer in layers.items():
             self.layers.add_module(name, layer)
@@ -106,10 +99,7 @@ class Add(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the sum, in the order of the arguments."""
-        total = inputs[0]
-        for value in inputs[1:]:
-            total = total + value
-        return total
+        return sum(inputs[1:], start=inputs[0])
 
 
 class Concatenate(nn.Module):
@@ -118,3 +108,27 @@ class Concatenate(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return (N, sum of the C[, H, W], T)."""
         return torch.cat(inputs, dim=1)
+
+
+def unused(name: str, used: Container[str]) -> str:
+    """Return a name, with a number behind it where it is used already."""
+    stem, count = name, 2
+    while name in used:
+        name, count = f"{stem}_{count}", count + 1
+    return name
+
+
+def with_weight(synapse: Any, weight: Tensor) -> Any:
+    """Store a weight in a real synapse, and return the synapse.
+
+    The weight may lack axes of size 1: (outputs, inputs), or (outputs, inputs, width).
+    """
+    synapse.weight.data = weight.reshape(synapse.weight.shape)
+    return synapse
+
+
+def delay_line(steps: Tensor, max_delay: int | None = None) -> Delay:
+    """Return a delay in time steps: (1,) for all, one a channel (C,), or one a neuron, flat."""
+    line = Delay(max_delay)
+    line.load_state_dict({"delay": steps})
+    return line

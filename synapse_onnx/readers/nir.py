@@ -17,10 +17,8 @@ from synapse_onnx._extra import needed
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.readers._fields import Shape
-from synapse_onnx.readers._nir.graph import convention_of, flatten_subgraphs, read_graph
-from synapse_onnx.readers._nir.graph_writer import GraphWriter
-from synapse_onnx.readers._nir.layer_writers import write_layer
-from synapse_onnx.readers._nir.network import build_network
+from synapse_onnx.readers._nir import network
+from synapse_onnx.readers._nir.writer import GraphWriter
 from synapse_onnx.readers._registry import Reader, register
 
 __all__ = ["load_nir", "to_nir"]
@@ -56,12 +54,12 @@ def load_nir(
     """
     nir = needed("nir", "nir", "load_nir")
     file = os.fspath(path) if isinstance(path, str | os.PathLike) else "the graph"
-    graph = path if isinstance(path, nir.NIRGraph) else read_graph(nir, file)
-    nodes, edges = flatten_subgraphs(file, graph)
-    convention = convention_of(file, graph, framework).with_values(
+    graph = path if isinstance(path, nir.NIRGraph) else network.read_graph(nir, file)
+    nodes, edges = network.flatten_subgraphs(file, graph)
+    convention = network.convention_of(file, graph, framework).with_values(
         dt=dt, reset=reset, integration=integration
     )
-    return build_network(file, nodes, edges, convention).eval()
+    return network.Builder(file, nodes, edges, convention).build().eval()
 
 
 def to_nir(
@@ -97,7 +95,7 @@ def to_nir(
     shapes = [input_shape] if input_shape is not None else getattr(module, "input_shapes", None)
     if not shapes or None in shapes:
         raise InputError("to_nir: give input_shape, (C,) or (C, H, W) of one sample")
-    graph = GraphWriter(nir, dt, write_layer).write(module, shapes)
+    graph = GraphWriter(nir, dt).write(module, shapes)
     if path is not None:
         buffer = io.BytesIO()
         nir.write(buffer, graph)

@@ -138,6 +138,7 @@ CONCAT = {"type": "concat", "shape": [10], "weight": None, "neuron": None}
         (second(delay=np.ones(4)), r"key delay: its shape is \(4,\), and the neurons are \(6,\)"),
         (second(delay=-1), "key delay: a delay lies in 0 to 62 steps, got -1"),
         (second(delay=70), "key delay: a delay lies in 0 to 62 steps, got 70"),
+        (second(delay=2, neuron=None), "key delay: a layer without a neuron takes no delay"),
         (second(mask=np.ones((5, 6))), r"key mask: its shape is \(5, 6\) and must be \(6, 5\)"),
         (second(type="dense_rec"), "key weight_rec: it is missing"),
         (second(type="dense_rec", neuron=None), "key neuron: it is missing, and recurrent weights"),

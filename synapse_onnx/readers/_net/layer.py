@@ -127,9 +127,7 @@ class Layer(Fields):
     def weights(self, key: str, axes: int) -> list[Tensor]:
         """Return a weight, or its real and imaginary part: five axes, float32, 64 becoming 1.
 
-        Args:
-            key: "weight" or "weight_rec".
-            axes: axes that the file has, before those of size 1 that older files add.
+        The file has ``axes`` of them, before those of size 1 that older files add.
         """
         weights = []
         for part in self.parts(key):

@@ -1,28 +1,144 @@
-"""Layers of ``.net`` files with a synapse: its weights, neuron, delays, bias and mask."""
+"""Neurons of ``.net`` files, and layers with a synapse: its weights, delays, bias and mask."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx import block, synapse
+from synapse_onnx import block, neuron, synapse
 from synapse_onnx.axon import Delay
-from synapse_onnx.readers._fields import Shape
-from synapse_onnx.readers._layers import delay_line, with_weight
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
+from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
+from synapse_onnx.readers._fields import Array, Shape
 from synapse_onnx.readers._net.layer import WEIGHT_ONE, Layer
-from synapse_onnx.readers._net.modules import Current
-from synapse_onnx.readers._net.neuron import NeuronSpec
+from synapse_onnx.readers._network import delay_line, with_weight
 
+#: names of the decays in a file -> the neuron's parameters
+_DECAYS = {
+    "iDecay": "current_decay",
+    "vDecay": "voltage_decay",
+    "thDecay": "threshold_decay",
+    "refDecay": "refractory_decay",
+    "sinDecay": "sin_decay",
+    "cosDecay": "cos_decay",
+}
+#: names of activations -> the function; lava-dl's netx computes relu where none is named
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "relu": torch.relu,
+    "none": None,
+    "unit": None,
+    "identity": None,
+}
 #: longest delay on Loihi, in time steps
 _MAX_DELAY = 62
 #: the exponent of a WgtScaleBatchNorm lies in -3 ... 3 while it trains; a file may hold others
 _MAX_NORM_EXPONENT = 3
+
+
+def _kinds() -> dict[str, tuple[str, ModuleType]]:
+    """Name of a neuron in a file -> its name and module here, by what each neuron declares."""
+    kinds = {
+        module.Neuron.device_type: (name, module)
+        for name, module in neuron.kinds().items()
+        if module.Neuron.device_type
+    }
+    return kinds | {"LOIHI": kinds["CUBA"]}  # its name in older files
+
+
+class NeuronSpec:
+    """The neuron of a layer, as the group "neuron" of the layer describes it.
+
+    Attributes:
+        layer: the layer.
+        kind: name of the neuron in :mod:`synapse_onnx.neuron`.
+        module: that module.
+        params: arguments of its constructor.
+        decays: its parameters in 4096ths, by name: one, or one a channel.
+        readout: no voltage reaches its threshold, so that the voltage is the output.
+        decoder: it only sums the messages of a sigma-delta layer.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        if not layer.is_group("neuron"):
+            raise layer.invalid("neuron", "it is no group")
+        kinds = _kinds()
+        name = layer.text("neuron/type")
+        if name not in kinds:
+            raise layer.invalid(
+                "neuron/type", f"there is no neuron {name!r}; known: {', '.join(sorted(kinds))}"
+            )
+        self.layer, (self.kind, self.module) = layer, kinds[name]
+        layer.integer("neuron/messageBits", 0, 32, default=0)  # no message is cut off
+        layer.integer("neuron/refDelay", 1, 1, default=1)
+        device: dict[str, Any] = {"vThMant": layer.integer("neuron/vThMant", 0, (1 << 24) - 1)}
+        if layer.has("neuron/vThStep"):
+            device["vThStep"] = layer.integer("neuron/vThStep", 0, (1 << 24) - 1)
+        decays: dict[str, Array] = {}
+        for key, parameter in _DECAYS.items():
+            if layer.has(f"neuron/{key}"):
+                value = layer.integers(f"neuron/{key}").reshape(-1)
+                if value.min() < 0 or value.max() > DECAY_ONE:
+                    raise layer.invalid(f"neuron/{key}", f"a decay lies in 0 to {DECAY_ONE}")
+                device[key] = int(value[0])
+                decays[parameter] = value
+        try:
+            self.params: dict[str, Any] = self.module.neuron_params(device)
+        except KeyError as error:
+            raise layer.invalid(f"neuron/{error.args[0]}", "it is missing") from None
+        self.params["regime"] = "loihi"
+        sigma_delta = self.kind == "sigma_delta"
+        if sigma_delta:
+            self.params["activation"] = _activation(layer)
+        else:
+            self.params["graded_spike"] = layer.flag("neuron/gradedSpike")
+            self.params["shared_param"] = all(value.size == 1 for value in decays.values())
+        own = getattr(self.module.Neuron, "decays", ())
+        self.decays = {name: value for name, value in decays.items() if name in own}
+        self.readout = not sigma_delta and device["vThMant"] * WEIGHT_ONE >= STATE_LIMIT - 1
+        self.decoder = sigma_delta and layer.flag("neuron/sigma_output")
+
+    @property
+    def shifts(self) -> bool:
+        """Whether lava-dl's ``delay_shift`` delays its spikes by a time step."""
+        return self.kind != "sigma_delta" and not self.readout
+
+    def apply(self, layer: Any, channels: int) -> None:
+        """Set the decays of a neuron that was built from ``params``.
+
+        The constructor takes decays as fractions and rounds them; here they are the file's
+        integers.
+        """
+        if self.readout:
+            layer.as_readout()
+        count = 1 if self.params.get("shared_param", True) else channels
+        state = {}
+        for key, parameter in _DECAYS.items():
+            value = self.decays.get(parameter)
+            if value is None:
+                continue
+            if value.size not in (1, count):
+                raise self.layer.invalid(
+                    f"neuron/{key}", f"it holds {value.size} decays for {channels} channels"
+                )
+            state[parameter] = torch.from_numpy(np.broadcast_to(value, count).astype(np.float32))
+        layer.load_state_dict(state, strict=False)
+
+
+def _activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
+    name = layer.text("neuron/activation") if layer.has("neuron/activation") else "relu"
+    if name not in _ACTIVATIONS:
+        raise layer.invalid(
+            "neuron/activation",
+            f"there is no activation {name!r}; known: {', '.join(sorted(_ACTIVATIONS))}",
+        )
+    return _ACTIVATIONS[name]
 
 
 @dataclass
@@ -50,11 +166,13 @@ class Synaptic:
             input_shape: (C,) or (C, H, W); None where it is not known.
         """
         layer = self.layer
-        spec = NeuronSpec.read(layer) if layer.has("neuron") else None
+        spec = NeuronSpec(layer) if layer.has("neuron") else None
         exponent = 0
         if spec is not None:
-            # a norm with a weight scale divides the current and the mean that it subtracts
-            exponent = -_norm_exponent(layer)
+            # a norm with a weight scale divides the current and the mean that it subtracts; its
+            # exponent is clamped as in training
+            norm = layer.integer("neuron/weight_exp", -(1 << 10), 1 << 10, default=0)
+            exponent = -max(-_MAX_NORM_EXPONENT, min(_MAX_NORM_EXPONENT, norm))
         bias = _bias(layer, spec, exponent)
         if spec is not None:
             exponent += layer.integer("neuron/wgtExp", -8, 7, default=0)
@@ -81,6 +199,8 @@ class Synaptic:
         """Return the block; without a neuron, the synapse alone."""
         layer = self.layer
         if spec is None:
+            if delays is not None:
+                raise layer.invalid("delay", "a layer without a neuron takes no delay here")
             synapses: Any = synapse.complex if is_complex else synapse
             name = {"ConvT": "ConvTranspose"}.get(self.kind, self.kind)
             return Current(getattr(synapses, name)(*self.arguments, pre_hook_fx=None))
@@ -138,12 +258,6 @@ def _bias(layer: Layer, spec: NeuronSpec | None, exponent: int) -> Tensor | None
     return torch.from_numpy(layer.integers("bias").astype(np.float32) * 2.0**exponent / WEIGHT_ONE)
 
 
-def _norm_exponent(layer: Layer) -> int:
-    """Exponent by which a WgtScaleBatchNorm divides the current, clamped as in training."""
-    exponent = layer.integer("neuron/weight_exp", -(1 << 10), 1 << 10, default=0)
-    return max(-_MAX_NORM_EXPONENT, min(_MAX_NORM_EXPONENT, exponent))
-
-
 def _masked(layer: Layer, weights: list[Tensor]) -> list[Tensor]:
     """Set the weights that a mask (outputs, inputs) leaves out to zero."""
     if not layer.has("mask"):
@@ -187,3 +301,17 @@ def _output_shape(layer: Layer, synapse: Any, input_shape: Shape | None) -> Shap
 def _per_neuron(layer: Layer, key: str, values: Tensor, shape: Shape) -> Tensor:
     reason = f"its shape is {tuple(values.shape)}, and the neurons are {shape}"
     return layer.per_neuron(key, values, shape, reason)
+
+
+class Current(nn.Module):
+    """A synapse without a neuron, whose current is the output; the imaginary part if complex."""
+
+    def __init__(self, synapse: Any) -> None:
+        super().__init__()
+        self.synapse = synapse
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the current (N, C[, H, W], T)."""
+        z = self.synapse(x)
+        current: Tensor = z[1] if self.synapse.complex else z
+        return current

@@ -14,57 +14,47 @@ from synapse_onnx.block.base import Bias
 from synapse_onnx.readers._fields import Shape
 
 
-def _broadcast(value: Any, x: Tensor) -> Tensor:
-    """Append axes to a parameter so that it broadcasts over x."""
-    broadcast: Tensor = value.reshape(*value.shape, *(1,) * (x.dim() - 1 - value.dim()))
-    return broadcast
+class _PerNeuron(nn.Module):
+    """A function of x and of a parameter, a buffer by the name of the class."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer(type(self).__name__.lower(), value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C[, H, W], T)."""
+        (value,) = self.buffers()
+        return self._result(x, value.reshape(*value.shape, *(1,) * (x.dim() - 1 - value.dim())))
+
+    def _result(self, x: Tensor, value: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
-class Scale(nn.Module):
+class Scale(_PerNeuron):
     """x * scale."""
 
-    def __init__(self, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C[, H, W], T)."""
-        return x * _broadcast(self.scale, x)
+    def _result(self, x: Tensor, value: Tensor) -> Tensor:
+        return x * value
 
 
-class Offset(nn.Module):
+class Offset(_PerNeuron):
     """x + offset."""
 
-    def __init__(self, offset: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("offset", offset)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C[, H, W], T)."""
-        return x + _broadcast(self.offset, x)
+    def _result(self, x: Tensor, value: Tensor) -> Tensor:
+        return x + value
 
 
-class Threshold(nn.Module):
+class Threshold(_PerNeuron):
     """1 where x > threshold, else 0."""
 
-    def __init__(self, threshold: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("threshold", threshold)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C[, H, W], T)."""
-        return (x > _broadcast(self.threshold, x)).to(torch.float32)
+    def _result(self, x: Tensor, value: Tensor) -> Tensor:
+        return (x > value).to(torch.float32)
 
 
 class PoolWindows(nn.Module):
-    """Sum or mean over whole windows.
+    """Sum over whole windows, divided by ``count``: height and width are cut to ``size``, if given.
 
     Ours pools an incomplete window at the end of an axis too; torch, and so NIR, drops it.
-
-    Args:
-        pool: the sum pool.
-        size: (height, width) to keep; None keeps all.
-        count: what to divide by; 1 for sums.
     """
 
     def __init__(self, pool: Any, size: tuple[int, int] | None, count: int) -> None:

@@ -38,7 +38,7 @@ class Node(Fields):
     name: str
     node: Any
     convention: Convention
-    shape: Shape | None
+    shape: Shape | None = None
     feedback: list[Feedback] = field(default_factory=list)
 
     @property

@@ -18,17 +18,8 @@ from torch import nn
 from synapse_onnx import neuron, synapse
 from synapse_onnx.block.base import Bias
 from synapse_onnx.readers._fields import MAX_NEURONS, Array, Shape
-from synapse_onnx.readers._layers import delay_line, with_weight
-from synapse_onnx.readers._nir.modules import (
-    FeedbackNeuron,
-    Offset,
-    PadEnd,
-    PoolWindows,
-    Reshape,
-    Scale,
-    Threshold,
-    chain,
-)
+from synapse_onnx.readers._network import delay_line, with_weight
+from synapse_onnx.readers._nir import modules
 from synapse_onnx.readers._nir.node import Layer, Node, as_text, declared_shape, sample_shape
 
 #: longest delay, in time steps
@@ -48,9 +39,9 @@ def _linear(node: Node) -> Layer:
             raise node.mismatch(
                 "weight", f"it takes {inputs} inputs, and its input has the shape {node.shape}"
             )
-        flatten = Reshape((inputs,))
+        flatten = modules.Reshape((inputs,))
     dense = with_weight(synapse.Dense(inputs, outputs), weight)
-    return chain(flatten, dense, _bias(node, outputs)), (outputs,)
+    return modules.chain(flatten, dense, _bias(node, outputs)), (outputs,)
 
 
 def _bias(node: Node, channels: int) -> Bias | None:
@@ -65,12 +56,12 @@ def _bias(node: Node, channels: int) -> Bias | None:
 
 def _scale(node: Node) -> Layer:
     """Scale: y = s x."""
-    return Scale(node.neuron_values(node.array("scale"))), node.shape
+    return modules.Scale(node.neuron_values(node.array("scale"))), node.shape
 
 
 def _threshold(node: Node) -> Layer:
     """Threshold: 1 where x > threshold, else 0."""
-    return Threshold(node.neuron_values(node.array("threshold"))), node.shape
+    return modules.Threshold(node.neuron_values(node.array("threshold"))), node.shape
 
 
 def _convolution(node: Node) -> Layer:
@@ -107,8 +98,8 @@ def _convolution(node: Node) -> Layer:
     conv = synapse.Conv(inputs, outputs, kernel, stride, padding, dilation, groups)
     if size is not None:
         shape = (outputs, *size)
-    pad = PadEnd(*extra) if any(extra) else None
-    return chain(pad, with_weight(conv, weight), _bias(node, outputs)), shape
+    pad = modules.PadEnd(*extra) if any(extra) else None
+    return modules.chain(pad, with_weight(conv, weight), _bias(node, outputs)), shape
 
 
 def _pool(node: Node) -> Layer:
@@ -121,7 +112,7 @@ def _pool(node: Node) -> Layer:
     layer = synapse.Pool(kernel, stride, padding)
     layer.weight.data.fill_(1)
     count = math.prod(kernel) if node.kind == "AvgPool2d" else 1
-    return PoolWindows(layer, size, count), shape
+    return modules.PoolWindows(layer, size, count), shape
 
 
 def _output_size(
@@ -171,7 +162,7 @@ def _flatten(node: Node) -> Layer:
     merged = math.prod(sizes[start : end + 1])
     shape = sample_shape((*sizes[:start], merged, *sizes[end + 1 :]))
     assert shape is not None
-    return (nn.Identity() if shape == node.shape else Reshape(shape)), shape
+    return (nn.Identity() if shape == node.shape else modules.Reshape(shape)), shape
 
 
 def _axis(node: Node, key: str, sizes: Shape) -> int:
@@ -201,38 +192,25 @@ def _delay(node: Node) -> Layer:
 def _integrator(node: Node) -> Layer:
     """I, IF: dv/dt = r x."""
     step = node.convention.dt if node.convention.integrate == "dt" else 1.0
-    gain = node.array("r") * step
-    return _layer(node, alpha=_ZERO, gain=gain, decay=_ZERO, drive=_ZERO, spikes=node.kind == "IF")
+    return _layer(node, alpha=_ZERO, gain=node.array("r") * step, decay=_ZERO, drive=_ZERO)
 
 
 def _leaky(node: Node) -> Layer:
-    """LI, LIF: tau dv/dt = (v_leak - v) + r x."""
-    spikes = node.kind == "LIF"
-    tau, decay = node.positive("tau"), _decay(node, "tau")
-    return _layer(
-        node,
-        alpha=_ZERO,
-        gain=node.convention.voltage_gain(tau, decay, spikes=spikes) * node.array("r"),
-        decay=decay,
-        drive=decay * node.array("v_leak"),
-        spikes=spikes,
-    )
+    """Leaky neurons, with a synaptic current or without.
 
-
-def _current_based(node: Node) -> Layer:
-    """CubaLI, CubaLIF: tau_syn du/dt = -u + w_in x; tau_mem dv/dt = (v_leak - v) + r u."""
-    spikes = node.kind == "CubaLIF"
-    tau, decay = node.positive("tau_mem"), _decay(node, "tau_mem")
-    current_decay = _decay(node, "tau_syn")
+    LI, LIF: tau dv/dt = (v_leak - v) + r x. CubaLI, CubaLIF: tau_syn du/dt = -u + w_in x;
+    tau_mem dv/dt = (v_leak - v) + r u.
+    """
+    current_based = node.kind.startswith("Cuba")
+    key = "tau_mem" if current_based else "tau"
+    tau, decay = node.positive(key), _decay(node, key)
+    alpha, spikes = _ZERO, node.kind in SPIKING
     gain = node.convention.voltage_gain(tau, decay, spikes=spikes) * node.array("r")
-    return _layer(
-        node,
-        alpha=1 - current_decay,
-        gain=gain * node.array("w_in") * node.convention.current_gain(current_decay),
-        decay=decay,
-        drive=decay * node.array("v_leak"),
-        spikes=spikes,
-    )
+    if current_based:
+        current_decay = _decay(node, "tau_syn")
+        alpha = 1 - current_decay
+        gain = gain * node.array("w_in") * node.convention.current_gain(current_decay)
+    return _layer(node, alpha=alpha, gain=gain, decay=decay, drive=decay * node.array("v_leak"))
 
 
 def _decay(node: Node, key: str) -> Array:
@@ -247,11 +225,9 @@ def _decay(node: Node, key: str) -> Array:
     return np.minimum(decay, 1)
 
 
-def _layer(
-    node: Node, *, alpha: Array, gain: Array, decay: Array, drive: Array, spikes: bool
-) -> Layer:
+def _layer(node: Node, *, alpha: Array, gain: Array, decay: Array, drive: Array) -> Layer:
     """Return a neuron from the terms of its difference equation."""
-    convention = node.convention
+    convention, spikes = node.convention, node.kind in SPIKING
     level = node.array("v_threshold") if spikes else _ZERO
     reset_value = node.array("v_reset") if spikes and node.has("v_reset") else _ZERO
     # our voltages start at zero, so they are taken relative to the initial voltage
@@ -271,12 +247,12 @@ def _layer(
     layer = neuron.lif.Neuron(**values, reset=reset, strict=convention.strict)
     if not spikes:
         layer.as_readout()
-        offset = Offset(node.neuron_values(rest)) if rest.any() else None
-        return chain(layer, offset), node.shape
+        offset = modules.Offset(node.neuron_values(rest)) if rest.any() else None
+        return modules.chain(layer, offset), node.shape
     return (_with_feedback(node, layer) if node.feedback else layer), node.shape
 
 
-def _with_feedback(node: Node, layer: Any) -> FeedbackNeuron:
+def _with_feedback(node: Node, layer: Any) -> modules.FeedbackNeuron:
     """Connect a neuron to itself by the sum of its feedback paths."""
     weights = [weight for weight, _ in node.feedback]
     if any(weight.shape != weights[0].shape for weight in weights):
@@ -288,7 +264,7 @@ def _with_feedback(node: Node, layer: Any) -> FeedbackNeuron:
     recurrent = with_weight(synapse.Dense(count, count), total)
     biases = [bias for _, bias in node.feedback if bias is not None]
     bias = Bias(torch.stack(biases).sum(0)) if biases else None
-    return FeedbackNeuron(layer, recurrent, bias)
+    return modules.FeedbackNeuron(layer, recurrent, bias)
 
 
 #: name of a primitive -> the function that makes a layer of it
@@ -297,8 +273,8 @@ PRIMITIVES: Mapping[str, Callable[[Node], Layer]] = {
     "AvgPool2d": _pool,
     "Conv1d": _convolution,
     "Conv2d": _convolution,
-    "CubaLI": _current_based,
-    "CubaLIF": _current_based,
+    "CubaLI": _leaky,
+    "CubaLIF": _leaky,
     "Delay": _delay,
     "Flatten": _flatten,
     "I": _integrator,

@@ -205,10 +205,6 @@ class Conversion:
         """Call a function when every layer is converted, so that it can refer to others."""
         self._later.append(action)
 
-    def set_later(self, new: Any, name: str, value: Any) -> None:
-        """Set an attribute to the copy of a value, in which layers are replaced."""
-        self.later(lambda: setattr(new, name, self.copied(value)))
-
     def copied(self, value: Any) -> Any:
         """Return a copy of a value, in which layers are replaced and tensors are the same."""
         return copy.deepcopy(value, self._memo)
@@ -216,9 +212,7 @@ class Conversion:
     def copy(self, module: nn.Module, reached: list[tuple[str, Any]]) -> nn.Module:
         """Return a copy of a module with its layers replaced.
 
-        Args:
-            module: the module.
-            reached: the tensors and bound methods in it, which the copy refers to as well.
+        The copy refers to the tensors that were ``reached``, and to ours of the bound methods.
         """
         self._memo.update(self.converted)
         for _, thing in reached:

@@ -17,15 +17,9 @@ from torch import Tensor, nn
 from synapse_onnx import neuron
 from synapse_onnx._layer import Stateful
 from synapse_onnx.errors import InputError
+from synapse_onnx.readers.frameworks import _lava_layers as layers
 from synapse_onnx.readers.frameworks._convert import Conversion, Framework
-from synapse_onnx.readers.frameworks._lava_dl import blocks, layers
-from synapse_onnx.readers.frameworks._lava_dl.source import (
-    PACKAGE,
-    PREFIX,
-    Source,
-    lava_classes,
-    without_identity,
-)
+from synapse_onnx.readers.frameworks._lava_layers import PACKAGE, PREFIX, Source, lava_classes
 
 __all__ = ["FRAMEWORK"]
 
@@ -55,19 +49,15 @@ _TABLE: Mapping[str, _Maker] = {
     "axon.delay.Delay": layers.delay,
     "axon.delta.Delta": layers.delta,
     "dendrite.sigma.Sigma": layers.sigma,
-    "block.base.AbstractInput": blocks.input_,
-    "block.base.AbstractDense": blocks.synaptic,
-    "block.base.AbstractConv": blocks.synaptic,
-    "block.base.AbstractConvT": blocks.synaptic,
-    "block.base.AbstractPool": blocks.synaptic,
-    "block.base.AbstractUnpool": blocks.synaptic,
-    "block.base.AbstractFlatten": blocks.without_neuron,
-    "block.base.AbstractAverage": blocks.without_neuron,
-    "block.base.AbstractTimeDecimation": blocks.without_neuron,
-    "block.base.AbstractAffine": blocks.affine,
-    "block.base.AbstractRecurrent": blocks.recurrent,
-    "block.base.AbstractKWTA": blocks.kwta,
-    "block.sigma_delta.Output": blocks.output,
+    "block.base.AbstractInput": layers.input_,
+    **{f"block.base.Abstract{name}": layers.synaptic for name in layers.SIZES},
+    "block.base.AbstractFlatten": layers.without_neuron,
+    "block.base.AbstractAverage": layers.without_neuron,
+    "block.base.AbstractTimeDecimation": layers.without_neuron,
+    "block.base.AbstractAffine": layers.affine,
+    "block.base.AbstractRecurrent": layers.recurrent,
+    "block.base.AbstractKWTA": layers.kwta,
+    "block.sigma_delta.Output": layers.output,
 }
 
 
@@ -173,7 +163,7 @@ def _set_attributes(conversion: Conversion, old: Any, new: Any) -> None:
     for name, value in (*vars(old).items(), *old._modules.items()):
         known = name.startswith("_") or name in _LEFT_OUT or name.endswith(("_min", "_max"))
         if not known and not hasattr(new, name):
-            setattr(new, name, conversion.copied(without_identity(value)))
+            setattr(new, name, conversion.copied(layers.without_identity(value)))
 
 
 FRAMEWORK = Framework(
