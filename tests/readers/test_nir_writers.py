@@ -82,9 +82,21 @@ def test_recurrent_and_branching_graphs_come_back() -> None:
         assert torch.equal(so.load_nir(so.to_nir(net))(x), net(x))
 
 
+class Doubled(nn.Sequential):
+    """A chain that does more than its parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = 2 * super().forward(x)
+        return y
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (lambda: so.block.lif.Input({"threshold": 0.5, "beta": 0.9}, weight=2.0, bias=0.25),
+         "module is a Input that cannot be written: it has parameters besides those of its parts"),
+        (lambda: Doubled(so.block.lif.Input({"threshold": 0.5, "beta": 0.9})),
+         "module is a Doubled that cannot be written: its class has a forward of its own"),
         (lambda: so.block.rf.Dense({"threshold": 1, "period": 8, "decay": 0.1}, 4, 3),
          "synapse is a Dense that cannot be written: NIR has no node for it"),
         (lambda: so.block.cuba.Dense({"threshold": 1, "current_decay": 0.1, "voltage_decay": 0.1},

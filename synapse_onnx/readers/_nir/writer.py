@@ -167,6 +167,11 @@ def _container(at: Site) -> list[str]:
         raise at.refused("masks and count_log are not written")
     if hasattr(at.layer, "recurrent_synapse"):
         raise at.refused("write recurrent layers that load_nir made")
+    if next(at.layer.parameters(recurse=False), None) is not None:
+        raise at.refused("it has parameters besides those of its parts")
+    # only a forward that calls the children one after another says what a chain of nodes says
+    if not type(at.layer).forward.__module__.startswith(("torch.nn.", "synapse_onnx.")):
+        raise at.refused("its class has a forward of its own")
     sources = at.sources
     for name, child in at.layer.named_children():
         sources = write_layer(at.child(name, child, sources))
