@@ -7,22 +7,14 @@ from numbers import Integral
 
 from synapse_onnx.errors import InputError
 
-__all__ = ["Axes", "IntOrPair", "check_groups", "count", "geometry", "pair"]
+__all__ = ["IntOrPair", "check_groups", "count", "geometry"]
 
 #: an int for height and width, or (height, width)
 IntOrPair = int | Sequence[int]
 
 
-#: (height, width, inert value for time)
-Axes = tuple[int, int, int]
-
-
-def pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
-    """Return (height, width).
-
-    Raises:
-        InputError: neither an int nor two ints, or one below ``least``.
-    """
+def _pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
+    """Return (height, width)."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(_is_int(v) for v in values):
         raise InputError(f"{name} must be an int or a pair (height, width) of ints, got {value!r}")
@@ -33,21 +25,21 @@ def pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
 
 def geometry(
     kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
-) -> tuple[Axes, Axes, Axes, Axes]:
-    """Return kernel, stride, padding, dilation, each (height, width, inert value for time).
+) -> dict[str, tuple[int, int, int]]:
+    """Return the four by name, each (height, width, inert value for time).
 
     A stride of None is the kernel's size.
 
     Raises:
-        InputError: one of them is neither an int nor a pair, or too small.
+        InputError: one of them is neither an int nor a pair of ints, or too small.
     """
-    kernel = pair("kernel_size", kernel_size, 1)
-    return (
-        (*kernel, 1),
-        (*(kernel if stride is None else pair("stride", stride, 1)), 1),
-        (*pair("padding", padding, 0), 0),
-        (*pair("dilation", dilation, 1), 1),
-    )
+    stride = kernel_size if stride is None else stride
+    return {
+        "kernel_size": (*_pair("kernel_size", kernel_size, 1), 1),
+        "stride": (*_pair("stride", stride, 1), 1),
+        "padding": (*_pair("padding", padding, 0), 0),
+        "dilation": (*_pair("dilation", dilation, 1), 1),
+    }
 
 
 def count(name: str, value: int) -> int:
