@@ -72,7 +72,7 @@ class Neuron(Parametric):
         dtype = torch.float32 if self.regime == "float" else torch.int64
         biased = any(p.name == "bias" for p in self.equation.table(self.regime))
         self.register_buffer("bias", torch.zeros(1) if biased else None)
-        if self.regime == "loihi" and any(getattr(self, n) is not None for n in self._norm_names()):
+        if self.regime == "loihi" and any(norm is not None for norm in self._norms()):
             raise InputError(
                 f"{self.kind} neuron: Loihi has no norm; fold it into a bias (set_bias) and weights"
             )
@@ -130,8 +130,8 @@ class Neuron(Parametric):
         return currents
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        norms: list[Any] = [getattr(self, name) for name in self._norm_names()]
-        return tuple(x if n is None else n(x) for x, n in zip(currents, norms, strict=True))
+        pairs = zip(currents, self._norms(), strict=True)
+        return tuple(x if norm is None else norm(x) for x, norm in pairs)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Neuron(Parametric):
         Raises:
             InputError: the neuron has a norm, which would stand within the loop over time.
         """
-        if any(getattr(self, name) is not None for name in self._norm_names()):
+        if any(norm is not None for norm in self._norms()):
             raise InputError(f"{self.kind} neuron: feedback goes with no norm; leave norm=None")
         # in a tuple: the synapse is a module of the block's, not of the neuron's
         self._fed = (synapse,)
