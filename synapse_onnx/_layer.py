@@ -25,8 +25,7 @@ class Deployable(nn.Module):
     spiking: bool = False
 
     def freeze(self) -> None:
-        """Turn this layer into its deployment form, in place."""
-        raise NotImplementedError
+        """Turn this layer into its deployment form, in place, where that is another one."""
 
     def reset(self) -> None:
         """Forget the states that the layer keeps between calls, if it has any."""

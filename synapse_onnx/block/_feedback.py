@@ -104,9 +104,6 @@ class Bias(Deployable):
         y: Tensor = normalize(x, self.mean, self.std)
         return y
 
-    def freeze(self) -> None:
-        """There is nothing to store."""
-
     def describe(self) -> dict[str, Any]:
         """Return kind and bias."""
         mean: Any = self.mean

@@ -38,8 +38,9 @@ class Flatten(Block):
 class _Mean(Deployable):
     """A mean of neurons or time steps."""
 
-    def freeze(self) -> None:
-        """There is nothing to store."""
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
     def describe(self) -> dict[str, Any]:
         """Return the kind; sums over a grid are exact while they are short enough."""
@@ -47,19 +48,14 @@ class _Mean(Deployable):
 
 
 class _Average(_Mean):
-    def __init__(self, num_outputs: int) -> None:
-        super().__init__()
-        self.num_outputs = num_outputs
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         neurons = x.shape[1:-1].numel()
-        if x.dim() not in (3, 5) or neurons % self.num_outputs:
+        if x.dim() not in (3, 5) or neurons % self.number:
             raise ShapeError(
                 f"Average: an input of shape {tuple(x.shape)} has {neurons} neurons, which do not "
-                f"make {self.num_outputs} equal groups"
+                f"make {self.number} equal groups"
             )
-        y: Tensor = average(x, self.num_outputs)
-        return y
+        return average(x, self.number)
 
 
 class Average(Block):
@@ -90,20 +86,15 @@ class Average(Block):
 
 
 class _TimeDecimation(_Mean):
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if x.dim() not in (3, 5):
             raise ShapeError(
                 f"TimeDecimation: expected (N, C, T) or (N, C, H, W, T), got {tuple(x.shape)}"
             )
-        y: Tensor = time_decimation(x, self.factor)
-        return y
+        return time_decimation(x, self.number)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "factor": self.factor}
+        return {**super().describe(), "factor": self.number}
 
 
 class TimeDecimation(Block):

@@ -166,23 +166,23 @@ class Neuron(Parametric):
         if self.readout:
             return self.dynamics(input)[self.equation.traces.index(self.equation.readout)]
         currents = self._normed(self._currents(input))
-        names = self.states if self._fed is None else ("spikes", *self.states)
-        states = self.load_states(currents[0], *names)
-        tail = (*self._levels(), *self._surrogate, self.graded_spike)
-        if self._fed is None:
-            outputs = self._op("spikes", (*currents, *self._values(), *states, *tail))
-        else:
+        kind, names, fed = "spikes", self.states, ()
+        if self._fed is not None:
             if currents[0].dim() != 3:
                 raise ShapeError(
                     f"{self.kind} neuron: with feedback it takes currents (N, C, T), got "
                     f"{tuple(currents[0].shape)}"
                 )
-            spikes, *own = states
-            args = (*currents, *self._feedback(), spikes, *self._values(), *own, *tail)
-            outputs = self._op("recurrent", args)
-        s, *last = outputs
+            kind, names = "recurrent", ("spikes", *names)
+            fed = (*self._feedback(), *self.load_states(currents[0], "spikes"))
+        s, *last = self._op(kind, (*currents, *fed, *self._rest(currents[0])))
         self.save_states(**dict(zip(names, last, strict=True)))
         return self._dropped(s)
+
+    def _rest(self, current: Tensor) -> tuple[Any, ...]:
+        """Arguments of the op for spikes that follow the currents."""
+        states = self.load_states(current, *self.states)
+        return *self._values(), *states, *self._levels(), *self._surrogate, self.graded_spike
 
     def feed_back(self, synapse: nn.Module) -> None:
         """Send the spikes of each step through a synapse and add them to the next step's current.
@@ -262,11 +262,8 @@ class Neuron(Parametric):
         if self.regime == "float" or self._form != self.regime:
             raise InputError(f"{self.kind} neuron: states in fixed point and no norm are needed")
         currents = self._normed(self._currents(input))
-        states = self.load_states(currents[0], *self.states)
-        tail = (*self._levels(), *self._surrogate, self.graded_spike)
-        op = self.equation.op("spikes", self._form)
-        args = (*currents, *self._values(), *states, *tail)
-        where, height, last = op.error_bound(*args, rounding=rounding * self.s_scale)
+        op, args = self.equation.op("spikes", self._form), self._rest(currents[0])
+        where, height, last = op.error_bound(*currents, *args, rounding=rounding * self.s_scale)
         return where, height / self.s_scale, last
 
     # -- deployment --------------------------------------------------------------------------

@@ -82,21 +82,23 @@ class GenericLayer(Weights):
 
     def _compute(self, x: Tensor, layers: Sequence[GenericLayer]) -> tuple[Tensor, ...]:
         first = 2 * (len(layers) - 1)  # the ops of one synapse, then those of two
-        ops, geometry = self.forms(x), self.geometry(x)
-        if layers[0].weight_scale is None:
-            y = ops[first].torch_op(x, *(each.effective_weight for each in layers), *geometry)
-            return y if len(layers) == 2 else (y,)
-        weights, scales = [each.weight for each in layers], [each.weight_scale for each in layers]
-        y = ops[first + 1].torch_op(x, *weights, *scales, *geometry)
-        ys = y if len(layers) == 2 else (y,)
-        if layers[0].weight_high is not None:
-            # sums that float32 cannot hold in one piece: high and low byte each by itself
-            highs = [each.weight_high for each in layers]
-            coarse = [256 * scale for scale in scales if scale is not None]
-            high = ops[first + 1].torch_op(x, *highs, *coarse, *geometry)
-            pairs = zip(high if len(layers) == 2 else (high,), ys, strict=True)
-            ys = tuple(h + low for h, low in pairs)
-        return tuple(ys)
+        plain, quantized = self.forms(x)[first : first + 2]
+        geometry = self.geometry(x)
+
+        def apply(op: OpDef, *operands: Tensor | None) -> tuple[Tensor, ...]:
+            y = op.torch_op(x, *operands, *geometry)
+            return tuple(y) if len(layers) == 2 else (y,)
+
+        scales = [each.weight_scale for each in layers if each.weight_scale is not None]
+        if not scales:
+            return apply(plain, *(each.effective_weight for each in layers))
+        ys = apply(quantized, *(each.weight for each in layers), *scales)
+        if layers[0].weight_high is None:
+            return ys
+        # sums that float32 cannot hold in one piece: high and low byte each by itself
+        highs = [each.weight_high for each in layers]
+        coarse = apply(quantized, *highs, *(256 * scale for scale in scales))
+        return tuple(high + low for high, low in zip(coarse, ys, strict=True))
 
     def check(self, input: Tensor) -> None:
         """Raise ShapeError where the input does not fit this synapse."""

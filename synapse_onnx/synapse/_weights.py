@@ -257,17 +257,14 @@ def describe_together(*layers: Weights) -> dict[str, Any]:
     parts = [
         part for each in layers for part in (each.weight, each.weight_high) if part is not None
     ]
+    low, high = min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
     sums = [_largest_sum(part, first.fan_in_axes) for part in parts]
+    wide = first.weight_high is not None
     scales = [each.weight_scale for each in layers if each.weight_scale is not None]
     return result | {
-        "bits": 16 if len(parts) > len(layers) else _bits(parts),
-        "wide": first.weight_high is not None,
+        "bits": 16 if wide else stored_bits(low, high),
+        "wide": wide,
         "scales": [scale.tolist() for scale in scales],
         "power_of_two": all(is_power_of_two(scale) for scale in scales),
         "input_bound": (FLOAT32_EXACT - 1) // max(1, *sums),
     }
-
-
-def _bits(parts: Sequence[Tensor]) -> int:
-    low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
-    return stored_bits(low, high)
