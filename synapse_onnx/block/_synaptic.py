@@ -81,13 +81,7 @@ class Conv(_SynapticBlock):
         padding: zeros added at both ends of both axes, likewise.
         dilation: distance of the kernel's taps, likewise.
         groups: blocks of channels that are connected among themselves only.
-        weight_scale: factor on the initial weights.
-        weight_norm: train length and direction of the weights apart.
-        pre_hook_fx: hook of the weight, by default the neuron's ``quantize_8bit``; None for none.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
-        delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
-            sigma-delta neuron.
-        count_log: also return the mean spike rate, a scalar tensor.
+        weight_scale, weight_norm, pre_hook_fx, delay, delay_shift, count_log: as of :class:`Dense`.
     """
 
     #: name of the synapse in ``synapse_onnx.synapse``
@@ -145,11 +139,7 @@ class Pool(_SynapticBlock):
         dilation: distance of the window's taps, likewise.
         weight_scale: the weight.
         weight_norm: split the weight into length and direction.
-        pre_hook_fx: hook of the weight, by default the neuron's ``quantize_8bit``; None for none.
-        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
-        delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
-            sigma-delta neuron.
-        count_log: also return the mean spike rate, a scalar tensor.
+        pre_hook_fx, delay, delay_shift, count_log: as of :class:`Dense`.
         merge_channels: lava-dl's arithmetic, bit for bit; see :class:`synapse_onnx.synapse.Pool`.
     """
 

@@ -78,19 +78,16 @@ class Rotation(Equation):
         return {"real": length, "imag": length}
 
 
-class AdaptiveRotation(Rotation):
+class AdaptiveRotation(_adaptive.Adapting, Rotation):
     """A damped rotation and a threshold that adapts."""
 
-    parameters = (*Rotation.parameters, *_adaptive.PARAMETERS)
-    states = (*Rotation.states, *_adaptive.STATES)
-    constants = _adaptive.CONSTANTS
-    samples = _adaptive.LEVELS
-    memory = _adaptive.MEMORY
-    traces = (*Rotation.traces, "threshold", "refractory")
+    parameters = (*Rotation.parameters, *_adaptive.Adapting.parameters)
+    states = (*Rotation.states, *_adaptive.Adapting.states)
+    traces = (*Rotation.traces, *_adaptive.Adapting.traces)
 
-    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any, *anew: Any) -> dict[str, Any]:
-        """A rotation beside the threshold."""
-        return {**super().bounds(b, x, p, s, c, *anew), **_adaptive.bounds(b, p, s, c)}
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A rotation that is never reset, beside the threshold."""
+        return Rotation.bounds(self, b, x, p, s, c) | super().bounds(b, x, p, s, c)
 
 
 class Rotating(base.Neuron):

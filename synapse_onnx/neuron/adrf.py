@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_onnx.neuron import _adaptive
 from synapse_onnx.neuron._resonator import AdaptiveResonator, AdaptiveRotation, rotate
 from synapse_onnx.neuron._resonator import adaptive_neuron_params as neuron_params
 from synapse_onnx.ops import register_equation
@@ -30,10 +29,10 @@ class Adrf(AdaptiveRotation):
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, let the threshold recover, raise it where it is reached."""
         real, imag = rotate(a, x, p, s)
-        threshold, refractory = _adaptive.recover(a, p, s, c)
+        threshold, refractory = self.recover(a, p, s, c)
         crossed = (imag >= 0) & (s.imag < 0)
         fired = crossed & (a.through_float(real) >= threshold + refractory)
-        adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
+        adapted = self.adapt(a, fired, threshold, refractory, c)
         now = {"real": real, "imag": imag, "threshold": threshold, "refractory": refractory}
         return {"real": real, "imag": imag, **adapted}, {**now, "crossed": crossed}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from synapse_onnx.neuron import _adaptive, base, cuba
-from synapse_onnx.ops import Equation, register_equation
+from synapse_onnx.ops import register_equation
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 __all__ = ["Neuron", "neuron_params"]
@@ -23,7 +23,7 @@ def neuron_params(
     )
 
 
-class Alif(Equation):
+class Alif(_adaptive.Adapting):
     """Source: lava-dl, ``slayer/neuron/alif.py``."""
 
     name = "Alif"
@@ -34,12 +34,10 @@ class Alif(Equation):
         "s[t] = 1 where v[t] >= th[t] + r[t], else 0 (graded: v[t]); where it spiked, "
         "r[t] grows by 2 th[t], and then th[t] by threshold_step."
     )
-    parameters = (*cuba.Cuba.parameters, *_adaptive.PARAMETERS)
-    states = (*cuba.Cuba.states, *_adaptive.STATES)
-    constants = _adaptive.CONSTANTS
-    samples = _adaptive.LEVELS
-    traces = ("current", "voltage", "threshold", "refractory")
-    memory: ClassVar[Mapping[str, str]] = {**cuba.Cuba.memory, **_adaptive.MEMORY}
+    parameters = (*cuba.Cuba.parameters, *_adaptive.Adapting.parameters)
+    states = (*cuba.Cuba.states, *_adaptive.Adapting.states)
+    traces = (*cuba.Cuba.traces, *_adaptive.Adapting.traces)
+    memory: ClassVar[Mapping[str, str]] = {**cuba.Cuba.memory, **_adaptive.Adapting.memory}
     biased = True
     fires = ("voltage", "threshold", "refractory")
 
@@ -47,9 +45,9 @@ class Alif(Equation):
         """One step: integrate twice, let the threshold recover, raise it where it is reached."""
         u = a.current(a.scaled(s.current, p.current_decay) + a.biased(x.x, p))
         v = a.voltage(a.scaled(s.voltage, p.voltage_decay) + a.through_float(u))
-        threshold, refractory = _adaptive.recover(a, p, s, c)
+        threshold, refractory = self.recover(a, p, s, c)
         fired = a.through_float(v) >= threshold + refractory
-        adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
+        adapted = self.adapt(a, fired, threshold, refractory, c)
         now = {"current": u, "voltage": v, "threshold": threshold, "refractory": refractory}
         return {"current": u, "voltage": v, **adapted}, now
 
@@ -58,7 +56,7 @@ class Alif(Equation):
         drive = x.x + p.bias if hasattr(p, "bias") else x.x
         u = b.filtered(s.current, drive, p.current_decay)
         v = b.filtered(s.voltage, u, p.voltage_decay)
-        return {"current": u, "voltage": v, **_adaptive.bounds(b, p, s, c)}
+        return {"current": u, "voltage": v, **super().bounds(b, x, p, s, c)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the sum of threshold and refractory response."""

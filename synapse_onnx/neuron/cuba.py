@@ -221,13 +221,9 @@ class Neuron(Leaky):
         return self.training and self.regime != "loihi"
 
     def dynamics(self, input: base.Current) -> tuple[Tensor, ...]:
-        """Return current and voltage over time, before the reset of each step.
+        """Return (current, voltage) over time, before the reset of each step.
 
-        Args:
-            input: currents (N, C[, H, W], T).
-
-        Returns:
-            (current, voltage), each of the input's shape, in units of the threshold.
+        Both have the shape of the input (N, C[, H, W], T) and the unit of the threshold.
 
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
