@@ -214,7 +214,7 @@ class Common(Stateful):
         return {
             "kind": self.kind,
             "regime": self.regime,
-            "threshold": self.threshold,
+            "threshold": None if math.isinf(self._threshold) else self.threshold,
             "scale": 1 if self.regime == "float" else self.s_scale,
         }
 

@@ -105,14 +105,8 @@ class Parametric(Common):
         tensor: Tensor = getattr(self, self.decays[0])
         return tensor.device
 
-    @property
-    def device_params(self) -> dict[str, Any]:
-        """Parameters for Loihi.
-
-        Raises:
-            InputError: the neuron is in the float regime.
-        """
-        return {**super().device_params, "gradedSpike": self.graded_spike}
+    def _device_params(self) -> dict[str, Any]:
+        return {"gradedSpike": self.graded_spike}
 
     def clamp(self) -> None:
         """Bring the parameters back into their range."""

@@ -166,9 +166,9 @@ class Rotating(base.Neuron):
 
     def _device_params(self) -> dict[str, Any]:
         return {
+            **super()._device_params(),
             "sinDecay": self._integer("sin_decay"),
             "cosDecay": self._integer("cos_decay"),
-            **super()._device_params(),
         }
 
 

@@ -78,8 +78,7 @@ class Neuron(_adaptive.Adaptive, cuba.Leaky):
         voltage_decay: fraction of the voltage lost per time step, likewise.
         threshold_decay: fraction of the raised threshold lost per time step, likewise.
         refractory_decay: fraction of the refractory response lost per time step, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
         scale: integer that represents a weight of 1.0, a power of two; 64 * scale: a state of 1.0.
         norm: constructor of a norm of the input, such as ``norm.MeanOnlyBatchNorm``, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.

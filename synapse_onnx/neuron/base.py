@@ -271,8 +271,6 @@ class Neuron(Parametric):
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, threshold, parameters and feedback of this frozen neuron."""
         facts = super().describe()
-        if math.isinf(self._threshold):
-            facts["threshold"] = None
         if self._fed is not None:
             synapse: Any = self._fed[0]
             facts["feedback"] = synapse.describe()

@@ -79,6 +79,7 @@ class Leaky(base.Neuron):
 
     def _device_params(self) -> dict[str, Any]:
         return {
+            **super()._device_params(),
             "iDecay": self._integer("current_decay"),
             "vDecay": self._integer("voltage_decay"),
             "refDelay": self.ref_delay,
@@ -98,8 +99,7 @@ class Neuron(Leaky):
         current_decay: fraction of the current lost per time step, 0 to 1; a pair (least, most)
             with ``shared_param=False``.
         voltage_decay: fraction of the voltage lost per time step, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
         scale: integer that represents a weight of 1.0; 64 * scale represents a state of 1.0.
         norm: constructor of a norm, such as ``norm.MeanOnlyBatchNorm``, applied to the current
             before it enters the voltage, or None.

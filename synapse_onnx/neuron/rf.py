@@ -43,8 +43,7 @@ class Neuron(Resonator):
         threshold: real part at which the neuron spikes when its phase passes zero, >= 0.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
         decay: fraction of the state's length lost per time step, 0 to 1, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
         scale: integer that represents a weight of 1.0, a power of two; 64 * scale: a state of 1.0.
         norm: constructor of a norm, of real and imaginary current each, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
