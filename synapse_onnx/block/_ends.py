@@ -85,9 +85,7 @@ class Affine(NeuronBlock):
         neuron_params: arguments of the neuron, by name; its threshold is never reached.
         in_neurons: number of inputs; (W, H) or (W, H, C) for an image (N, C, H, W, T).
         out_neurons: number of outputs.
-        weight_scale: factor on the initial weights.
-        weight_norm: train length and direction of the weights apart.
-        pre_hook_fx: hook of the weight, by default the neuron's ``quantize_8bit``; None for none.
+        weight_scale, weight_norm, pre_hook_fx: as of :class:`Dense`.
         dynamics: filter the current by the neuron: the output is its voltage, or its imaginary
             part. False: the output is the current, or its imaginary part.
         mask: (outputs, inputs), 0 where there is no synapse; None keeps all.
@@ -137,9 +135,7 @@ class Decoded(NeuronBlock):
         neuron_params: arguments of the neuron, by name; see ``synapse_onnx.neuron``.
         in_neurons: number of inputs; (W, H) or (W, H, C) for an image (N, C, H, W, T).
         out_neurons: number of outputs.
-        weight_scale: factor on the initial weights.
-        weight_norm: train length and direction of the weights apart.
-        pre_hook_fx: hook of the weight, by default the neuron's ``quantize_8bit``; None for none.
+        weight_scale, weight_norm, pre_hook_fx: as of :class:`Dense`.
         count_log: also return the mean rate of positive outputs, a scalar tensor.
     """
 

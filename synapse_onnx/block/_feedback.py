@@ -165,9 +165,7 @@ class KWTA(_FeedbackBlock):
         out_neurons: number n of neurons.
         num_winners: number k of neurons that may spike together, 1 to n.
         self_excitation: weight of a neuron's own last spike, 0 to 1.
-        weight_scale: factor on the initial weights.
-        weight_norm: train length and direction of the weights apart.
-        pre_hook_fx: hook of the weight, by default the neuron's ``quantize_8bit``; None for none.
+        weight_scale, weight_norm, pre_hook_fx: as of :class:`Dense`.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         requires_grad: learn the self-excitation.

@@ -8,6 +8,7 @@ a frozen form in which the weights are integers with a scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.ops import OpDef, conv, conv_transpose, dense, pool, unpool
 from synapse_onnx.synapse._generic import GenericLayer
-from synapse_onnx.synapse._geometry import IntOrPair, check_groups, count, geometry
 from synapse_onnx.synapse._weights import Hook
 
 __all__ = [
@@ -29,6 +29,9 @@ __all__ = [
     "Pool",
     "Unpool",
 ]
+
+#: an int for height and width, or (height, width)
+IntOrPair = int | Sequence[int]
 
 
 class Dense(GenericLayer, nn.Conv3d):
@@ -71,8 +74,8 @@ class Dense(GenericLayer, nn.Conv3d):
             sizes = (*in_neurons, 1) if len(in_neurons) == 2 else tuple(in_neurons)
         if len(sizes) != 3:
             raise InputError(f"in_neurons must be an int, (W, H) or (W, H, C), got {in_neurons!r}")
-        width, height, channels = (count("in_neurons", size) for size in sizes)
-        outputs = count("out_neurons", out_neurons)
+        width, height, channels = (_count("in_neurons", size) for size in sizes)
+        outputs = _count("out_neurons", out_neurons)
         self._start(channels, outputs, {"kernel_size": (height, width, 1)})
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
 
@@ -121,8 +124,11 @@ class _Convolution(GenericLayer):
         weight_norm: bool = False,
         pre_hook_fx: Hook | None = None,
     ) -> None:
-        check_groups(in_features, out_features, groups)
-        axes = geometry(kernel_size, stride, padding, dilation)
+        _count("groups", groups)
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            if _count(name, value) % groups:
+                raise InputError(f"{name} must be divisible by groups, got {value} and {groups}")
+        axes = _axes(kernel_size, stride, padding, dilation)
         self._start(in_features, out_features, axes, groups)
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
 
@@ -223,7 +229,7 @@ class _Window(GenericLayer):
         pre_hook_fx: Hook | None = None,
         merge_channels: bool = False,
     ) -> None:
-        self._start(1, 1, geometry(kernel_size, stride, padding, dilation))
+        self._start(1, 1, _axes(kernel_size, stride, padding, dilation))
         self.merge_channels = merge_channels
         self.weight = nn.Parameter(torch.ones_like(self.weight), requires_grad=False)
         self._set_up(weight_scale, weight_norm, pre_hook_fx)
@@ -332,3 +338,37 @@ class Unpool(_Window, nn.ConvTranspose3d):  # type: ignore[misc]
         super().check(input)
         rows = (input.shape[1] if self.merge_channels else 1) * input.shape[2]
         self._check_merged(input, self._spread_rows(rows, input.shape[3]))
+
+
+def _axes(
+    kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
+) -> dict[str, tuple[int, int, int]]:
+    """Return the four by name, each (height, width, inert value for time)."""
+    stride = kernel_size if stride is None else stride
+    return {
+        "kernel_size": (*_pair("kernel_size", kernel_size, 1), 1),
+        "stride": (*_pair("stride", stride, 1), 1),
+        "padding": (*_pair("padding", padding, 0), 0),
+        "dilation": (*_pair("dilation", dilation, 1), 1),
+    }
+
+
+def _pair(name: str, value: IntOrPair, least: int) -> tuple[int, int]:
+    """Return (height, width); refuse what is no such pair of ints, or below ``least``."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(_is_int(v) for v in values):
+        raise InputError(f"{name} must be an int or a pair (height, width) of ints, got {value!r}")
+    if min(values) < least:
+        raise InputError(f"{name} must be at least {least}, got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+def _count(name: str, value: int) -> int:
+    if not _is_int(value) or value < 1:
+        raise InputError(f"{name} must be a positive int, got {value!r}")
+    return int(value)
+
+
+def _is_int(value: object) -> bool:
+    """Take NumPy's integers too, but not True and False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
