@@ -28,15 +28,15 @@ def adaptive_params(device_params: dict[str, Any], scale: int, p_scale: int) -> 
 class Adapting(Equation):
     """The part of an equation that adapts: its tables, which stand behind those of the rest."""
 
-    parameters = (
+    parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("threshold_decay", "fraction of the added threshold lost every step"),
         Parameter("refractory_decay", "fraction of the refractory response lost every step"),
     )
-    states = (
+    states: ClassVar[tuple[State, ...]] = (
         State("threshold", "adaptive threshold", start="base_threshold"),
         State("refractory", "refractory response, added to the threshold"),
     )
-    traces = ("threshold", "refractory")
+    traces: ClassVar[tuple[str, ...]] = ("threshold", "refractory")
     memory: ClassVar[Mapping[str, str]] = {
         "threshold": "threshold_decay", "refractory": "refractory_decay",
     }  # fmt: skip

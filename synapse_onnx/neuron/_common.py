@@ -198,8 +198,9 @@ class Common(Stateful):
             f"{input_text(input)}; a complex synapse needs a resonator (rf, rf_iz, adrf, adrf_iz)"
         )
 
-    def _dropped(self, spikes: Tensor) -> Any:
-        return spikes if self.drop is None else self.drop(spikes)
+    def _dropped(self, spikes: Tensor) -> Tensor:
+        result: Tensor = spikes if self.drop is None else self.drop(spikes)
+        return result
 
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""

@@ -57,12 +57,15 @@ class Rotation(Equation):
     """A damped rotation; what makes a spike is left open."""
 
     currents = ("x_real", "x_imag")
-    parameters = (
+    parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
         Parameter("cos_decay", "(1 - decay) cos(2 pi / period)", kept=False, typical=0.64),
     )
-    states = (State("real", "real part"), State("imag", "imaginary part"))
-    traces = ("real", "imag")
+    states: ClassVar[tuple[State, ...]] = (
+        State("real", "real part"),
+        State("imag", "imaginary part"),
+    )
+    traces: ClassVar[tuple[str, ...]] = ("real", "imag")
     readout = "imag"
 
     def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any, *anew: Any) -> dict[str, Any]:

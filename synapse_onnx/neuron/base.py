@@ -166,7 +166,8 @@ class Neuron(Parametric):
         if self.readout:
             return self.dynamics(input)[self.equation.traces.index(self.equation.readout)]
         currents = self._normed(self._currents(input))
-        kind, names, fed = "spikes", self.states, ()
+        kind, names = "spikes", self.states
+        fed: tuple[Tensor, ...] = ()
         if self._fed is not None:
             if currents[0].dim() != 3:
                 raise ShapeError(
