@@ -38,24 +38,24 @@ class Flatten(Block):
 class _Mean(Deployable):
     """A mean of neurons or time steps."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
     def describe(self) -> dict[str, Any]:
         """Return the kind; sums over a grid are exact while they are short enough."""
         return {"kind": type(self).__name__.lstrip("_"), "sums": True}
 
 
 class _Average(_Mean):
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+
     def forward(self, x: Tensor) -> Any:
         neurons = x.shape[1:-1].numel()
-        if x.dim() not in (3, 5) or neurons % self.number:
+        if x.dim() not in (3, 5) or neurons % self.num_outputs:
             raise ShapeError(
                 f"Average: an input of shape {tuple(x.shape)} has {neurons} neurons, which do not "
-                f"make {self.number} equal groups"
+                f"make {self.num_outputs} equal groups"
             )
-        return average(x, self.number)
+        return average(x, self.num_outputs)
 
 
 class Average(Block):
@@ -86,15 +86,19 @@ class Average(Block):
 
 
 class _TimeDecimation(_Mean):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, x: Tensor) -> Any:
         if x.dim() not in (3, 5):
             raise ShapeError(
                 f"TimeDecimation: expected (N, C, T) or (N, C, H, W, T), got {tuple(x.shape)}"
             )
-        return time_decimation(x, self.number)
+        return time_decimation(x, self.factor)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "factor": self.number}
+        return {**super().describe(), "factor": self.factor}
 
 
 class TimeDecimation(Block):
