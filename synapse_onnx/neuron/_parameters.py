@@ -75,7 +75,8 @@ class Parametric(Common):
         A jitter may pass one; :meth:`clamp` brings it back.
         """
         if isinstance(value, (int, float)):
-            least, most = float(value), float(value)
+            least = most = float(value)
+            spread = 0.0 if self.shared_param else jitter
         elif self.shared_param or len(value) != 2:
             raise InputError(
                 f"{name} must be a number"
@@ -83,12 +84,9 @@ class Parametric(Common):
                 + f" when shared_param is {self.shared_param}, got {value!r}"
             )
         else:
-            least, most = value
-            jitter = 0.0
+            (least, most), spread = value, 0.0
         self._check_range(name, least, most, value)
-        if self.shared_param:
-            jitter = 0.0
-        return least * (1 - jitter), most * (1 + jitter)
+        return least * (1 - spread), most * (1 + spread)
 
     def _check_range(self, name: str, least: float, most: float, given: Decay) -> None:
         if not 0 <= least <= most <= 1:

@@ -1,9 +1,8 @@
 """What resonators share: a damped rotation of the complex state, its period and decay.
 
-Some have a threshold that adapts besides (``_adaptive``).
-
 z[t] = (1 - decay) exp(2 pi i / period) z[t-1] + x[t], as real and imaginary part.
-Source: lava-dl, ``slayer/neuron/dynamics/resonator.py``.
+Source: lava-dl, ``slayer/neuron/dynamics/resonator.py``. Some also have a threshold that adapts
+(``_adaptive``).
 """
 
 from __future__ import annotations
@@ -48,9 +47,8 @@ def adaptive_neuron_params(
     device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters to constructor arguments."""
-    return neuron_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
-        device_params, scale, p_scale
-    )
+    adaptive = _adaptive.adaptive_params(device_params, scale, p_scale)
+    return neuron_params(device_params, scale, p_scale) | adaptive
 
 
 class Rotation(Equation):

@@ -18,9 +18,8 @@ def neuron_params(
     device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters to constructor arguments."""
-    return cuba.neuron_params(device_params, scale, p_scale) | _adaptive.adaptive_params(
-        device_params, scale, p_scale
-    )
+    adaptive = _adaptive.adaptive_params(device_params, scale, p_scale)
+    return cuba.neuron_params(device_params, scale, p_scale) | adaptive
 
 
 class Alif(_adaptive.Adapting):
