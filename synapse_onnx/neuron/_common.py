@@ -149,7 +149,7 @@ class Common(Stateful):
     @property
     def v_th_mant(self) -> int:
         """The threshold as Loihi takes it: an integer in units of 1 / scale."""
-        return int(self.threshold * self.w_scale)
+        return int(self._threshold * self.w_scale)
 
     @property
     def weight_exponent(self) -> int:
