@@ -25,8 +25,7 @@ class Deployable(nn.Module):
     spiking: bool = False
 
     def freeze(self) -> None:
-        """Turn this layer into its deployment form, in place."""
-        raise NotImplementedError
+        """Turn this layer into its deployment form, in place, where that is another one."""
 
     def reset(self) -> None:
         """Forget the states that the layer keeps between calls, if it has any."""
@@ -45,17 +44,19 @@ class Stateful(Deployable):
     sequence may come in chunks.
     """
 
-    #: what an error calls this layer
+    #: what an error calls this layer, and what it says of an input of another shape
     noun = "layer"
+    takes = "an input"
+    advice = ""
+    #: shape of the first input without batch and time, (C[, H, W]); None before it
+    shape: torch.Size | None = None
     persistent_state: bool = False
     #: states that the caller carries instead of the buffers, while a streamed graph is traced
     carried: dict[str, Tensor] | None = None
 
     def register_state(self, name: str, dtype: torch.dtype, start: float = 0) -> None:
         """Declare a state that starts from a number."""
-        if "_state_starts" not in self.__dict__:
-            self._state_starts: dict[str, float] = {}
-        self._state_starts[name] = start
+        self.__dict__.setdefault("_state_starts", {})[name] = start
         self.register_buffer(
             f"{name}_state", torch.full((1,), start, dtype=dtype), persistent=False
         )
@@ -64,6 +65,36 @@ class Stateful(Deployable):
     def state_starts(self) -> dict[str, float]:
         """The number that each state starts from, by the name of the state."""
         return dict(self.__dict__.get("_state_starts", {}))
+
+    @property
+    def _title(self) -> str:
+        """What an error about the rank of an input begins with."""
+        return self.noun
+
+    def _check_rank(self, x: Tensor) -> None:
+        if x.dim() not in (3, 5):
+            raise ShapeError(
+                f"{self._title}: expected {self.takes} of shape (N, C, T) or (N, C, H, W, T), got "
+                f"{tuple(x.shape)}"
+            )
+
+    def _check_shape(self, x: Tensor) -> bool:
+        """Check an input against the first one; return whether it is the first."""
+        self._check_rank(x)
+        if self.shape is None:
+            self.shape = x.shape[1:-1]
+            return True
+        if self.shape != x.shape[1:-1]:
+            raise ShapeError(
+                f"the {self.noun} was built up with shape {tuple(self.shape)} (C[, H, W]) and got "
+                f"{self.takes} of shape {tuple(x.shape)}{self.advice}"
+            )
+        return False
+
+    def freeze(self) -> None:
+        """Forget the states, and keep none from now on."""
+        self.persistent_state = False
+        self.reset()
 
     def state_depth(self, name: str) -> int | None:
         """Return how many steps a state keeps; None for a single one, without an axis for it."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from synapse_onnx._layer import Stateful
-from synapse_onnx.errors import ShapeError
 from synapse_onnx.ops.sigma import sigma
 
 __all__ = ["Sigma"]
@@ -33,7 +32,6 @@ class Sigma(Stateful):
     def __init__(self, persistent_state: bool = False) -> None:
         super().__init__()
         self.persistent_state = persistent_state
-        self.shape: torch.Size | None = None
         self.register_state("total", torch.float64)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -42,18 +40,7 @@ class Sigma(Stateful):
         Raises:
             ShapeError: wrong rank, or another shape than that of the first input.
         """
-        if input.dim() not in (3, 5):
-            raise ShapeError(
-                f"sigma decoder: expected an input of shape (N, C, T) or (N, C, H, W, T), got "
-                f"{tuple(input.shape)}"
-            )
-        if self.shape is None:
-            self.shape = input.shape[1:-1]
-        elif self.shape != input.shape[1:-1]:
-            raise ShapeError(
-                f"the sigma decoder was built up with shape {tuple(self.shape)} (C[, H, W]) and "
-                f"got an input of shape {tuple(input.shape)}"
-            )
+        self._check_shape(input)
         y: Tensor
         y, last = sigma(input, *self.load_states(input))
         self.save_states(total=last)
@@ -63,11 +50,6 @@ class Sigma(Stateful):
     def device_params(self) -> dict[str, Any]:
         """Parameters for Loihi."""
         return {"type": "SDNN", "sigma_output": True}
-
-    def freeze(self) -> None:
-        """Forget the state."""
-        self.persistent_state = False
-        self.reset()
 
     def describe(self) -> dict[str, Any]:
         """Return the kind of this layer."""

@@ -120,6 +120,8 @@ def stored_bits(low: int, high: int) -> int:
 
 
 _LARGEST = (1 << 15) - 1
+#: how many counts are tried before a weight is taken to lie on no grid
+_MOST_COUNTS = 256
 
 
 def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
@@ -132,46 +134,23 @@ def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
         channel_axis: axis of the output channels; None allows one scale a tensor only.
     """
     values = weight.detach().to("cpu", torch.float32)
-    whole = _fit(values.numpy().reshape(1, -1))
-    if whole is not None:
-        return _grid(values, *whole, shape=None)
-    if channel_axis is None or values.dim() <= channel_axis:
+    axis, fit = 0, _fit(values.reshape(1, -1))
+    if fit is None and channel_axis is not None and channel_axis < values.dim():
+        axis = channel_axis
+        values = values.movedim(axis, 0)
+        fit = _fit(values.reshape(values.shape[0], -1))
+    if fit is None:
         return None
-    rows = values.movedim(channel_axis, 0)
-    parts = _fit(rows.reshape(rows.shape[0], -1).numpy())
-    if parts is None:
-        return None
-    shape = [-1 if axis == channel_axis else 1 for axis in range(values.dim())]
-    return _grid(values, *parts, shape=shape, channel_axis=channel_axis)
+    scales, integers = torch.from_numpy(fit[0]), torch.from_numpy(fit[1])
+    bits = stored_bits(int(integers.min()), int(integers.max()))
+    integers = integers.to(torch.int16 if bits == 16 else torch.int8).reshape(values.shape)
+    return Grid(integers.movedim(0, axis).contiguous(), scales, bits)
 
 
-def _grid(
-    values: Tensor,
-    scales: np.ndarray[Any, Any],
-    integers: np.ndarray[Any, Any],
-    *,
-    shape: list[int] | None,
-    channel_axis: int = 0,
-) -> Grid:
-    if shape is None:
-        ints = torch.from_numpy(integers.reshape(values.shape))
-    else:
-        moved = values.movedim(channel_axis, 0)
-        ints = torch.from_numpy(integers).reshape(moved.shape).movedim(0, channel_axis)
-    bits = stored_bits(int(ints.min()), int(ints.max()))
-    ints = ints.to(torch.int16 if bits == 16 else torch.int8).contiguous()
-    scale = torch.from_numpy(scales.astype(np.float32))
-    product = ints.to(torch.float32) * (scale if shape is None else scale.reshape(shape))
-    if not torch.equal(product, values + 0.0):  # + 0.0: a weight of -0.0 equals 0
-        raise AssertionError("a grid was found that does not give the weights back")
-    return Grid(ints, scale, bits)
-
-
-def _fit(rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+def _fit(rows: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     """Fit one scale to every row; None where a row lies on no grid of 16 bits."""
-    scales = np.empty(len(rows), np.float32)
-    integers = np.empty(rows.shape, np.int32)
-    for i, row in enumerate(rows):
+    scales, integers = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int32)
+    for i, row in enumerate(rows.numpy()):
         fit = _fit_row(row)
         if fit is None:
             return None
@@ -224,7 +203,3 @@ def _candidates(distinct: np.ndarray[Any, Any]) -> Iterator[float]:
             for _ in range(2):
                 near = np.nextafter(near, end)
                 yield float(near)
-
-
-#: how many counts are tried before a weight is taken to lie on no grid
-_MOST_COUNTS = 256

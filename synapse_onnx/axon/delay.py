@@ -33,17 +33,14 @@ class _DelayGradient(torch.autograd.Function):
         output, delay = ctx.saved_tensors
         before = torch.cat([torch.zeros_like(output[..., :1]), output[..., :-1]], dim=-1)
         slope = (grads[0] * (before - output)).sum(dim=(0, -1))
-        return (
-            grads[0],
-            ctx.scale * slope.reshape(delay.numel(), -1).sum(1).reshape(delay.shape),
-            None,
-        )
+        slope = slope.reshape(delay.numel(), -1).sum(1).reshape(delay.shape)
+        return grads[0], ctx.scale * slope, None
 
 
 class _Line(Stateful):
     """A line of past inputs."""
 
-    noun = "delay"
+    noun, takes = "delay", "spikes"
     #: steps that the line keeps
     depth = 1
 
@@ -61,11 +58,6 @@ class _Line(Stateful):
         self.save_states(line=last)
         result: Tensor = y
         return result
-
-    def freeze(self) -> None:
-        """Forget the past."""
-        self.persistent_state = False
-        self.reset()
 
 
 class StepDelay(_Line):
@@ -85,7 +77,7 @@ class StepDelay(_Line):
         Raises:
             ShapeError: wrong rank.
         """
-        _check_rank(input)
+        self._check_rank(input)
         steps: Any = self.steps
         return self._shift(input, steps)
 
@@ -132,7 +124,7 @@ class Delay(_Line):
         self.delay: Any = nn.Parameter(torch.zeros(1))
 
     @property
-    def shape(self) -> torch.Size | None:
+    def shape(self) -> torch.Size | None:  # type: ignore[override]
         """Shape of the delays; None before the first input."""
         return self.delay.shape if self.init else None
 
@@ -151,7 +143,7 @@ class Delay(_Line):
         Raises:
             ShapeError: wrong rank, or a number of neurons that the delays do not fit.
         """
-        _check_rank(input)
+        self._check_rank(input)
         if not self.init:
             self.delay.data = torch.rand(input.shape[1], device=input.device)
             self.init = True
@@ -161,20 +153,20 @@ class Delay(_Line):
                 f"delay: it holds {groups} delays, and the input of shape {tuple(input.shape)} has "
                 f"{input.shape[1]} channels and {input.shape[1:-1].numel()} neurons"
             )
-        if isinstance(self.delay, nn.Parameter):
-            self.clamp()
-            steps = self._steps()
-            self.depth = int(steps.max())
-        else:
-            steps = self.delay
+        steps = self._steps()
         y = self._shift(input, steps) if self.depth > 0 else input
         if torch.is_grad_enabled() and self.delay.requires_grad:
             y = _DelayGradient.apply(y, self.delay, self.grad_scale)  # type: ignore[no-untyped-call]
         return y
 
     def _steps(self) -> Tensor:
-        steps: Tensor = torch.floor(self.delay.detach().flatten() / self.sampling_time)
-        return steps.to(torch.int64)
+        """Return the delays as whole steps; the line keeps as many as the longest."""
+        delay: Tensor = self.delay
+        if isinstance(delay, nn.Parameter):
+            self.clamp()
+            delay = torch.floor(delay.detach().flatten() / self.sampling_time).to(torch.int64)
+            self.depth = int(delay.max())
+        return delay
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the number of delays from the checkpoint, and refuse those out of range."""
@@ -201,23 +193,12 @@ class Delay(_Line):
                 "an axonal delay draws its delays with the first input: run the network once, or "
                 "load a checkpoint, before it is frozen"
             )
-        if not isinstance(self.delay, nn.Parameter):
-            return
-        self.clamp()
-        steps = self._steps()
-        self.depth = int(steps.max())
-        del self.delay
-        self.register_buffer("delay", steps)
-        super().freeze()
+        if isinstance(self.delay, nn.Parameter):
+            steps = self._steps()
+            del self.delay
+            self.register_buffer("delay", steps)
+            super().freeze()
 
     def describe(self) -> dict[str, Any]:
         """Return kind and delays, in steps."""
         return {"kind": "Delay", "delays": self.delay.tolist()}
-
-
-def _check_rank(input: Tensor) -> None:
-    if input.dim() not in (3, 5):
-        raise ShapeError(
-            f"delay: expected spikes of shape (N, C, T) or (N, C, H, W, T), got "
-            f"{tuple(input.shape)}"
-        )

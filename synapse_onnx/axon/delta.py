@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
-from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.errors import InputError
 from synapse_onnx.ops.delta import delta
 
 __all__ = ["Delta"]
@@ -73,7 +73,6 @@ class Delta(Stateful):
         self.shared_param = shared_param
         self.persistent_state = persistent_state
         self.requires_grad = requires_grad
-        self.shape: torch.Size | None = None
         self.threshold: Any = nn.Parameter(
             torch.tensor([float(threshold)]), requires_grad=requires_grad
         )
@@ -97,32 +96,15 @@ class Delta(Stateful):
         Raises:
             ShapeError: wrong rank, or another shape than that of the first input.
         """
-        if input.dim() not in (3, 5):
-            raise ShapeError(
-                f"delta encoder: expected an input of shape (N, C, T) or (N, C, H, W, T), got "
-                f"{tuple(input.shape)}"
-            )
-        if self.shape is None:
-            self.shape = input.shape[1:-1]
-            if not self.shared_param and self.threshold.numel() == 1:
-                self.threshold.data = self.threshold.data.expand(self.shape[0]).clone()
-        elif self.shape != input.shape[1:-1]:
-            raise ShapeError(
-                f"the delta encoder was built up with shape {tuple(self.shape)} (C[, H, W]) and "
-                f"got an input of shape {tuple(input.shape)}"
-            )
+        if self._check_shape(input) and not self.shared_param and self.threshold.numel() == 1:
+            self.threshold.data = self.threshold.data.expand(input.shape[1]).clone()
         if isinstance(self.threshold, nn.Parameter):
             self.clamp()
-        s, *last = self._encode(input, *self.load_states(input))
-        self.save_states(**dict(zip(("pre", "residual", "error"), last, strict=True)))
-        sent: Tensor = s
-        return sent
-
-    def _encode(self, input: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Return what is sent and the last states."""
         tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
-        encoded: tuple[Tensor, ...] = delta(input, self.threshold.flatten(), *states, *tail)
-        return encoded
+        sent: Tensor
+        sent, *last = delta(input, self.threshold.flatten(), *self.load_states(input), *tail)
+        self.save_states(**dict(zip(self.state_starts, last, strict=True)))
+        return sent
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the threshold from the checkpoint."""
@@ -137,8 +119,7 @@ class Delta(Stateful):
         value = self.threshold.detach().flatten().clone()
         del self.threshold
         self.register_buffer("threshold", value)
-        self.persistent_state = False
-        self.reset()
+        super().freeze()
 
     def describe(self) -> dict[str, Any]:
         """Return kind, threshold and scale."""

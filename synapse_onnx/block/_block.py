@@ -51,13 +51,13 @@ class Block(nn.Module):
         super().__init__()
         self.count_log = count_log
 
-    def _neuron(self, params: Mapping[str, Any], **changes: Any) -> Any:
+    def _neuron(self, params: Mapping[str, Any]) -> Any:
         if not isinstance(params, Mapping):
             raise InputError(
                 f"neuron_params must be a mapping of the neuron's arguments, got "
                 f"{type(params).__name__}"
             )
-        return self.neurons.Neuron(**{**params, **changes})
+        return self.neurons.Neuron(**params)
 
     def _logged(self, x: Tensor, *, spikes: bool = True) -> Output:
         """Add the mean spike rate where ``count_log`` is on; None for a layer without spikes."""

@@ -38,9 +38,6 @@ class Flatten(Block):
 class _Mean(Deployable):
     """A mean of neurons or time steps."""
 
-    def freeze(self) -> None:
-        """There is nothing to store."""
-
     def describe(self) -> dict[str, Any]:
         """Return the kind; sums over a grid are exact while they are short enough."""
         return {"kind": type(self).__name__.lstrip("_"), "sums": True}
@@ -51,15 +48,14 @@ class _Average(_Mean):
         super().__init__()
         self.num_outputs = num_outputs
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         neurons = x.shape[1:-1].numel()
         if x.dim() not in (3, 5) or neurons % self.num_outputs:
             raise ShapeError(
                 f"Average: an input of shape {tuple(x.shape)} has {neurons} neurons, which do not "
                 f"make {self.num_outputs} equal groups"
             )
-        y: Tensor = average(x, self.num_outputs)
-        return y
+        return average(x, self.num_outputs)
 
 
 class Average(Block):
@@ -92,15 +88,14 @@ class Average(Block):
 class _TimeDecimation(_Mean):
     def __init__(self, factor: int) -> None:
         super().__init__()
-        self.factor = factor
+        self.factor = factor  # by this name the exporter finds it, for chunks of whole bins
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if x.dim() not in (3, 5):
             raise ShapeError(
                 f"TimeDecimation: expected (N, C, T) or (N, C, H, W, T), got {tuple(x.shape)}"
             )
-        y: Tensor = time_decimation(x, self.factor)
-        return y
+        return time_decimation(x, self.factor)
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "factor": self.factor}

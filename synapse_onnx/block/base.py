@@ -10,16 +10,11 @@ from types import ModuleType
 from typing import Any
 
 from synapse_onnx import synapse
-from synapse_onnx.block._bias import Bias
 from synapse_onnx.block._block import Block
-from synapse_onnx.block._conv import Conv, ConvT
-from synapse_onnx.block._dense import Dense
-from synapse_onnx.block._input import Input
-from synapse_onnx.block._kwta import KWTA
-from synapse_onnx.block._pool import Pool, Unpool
-from synapse_onnx.block._readout import Affine, Decoded
-from synapse_onnx.block._recurrent import Recurrent
+from synapse_onnx.block._ends import Affine, Decoded, Input
+from synapse_onnx.block._feedback import KWTA, Bias, Recurrent
 from synapse_onnx.block._reductions import Average, Flatten, TimeDecimation
+from synapse_onnx.block._synaptic import Conv, ConvT, Dense, Pool, Unpool
 
 __all__ = [
     "KWTA",

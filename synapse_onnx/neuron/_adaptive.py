@@ -7,37 +7,13 @@ membrane reaches th[t] + r[t]. Source: lava-dl, ``slayer/neuron/dynamics/adaptiv
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from synapse_onnx.neuron import base
-from synapse_onnx.ops import Parameter, State
+from synapse_onnx.ops import Equation, Parameter, State
 
-__all__ = [
-    "CONSTANTS",
-    "LEVELS",
-    "MEMORY",
-    "PARAMETERS",
-    "STATES",
-    "Adaptive",
-    "adapt",
-    "adaptive_params",
-    "bounds",
-    "recover",
-]
-
-PARAMETERS = (
-    Parameter("threshold_decay", "fraction of the added threshold lost every step"),
-    Parameter("refractory_decay", "fraction of the refractory response lost every step"),
-)
-STATES = (
-    State("threshold", "adaptive threshold", start="base_threshold"),
-    State("refractory", "refractory response, added to the threshold"),
-)
-#: state -> the parameter that it decays by
-MEMORY = {"threshold": "threshold_decay", "refractory": "refractory_decay"}
-CONSTANTS = ("base_threshold", "threshold_step")
-#: constants of sample calls
-LEVELS = {"base_threshold": 0.5, "threshold_step": 0.25}
+__all__ = ["Adapting", "Adaptive", "adaptive_params"]
 
 
 def adaptive_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:
@@ -49,27 +25,45 @@ def adaptive_params(device_params: dict[str, Any], scale: int, p_scale: int) -> 
     }
 
 
-def recover(a: Any, p: Any, s: Any, c: Any) -> tuple[Any, Any]:
-    """Let threshold and refractory response decay by one step; return both."""
-    threshold = a.scaled(s.threshold - c.base_threshold, p.threshold_decay) + c.base_threshold
-    return threshold, a.scaled(s.refractory, p.refractory_decay)
+class Adapting(Equation):
+    """The part of an equation that adapts: its tables, which stand behind those of the rest."""
 
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("threshold_decay", "fraction of the added threshold lost every step"),
+        Parameter("refractory_decay", "fraction of the refractory response lost every step"),
+    )
+    states: ClassVar[tuple[State, ...]] = (
+        State("threshold", "adaptive threshold", start="base_threshold"),
+        State("refractory", "refractory response, added to the threshold"),
+    )
+    traces: ClassVar[tuple[str, ...]] = ("threshold", "refractory")
+    memory: ClassVar[Mapping[str, str]] = {
+        "threshold": "threshold_decay", "refractory": "refractory_decay",
+    }  # fmt: skip
+    constants = ("base_threshold", "threshold_step")
+    samples: ClassVar[Mapping[str, float]] = {"base_threshold": 0.5, "threshold_step": 0.25}
 
-def adapt(a: Any, fired: Any, threshold: Any, refractory: Any, c: Any) -> dict[str, Any]:
-    """Return threshold and refractory response after the spikes of a step."""
-    return {
-        "threshold": a.raised(fired, c.threshold_step, threshold),
-        "refractory": a.raised(fired, threshold * 2, refractory),
-    }
+    def recover(self, a: Any, p: Any, s: Any, c: Any) -> tuple[Any, Any]:
+        """Let threshold and refractory response decay by one step; return both."""
+        threshold = a.scaled(s.threshold - c.base_threshold, p.threshold_decay) + c.base_threshold
+        return threshold, a.scaled(s.refractory, p.refractory_decay)
 
+    def adapt(self, a: Any, fired: Any, threshold: Any, refractory: Any, c: Any) -> dict[str, Any]:
+        """Return threshold and refractory response after the spikes of a step."""
+        return {
+            "threshold": a.raised(fired, c.threshold_step, threshold),
+            "refractory": a.raised(fired, threshold * 2, refractory),
+        }
 
-def bounds(b: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
-    """Bound both, of a neuron that spikes at every step."""
-    base_threshold = b.size(c.base_threshold)
-    added = b.filtered(s.threshold + base_threshold, b.size(c.threshold_step), p.threshold_decay)
-    threshold = base_threshold + added
-    refractory = b.filtered(s.refractory, threshold * 2, p.refractory_decay)
-    return {"threshold": threshold, "refractory": refractory}
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+        """Bound both, of a neuron that spikes at every step."""
+        base_threshold = b.size(c.base_threshold)
+        added = b.filtered(
+            s.threshold + base_threshold, b.size(c.threshold_step), p.threshold_decay
+        )
+        threshold = base_threshold + added
+        refractory = b.filtered(s.refractory, threshold * 2, p.refractory_decay)
+        return {"threshold": threshold, "refractory": refractory}
 
 
 class Adaptive(base.Neuron):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypedDict
 
-import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
@@ -60,7 +59,8 @@ class Common(Stateful):
     """
 
     spiking = True
-    noun = "neuron"
+    noun, takes = "neuron", "a current"
+    advice = "; make another neuron for another shape"
     #: whether currents come as (real, imag) pairs
     complex: ClassVar[bool] = False
     #: whether a spike may carry the membrane instead of 1
@@ -107,17 +107,20 @@ class Common(Stateful):
         self.persistent_state = persistent_state
         self.requires_grad = requires_grad
         self.graded_spike = graded_spike
-        self.shape: torch.Size | None = None
         self.num_neurons: int | None = None
         for name in self._norm_names():
-            layer = norm() if norm is not None else None
+            layer: Any = None if norm is None else norm()
             if hasattr(layer, "pre_hook_fx"):
-                setattr(layer, "pre_hook_fx", self.quantize_8bit)  # noqa: B010 (mypy: no such attribute)
+                layer.pre_hook_fx = self.quantize_8bit
             setattr(self, name, layer)
         self.drop = dropout
 
     def _norm_names(self) -> tuple[str, ...]:
         return ("real_norm", "imag_norm") if self.complex else ("norm",)
+
+    def _norms(self) -> list[Any]:
+        """The norm of every current, None where there is none."""
+        return [getattr(self, name) for name in self._norm_names()]
 
     def _check_scale(self) -> None:
         if self.regime != "float" and self.s_scale & (self.s_scale - 1):
@@ -146,7 +149,7 @@ class Common(Stateful):
     @property
     def v_th_mant(self) -> int:
         """The threshold as Loihi takes it: an integer in units of 1 / scale."""
-        return int(self.threshold * self.w_scale)
+        return int(self._threshold * self.w_scale)
 
     @property
     def weight_exponent(self) -> int:
@@ -170,33 +173,22 @@ class Common(Stateful):
         return {"type": self.device_type, **self._device_params(), "vThMant": self.v_th_mant}
 
     def _device_params(self) -> dict[str, Any]:
-        """Parameters for Loihi that this neuron adds to type and threshold."""
+        """Parameters for Loihi besides type and threshold."""
         return {}
 
     def quantize_8bit(self, weight: Tensor, descale: bool = False) -> Tensor:
         """Quantise weights to 8 bits, multiples of 2 / scale; meant as a ``pre_hook_fx``."""
         return Quantizer(self.w_scale, 8)(weight, descale)
 
-    def _check_rank(self, x: Tensor) -> None:
-        if x.dim() not in (3, 5):
-            raise ShapeError(
-                f"{self.kind} neuron: expected a current of shape (N, C, T) or (N, C, H, W, T), "
-                f"got {tuple(x.shape)}"
-            )
+    @property
+    def _title(self) -> str:
+        return f"{self.kind} neuron"
 
     def _check_shape(self, x: Tensor) -> bool:
-        """Check a current; return whether it is the first one."""
-        self._check_rank(x)
-        shape = x.shape[1:-1]
-        if self.shape is None:
-            self.shape, self.num_neurons = shape, math.prod(shape)
-            return True
-        if self.shape != shape:
-            raise ShapeError(
-                f"the neuron was built up with shape {tuple(self.shape)} (C[, H, W]) and got a "
-                f"current of shape {tuple(x.shape)}; make another neuron for another shape"
-            )
-        return False
+        first = super()._check_shape(x)
+        if first:
+            self.num_neurons = x.shape[1:-1].numel()
+        return first
 
     def _real(self, input: Any) -> Tensor:
         if isinstance(input, Tensor):
@@ -207,25 +199,23 @@ class Common(Stateful):
         )
 
     def _dropped(self, spikes: Tensor) -> Tensor:
-        result: Tensor = self.drop(spikes) if self.drop is not None else spikes
+        result: Tensor = spikes if self.drop is None else self.drop(spikes)
         return result
 
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
-        for name in self._norm_names():
-            norm = getattr(self, name)
+        for norm in self._norms():
             if hasattr(norm, "freeze"):
                 norm.freeze()
         self.drop = None
-        self.persistent_state = False
-        self.reset()
+        super().freeze()
 
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, threshold and scale of this frozen neuron."""
         return {
             "kind": self.kind,
             "regime": self.regime,
-            "threshold": self.threshold,
+            "threshold": None if math.isinf(self._threshold) else self.threshold,
             "scale": 1 if self.regime == "float" else self.s_scale,
         }
 

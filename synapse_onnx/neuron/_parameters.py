@@ -58,10 +58,11 @@ class Parametric(Common):
     def _register_parameters(self, values: Mapping[str, Decay]) -> None:
         """Register every parameter of the table, with its value or the least of its range."""
         for parameter in self.equation.parameters:
-            least, most = self._range(parameter.name, values[parameter.name], parameter.jitter)
-            if not self.shared_param:
-                self._ranges[parameter.name] = (least, most)
-            self._set_parameter(parameter.name, torch.tensor([least]))
+            if parameter.name in values:  # a resonator's rotation follows from other values
+                span = self._range(parameter.name, values[parameter.name], parameter.jitter)
+                if not self.shared_param:
+                    self._ranges[parameter.name] = span
+                self._set_parameter(parameter.name, torch.tensor([span[0]]))
 
     def _set_parameter(self, name: str, value: Tensor) -> None:
         """Register a parameter from its value in units of one."""
@@ -69,10 +70,13 @@ class Parametric(Common):
         setattr(self, name, nn.Parameter(start, requires_grad=self.requires_grad))
 
     def _range(self, name: str, value: Decay, jitter: float = 0.0) -> tuple[float, float]:
-        """Check a decay; return the range that channels draw theirs from."""
+        """Check a parameter; return the range that channels draw theirs from.
+
+        A jitter may pass one; :meth:`clamp` brings it back.
+        """
         if isinstance(value, (int, float)):
+            least = most = float(value)
             spread = 0.0 if self.shared_param else jitter
-            least, most = value * (1 - spread), value * (1 + spread)
         elif self.shared_param or len(value) != 2:
             raise InputError(
                 f"{name} must be a number"
@@ -80,12 +84,13 @@ class Parametric(Common):
                 + f" when shared_param is {self.shared_param}, got {value!r}"
             )
         else:
-            least, most = value
-        # a jitter may pass one; clamp() brings it back
-        limit = 1 + jitter if isinstance(value, (int, float)) and not self.shared_param else 1
-        if not 0 <= least <= most <= limit:
-            raise InputError(f"{name} must lie in [0, 1], got {value!r}")
-        return least, most
+            (least, most), spread = value, 0.0
+        self._check_range(name, least, most, value)
+        return least * (1 - spread), most * (1 + spread)
+
+    def _check_range(self, name: str, least: float, most: float, given: Decay) -> None:
+        if not 0 <= least <= most <= 1:
+            raise InputError(f"{name} must lie in [0, 1], got {given!r}")
 
     @property
     def decay_scale(self) -> int:
@@ -98,14 +103,8 @@ class Parametric(Common):
         tensor: Tensor = getattr(self, self.decays[0])
         return tensor.device
 
-    @property
-    def device_params(self) -> dict[str, Any]:
-        """Parameters for Loihi.
-
-        Raises:
-            InputError: the neuron is in the float regime.
-        """
-        return {**super().device_params, "gradedSpike": self.graded_spike}
+    def _device_params(self) -> dict[str, Any]:
+        return {"gradedSpike": self.graded_spike}
 
     def clamp(self) -> None:
         """Bring the parameters back into their range."""

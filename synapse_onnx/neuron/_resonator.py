@@ -1,30 +1,24 @@
 """What resonators share: a damped rotation of the complex state, its period and decay.
 
 z[t] = (1 - decay) exp(2 pi i / period) z[t-1] + x[t], as real and imaginary part.
-Source: lava-dl, ``slayer/neuron/dynamics/resonator.py``.
+Source: lava-dl, ``slayer/neuron/dynamics/resonator.py``. Some also have a threshold that adapts
+(``_adaptive``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError
-from synapse_onnx.neuron import base
-from synapse_onnx.ops import Parameter, State
-
-__all__ = ["PARAMETERS", "STATES", "Resonator", "Rotating", "bounds", "resonator_params", "rotate"]
-
-PARAMETERS = (
-    Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
-    Parameter("cos_decay", "(1 - decay) cos(2 pi / period)", kept=False, typical=0.64),
-)
-STATES = (State("real", "real part"), State("imag", "imaginary part"))
+from synapse_onnx.neuron import _adaptive, base
+from synapse_onnx.ops import Equation, Parameter, State
+from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 #: a period, or (least, most) where every channel has its own
 Period = float | tuple[float, float]
@@ -37,19 +31,9 @@ def rotate(a: Any, x: Any, p: Any, s: Any) -> tuple[Any, Any]:
     return a.voltage(real), a.voltage(imag)
 
 
-def bounds(b: Any, x: Any, p: Any, s: Any, *anew: Any) -> Any:
-    """Bound the length of the state: a turn by kept = hypot(sin, cos) and what comes in.
-
-    Four products are truncated, each by less than one, which moves the state by less than 3.
-    The bound grows with the length that the sequence starts from, and may start anew from.
-    """
-    kept = b.length(p.sin_decay, p.cos_decay)
-    start = b.length(s.real, s.imag)
-    start = b.larger(start, *anew) if anew else start
-    return b.filtered(start, b.length(x.x_real, x.x_imag) + 3, kept)
-
-
-def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) -> dict[str, float]:
+def neuron_params(
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
+) -> dict[str, float]:
     """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
     sin, cos = device_params["sinDecay"] / p_scale, device_params["cosDecay"] / p_scale
     return {
@@ -57,6 +41,54 @@ def resonator_params(device_params: dict[str, Any], scale: int, p_scale: int) ->
         "period": 2 * math.pi / math.atan2(sin, cos),
         "decay": 1 - math.hypot(sin, cos),
     }
+
+
+def adaptive_neuron_params(
+    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
+) -> dict[str, float]:
+    """Translate Loihi's parameters to constructor arguments."""
+    adaptive = _adaptive.adaptive_params(device_params, scale, p_scale)
+    return neuron_params(device_params, scale, p_scale) | adaptive
+
+
+class Rotation(Equation):
+    """A damped rotation; what makes a spike is left open."""
+
+    currents = ("x_real", "x_imag")
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("sin_decay", "(1 - decay) sin(2 pi / period)", kept=False, typical=0.64),
+        Parameter("cos_decay", "(1 - decay) cos(2 pi / period)", kept=False, typical=0.64),
+    )
+    states: ClassVar[tuple[State, ...]] = (
+        State("real", "real part"),
+        State("imag", "imaginary part"),
+    )
+    traces: ClassVar[tuple[str, ...]] = ("real", "imag")
+    readout = "imag"
+
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any, *anew: Any) -> dict[str, Any]:
+        """Bound the length of the state: a turn by kept = hypot(sin, cos) and what comes in.
+
+        Four products are truncated, each by less than one, which moves the state by less than 3.
+        The bound grows with the length that the sequence starts from, and may start anew from.
+        """
+        kept = b.length(p.sin_decay, p.cos_decay)
+        start = b.length(s.real, s.imag)
+        start = b.larger(start, *anew) if anew else start
+        length = b.filtered(start, b.length(x.x_real, x.x_imag) + 3, kept)
+        return {"real": length, "imag": length}
+
+
+class AdaptiveRotation(_adaptive.Adapting, Rotation):
+    """A damped rotation and a threshold that adapts."""
+
+    parameters = (*Rotation.parameters, *_adaptive.Adapting.parameters)
+    states = (*Rotation.states, *_adaptive.Adapting.states)
+    traces = (*Rotation.traces, *_adaptive.Adapting.traces)
+
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+        """A rotation that is never reset, beside the threshold."""
+        return Rotation.bounds(self, b, x, p, s, c) | super().bounds(b, x, p, s, c)
 
 
 class Rotating(base.Neuron):
@@ -70,40 +102,21 @@ class Rotating(base.Neuron):
     log_init = True
 
     def _register_parameters(self, values: Mapping[str, Any]) -> None:
-        periods = values["period"]
-        least, most = self._period_range(periods)
-        decays = self._range("decay", values["decay"], jitter=0.01)
+        ranges = {name: self._range(name, values[name], 0.01) for name in ("period", "decay")}
         if self.shared_param:
-            for name, value in _rotation(1 / least, decays[0]).items():
-                self._set_parameter(name, torch.tensor([value]))
+            turn = _rotation(1 / ranges["period"][0], ranges["decay"][0])
         else:
-            self._ranges |= {"period": (least, most), "decay": decays}
-            for name in ("sin_decay", "cos_decay"):
-                self._set_parameter(name, torch.zeros(1))
-        for parameter in self.equation.parameters:
-            if parameter.name in values:
-                span = self._range(parameter.name, values[parameter.name], parameter.jitter)
-                if not self.shared_param:
-                    self._ranges[parameter.name] = span
-                self._set_parameter(parameter.name, torch.tensor([span[0]]))
+            self._ranges |= ranges
+            turn = {"sin_decay": 0.0, "cos_decay": 0.0}  # until the first input
+        for name, value in turn.items():
+            self._set_parameter(name, torch.tensor([value]))
+        super()._register_parameters(values)
 
-    def _period_range(self, period: Period) -> tuple[float, float]:
-        if isinstance(period, (int, float)):
-            spread = 0.0 if self.shared_param else 0.01
-            least, most = period * (1 - spread), period * (1 + spread)
-            shortest: float = period
-        elif self.shared_param or len(period) != 2:
-            raise InputError(
-                "period must be a number"
-                + ("" if self.shared_param else " or a pair (least, most)")
-                + f" when shared_param is {self.shared_param}, got {period!r}"
-            )
-        else:
-            least, most = period
-            shortest = least
-        if not (shortest >= 4 and least <= most < math.inf):
-            raise InputError(f"period must be at least 4 time steps and finite, got {period!r}")
-        return least, most
+    def _check_range(self, name: str, least: float, most: float, given: Period) -> None:
+        if name != "period":
+            super()._check_range(name, least, most, given)
+        elif not 4 <= least <= most < math.inf:
+            raise InputError(f"period must be at least 4 time steps and finite, got {given!r}")
 
     def _draw(self, channels: int) -> dict[str, Tensor]:
         least, most = self._ranges["period"]
@@ -154,14 +167,16 @@ class Rotating(base.Neuron):
 
     def _device_params(self) -> dict[str, Any]:
         return {
+            **super()._device_params(),
             "sinDecay": self._integer("sin_decay"),
             "cosDecay": self._integer("cos_decay"),
-            **super()._device_params(),
         }
 
 
 class Resonator(Rotating):
     """A resonator with a fixed threshold; the arguments are described in its subclasses."""
+
+    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
 
     def __init__(
         self,
@@ -185,6 +200,48 @@ class Resonator(Rotating):
             threshold, {"period": period, "decay": decay},
             tau_grad, scale_grad, scale, norm, dropout, shared_param,
             persistent_state, requires_grad, graded_spike, regime,
+        )  # fmt: skip
+        self.log_init = log_init
+
+
+class AdaptiveResonator(_adaptive.Adaptive, Rotating):
+    """A neuron with such an equation; the arguments are described in its subclasses."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "threshold": 0.3, "threshold_step": 0.2, "period": 8, "decay": 0.1,
+        "threshold_decay": 0.1, "refractory_decay": 0.2,
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        threshold: float,
+        threshold_step: float,
+        period: Period,
+        decay: base.Decay,
+        threshold_decay: base.Decay,
+        refractory_decay: base.Decay,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Callable[[], nn.Module] | None = None,
+        dropout: nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+        regime: str = "slayer",
+        *,
+        log_init: bool = True,
+    ) -> None:
+        values = {
+            "period": period, "decay": decay,
+            "threshold_decay": threshold_decay, "refractory_decay": refractory_decay,
+        }  # fmt: skip
+        super().__init__(
+            threshold, values,
+            tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike, regime,
+            levels={"threshold_step": threshold_step},
         )  # fmt: skip
         self.log_init = log_init
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_onnx.neuron import _adaptive, _resonator
-from synapse_onnx.neuron._adaptive_resonator import (
-    AdaptiveResonator,
-    AdaptiveRotation,
-    neuron_params,
-)
+from synapse_onnx.neuron._resonator import AdaptiveResonator, AdaptiveRotation, rotate
+from synapse_onnx.neuron._resonator import adaptive_neuron_params as neuron_params
 from synapse_onnx.ops import register_equation
 
 __all__ = ["Neuron", "neuron_params"]
@@ -31,10 +27,10 @@ class AdrfIz(AdaptiveRotation):
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, let the threshold recover, raise it where it is reached."""
-        real, imag = _resonator.rotate(a, x, p, s)
-        threshold, refractory = _adaptive.recover(a, p, s, c)
+        real, imag = rotate(a, x, p, s)
+        threshold, refractory = self.recover(a, p, s, c)
         fired = imag >= threshold + refractory
-        adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
+        adapted = self.adapt(a, fired, threshold, refractory, c)
         now = {"real": real, "imag": imag, "threshold": threshold, "refractory": refractory}
         return {"real": real, "imag": imag, **adapted}, now
 
@@ -54,20 +50,10 @@ class Neuron(AdaptiveResonator):
         decay: fraction of the state's length lost per time step, 0 to 1, likewise.
         threshold_decay: fraction of the raised threshold lost per time step, likewise.
         refractory_decay: fraction of the refractory response lost per time step, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
-            state of 1.0.
-        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
-            or None. Real and imaginary current have one each.
-        dropout: module applied to the spikes (N, C[, H, W], T), or None.
-        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
-        persistent_state: keep the states from one call to the next, until :meth:`reset`.
-        requires_grad: learn the parameters.
+        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad:
+            see :class:`synapse_onnx.neuron.rf.Neuron`.
         graded_spike: a spike carries the imaginary part, in units of the threshold, instead of 1.
-        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
-        log_init: with ``shared_param=False``, space the channels' frequencies evenly on a
-            logarithmic scale; False draws them at random.
+        regime, log_init: see :class:`synapse_onnx.neuron.rf.Neuron`.
     """
 
     equation = register_equation(AdrfIz())

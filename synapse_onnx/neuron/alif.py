@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from synapse_onnx.neuron import _adaptive, base
-from synapse_onnx.ops import Equation, Parameter, State, register_equation
+from synapse_onnx.neuron import _adaptive, base, cuba
+from synapse_onnx.ops import register_equation
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 
 __all__ = ["Neuron", "neuron_params"]
@@ -18,14 +18,11 @@ def neuron_params(
     device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
 ) -> dict[str, float]:
     """Translate Loihi's parameters to constructor arguments."""
-    return {
-        "threshold": device_params["vThMant"] / scale,
-        "current_decay": device_params["iDecay"] / p_scale,
-        "voltage_decay": device_params["vDecay"] / p_scale,
-    } | _adaptive.adaptive_params(device_params, scale, p_scale)
+    adaptive = _adaptive.adaptive_params(device_params, scale, p_scale)
+    return cuba.neuron_params(device_params, scale, p_scale) | adaptive
 
 
-class Alif(Equation):
+class Alif(_adaptive.Adapting):
     """Source: lava-dl, ``slayer/neuron/alif.py``."""
 
     name = "Alif"
@@ -36,24 +33,10 @@ class Alif(Equation):
         "s[t] = 1 where v[t] >= th[t] + r[t], else 0 (graded: v[t]); where it spiked, "
         "r[t] grows by 2 th[t], and then th[t] by threshold_step."
     )
-    parameters = (
-        Parameter("current_decay", "fraction of the current lost every step", jitter=0.01),
-        Parameter("voltage_decay", "fraction of the voltage lost every step", jitter=0.01),
-        *_adaptive.PARAMETERS,
-    )
-    states = (
-        State("current", "synaptic current u"),
-        State("voltage", "membrane voltage v"),
-        *_adaptive.STATES,
-    )
-    constants = _adaptive.CONSTANTS
-    samples = _adaptive.LEVELS
-    traces = ("current", "voltage", "threshold", "refractory")
-    memory: ClassVar[Mapping[str, str]] = {
-        "current": "current_decay",
-        "voltage": "voltage_decay",
-        **_adaptive.MEMORY,
-    }
+    parameters = (*cuba.Cuba.parameters, *_adaptive.Adapting.parameters)
+    states = (*cuba.Cuba.states, *_adaptive.Adapting.states)
+    traces = (*cuba.Cuba.traces, *_adaptive.Adapting.traces)
+    memory: ClassVar[Mapping[str, str]] = {**cuba.Cuba.memory, **_adaptive.Adapting.memory}
     biased = True
     fires = ("voltage", "threshold", "refractory")
 
@@ -61,9 +44,9 @@ class Alif(Equation):
         """One step: integrate twice, let the threshold recover, raise it where it is reached."""
         u = a.current(a.scaled(s.current, p.current_decay) + a.biased(x.x, p))
         v = a.voltage(a.scaled(s.voltage, p.voltage_decay) + a.through_float(u))
-        threshold, refractory = _adaptive.recover(a, p, s, c)
+        threshold, refractory = self.recover(a, p, s, c)
         fired = a.through_float(v) >= threshold + refractory
-        adapted = _adaptive.adapt(a, fired, threshold, refractory, c)
+        adapted = self.adapt(a, fired, threshold, refractory, c)
         now = {"current": u, "voltage": v, "threshold": threshold, "refractory": refractory}
         return {"current": u, "voltage": v, **adapted}, now
 
@@ -72,7 +55,7 @@ class Alif(Equation):
         drive = x.x + p.bias if hasattr(p, "bias") else x.x
         u = b.filtered(s.current, drive, p.current_decay)
         v = b.filtered(s.voltage, u, p.voltage_decay)
-        return {"current": u, "voltage": v, **_adaptive.bounds(b, p, s, c)}
+        return {"current": u, "voltage": v, **super().bounds(b, x, p, s, c)}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the voltage reaches the sum of threshold and refractory response."""
@@ -80,7 +63,7 @@ class Alif(Equation):
         return a.spike(a.give(v.voltage) >= limit, v.voltage, limit)
 
 
-class Neuron(_adaptive.Adaptive):
+class Neuron(_adaptive.Adaptive, cuba.Leaky):
     """Leaky integrate-and-fire neuron with an adaptive threshold.
 
     Its voltage is never reset; every spike raises the threshold by ``threshold_step`` and adds a
@@ -94,12 +77,9 @@ class Neuron(_adaptive.Adaptive):
         voltage_decay: fraction of the voltage lost per time step, likewise.
         threshold_decay: fraction of the raised threshold lost per time step, likewise.
         refractory_decay: fraction of the refractory response lost per time step, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
-            state of 1.0.
-        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
-            or None. It is applied to the input, before the current.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale: a state of 1.0.
+        norm: constructor of a norm of the input, such as ``norm.MeanOnlyBatchNorm``, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
         shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
@@ -150,16 +130,3 @@ class Neuron(_adaptive.Adaptive):
             persistent_state, requires_grad, graded_spike, regime,
             levels={"threshold_step": threshold_step},
         )  # fmt: skip
-
-    @property
-    def ref_delay(self) -> int:
-        """Refractory delay, in time steps."""
-        return 1
-
-    def _device_params(self) -> dict[str, Any]:
-        return {
-            "iDecay": self._integer("current_decay"),
-            "vDecay": self._integer("voltage_decay"),
-            "refDelay": self.ref_delay,
-            **super()._device_params(),
-        }

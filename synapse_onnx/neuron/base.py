@@ -72,7 +72,7 @@ class Neuron(Parametric):
         dtype = torch.float32 if self.regime == "float" else torch.int64
         biased = any(p.name == "bias" for p in self.equation.table(self.regime))
         self.register_buffer("bias", torch.zeros(1) if biased else None)
-        if self.regime == "loihi" and any(getattr(self, n) is not None for n in self._norm_names()):
+        if self.regime == "loihi" and any(norm is not None for norm in self._norms()):
             raise InputError(
                 f"{self.kind} neuron: Loihi has no norm; fold it into a bias (set_bias) and weights"
             )
@@ -130,8 +130,8 @@ class Neuron(Parametric):
         return currents
 
     def _normed(self, currents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        norms: list[Any] = [getattr(self, name) for name in self._norm_names()]
-        return tuple(x if n is None else n(x) for x, n in zip(currents, norms, strict=True))
+        pairs = zip(currents, self._norms(), strict=True)
+        return tuple(x if norm is None else norm(x) for x, norm in pairs)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -166,23 +166,24 @@ class Neuron(Parametric):
         if self.readout:
             return self.dynamics(input)[self.equation.traces.index(self.equation.readout)]
         currents = self._normed(self._currents(input))
-        names = self.states if self._fed is None else ("spikes", *self.states)
-        states = self.load_states(currents[0], *names)
-        tail = (*self._levels(), *self._surrogate, self.graded_spike)
-        if self._fed is None:
-            outputs = self._op("spikes", (*currents, *self._values(), *states, *tail))
-        else:
+        kind, names = "spikes", self.states
+        fed: tuple[Tensor, ...] = ()
+        if self._fed is not None:
             if currents[0].dim() != 3:
                 raise ShapeError(
                     f"{self.kind} neuron: with feedback it takes currents (N, C, T), got "
                     f"{tuple(currents[0].shape)}"
                 )
-            spikes, *own = states
-            args = (*currents, *self._feedback(), spikes, *self._values(), *own, *tail)
-            outputs = self._op("recurrent", args)
-        s, *last = outputs
+            kind, names = "recurrent", ("spikes", *names)
+            fed = (*self._feedback(), *self.load_states(currents[0], "spikes"))
+        s, *last = self._op(kind, (*currents, *fed, *self._rest(currents[0])))
         self.save_states(**dict(zip(names, last, strict=True)))
         return self._dropped(s)
+
+    def _rest(self, current: Tensor) -> tuple[Any, ...]:
+        """Arguments of the op for spikes that follow the currents."""
+        states = self.load_states(current, *self.states)
+        return *self._values(), *states, *self._levels(), *self._surrogate, self.graded_spike
 
     def feed_back(self, synapse: nn.Module) -> None:
         """Send the spikes of each step through a synapse and add them to the next step's current.
@@ -195,7 +196,7 @@ class Neuron(Parametric):
         Raises:
             InputError: the neuron has a norm, which would stand within the loop over time.
         """
-        if any(getattr(self, name) is not None for name in self._norm_names()):
+        if any(norm is not None for norm in self._norms()):
             raise InputError(f"{self.kind} neuron: feedback goes with no norm; leave norm=None")
         # in a tuple: the synapse is a module of the block's, not of the neuron's
         self._fed = (synapse,)
@@ -262,11 +263,8 @@ class Neuron(Parametric):
         if self.regime == "float" or self._form != self.regime:
             raise InputError(f"{self.kind} neuron: states in fixed point and no norm are needed")
         currents = self._normed(self._currents(input))
-        states = self.load_states(currents[0], *self.states)
-        tail = (*self._levels(), *self._surrogate, self.graded_spike)
-        op = self.equation.op("spikes", self._form)
-        args = (*currents, *self._values(), *states, *tail)
-        where, height, last = op.error_bound(*args, rounding=rounding * self.s_scale)
+        op, args = self.equation.op("spikes", self._form), self._rest(currents[0])
+        where, height, last = op.error_bound(*currents, *args, rounding=rounding * self.s_scale)
         return where, height / self.s_scale, last
 
     # -- deployment --------------------------------------------------------------------------
@@ -274,8 +272,6 @@ class Neuron(Parametric):
     def describe(self) -> dict[str, Any]:
         """Return kind, regime, threshold, parameters and feedback of this frozen neuron."""
         facts = super().describe()
-        if math.isinf(self._threshold):
-            facts["threshold"] = None
         if self._fed is not None:
             synapse: Any = self._fed[0]
             facts["feedback"] = synapse.describe()

@@ -73,7 +73,24 @@ class Cuba(Equation):
         return a.spike(v.voltage >= c.threshold, v.voltage, c.threshold)
 
 
-class Neuron(base.Neuron):
+class Leaky(base.Neuron):
+    """A neuron of two leaky integrators: of a current, and of a voltage."""
+
+    @property
+    def ref_delay(self) -> int:
+        """Refractory delay, in time steps."""
+        return 1
+
+    def _device_params(self) -> dict[str, Any]:
+        return {
+            **super()._device_params(),
+            "iDecay": self._integer("current_decay"),
+            "vDecay": self._integer("voltage_decay"),
+            "refDelay": self.ref_delay,
+        }
+
+
+class Neuron(Leaky):
     """Current-based leaky integrate-and-fire neuron.
 
     u[t] = (1 - current_decay) u[t-1] + x[t]; v[t] = (1 - voltage_decay) v[t-1] + u[t];
@@ -86,11 +103,10 @@ class Neuron(base.Neuron):
         current_decay: fraction of the current lost per time step, 0 to 1; a pair (least, most)
             with ``shared_param=False``.
         voltage_decay: fraction of the voltage lost per time step, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
         scale: integer that represents a weight of 1.0; 64 * scale represents a state of 1.0.
-        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
-            or None. It is applied to the current before it enters the voltage.
+        norm: constructor of a norm, such as ``norm.MeanOnlyBatchNorm``, applied to the current
+            before it enters the voltage, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
         shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
@@ -108,10 +124,8 @@ class Neuron(base.Neuron):
     equation = register_equation(Cuba())
     device_type = "CUBA"
     example: ClassVar[Mapping[str, Any]] = {
-        "threshold": 0.3,
-        "current_decay": 0.25,
-        "voltage_decay": 0.05,
-    }
+        "threshold": 0.3, "current_decay": 0.25, "voltage_decay": 0.05,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -211,13 +225,9 @@ class Neuron(base.Neuron):
         return self.training and self.regime != "loihi"
 
     def dynamics(self, input: base.Current) -> tuple[Tensor, ...]:
-        """Return current and voltage over time, before the reset of each step.
+        """Return (current, voltage) over time, before the reset of each step.
 
-        Args:
-            input: currents (N, C[, H, W], T).
-
-        Returns:
-            (current, voltage), each of the input's shape, in units of the threshold.
+        Both have the shape of the input (N, C[, H, W], T) and the unit of the threshold.
 
         Raises:
             ShapeError: the input's rank, shape or batch does not match.
@@ -254,15 +264,3 @@ class Neuron(base.Neuron):
         if self._fed is None and not self.readout and (self._apart or not self._fusible):
             return self.spike(self.dynamics(input)[1])
         return super().forward(input)
-
-    @property
-    def ref_delay(self) -> int:
-        """Refractory delay, in time steps."""
-        return 1
-
-    def _device_params(self) -> dict[str, Any]:
-        return {
-            "iDecay": self._integer("current_decay"),
-            "vDecay": self._integer("voltage_decay"),
-            "refDelay": self.ref_delay,
-        }

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from synapse_onnx.neuron import _resonator
-from synapse_onnx.ops import Equation, register_equation
-from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
+from synapse_onnx.neuron._resonator import Resonator, Rotation, neuron_params, rotate
+from synapse_onnx.ops import register_equation
 
 __all__ = ["Neuron", "neuron_params"]
 
 
-def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
-) -> dict[str, float]:
-    """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
-    return _resonator.resonator_params(device_params, scale, p_scale)
-
-
-class Rf(Equation):
+class Rf(Rotation):
     """Source: lava-dl, ``slayer/neuron/rf.py`` and ``slayer/spike/complex.py``."""
 
     name = "Rf"
@@ -28,26 +19,16 @@ class Rf(Equation):
         "+ x[t], never reset; s[t] = 1 where im z[t] >= 0 and im z[t-1] < 0 and re z[t] >= "
         "threshold, else 0 (graded: re z[t])."
     )
-    currents = ("x_real", "x_imag")
-    parameters = _resonator.PARAMETERS
-    states = _resonator.STATES
-    traces = ("real", "imag")
     fires = ("real", "imag", "crossed")
     membrane = "real"
-    readout = "imag"
     phase = True
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, and see whether the phase passed zero."""
-        real, imag = _resonator.rotate(a, x, p, s)
+        real, imag = rotate(a, x, p, s)
         crossed = (imag >= 0) & (s.imag < 0)
         after = {"real": real, "imag": imag}
         return after, {**after, "crossed": crossed}
-
-    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
-        """The state is never reset."""
-        length = _resonator.bounds(b, x, p, s)
-        return {"real": length, "imag": length}
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the phase passed zero and the real part reaches the threshold."""
@@ -55,19 +36,16 @@ class Rf(Equation):
         return a.phase_spike(fired, v.real, v.imag, c.threshold)
 
 
-class Neuron(_resonator.Resonator):
+class Neuron(Resonator):
     """Resonate-and-fire neuron: it spikes once a turn, while its amplitude reaches the threshold.
 
     Args:
         threshold: real part at which the neuron spikes when its phase passes zero, >= 0.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
         decay: fraction of the state's length lost per time step, 0 to 1, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
-            state of 1.0.
-        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
-            or None. Real and imaginary current have one each.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale: a state of 1.0.
+        norm: constructor of a norm, of real and imaginary current each, or None.
         dropout: module applied to the spikes (N, C[, H, W], T), or None.
         shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
         persistent_state: keep the states from one call to the next, until :meth:`reset`.
@@ -87,5 +65,4 @@ class Neuron(_resonator.Resonator):
 
     equation = register_equation(Rf())
     device_type = "RF_PHASE"
-    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
     tau_rho_mult, scale_rho_mult = 0.5, 10

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from synapse_onnx.neuron import _resonator
-from synapse_onnx.ops import Equation, register_equation
-from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
+from synapse_onnx.neuron._resonator import Resonator, Rotation, neuron_params, rotate
+from synapse_onnx.ops import register_equation
 
 __all__ = ["Neuron", "neuron_params"]
 
 
-def neuron_params(
-    device_params: dict[str, Any], scale: int = 1 << 6, p_scale: int = DECAY_ONE
-) -> dict[str, float]:
-    """Translate Loihi's parameters (vThMant, sinDecay, cosDecay) to constructor arguments."""
-    return _resonator.resonator_params(device_params, scale, p_scale)
-
-
-class RfIz(Equation):
+class RfIz(Rotation):
     """Source: lava-dl, ``slayer/neuron/rf_iz.py``."""
 
     name = "RfIz"
@@ -28,18 +20,14 @@ class RfIz(Equation):
         "x[t]; s[t] = 1 where im z[t] >= threshold, else 0 (graded: im z[t]); where it spiked, "
         "z[t] = i (threshold - unit), the largest value below the threshold."
     )
-    currents = ("x_real", "x_imag")
-    parameters = _resonator.PARAMETERS
-    states = _resonator.STATES
     constants = ("threshold", "below")
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75, "below": 0.75 - 1 / 4096}
-    traces = ("real", "imag")
     fires = ("imag",)
-    membrane = readout = "imag"
+    membrane = "imag"
 
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """One step: turn, damp, and reset where the imaginary part reaches the threshold."""
-        real, imag = _resonator.rotate(a, x, p, s)
+        real, imag = rotate(a, x, p, s)
         fired = imag >= c.threshold
         # lava-dl's reset computes the imaginary part in float32
         after = {
@@ -48,38 +36,27 @@ class RfIz(Equation):
         }
         return after, {"real": real, "imag": imag}
 
-    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
+    def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any, *anew: Any) -> dict[str, Any]:
         """A spike leaves the state at a known length, from which the sequence then starts anew."""
         level = b.size(c.below) * b.met(c.threshold)
-        length = _resonator.bounds(b, x, p, s, level)
-        return {"real": length, "imag": length}
+        return super().bounds(b, x, p, s, c, level, *anew)
 
     def fire(self, a: Any, v: Any, c: Any) -> Any:
         """Spike where the imaginary part reaches the threshold."""
         return a.spike(v.imag >= c.threshold, v.imag, c.threshold)
 
 
-class Neuron(_resonator.Resonator):
+class Neuron(Resonator):
     """Resonate-and-fire neuron after Izhikevich: the imaginary part is its membrane.
 
     Args:
         threshold: imaginary part at which the neuron spikes, >= 0; it is reset to just below it.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
         decay: fraction of the state's length lost per time step, 0 to 1, likewise.
-        tau_grad: width of the surrogate gradient, relative to lava-dl's default.
-        scale_grad: height of the surrogate gradient, likewise.
-        scale: integer that represents a weight of 1.0, a power of two; 64 * scale represents a
-            state of 1.0.
-        norm: constructor of a norm, such as :class:`synapse_onnx.neuron.norm.MeanOnlyBatchNorm`,
-            or None. Real and imaginary current have one each.
-        dropout: module applied to the spikes (N, C[, H, W], T), or None.
-        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
-        persistent_state: keep the states from one call to the next, until :meth:`reset`.
-        requires_grad: learn the parameters.
+        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad:
+            see :class:`synapse_onnx.neuron.rf.Neuron`.
         graded_spike: a spike carries the imaginary part, in units of the threshold, instead of 1.
-        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
-        log_init: with ``shared_param=False``, space the channels' frequencies evenly on a
-            logarithmic scale; False draws them at random.
+        regime, log_init: see :class:`synapse_onnx.neuron.rf.Neuron`.
 
     Example:
         >>> import torch
@@ -91,7 +68,6 @@ class Neuron(_resonator.Resonator):
 
     equation = register_equation(RfIz())
     device_type = "RF_IZHIKEVICH"
-    example: ClassVar[Mapping[str, Any]] = {"threshold": 0.2, "period": 8, "decay": 0.1}
 
     def constants(self) -> dict[str, float]:
         """Return the threshold and the value just below it, to which a spike resets."""

@@ -113,11 +113,6 @@ class Neuron(base.Common):
         return self.delta.threshold
 
     @property
-    def v_th_mant(self) -> int:
-        """The threshold as Loihi takes it: an integer in units of 1 / scale."""
-        return int(self._threshold * self.w_scale)
-
-    @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return self.delta.device

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor
 
+from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.ops import OpDef
-from synapse_onnx.synapse._frozen import describe_together, freeze_together
-from synapse_onnx.synapse._weights import Weights
+from synapse_onnx.synapse._weights import Weights, describe_together, freeze_together
 
 __all__ = ["GenericLayer"]
 
@@ -22,9 +22,13 @@ class GenericLayer(Weights):
         complex: False; the complex synapses hold two of these.
         weight_norm_enabled: whether the weight is ``weight_g * weight_v / |weight_v|``, the norm
             taken over all axes but the first.
-        weight: the weight before the hook, five axes (integers in the quantised form).
-        weight_scale: None, or in the quantised form the quantisation scale of the integers,
-            float32, shape (1,) or (output channels,).
+        weight: the weight before the hook, five axes (int8 or int16 in the quantised form).
+        weight_scale: None, or in the quantised form the quantisation scale, float32 (1,) or
+            (output channels,): ``weight in use = weight_scale * weight``, as in ONNX. The
+            constructors' argument of this name is another thing, lava-dl's factor on the initial
+            weights, and is not kept.
+        weight_high: None, or the high bytes of integers whose sums float32 cannot hold in one
+            piece, int16: ``weight in use = weight_scale * (256 * weight_high + weight)``.
         in_channels: input channels.
         out_channels: output channels.
     """
@@ -35,7 +39,7 @@ class GenericLayer(Weights):
     #: layout of the input, for messages
     layout: ClassVar[str] = "(N, C, H, W, T)"
 
-    # set by torch's convolutions, from which the subclasses inherit as well
+    # set by torch's convolutions, from which the subclasses inherit after this class
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: Any
@@ -43,6 +47,12 @@ class GenericLayer(Weights):
     groups: int
     in_channels: int
     out_channels: int
+
+    def _start(
+        self, inputs: int, outputs: int, axes: Mapping[str, tuple[int, ...]], groups: int = 1
+    ) -> None:
+        """Begin a constructor: make the convolution that is the last of the bases."""
+        super(Deployable, self).__init__(inputs, outputs, **axes, groups=groups, bias=False)
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -72,30 +82,35 @@ class GenericLayer(Weights):
 
     def _compute(self, x: Tensor, layers: Sequence[GenericLayer]) -> tuple[Tensor, ...]:
         first = 2 * (len(layers) - 1)  # the ops of one synapse, then those of two
-        ops, geometry = self.forms(x), self.geometry(x)
-        if layers[0].weight_scale is None:
-            y = ops[first].torch_op(x, *(each.effective_weight for each in layers), *geometry)
-            return y if len(layers) == 2 else (y,)
-        weights, scales = [each.weight for each in layers], [each.weight_scale for each in layers]
-        y = ops[first + 1].torch_op(x, *weights, *scales, *geometry)
-        ys = y if len(layers) == 2 else (y,)
-        if layers[0].weight_high is not None:
-            # sums that float32 cannot hold in one piece: high and low byte each by itself
-            highs = [each.weight_high for each in layers]
-            coarse = [256 * scale for scale in scales if scale is not None]
-            high = ops[first + 1].torch_op(x, *highs, *coarse, *geometry)
-            pairs = zip(high if len(layers) == 2 else (high,), ys, strict=True)
-            ys = tuple(h + low for h, low in pairs)
-        return tuple(ys)
+        plain, quantized = self.forms(x)[first : first + 2]
+        geometry = self.geometry(x)
+
+        def apply(op: OpDef, *operands: Tensor | None) -> tuple[Tensor, ...]:
+            y = op.torch_op(x, *operands, *geometry)
+            return tuple(y) if len(layers) == 2 else (y,)
+
+        scales = [each.weight_scale for each in layers if each.weight_scale is not None]
+        if not scales:
+            return apply(plain, *(each.effective_weight for each in layers))
+        ys = apply(quantized, *(each.weight for each in layers), *scales)
+        if layers[0].weight_high is None:
+            return ys
+        # sums that float32 cannot hold in one piece: high and low byte each by itself
+        highs = [each.weight_high for each in layers]
+        coarse = apply(quantized, *highs, *(256 * scale for scale in scales))
+        return tuple(high + low for high, low in zip(coarse, ys, strict=True))
 
     def check(self, input: Tensor) -> None:
         """Raise ShapeError where the input does not fit this synapse."""
-        name = type(self).__name__
         if input.dim() != 5:
-            raise ShapeError(
-                f"{name}: expected an input of shape {self.layout}, got {tuple(input.shape)}"
-            )
+            self._refuse_shape(input)
         self._check_channels(input)
+
+    def _refuse_shape(self, input: Tensor) -> NoReturn:
+        raise ShapeError(
+            f"{type(self).__name__}: expected an input of shape {self.layout}, got "
+            f"{tuple(input.shape)}"
+        )
 
     def _check_channels(self, input: Tensor) -> None:
         if input.shape[1] != self.in_channels:
@@ -104,16 +119,34 @@ class GenericLayer(Weights):
                 f"(axis 1 of {self.layout}), got {input.shape[1]}"
             )
 
-    def _check_kernel(self, height: int, width: int) -> None:
-        for axis, size in enumerate((height, width)):
-            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            padded = size + 2 * self.padding[axis]
+    def _reach(self, axis: int) -> int:
+        """Return the pixels of an axis that the kernel covers."""
+        return self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+
+    def _gathered_rows(self, height: int, width: int) -> int:
+        """Return the output's height; refuse an input that the kernel does not fit into."""
+        for axis, (name, size) in enumerate((("height", height), ("width", width))):
+            reach, padded = self._reach(axis), size + 2 * self.padding[axis]
             if reach > padded:
                 raise ShapeError(
-                    f"{type(self).__name__}: the kernel reaches over {reach} pixels of "
-                    f"{('height', 'width')[axis]} and the padded input has {padded}; "
-                    f"give a larger input, more padding or a smaller kernel"
+                    f"{type(self).__name__}: the kernel reaches over {reach} pixels of {name} and "
+                    f"the padded input has {padded}; give a larger input, more padding or a "
+                    f"smaller kernel"
                 )
+        return int(height + 2 * self.padding[0] - self._reach(0)) // self.stride[0] + 1
+
+    def _spread_rows(self, height: int, width: int) -> int:
+        """Return the height of a transposed output; refuse padding that leaves no output."""
+        outputs = []
+        for axis, (name, size) in enumerate((("height", height), ("width", width))):
+            cut = self.padding[axis]
+            outputs.append((size - 1) * self.stride[axis] - 2 * cut + self._reach(axis))
+            if outputs[-1] < 1:
+                raise ShapeError(
+                    f"{type(self).__name__}: padding {cut} leaves no output in {name} for an input "
+                    f"of {size}; give a larger input or less padding"
+                )
+        return int(outputs[0])
 
     def prepare(self, input: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return the op's input, and the function that restores the layout of its output."""

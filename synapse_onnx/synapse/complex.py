@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError
 from synapse_onnx.synapse import layer
-from synapse_onnx.synapse._frozen import describe_together, freeze_together
+from synapse_onnx.synapse._weights import describe_together, freeze_together
 from synapse_onnx.synapse.layer import GenericLayer, Hook, IntOrPair
 
 __all__ = ["ComplexLayer", "Conv", "ConvTranspose", "Dense", "Pool", "Unpool"]
@@ -142,13 +142,8 @@ class Dense(ComplexLayer):
         )
 
 
-class Conv(ComplexLayer):
-    """Complex convolution synapse.
-
-    Args:
-        in_features, out_features, kernel_size, stride: see :class:`synapse_onnx.synapse.Conv`.
-        padding, dilation, groups, weight_scale, weight_norm, pre_hook_fx: likewise.
-    """
+class _Convolution(ComplexLayer):
+    part: ClassVar[Callable[..., GenericLayer]]
 
     def __init__(
         self,
@@ -164,14 +159,25 @@ class Conv(ComplexLayer):
         pre_hook_fx: Hook | None = None,
     ) -> None:
         super().__init__(
-            lambda: layer.Conv(
+            lambda: type(self).part(
                 in_features, out_features, kernel_size, stride, padding, dilation, groups,
                 weight_scale, weight_norm, pre_hook_fx,
             )
         )  # fmt: skip
 
 
-class ConvTranspose(ComplexLayer):
+class Conv(_Convolution):
+    """Complex convolution synapse.
+
+    Args:
+        in_features, out_features, kernel_size, stride: see :class:`synapse_onnx.synapse.Conv`.
+        padding, dilation, groups, weight_scale, weight_norm, pre_hook_fx: likewise.
+    """
+
+    part = layer.Conv
+
+
+class ConvTranspose(_Convolution):
     """Complex transposed convolution synapse.
 
     Args:
@@ -180,28 +186,32 @@ class ConvTranspose(ComplexLayer):
         stride, padding, dilation, groups, weight_scale, weight_norm, pre_hook_fx: likewise.
     """
 
+    part = layer.ConvTranspose
+
+
+class _Window(ComplexLayer):
+    part: ClassVar[Callable[..., GenericLayer]]
+
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
         kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
+        stride: IntOrPair | None = None,
         padding: IntOrPair = 0,
         dilation: IntOrPair = 1,
-        groups: int = 1,
         weight_scale: float = 1,
         weight_norm: bool = False,
         pre_hook_fx: Hook | None = None,
+        merge_channels: bool = False,
     ) -> None:
         super().__init__(
-            lambda: layer.ConvTranspose(
-                in_features, out_features, kernel_size, stride, padding, dilation, groups,
-                weight_scale, weight_norm, pre_hook_fx,
+            lambda: type(self).part(
+                kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
+                merge_channels,
             )
         )  # fmt: skip
 
 
-class Pool(ComplexLayer):
+class Pool(_Window):
     """Complex pooling synapse.
 
     Args:
@@ -209,26 +219,10 @@ class Pool(ComplexLayer):
         dilation, weight_scale, weight_norm, pre_hook_fx, merge_channels: likewise.
     """
 
-    def __init__(
-        self,
-        kernel_size: IntOrPair,
-        stride: IntOrPair | None = None,
-        padding: IntOrPair = 0,
-        dilation: IntOrPair = 1,
-        weight_scale: float = 1,
-        weight_norm: bool = False,
-        pre_hook_fx: Hook | None = None,
-        merge_channels: bool = False,
-    ) -> None:
-        super().__init__(
-            lambda: layer.Pool(
-                kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
-                merge_channels,
-            )
-        )  # fmt: skip
+    part = layer.Pool
 
 
-class Unpool(ComplexLayer):
+class Unpool(_Window):
     """Complex unpooling synapse.
 
     Args:
@@ -236,20 +230,4 @@ class Unpool(ComplexLayer):
         dilation, weight_scale, weight_norm, pre_hook_fx, merge_channels: likewise.
     """
 
-    def __init__(
-        self,
-        kernel_size: IntOrPair,
-        stride: IntOrPair | None = None,
-        padding: IntOrPair = 0,
-        dilation: IntOrPair = 1,
-        weight_scale: float = 1,
-        weight_norm: bool = False,
-        pre_hook_fx: Hook | None = None,
-        merge_channels: bool = False,
-    ) -> None:
-        super().__init__(
-            lambda: layer.Unpool(
-                kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx,
-                merge_channels,
-            )
-        )  # fmt: skip
+    part = layer.Unpool

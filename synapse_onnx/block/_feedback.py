@@ -1,4 +1,4 @@
-"""k winners take all: neurons with fixed connections among themselves."""
+"""Blocks whose neurons see their own spikes one step later: recurrent, k winners take all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,104 @@ from torch import Tensor, nn
 
 from synapse_onnx import synapse
 from synapse_onnx._layer import Deployable
-from synapse_onnx.block._bias import Bias
-from synapse_onnx.block._block import DEFAULT_HOOK, Output
-from synapse_onnx.block._recurrent import FeedbackBlock
+from synapse_onnx.block._block import DEFAULT_HOOK, NeuronBlock, Output
 from synapse_onnx.errors import InputError
+from synapse_onnx.ops.normalize import normalize
 from synapse_onnx.synapse.layer import Hook
 
-__all__ = ["KWTA"]
+__all__ = ["KWTA", "Bias", "Recurrent"]
+
+
+class _FeedbackBlock(NeuronBlock):
+    """A block whose neurons see their own spikes one step later."""
+
+    #: whether a call starts from the last spikes of the one before, where states persist
+    keeps_spikes = True
+
+    def _looped(self, current: Any) -> Output:
+        """Run the neurons on the current that comes from outside."""
+        if self.neuron.persistent_state and not self.keeps_spikes:
+            self.neuron.spikes_state = self.neuron.spikes_state.new_zeros(1)
+        return self._sent(self.neuron(current))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Leave out lava-dl's buffer ``spike_state``: it holds the zeros that it starts from."""
+        kept = {k: v for k, v in state_dict.items() if k != f"{prefix}spike_state"}
+        state_dict.pop(f"{prefix}spike_state", None)
+        super()._load_from_state_dict(kept, prefix, *rest)
+
+
+class Recurrent(_FeedbackBlock):
+    """Dense synapse and neurons that a second Dense synapse connects to themselves.
+
+    current[t] = input_synapse(x[t]) + recurrent_synapse(s[t-1]). The last spikes are a state of
+    the neuron, kept from call to call with ``persistent_state``.
+
+    Args:
+        neuron_params: arguments of the neuron, by name; a norm is not possible.
+        in_neurons: number of inputs; (W, H) or (W, H, C) for an image (N, C, H, W, T).
+        out_neurons: number of neurons.
+        weight_scale: factor on the initial weights of both synapses.
+        weight_norm: train length and direction of both weights apart.
+        pre_hook_fx: hook of both weights, by default the neuron's ``quantize_8bit``; None for none.
+        requires_grad: learn the weights.
+        delay: learn an axonal delay for each channel, 0 to 62 time steps, after the neuron.
+        delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
+            sigma-delta neuron.
+        count_log: also return the mean spike rate, a scalar tensor.
+    """
+
+    def __init__(
+        self,
+        neuron_params: Mapping[str, Any],
+        in_neurons: int | Sequence[int],
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Hook | None = DEFAULT_HOOK,
+        requires_grad: bool = True,
+        delay: bool = False,
+        delay_shift: bool | None = None,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(count_log)
+        self.num_neurons = out_neurons
+        make = self.synapses.Dense
+        self.input_synapse = make(in_neurons, out_neurons, weight_scale, weight_norm)
+        self.recurrent_synapse = make(out_neurons, out_neurons, weight_scale, weight_norm)
+        self.neuron = self._neuron(neuron_params)
+        for each in (self.input_synapse, self.recurrent_synapse):
+            self._hook(each, pre_hook_fx)
+            each.requires_grad_(requires_grad)
+        self.neuron.feed_back(self.recurrent_synapse)
+        self._delays(delay, delay_shift)
+
+    def forward(self, x: Tensor) -> Output:
+        """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
+        return self._looped(self.input_synapse(x))
+
+
+class Bias(Deployable):
+    """A constant added to a current at every time step.
+
+    Args:
+        bias: float32, one for all (1,) or one a channel (C,), in the unit of the current.
+    """
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", -bias, persistent=False)
+        self.register_buffer("std", torch.ones(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a current (N, C[, H, W], T) with the bias added."""
+        y: Tensor = normalize(x, self.mean, self.std)
+        return y
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind and bias."""
+        mean: Any = self.mean
+        return {"kind": "Bias", "bias": (-mean).tolist()}
 
 
 class _Lateral(synapse.Dense):
@@ -60,7 +151,7 @@ class _LateralPair(synapse.complex.Dense):
         super().freeze()
 
 
-class KWTA(FeedbackBlock):
+class KWTA(_FeedbackBlock):
     """k winners take all: a neuron excites itself and inhibits the others.
 
     current[t] = synapse(x[t]) + W s[t-1] + b with W = self_excitation on the diagonal and -1
@@ -74,10 +165,7 @@ class KWTA(FeedbackBlock):
         out_neurons: number n of neurons.
         num_winners: number k of neurons that may spike together, 1 to n.
         self_excitation: weight of a neuron's own last spike, 0 to 1.
-        weight_scale: factor on the initial weights.
-        weight_norm: train length and direction of the weights apart.
-        pre_hook_fx: function applied to the weight before use; by default the neuron's
-            ``quantize_8bit``. None uses the weight as it is.
+        weight_scale, weight_norm, pre_hook_fx: as of :class:`Dense`.
         delay_shift: send spikes one time step later, as on Loihi. None: True, and False for a
             sigma-delta neuron.
         requires_grad: learn the self-excitation.
@@ -104,9 +192,8 @@ class KWTA(FeedbackBlock):
         if not 0 <= self_excitation <= 1:
             raise InputError(f"self_excitation must lie in [0, 1], got {self_excitation}")
         self.num_neurons, self.num_winners = out_neurons, num_winners
-        neuron = self._neuron(neuron_params)
         self.synapse = self.synapses.Dense(in_neurons, out_neurons, weight_scale, weight_norm)
-        self.neuron = neuron
+        self.neuron = self._neuron(neuron_params)
         self._hook(self.synapse, pre_hook_fx)
         self.self_excitation = nn.Parameter(
             torch.tensor([float(self_excitation)]), requires_grad=requires_grad
