@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
-from synapse_onnx.deploy.play import _description, _runtime, _show
+from synapse_onnx.deploy.play import _page, _runtime, _show
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata
 
@@ -144,7 +144,7 @@ def _equal(
         The spikes of every layer, (T, ...).
     """
     proto = onnx.load(model) if isinstance(model, Path) else model
-    about = _description.Description(proto, Metadata.read(proto))
+    about = _page.Description(proto, Metadata.read(proto))
     document = about.document("name", so.play.Show(), (), ())
     steps, (end,) = document["steps"], document["inputs"]
     fed = np.array([frame["inputs"][end["name"]] for frame in frames])
@@ -586,7 +586,7 @@ def test_spikes_are_followed_through_operators_that_copy_them(
     kind: str, domain: str, keeps: bool
 ) -> None:
     node = onnx.helper.make_node(kind, ["x"], ["y"], domain=domain)
-    assert _description._keeps_spikes(node) is keeps
+    assert _page._keeps_spikes(node) is keeps
 
 
 def test_text_is_legible() -> None:
