@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,25 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 import synapse_onnx as so
-from benchmarks._contest import UnsupportedError, contestants_found
-from benchmarks._images import SYNAPSES, image_costs
-from benchmarks._measure import (
-    exponent,
-    machine,
-    memory_now,
-    peak_memory,
-    percentile,
-    turns,
-    write_json,
-)
-from benchmarks._micro import dense_costs, node_costs, option_runs
-from benchmarks._modules import build
+from benchmarks import _costs as costs
+from benchmarks._measure import exponent, machine, memory_now, peak_memory, turns, write_json
 from benchmarks._networks import Network, networks
-from benchmarks._norm import norm_costs
-from benchmarks.contestants.plain_loop import activations
+from benchmarks.contestants import UnsupportedError, contestants_found
+from benchmarks.contestants.by_hand import activations
+from benchmarks.contestants.ours import build
 
 NETWORKS = networks()
-console = Console()
+console = Console(highlight=False)
+
+#: what a measurement of a network gives: a row of the JSON file, and the same in words
+Rows = Iterator[tuple[dict[str, Any], str]]
 
 
 def sizes(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -57,43 +50,69 @@ def chosen(letters: str, numbers: str) -> list[Network]:
     return [network for pair in both.values() for network in pair if network.numbers in kinds]
 
 
-common = [
-    click.option("--numbers", type=click.Choice(["q8", "float", "both"]), default="both"),
-    click.option("--seconds", default=2.0, show_default=True, help="Time for a row of the table."),
-    click.option(
-        "--json", "path", type=click.Path(dir_okay=False), help="Write the figures there."
-    ),
-]
-
-
+COUNT = click.IntRange(min=1)
+EVERY = "".join(NETWORKS)
 native = click.option(
     "--native/--portable", "kernels", default=None, is_flag=True,
     help="With native kernels, or without; with them where there are any.",
 )  # fmt: skip
 
 
-def with_common(command: Any) -> Any:
-    """Give a command the options that all have."""
-    for option in reversed(common):
-        command = option(command)
-    return command
+def time_and_file(seconds: float) -> Callable[[Any], Any]:
+    """Give a command the options --seconds, with this default, and --json."""
+    options = (
+        click.option("--seconds", default=seconds, help="Time for a row or column of the table."),
+        click.option(
+            "--json", "path", type=click.Path(dir_okay=False), help="Write the figures there."
+        ),
+    )
+    return lambda command: options[0](options[1](command))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def which(only: str) -> Callable[[Any], Any]:
+    """Give a command the options of one that measures networks, these by default."""
+    options = (
+        click.option("--only", default=only, help="Letters of the networks."),
+        click.option("--numbers", type=click.Choice(["q8", "float", "both"]), default="both"),
+    )
+    return lambda command: options[0](options[1](time_and_file(2.0)(command)))
+
+
+def of_networks(only: str) -> Callable[[Callable[..., Rows]], click.Command]:
+    """Make a command of what measures one network: run on these networks unless others are named.
+
+    It prints every row as soon as it is there, and writes all as JSON where a path is given.
+    """
+
+    def decorate(measure: Callable[..., Rows]) -> click.Command:
+        @functools.wraps(measure)
+        def command(only: str, numbers: str, path: str | None, **given: Any) -> None:
+            rows = []
+            for network in chosen(only, numbers):
+                for row, text in measure(network, **given):
+                    rows.append({"network": network.id, "numbers": network.numbers, **row})
+                    console.print(f"{network.id} {network.numbers}: {text}")
+            if path:
+                write_json(path, {measure.__name__: rows})
+
+        return main.command(measure.__name__)(which(only)(command))
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Measure exported networks; every figure is a median of one run on this machine."""
     facts = machine()
-    console.print(
-        f"[dim]{facts['processor']}, {facts['cores']} cores, {' '.join(facts['instructions'])}; "
-        f"{', '.join(f'{name} {number}' for name, number in facts['versions'].items())}[/]"
-    )
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    where = f"{facts['processor']}, {facts['cores']} cores, {' '.join(facts['instructions'])}"
+    console.print(f"[dim]{where}; {versions}[/]")
 
 
 @main.command("networks")
-@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
-@click.option("--batch", "batches", default="1,4,8,32", show_default=True, callback=sizes)
+@click.option("--batch", "batches", default="1,4,8,32", callback=sizes)
 @click.option("--steps", type=int, help="Time steps, instead of each network's own.")
-@with_common
+@which(EVERY)
 def compare(
     only: str, batches: list[int], steps: int | None, numbers: str, seconds: float, path: str | None
 ) -> None:
@@ -111,19 +130,25 @@ def compare(
                 except UnsupportedError as error:
                     reasons.setdefault(name, str(error))
             rate, flips = check(network, runs)
-            times = turns(runs, seconds)
+            ms = {name: 1000 * value for name, value in turns(runs, seconds).items()}
             rows.append(
                 {
                     "network": network.id, "title": network.title, "numbers": network.numbers,
                     "batch": batch, "steps": spikes.shape[-1], "rate": rate, "flips": flips,
-                    "ms": {name: 1000 * value for name, value in times.items()},
+                    "ms": ms,
                 }
             )  # fmt: skip
-            show_row(rows[-1])
-    table(rows, list(contestants))
+            console.print(
+                f"[dim]{network.id} {network.numbers} N={batch}, {rate:.1%} of outputs spike, "
+                f"{flips} differ from torch: {listed(ms)} ms[/]"
+            )
+    for network in chosen(only, numbers):
+        print_network(
+            [r for r in rows if (r["network"], r["numbers"]) == (network.id, network.numbers)]
+        )
     for name, contestant in contestants.items():
         why = f"; left out at times: {reasons[name]}" if name in reasons else ""
-        console.print(f"[bold]{name}[/]: {contestant.computes}{why}", highlight=False)
+        console.print(f"[bold]{name}[/]: {contestant.computes}{why}")
     if path:
         write_json(path, {"networks": rows, "left_out": reasons})
 
@@ -141,298 +166,207 @@ def check(network: Network, runs: dict[str, Any]) -> tuple[float, int]:
     return float(expected.mean()), flips
 
 
-def show_row(row: dict[str, Any]) -> None:
-    """Print a row as soon as it is there; the table follows at the end."""
-    times = ", ".join(f"{name} {value:.2f}" for name, value in row["ms"].items())
-    console.print(
-        f"[dim]{row['network']} {row['numbers']} N={row['batch']}, {row['rate']:.1%} of outputs "
-        f"spike, {row['flips']} differ from torch: {times} ms[/]", highlight=False,
-    )  # fmt: skip
+def listed(figures: Mapping[Any, float]) -> str:
+    """Write figures in a line."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
 
 
-def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """Print a table a network: milliseconds, and how many times as long as our two ways to run."""
-    ours = ("onnx", "native")
-    for network, numbers in dict.fromkeys((row["network"], row["numbers"]) for row in rows):
-        chosen = [r for r in rows if (r["network"], r["numbers"]) == (network, numbers)]
-        shown = Table(
-            title=f"{network} {numbers}: {chosen[0]['title']}, T = {chosen[0]['steps']}",
-            box=SIMPLE_HEAD, padding=(0, 1), title_justify="left",
-        )  # fmt: skip
-        shown.add_column("", no_wrap=True)
-        for row in chosen:
-            shown.add_column(f"N={row['batch']} ms", justify="right")
-            for name in ours:
-                if name in row["ms"]:
-                    shown.add_column(f"/ {name}", justify="right")
-        for name in names:
-            cells = []
-            for row in chosen:
-                took = row["ms"].get(name)
-                cells.append("-" if took is None else f"{took:.2f}")
-                cells += [
-                    "-" if took is None else f"{took / row['ms'][own]:.1f}"
-                    for own in ours
-                    if own in row["ms"]
-                ]
-            shown.add_row(name, *cells)
-        console.print(shown)
+def print_table(title: str, heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> None:
+    """Print a table; every row has a name."""
+    shown = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+    for head in heads:
+        shown.add_column(head, justify="right")
+    for name, cells in rows.items():
+        shown.add_row(name, *cells)
+    console.print(shown)
 
 
-@main.command()
-@click.option("--only", default="a", show_default=True, help="Letters of the networks.")
-@click.option("--time", "lengths", default="10,100,1000,10000", show_default=True, callback=sizes)
-@click.option("--batch", "batches", default="1,8,64,256", show_default=True, callback=sizes)
+def print_network(rows: Sequence[dict[str, Any]]) -> None:
+    """Print milliseconds, and how many times as long as our two ways to run, of every batch."""
+    heads: list[str] = []
+    cells: dict[str, list[str]] = {name: [] for row in rows for name in row["ms"]}
+    for row in rows:
+        ms = row["ms"]
+        ours = [name for name in ("onnx", "native") if name in ms]
+        heads += [f"N={row['batch']} ms", *(f"/ {name}" for name in ours)]
+        for name, line in cells.items():
+            took = ms.get(name)
+            if took is None:
+                line.extend(["-"] * (1 + len(ours)))
+            else:
+                line.extend([f"{took:.2f}", *(f"{took / ms[own]:.1f}" for own in ours)])
+    first = rows[0]
+    title = f"{first['network']} {first['numbers']}: {first['title']}, T = {first['steps']}"
+    print_table(title, heads, cells)
+
+
+@of_networks("a")
+@click.option("--time", "lengths", default="10,100,1000,10000", callback=sizes)
+@click.option("--batch", "batches", default="1,8,64,256", callback=sizes)
 @native
-@with_common
 def growth(
-    only: str, lengths: list[int], batches: list[int], kernels: bool | None, numbers: str,
-    seconds: float, path: str | None,
-) -> None:  # fmt: skip
+    network: Network, lengths: list[int], batches: list[int], kernels: bool | None, seconds: float
+) -> Rows:
     """Time against T (at N = 1) and N (at T = 100), with the exponent between the largest."""
-    rows = []
-    for network in chosen(only, numbers):
-        model = so.export(build(network), network.spikes(1, 4))
-        session = so.Session(model, native=kernels)
-        for axis, values in (("T", lengths), ("N", batches)):
-            times = []
-            for value in values:
-                shape = (1, value) if axis == "T" else (value, 100)
-                array = network.spikes(*shape).numpy()
-                times.append(
-                    turns({"onnx": functools.partial(session.run, array)}, seconds / 4)["onnx"]
-                )
-            row = {"network": network.id, "numbers": network.numbers, "axis": axis,
-                   "native": session.native,
-                   "sizes": values, "ms": [1000 * t for t in times],
-                   "exponent": exponent(values, times)}  # fmt: skip
-            rows.append(row)
-            pairs = ", ".join(f"{v}: {1000 * t:.2f}" for v, t in zip(values, times, strict=True))
-            console.print(
-                f"{network.id} {network.numbers} ms at {axis} = {pairs}; "
-                f"exponent {row['exponent']:.2f}", highlight=False,
-            )  # fmt: skip
-    if path:
-        write_json(path, {"growth": rows})
+    session = so.Session(so.export(build(network), network.spikes(1, 4)), native=kernels)
+    for axis, values in (("T", lengths), ("N", batches)):
+        times = {}
+        for value in values:
+            spikes = network.spikes(1, value) if axis == "T" else network.spikes(value, 100)
+            run = {"onnx": functools.partial(session.run, spikes.numpy())}
+            times[value] = 1000 * turns(run, seconds / 4)["onnx"]
+        ms = list(times.values())
+        row = {"axis": axis, "native": session.native, "sizes": values, "ms": ms,
+               "exponent": exponent(values, ms)}  # fmt: skip
+        yield row, f"ms at {axis} = {listed(times)}; exponent {row['exponent']:.2f}"
 
 
-@main.command()
-@click.option("--only", default="a", show_default=True, help="Letters of the networks.")
-@click.option("--steps", default=5000, show_default=True, type=click.IntRange(min=10))
+@of_networks("a")
+@click.option("--steps", default=5000, type=click.IntRange(min=10))
 @native
-@with_common
-def stream(
-    only: str, steps: int, kernels: bool | None, numbers: str, seconds: float, path: str | None
-) -> None:
+def stream(network: Network, steps: int, kernels: bool | None, seconds: float) -> Rows:
     """Latency of one streamed step: p50 and p99; first and last tenth; how memory grew between."""
     del seconds  # the number of steps says how long it takes
-    rows = []
-    for network in chosen(only, numbers):
-        model = so.export(build(network), network.spikes(1, 4), streaming=True)
-        session = so.Session(model, native=kernels)
-        running = session.stream()
-        spikes = network.spikes(1, 64).numpy()
-        frames = [np.ascontiguousarray(spikes[..., t]) for t in range(spikes.shape[-1])]
-        for frame in frames:
-            running.step(frame)
-        tenth = steps // 10
-        times = np.ones(steps)  # in memory now, so that it is not seen to grow
-        for t in range(steps):
-            if t == tenth:
-                before = memory_now()
-            start = time.perf_counter()
-            running.step(frames[t % len(frames)])
-            times[t] = 1e6 * (time.perf_counter() - start)
-        grown = memory_now() - before
-        row = {"network": network.id, "numbers": network.numbers, "steps": steps,
-               "native": session.native,
-               "p50_us": percentile(times, 0.5), "p99_us": percentile(times, 0.99),
-               "first_tenth_us": percentile(times[:tenth], 0.5),
-               "last_tenth_us": percentile(times[-tenth:], 0.5),
-               "grown_kb": grown / 1000}  # fmt: skip
-        rows.append(row)
-        console.print(
-            f"{network.id} {network.numbers}: p50 {row['p50_us']:.0f} us, p99 "
-            f"{row['p99_us']:.0f} us; first tenth {row['first_tenth_us']:.0f}, last "
-            f"{row['last_tenth_us']:.0f}; memory {row['grown_kb']:+.0f} kB", highlight=False,
-        )  # fmt: skip
-    if path:
-        write_json(path, {"stream": rows})
+    model = so.export(build(network), network.spikes(1, 4), streaming=True)
+    session = so.Session(model, native=kernels)
+    running = session.stream()
+    spikes = network.spikes(1, 64).numpy()
+    frames = [np.ascontiguousarray(spikes[..., t]) for t in range(spikes.shape[-1])]
+    for frame in frames:
+        running.step(frame)
+    tenth = steps // 10
+    times = np.ones(steps)  # in memory now, so that it is not seen to grow
+    for t in range(steps):
+        if t == tenth:
+            before = memory_now()
+        start = time.perf_counter()
+        running.step(frames[t % len(frames)])
+        times[t] = 1e6 * (time.perf_counter() - start)
+    grown = memory_now() - before
+    p50, p99 = np.percentile(times, (50, 99))
+    first, last = np.median(times[:tenth]), np.median(times[-tenth:])
+    row = {"steps": steps, "native": session.native, "p50_us": p50, "p99_us": p99,
+           "first_tenth_us": first, "last_tenth_us": last, "grown_kb": grown / 1000}  # fmt: skip
+    text = f"p50 {p50:.0f} us, p99 {p99:.0f} us; first tenth {first:.0f}, last {last:.0f}"
+    yield row, f"{text}; memory {grown / 1000:+.0f} kB"
 
 
-@main.command()
-@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
+@of_networks(EVERY)
+@click.option("--batch", default=1, type=COUNT)
 @click.option("--steps", type=int, help="Time steps, instead of each network's own.")
 @native
-@with_common
 def memory(
-    only: str,
-    batch: int,
-    steps: int | None,
-    kernels: bool | None,
-    numbers: str,
-    seconds: float,
-    path: str | None,
-) -> None:
+    network: Network, batch: int, steps: int | None, kernels: bool | None, seconds: float
+) -> Rows:
     """Peak memory of a process that runs the file, above one that has ONNX Runtime loaded.
 
     Beside it stands 1.5 times (input, output, largest activation), and the file.
     """
     del seconds  # each is done once
-    rows = []
-    for network in chosen(only, numbers):
-        spikes = network.spikes(batch, steps)
-        model = so.export(build(network), spikes[:1, ..., :4])
-        sizes = activations(network, spikes)
-        needed = 1.5 * 4 * (sizes[0] + sizes[-1] + max(sizes)) + model.ByteSize()
-        row = {"network": network.id, "numbers": network.numbers, "batch": batch,
-               "steps": spikes.shape[-1],
-               "above_idle_mb": peak_memory(model, spikes.numpy(), kernels) / 1e6,
-               "allowed_mb": needed / 1e6}  # fmt: skip
-        rows.append(row)
-        console.print(
-            f"{network.id} {network.numbers}: {row['above_idle_mb']:.1f} MB above idle; 1.5 times "
-            f"(input, output, largest activation), and the file: {row['allowed_mb']:.1f} MB",
-            highlight=False,
-        )
-    if path:
-        write_json(path, {"memory": rows})
+    spikes = network.spikes(batch, steps)
+    model = so.export(build(network), spikes[:1, ..., :4])
+    sizes = [x.numel() for x in activations(network, spikes)]
+    allowed = (1.5 * 4 * (sizes[0] + sizes[-1] + max(sizes)) + model.ByteSize()) / 1e6
+    above = peak_memory(model, spikes.numpy(), kernels) / 1e6
+    row = {"batch": batch, "steps": spikes.shape[-1], "above_idle_mb": above, "allowed_mb": allowed}
+    text = f"{above:.1f} MB above idle; 1.5 times (input, output, largest activation), and the file"
+    yield row, f"{text}: {allowed:.1f} MB"
 
 
-@main.command()
-@click.option("--only", default="".join(NETWORKS), help="Letters of the networks.")
-@click.option("--time", "lengths", default="10,10000", show_default=True, callback=sizes)
-@with_common
-def export(only: str, lengths: list[int], numbers: str, seconds: float, path: str | None) -> None:
+@of_networks(EVERY)
+@click.option("--time", "lengths", default="10,10000", callback=sizes)
+def export(network: Network, lengths: list[int], seconds: float) -> Rows:
     """Time of export (for examples of several lengths) and of loading, and size of the file."""
     del seconds  # each is done once
-    rows = []
-    for network in chosen(only, numbers):
-        module, took = build(network), {}
-        for length in lengths:
-            spikes = network.spikes(1, length)
-            start = time.perf_counter()
-            model = so.export(module, spikes)
-            took[str(length)] = time.perf_counter() - start
+    module, took = build(network), {}
+    for length in lengths:
+        spikes = network.spikes(1, length)
         start = time.perf_counter()
-        so.Session(model)
-        row = {"network": network.id, "numbers": network.numbers, "export_s": took,
-               "load_s": time.perf_counter() - start, "bytes": model.ByteSize()}  # fmt: skip
-        rows.append(row)
-        lines = ", ".join(f"T={length}: {value:.2f} s" for length, value in took.items())
-        console.print(
-            f"{network.id} {network.numbers}: export {lines}; load {row['load_s']:.2f} s; "
-            f"{model.ByteSize() / 1e6:.2f} MB", highlight=False,
-        )  # fmt: skip
-    if path:
-        write_json(path, {"export": rows})
+        model = so.export(module, spikes)
+        took[str(length)] = time.perf_counter() - start
+    start = time.perf_counter()
+    so.Session(model)
+    load, size = time.perf_counter() - start, model.ByteSize()
+    row = {"export_s": took, "load_s": load, "bytes": size}
+    yield row, f"export, s at T = {listed(took)}; load {load:.2f} s; {size / 1e6:.2f} MB"
 
 
-@main.command()
-@click.option("--only", default="abcd", show_default=True, help="Letters of the networks.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
-@with_common
-def options(only: str, batch: int, numbers: str, seconds: float, path: str | None) -> None:
+@of_networks("abcd")
+@click.option("--batch", default=1, type=COUNT)
+def options(network: Network, batch: int, seconds: float) -> Rows:
     """Time of a run under ONNX Runtime's options, its memory pattern among them."""
-    rows = []
-    for network in chosen(only, numbers):
-        spikes = network.spikes(batch)
-        data = so.export(build(network), spikes[:1, ..., :4]).SerializeToString()
-        times = turns(option_runs(data, spikes.numpy()), seconds)
-        row = {"network": network.id, "numbers": network.numbers, "batch": batch,
-               "ms": {name: 1000 * value for name, value in times.items()}}  # fmt: skip
-        rows.append(row)
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in row["ms"].items())
-        console.print(f"{network.id} {network.numbers} N={batch}, ms: {shown}", highlight=False)
-    if path:
-        write_json(path, {"options": rows})
-
-
-def print_costs(title: str, heads: Sequence[str], found: Sequence[dict[str, float]]) -> None:
-    """Print microseconds, a column a measurement."""
-    shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    shown.add_column("")
-    for head in heads:
-        shown.add_column(head, justify="right")
-    for name in found[0]:
-        shown.add_row(name, *(f"{column[name]:.2f}" for column in found))
-    console.print(shown)
+    spikes = network.spikes(batch)
+    model = so.export(build(network), spikes[:1, ..., :4])
+    ms = costs.options(model, spikes.numpy(), seconds)
+    yield {"batch": batch, "ms": ms}, f"N={batch}, ms: {listed(ms)}"
 
 
 def give_costs(
     key: str, title: str, found: Mapping[int, dict[str, float]], path: str | None
 ) -> None:
     """Print measurements, a column a size, and write them as JSON where a path is given."""
-    print_costs(title, [f"{size:,}" for size in found], list(found.values()))
+    names = next(iter(found.values()))
+    rows = {name: [f"{us[name]:.2f}" for us in found.values()] for name in names}
+    print_table(title, (f"{size:,}" for size in found), rows)
     if path:
-        write_json(path, {key: {str(size): costs for size, costs in found.items()}})
+        write_json(path, {key: {str(size): figures for size, figures in found.items()}})
 
 
 @main.command()
-@click.option("--neurons", default="512,16384", show_default=True, callback=sizes)
-@click.option("--seconds", default=2.0, show_default=True, help="Time for a column.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+@click.option("--neurons", default="512,16384", callback=sizes)
+@time_and_file(2.0)
 def nodes(neurons: list[int], seconds: float, path: str | None) -> None:
     """Microseconds of single nodes in a loop over time, which neurons are made of."""
-    found = {count: node_costs(count, seconds) for count in neurons}
+    found = {count: costs.nodes(count, seconds) for count in neurons}
     give_costs("nodes", "us a step, by number of neurons", found, path)
 
 
 @main.command()
-@click.option("--inputs", default=512, show_default=True, type=click.IntRange(min=1))
-@click.option("--outputs", default="10,32,128,256,512", show_default=True, callback=sizes)
-@click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1))
-@click.option("--seconds", default=1.0, show_default=True, help="Time for a column.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+@click.option("--inputs", default=512, type=COUNT)
+@click.option("--outputs", default="10,32,128,256,512", callback=sizes)
+@click.option("--steps", default=300, type=COUNT)
+@time_and_file(1.0)
 def dense(inputs: int, outputs: list[int], steps: int, seconds: float, path: str | None) -> None:
     """Microseconds of a dense product: of floats, of bytes with and without a look at the input."""
-    found = {count: dense_costs(inputs, count, steps, seconds) for count in outputs}
+    found = {count: costs.dense(inputs, count, steps, seconds) for count in outputs}
     give_costs("dense", f"us, {inputs} inputs, T = {steps}, by outputs", found, path)
 
 
 @main.command()
 @click.option("--only", default="", help="Part of the names of the synapses.")
-@click.option("--rate", default=0.1, show_default=True, type=click.FloatRange(0, 1))
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--steps", default=50, show_default=True, type=click.IntRange(min=1))
-@click.option("--seconds", default=1.0, show_default=True, help="Time for a row of the table.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+@click.option("--rate", default=0.1, type=click.FloatRange(0, 1))
+@click.option("--batch", default=1, type=COUNT)
+@click.option("--steps", default=50, type=COUNT)
+@time_and_file(1.0)
 def images(
     only: str, rate: float, batch: int, steps: int, seconds: float, path: str | None
 ) -> None:
     """Milliseconds of quantised synapses over images of spikes: by the body, by the kernel."""
-    names = [name for name in SYNAPSES if only in name]
+    names = [name for name in costs.SYNAPSES if only in name]
     if not names:
-        raise click.BadParameter(f"there are {'; '.join(SYNAPSES)}; got {only!r}")
+        raise click.BadParameter(f"there are {'; '.join(costs.SYNAPSES)}; got {only!r}")
     try:
-        found = {name: image_costs(name, rate, batch, steps, seconds) for name in names}
+        found = {name: costs.images(name, rate, batch, steps, seconds) for name in names}
     except so.SynapseError as error:
         raise click.ClickException(str(error)) from error
-    shown = Table(
-        title=f"ms, 16 x 16 pixels, T = {steps}, N = {batch}, {rate:.0%} of inputs spike",
-        box=SIMPLE_HEAD, padding=(0, 1),
-    )  # fmt: skip
-    shown.add_column("")
-    for head in ("body", "kernel", "ratio"):
-        shown.add_column(head, justify="right")
-    for name, took in found.items():
-        ratio = took["body"] / took["kernel"]
-        shown.add_row(name, *(f"{took[way]:.2f}" for way in took), f"{ratio:.1f}")
-    console.print(shown)
+    rows = {
+        name: [f"{ms['body']:.2f}", f"{ms['kernel']:.2f}", f"{ms['body'] / ms['kernel']:.1f}"]
+        for name, ms in found.items()
+    }
+    title = f"ms, 16 x 16 pixels, T = {steps}, N = {batch}, {rate:.0%} of inputs spike"
+    print_table(title, ("body", "kernel", "ratio"), rows)
     if path:
         write_json(path, {"images": found})
 
 
 @main.command()
-@click.option("--neurons", default="512,16384", show_default=True, callback=sizes)
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1))
-@click.option("--seconds", default=2.0, show_default=True, help="Time for a column.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there.")
+@click.option("--neurons", default="512,16384", callback=sizes)
+@click.option("--batch", default=1, type=COUNT)
+@click.option("--steps", default=100, type=COUNT)
+@time_and_file(2.0)
 def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str | None) -> None:
     """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
-    found = {count: norm_costs(count, batch, steps, seconds) for count in neurons}
+    found = {count: costs.norm(count, batch, steps, seconds) for count in neurons}
     give_costs("norm", f"ms, T = {steps}, N = {batch}, by number of neurons", found, path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -10,18 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
-import torch
+import onnxruntime as ort
 from numpy.typing import NDArray
-
-__all__ = ["exponent", "machine", "memory_now", "peak_memory", "percentile", "turns", "write_json"]
+from onnx import numpy_helper
 
 
 def turns(
@@ -42,7 +44,7 @@ def turns(
     repeats = {}
     for name, run in runs.items():
         run()  # warm up: the first call allocates
-        repeats[name] = max(1, min(100, int(0.01 / max(_timed(run, 1), 1e-6))))
+        repeats[name] = max(1, min(100, int(0.01 / max(timeit(run, number=1), 1e-6))))
     times: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + seconds
     count = 0
@@ -50,16 +52,32 @@ def turns(
         for name, run in runs.items():
             time.sleep(0.02)
             run()
-            times[name].append(_timed(run, repeats[name]))
+            times[name].append(timeit(run, number=repeats[name]) / repeats[name])
         count += 1
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _timed(run: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
+def parsed(graph: str, weights: Mapping[str, NDArray[Any]] | None = None) -> onnx.ModelProto:
+    """Return the model of a graph in ONNX's text form, with these initialisers besides its own."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {graph}')
+    for name, array in (weights or {}).items():
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        model.graph.initializer.append(tensor)
+    return model
+
+
+def session_of(model: onnx.ModelProto, **settings: Any) -> ort.InferenceSession:
+    """Load a model in ONNX Runtime on the CPU, with these attributes or entries of its options."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # a constant that one way of several does not need is no news
+    for key, value in settings.items():
+        if "." in key:
+            options.add_session_config_entry(key, value)
+        else:
+            setattr(options, key, value)
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 #: reads a file and an array, runs it twice, and prints how far the peak rose, in KiB
@@ -90,13 +108,11 @@ def peak_memory(model: onnx.ModelProto, array: NDArray[Any], native: bool | None
     """
     if not Path("/proc/self/status").exists():
         raise OSError("peak memory is read from /proc/self/status, which this system lacks")
-    nothing = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
-    )
+    nothing = parsed("g (float[1] x) => (float[1] y) { y = Relu(x) }")
     with tempfile.TemporaryDirectory() as folder:
         files = [os.path.join(folder, name) for name in ("idle.onnx", "model.onnx", "x.npy")]
-        for file, proto in zip(files, (nothing, model), strict=False):
-            Path(file).write_bytes(proto.SerializeToString())
+        onnx.save(nothing, files[0])
+        onnx.save(model, files[1])
         np.save(files[2], array)
         command = [sys.executable, "-c", _RUN, *files, str(native)]
         found = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -109,42 +125,28 @@ def memory_now() -> int:
     return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else 0
 
 
-def percentile(values: Sequence[float] | NDArray[Any], share: float) -> float:
-    """Return the value that a share of all lies at or below."""
-    ordered = sorted(values)
-    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
-
-
 def exponent(sizes: list[int], times: list[float]) -> float:
     """Return p of times = c * sizes**p between the largest sizes, a factor of ten or so apart."""
     if len(sizes) < 2:
         raise ValueError("an exponent needs two sizes")
     last = len(sizes) - 1
     first = max((i for i in range(last) if sizes[last] >= 8 * sizes[i]), default=last - 1)
-    ratio = torch.tensor(times[last] / times[first]).log()
-    return float(ratio / torch.tensor(sizes[last] / sizes[first]).log())
+    return math.log(times[last] / times[first]) / math.log(sizes[last] / sizes[first])
 
 
 def machine() -> dict[str, Any]:
     """Say on what was measured: processor, cores, instruction sets, versions."""
-    model, flags = platform.processor(), set()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            if name.strip() == "flags":
-                flags = set(value.split())
+    lines = (info.read_text() if info.exists() else "").splitlines()
+    facts = {name.strip(): text.strip() for name, _, text in (x.partition(":") for x in lines)}
+    flags = facts.get("flags", "").split()
     sets = ["avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"]
     versions = {}
     for package in ("torch", "onnxruntime", "snntorch", "spikingjelly", "norse"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
-        "processor": model,
+        "processor": facts.get("model name", platform.processor()),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -157,5 +159,4 @@ def machine() -> dict[str, Any]:
 
 def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
     """Write what was measured, with the machine that it was measured on."""
-    text = json.dumps({"machine": machine(), **results}, indent=1) + "\n"
-    Path(path).write_text(text)
+    Path(path).write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")

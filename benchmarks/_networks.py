@@ -14,8 +14,8 @@ from torch import Tensor
 
 #: parameters of every neuron; a decay is the fraction lost every step
 THRESHOLD, CURRENT_DECAY, VOLTAGE_DECAY = 8.0, 0.25, 0.0625
-#: period of a resonator in time steps, its decay, and its threshold
-PERIOD, RESONATOR_DECAY, RESONATOR_THRESHOLD = 8.0, 0.05, 0.3
+#: parameters of a resonator; its period is in time steps
+RF = {"threshold": 0.3, "period": 8.0, "decay": 0.05}
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,6 @@ class Layer:
     feedback: Tensor | None = None
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
-
-    @property
-    def matrix(self) -> Tensor:
-        """The weight of a layer that has one."""
-        assert self.weight is not None
-        return self.weight
 
 
 @dataclass(frozen=True)

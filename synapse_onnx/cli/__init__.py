@@ -29,7 +29,11 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
     "synapse-onnx",
     cls=Group,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog="""\b
 Example:
   synapse-onnx export net.py:build --weights net.pt --shape 1,8,8 -o net.onnx

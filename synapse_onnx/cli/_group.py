@@ -15,7 +15,7 @@ import click
 from synapse_onnx._discovery import public_modules
 from synapse_onnx.errors import SynapseError
 
-__all__ = ["AT_FAULT", "DIFFERENT", "Group", "few", "gist", "reason"]
+__all__ = ["DIFFERENT", "Group", "few", "gist", "reason"]
 
 DIFFERENT, AT_FAULT, BUG, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 

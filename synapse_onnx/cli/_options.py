@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from synapse_onnx.errors import InputError
+
 __all__ = [
+    "COUNT",
     "NATIVE",
     "Number",
+    "check_target",
     "full_names",
-    "generated_options",
-    "inputs_option",
+    "generated",
+    "inputs",
+    "model",
+    "native",
     "native_choices",
-    "native_option",
     "parse_shapes",
-    "provider_option",
-    "quiet_option",
-    "settings_option",
-    "source_argument",
-    "weights_option",
+    "providers",
+    "quiet",
+    "settings",
+    "source",
+    "weights",
 ]
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: short names of execution providers
 _PROVIDERS = {
@@ -33,6 +42,22 @@ _PROVIDERS = {
     "dml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+
+#: --native -> the argument of Session
+NATIVE: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
+
+COUNT = click.IntRange(min=1)
+
+
+class Number(click.FloatRange):
+    """A float in a range. NaN and infinity are refused; click's bounds let them pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def parse_shapes(
@@ -53,22 +78,6 @@ def parse_shapes(
     return shapes
 
 
-class Number(click.FloatRange):
-    """A float in a range. NaN and infinity are refused; click's bounds let them pass."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse a finite number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
-
-Decorated = Callable[..., Any]
-
-source_argument = click.argument("source")
-
-
 def _settings_of(
     context: click.Context, parameter: click.Parameter, values: Sequence[str]
 ) -> dict[str, str]:
@@ -84,7 +93,9 @@ def _settings_of(
     return settings
 
 
-settings_option = click.option(
+source = click.argument("source")
+model = click.argument("model", metavar="MODEL.onnx")
+settings = click.option(
     "--set",
     "settings",
     callback=_settings_of,
@@ -92,15 +103,15 @@ settings_option = click.option(
     multiple=True,
     help="Argument of load_net or load_nir, for .net and .nir files (repeatable).",
 )
-weights_option = click.option(
+weights = click.option(
     "--weights",
     metavar="CKPT.pt",
     help="Checkpoint to load: a state_dict, or a dict with the key 'state_dict'.",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar and no messages.")
+quiet = click.option("--quiet", is_flag=True, help="Show no progress bar and no messages.")
 
 
-def provider_option(*, help: str = "") -> Callable[[Decorated], Decorated]:
+def providers(*, help: str = "") -> Option:
     """Make the option ``--provider``."""
     return click.option(
         "--provider",
@@ -112,30 +123,19 @@ def provider_option(*, help: str = "") -> Callable[[Decorated], Decorated]:
     )
 
 
-def inputs_option(help: str, *, required: bool) -> Callable[[Decorated], Decorated]:
+def inputs(help: str, *, required: bool = False) -> Option:
     """Make the option ``--input``."""
     return click.option(
-        "-i",
-        "--input",
-        "inputs",
-        multiple=True,
-        required=required,
-        metavar="FILE",
-        help=help,
+        "-i", "--input", "inputs", multiple=True, required=required, metavar="FILE", help=help
     )
 
 
-#: --native -> the argument of Session
-NATIVE: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
-
-
-def native_option(*more: str, help: str) -> Callable[[Decorated], Decorated]:
+def native(*more: str, help: str = "") -> Option:
     """Make the option ``--native``, with further choices of one command."""
     return click.option(
         "--native",
         type=click.Choice([*NATIVE, *more]),
         default="auto",
-        show_default=True,
         help=f"Native kernels: auto uses them if there are any; yes requires them; no runs the "
         f"function bodies in the file{help}.",
     )
@@ -146,33 +146,22 @@ def native_choices(native: str) -> tuple[bool | None, ...]:
     return (True, False) if native == "both" else (NATIVE[native],)
 
 
-def generated_options(*, steps: int, rate: float) -> Callable[[Decorated], Decorated]:
-    """Make the options of random spikes, with these defaults."""
+def generated(*, steps: int, rate: float) -> Option:
+    """Make the options of random spikes, with these defaults: --steps, --rate and --seed."""
     options = (
-        click.option(
-            "--steps",
-            type=click.IntRange(min=1),
-            default=steps,
-            show_default=True,
-            help="Time steps of the random spikes.",
-        ),
+        click.option("--steps", type=COUNT, default=steps, help="Time steps of the random spikes."),
         click.option(
             "--rate",
             type=Number(0, 1),
             default=rate,
-            show_default=True,
             help="Probability that a random value is a spike.",
         ),
         click.option(
-            "--seed",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            help="Seed of the random spikes.",
+            "--seed", type=click.IntRange(min=0), default=0, help="Seed of the random spikes."
         ),
     )
 
-    def decorate(command: Decorated) -> Decorated:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):  # help lists the last one applied first
             command = option(command)
         return command
@@ -183,3 +172,16 @@ def generated_options(*, steps: int, rate: float) -> Callable[[Decorated], Decor
 def full_names(providers: Sequence[str]) -> list[str] | None:
     """Full names of execution providers; None where none was named."""
     return [_PROVIDERS.get(name.lower(), name) for name in providers] or None
+
+
+def check_target(path: str, *suffixes: str) -> None:
+    """Refuse an output path before the work is done."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder")
+    if target.suffix not in suffixes:
+        raise InputError(f"{path} cannot be written: its name must end in {' or '.join(suffixes)}")
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: the folder {target.parent} is read-only")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -17,10 +17,9 @@ from rich.text import Text
 from synapse_onnx.formatting import scale_text, span_text, weights_text
 
 __all__ = [
-    "make_console",
     "print_facts",
     "print_layers",
-    "print_notes",
+    "print_note",
     "print_table",
     "progress",
     "say",
@@ -29,46 +28,53 @@ __all__ = [
 
 
 class _Console(Console):
-    """A console that lets the group handle a closed pipe; rich would exit with code 1."""
+    """A console that prints names unchanged, and lets the group handle a closed pipe."""
+
+    def __init__(self, **settings: Any) -> None:
+        # no [markup], no :emoji:, no highlights: a layer may have any name
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def on_broken_pipe(self) -> None:
-        """Raise the error again that rich has caught."""
+        """Raise the error again that rich has caught; rich would exit with code 1."""
         raise  # noqa: PLE0704
 
 
-def make_console(width: int | None = None) -> Console:
-    """Make a console that prints names unchanged."""
-    # no [markup], no :emoji:, no highlights: a layer may have any name
-    return _Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def say(console: Console, text: str | Text) -> None:
+def say(text: str | Text, *, wrapped: bool = True) -> None:
     """Print a paragraph: wrapped between words in a terminal, one line in a pipe."""
-    console.print(text, soft_wrap=not console.is_terminal)
+    console = _Console()
+    console.print(text, soft_wrap=not (wrapped and console.is_terminal))
 
 
-def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+def print_facts(facts: Mapping[str, str]) -> None:
     """Print names and values, aligned."""
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        console.print(Text.assemble((f"{name:<{width}}", "bold"), "  ", value), soft_wrap=True)
+        say(Text.assemble((f"{name:<{width}}", "bold"), "  ", value), wrapped=False)
 
 
-def print_table(head: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+def print_note(note: str) -> None:
+    """Print a note as a paragraph."""
+    say(Text.assemble(("note: ", "yellow"), note))
+
+
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Container[str] = ()
+) -> None:
     """Print a table at its natural width: names are never cut.
 
     Args:
-        head: title of each column -> "left" or "right"; empty columns are omitted.
+        head: title of each column; empty columns are omitted.
         rows: the cells.
+        right: titles of the columns that are aligned to the right.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    for i, (name, side) in enumerate(head.items()):
-        if i in kept:
-            table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+    for i in kept:
+        side: Any = "right" if head[i] in right else "left"
+        table.add_column(head[i], justify=side, no_wrap=True)
     for row in rows:
         table.add_row(*(row[i] for i in kept))
-    make_console(width=10_000).print(table)
+    _Console(width=10_000).print(table)
 
 
 @contextmanager
@@ -85,25 +91,19 @@ def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Callable
     Yields:
         A function to call with the number of units done since the last call.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as bars
 
-    console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
+    console = _Console(stderr=True)
     # isatty as well: FORCE_COLOR makes rich take a file for a terminal
     if quiet or not (console.file.isatty() and console.is_interactive):
         yield lambda number: None
         return
-    bar = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit + "{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+    bar = bars.Progress(
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn(unit + "{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("left"),
         console=console,
         auto_refresh=False,  # a thread would disturb timings
         transient=True,
@@ -129,12 +129,6 @@ def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Callable
             bar.stop()
 
 
-def print_notes(console: Console, notes: Sequence[str]) -> None:
-    """Print each note as a paragraph."""
-    for note in notes:
-        say(console, Text.assemble(("note: ", "yellow"), note))
-
-
 def size_text(size: int) -> str:
     """Write a number of bytes in a readable unit."""
     if size < 10_000:
@@ -142,45 +136,30 @@ def size_text(size: int) -> str:
     return f"{size / 1000:.1f} kB" if size < 10_000_000 else f"{size / 1e6:.1f} MB"
 
 
-def _layer_row(layer: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> list[str]:
-    bits = str(layer.get("bits", "float")) if "quantized" in layer else ""
-    return [
-        str(layer.get("path") or "(the model)"),
-        ("complex " if layer.get("complex") else "") + str(layer.get("kind", "")),
-        weights_text(layer.get("weight_shape", [])),
-        bits,
-        scale_text(layer["scales"]) if layer.get("scales") else "",
-        str(layer.get("regime", "")),
-        span_text(layer.get("threshold")),
-        span_text(layer.get("delays")),
-        _state_bytes(str(layer.get("path") or ""), states),
-    ]
-
-
-def _state_bytes(path: str, states: Sequence[Mapping[str, Any]]) -> str:
-    """Return the bytes of a layer's states for one sample, as text."""
-    prefix = f"{path}." if path else ""
-    sizes = [
-        math.prod(state["shape"][1:]) * np.dtype(state["dtype"]).itemsize
-        for state in states
-        if str(state["input"]).startswith(prefix)
-    ]
-    return f"{sum(sizes):,} B" if sizes else ""
-
-
 def print_layers(
     layers: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Print one row a layer; for a streaming model, with the size of its states."""
-    head = {
-        "layer": "left",
-        "kind": "left",
-        "weights": "left",
-        "bits": "right",
-        "scale": "right",
-        "regime": "left",
-        "threshold": "right",
-        "delay": "right",
-        "state": "right",
-    }
-    print_table(head, [_layer_row(layer, states) for layer in layers])
+    """Print one row a layer; for a streaming model, with the bytes of its states for one sample."""
+    rows = []
+    for layer in layers:
+        path = str(layer.get("path") or "")
+        sizes = [
+            math.prod(state["shape"][1:]) * np.dtype(state["dtype"]).itemsize
+            for state in states
+            if str(state["input"]).startswith(f"{path}." if path else "")
+        ]
+        rows.append(
+            [
+                path or "(the model)",
+                ("complex " if layer.get("complex") else "") + str(layer.get("kind", "")),
+                weights_text(layer.get("weight_shape", [])),
+                str(layer.get("bits", "float")) if "quantized" in layer else "",
+                scale_text(layer["scales"]) if layer.get("scales") else "",
+                str(layer.get("regime", "")),
+                span_text(layer.get("threshold")),
+                span_text(layer.get("delays")),
+                f"{sum(sizes):,} B" if sizes else "",
+            ]
+        )
+    head = ("layer", "kind", "weights", "bits", "scale", "regime", "threshold", "delay", "state")
+    print_table(head, rows, right=("bits", "scale", "threshold", "delay", "state"))

@@ -25,11 +25,7 @@ from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.limits import check_archive, check_file
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
-
-    Array = NDArray[np.generic]
 
 __all__ = ["check_source", "known_shapes", "load_network", "match_arguments", "users_forward"]
 
@@ -71,15 +67,14 @@ def _place(error: BaseException) -> str:
     """Return the file and line of the user's code that raised an exception."""
     if isinstance(error, SyntaxError):
         return ""  # its message has the line
-    loaded = sys.modules.get("torch")
-    libraries = [sysconfig.get_path("stdlib"), os.path.dirname(errors.__file__)]
-    if loaded is not None and loaded.__file__:
-        libraries.append(os.path.dirname(loaded.__file__))
+    import torch
+
+    libraries = tuple(os.path.dirname(str(module.__file__)) for module in (errors, torch))
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        own = "site-packages" in file or not file.startswith(libraries[0])
-        if os.path.isfile(file) and own and not file.startswith(tuple(libraries[1:])):
+        own = "site-packages" in file or not file.startswith(sysconfig.get_path("stdlib"))
+        if os.path.isfile(file) and own and not file.startswith(libraries):
             place = f" ({os.path.basename(file)}, line {line})"
     return place
 
@@ -123,12 +118,11 @@ def load_network(source: str, weights: str | None, settings: Mapping[str, str]) 
     where, name = _split(source)
     from torch import nn  # before SOURCE's folder can hide a module that torch needs
 
-    namespace = _import_file(where, source) if _is_file(where) else _import_module(where, source)
-    value = namespace
+    is_file = where.endswith(".py") or "/" in where or os.sep in where
+    value: Any = (_import_file if is_file else _import_module)(where, source)
     for part in name.split("."):
         with _users_code(source):
-            known = dir(value)
-            exists = hasattr(value, part)
+            known, exists = dir(value), hasattr(value, part)
         if not exists:
             close = difflib.get_close_matches(part, known, n=1)
             raise InputError(
@@ -149,10 +143,6 @@ def load_network(source: str, weights: str | None, settings: Mapping[str, str]) 
     return value
 
 
-def _is_file(where: str) -> bool:
-    return where.endswith(".py") or "/" in where or os.sep in where
-
-
 def _import_file(where: str, source: str) -> Any:
     path = Path(where)
     if not path.is_file():
@@ -164,8 +154,8 @@ def _import_file(where: str, source: str) -> Any:
     # the module of a file json.py must not replace json
     name = f"_synapse_onnx_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"SOURCE {source!r}: {where} cannot be imported")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     with _users_code(source):
@@ -210,15 +200,10 @@ def _load_weights(module: nn.Module, path: str, source: str) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
     except Exception as error:  # a damaged or foreign file can raise any class
+        what = "is no checkpoint of torch, or a damaged one; write one"
         if re.search("Unsupported (global|class)", str(error)):
-            raise InputError(
-                f"{path} holds Python objects, which are not loaded; save it again by "
-                f"torch.save(module.state_dict(), path)"
-            ) from error
-        raise InputError(
-            f"{path} is no checkpoint of torch, or a damaged one; write one by "
-            f"torch.save(module.state_dict(), path)"
-        ) from error
+            what = "holds Python objects, which are not loaded; save it again"
+        raise InputError(f"{path} {what} by torch.save(module.state_dict(), path)") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
@@ -246,9 +231,10 @@ def _mismatch(error: Exception) -> str:
     sizes = re.findall(
         r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", text
     )
-    sizes = [f"{name} is ({file}) and must be ({network})" for name, file, network in sizes]
     if sizes:
-        parts.append(few(sizes, 2))
+        parts.append(
+            few([f"{name} is ({file}) and must be ({ours})" for name, file, ours in sizes], 2)
+        )
     return "; ".join(parts) or gist(error)
 
 
@@ -264,7 +250,7 @@ def known_shapes(module: nn.Module, source: str) -> list[tuple[int, ...]]:
     return known
 
 
-def match_arguments(module: nn.Module, arrays: Sequence[Array], source: str, hint: str) -> None:
+def match_arguments(module: nn.Module, arrays: Sequence[object], source: str, hint: str) -> None:
     """Refuse the wrong number of inputs before torch does."""
     signature = inspect.signature(module.forward)
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_onnx.cli._arrays import read_arrays
-from synapse_onnx.cli._models import generated_inputs, inputs_of, layout_of
-from synapse_onnx.cli._options import (
-    Number,
-    full_names,
-    generated_options,
-    inputs_option,
-    native_choices,
-    native_option,
-    provider_option,
-    quiet_option,
-)
-from synapse_onnx.cli._output import make_console, print_facts, print_table, progress
+from synapse_onnx.cli import _options as options
+from synapse_onnx.cli._inputs import generated_inputs, read_inputs
+from synapse_onnx.cli._output import print_facts, print_table, progress
 from synapse_onnx.errors import InputError
-from synapse_onnx.model.layout import has_time, time_first, time_last
+from synapse_onnx.model.layout import has_time, time_first
 
 if TYPE_CHECKING:
     from synapse_onnx.runtime.session import Session
@@ -47,16 +38,11 @@ class Timing:
     """Latencies of one setting, in ms, and the throughput that follows.
 
     Attributes:
-        provider: execution provider.
-        native: whether native kernels were registered.
+        provider, native: execution provider, and whether native kernels were registered.
         threads: threads inside an operator; None is ONNX Runtime's own choice.
-        batch: samples in a call.
-        steps: time steps in a call.
+        batch, steps: samples and time steps in a call.
         calls: calls that were timed.
-        p50: median.
-        p90: 90th percentile.
-        p99: 99th percentile.
-        best: the fastest call.
+        p50, p90, p99, best: median, percentiles, and the fastest call.
         samples_per_s: samples by the median; of a stream those of one step.
         steps_per_s: time steps of all samples by the median.
     """
@@ -83,7 +69,6 @@ def summary(times: Sequence[float], **setting: Any) -> Timing:
         setting: provider, native, threads, batch and steps of :class:`Timing`.
     """
     p50, p90, p99 = (float(np.percentile(times, part)) for part in (50, 90, 99))
-    batch, steps = setting["batch"], setting["steps"]
     return Timing(
         **setting,
         calls=len(times),
@@ -91,8 +76,8 @@ def summary(times: Sequence[float], **setting: Any) -> Timing:
         p90=p90 * 1e3,
         p99=p99 * 1e3,
         best=min(times) * 1e3,
-        samples_per_s=batch / p50,
-        steps_per_s=batch * steps / p50,
+        samples_per_s=setting["batch"] / p50,
+        steps_per_s=setting["batch"] * setting["steps"] / p50,
     )
 
 
@@ -102,34 +87,16 @@ def _size(views: Sequence[Array]) -> tuple[int, int]:
     return int(batch), min((view.shape[-1] for view in views if has_time(view.ndim)), default=1)
 
 
-def _whole(session: Session, views: Sequence[Array]) -> Callable[[], Iterator[float]]:
-    """Time whole sequences."""
-    arrays = [time_first(view, session.layout) for view in views]
-
-    def call() -> Iterator[float]:
-        begin = perf_counter()
-        session.run(*arrays)
-        yield perf_counter() - begin
-
-    return call
-
-
-def _steps(session: Session, views: Sequence[Array]) -> Callable[[], Iterator[float]]:
-    """Time the steps of a stream, each by itself."""
+def _calls(session: Session, views: Sequence[Array], stream: bool) -> list[Callable[[], Any]]:
+    """Return what is timed call by call: a whole sequence, or the steps of a stream."""
+    if not stream:
+        return [partial(session.run, *(time_first(view, session.layout) for view in views))]
     batch, steps = _size(views)
-    cut = [
-        [np.ascontiguousarray(view[..., t]) if has_time(view.ndim) else view for view in views]
+    step = session.stream(batch).step
+    return [
+        partial(step, *(np.ascontiguousarray(v[..., t]) if has_time(v.ndim) else v for v in views))
         for t in range(steps)
     ]
-    stream = session.stream(batch)
-
-    def call() -> Iterator[float]:
-        for step in cut:
-            begin = perf_counter()
-            stream.step(*step)
-            yield perf_counter() - begin
-
-    return call
 
 
 @click.command(
@@ -139,44 +106,39 @@ Example: portable and native, one thread and two
   synapse-onnx bench net.onnx --native both --threads 1 --threads 2
   synapse-onnx bench stream.onnx --stream --json""",
 )
-@click.argument("model", metavar="MODEL.onnx")
-@inputs_option(
-    "Input, as for `run`: one file for every input of the model. Default: random 0/1 spikes.",
-    required=False,
+@options.model
+@options.inputs(
+    "Input, as for `run`: one file for every input of the model. Default: random 0/1 spikes."
 )
 @click.option(
     "--batch",
     "batches",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     multiple=True,
     help="Samples per call (repeatable; default: 1).",
 )
-@generated_options(steps=100, rate=0.1)
+@options.generated(steps=100, rate=0.1)
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     multiple=True,
     help="Threads inside an operator (repeatable; default: ONNX Runtime's own choice).",
 )
 @click.option(
     "--seconds",
-    type=Number(0),
+    type=options.Number(0),
     default=2.0,
-    show_default=True,
     help="Seconds for each row of the table; at least 5 calls are timed.",
 )
 @click.option("--stream", is_flag=True, help="Time single steps of a streaming model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@provider_option()
-@native_option("both", help="; both times the model with and without them")
-@quiet_option
+@options.providers()
+@options.native("both", help="; both times the model with and without them")
+@options.quiet
 def command(
     model: str,
     inputs: tuple[str, ...],
     batches: tuple[int, ...],
-    steps: int,
-    rate: float,
-    seed: int,
     threads: tuple[int, ...],
     seconds: float,
     stream: bool,
@@ -184,6 +146,7 @@ def command(
     providers: tuple[str, ...],
     native: str,
     quiet: bool,
+    **generated: Any,
 ) -> None:
     """Time a model: latency percentiles and throughput.
 
@@ -198,105 +161,80 @@ def command(
         raise InputError("--batch is for generated spikes, and --input brings its own batch")
     proto = load_model(model)
     if inputs:
-        arrays = read_arrays(inputs, list(inputs_of(proto)))
-        batches_of_views = [[time_last(array, layout_of(proto)) for array in arrays]]
+        examples = [read_inputs(proto, inputs)]
     else:
-        batches_of_views = [
-            generated_inputs(proto, samples=batch, steps=steps, rate=rate, seed=seed)
-            for batch in batches or (1,)
+        examples = [
+            generated_inputs(proto, samples=batch, **generated) for batch in batches or (1,)
         ]
     settings: list[dict[str, Any]] = []
-    calls: list[Callable[[], Iterator[float]]] = []
-    names = full_names(providers) or ["CPUExecutionProvider"]
-    for name, choice, count in product(names, native_choices(native), threads or (None,)):
+    turns = []
+    names = options.full_names(providers) or ["CPUExecutionProvider"]
+    for name, choice, count in product(names, options.native_choices(native), threads or (None,)):
         session = Session(proto, [name], choice, threads=count)
-        for views in batches_of_views:
+        row = {"provider": name, "native": session.native, "threads": count}
+        for views in examples:
             batch, length = _size(views)
-            settings.append(
-                {
-                    "provider": name,
-                    "native": session.native,
-                    "threads": count,
-                    "batch": batch,
-                    "steps": 1 if stream else length,
-                }
-            )
-            calls.append((_steps if stream else _whole)(session, views))
-    times = _take_turns(calls, seconds, quiet=quiet)
+            settings.append({**row, "batch": batch, "steps": 1 if stream else length})
+            turns.append(_calls(session, views, stream))
+    times = _take_turns(turns, seconds, quiet=quiet)
     rows = [summary(taken, **setting) for taken, setting in zip(times, settings, strict=True)]
-    if as_json:
-        click.echo(json.dumps({**_facts(model), "rows": [asdict(row) for row in rows]}, indent=2))
-        return
-    console = make_console()
-    print_facts(console, {**{k: str(v) for k, v in _facts(model).items()}, **_shared(rows)})
-    console.print()
-    _print_rows(rows)
-
-
-def _take_turns(
-    calls: Sequence[Callable[[], Iterator[float]]], seconds: float, *, quiet: bool = True
-) -> list[list[float]]:
-    """Call each in turn until the time for all is spent; return the seconds of every call."""
-    for _ in range(_WARM):
-        begin = perf_counter()
-        for call in calls:
-            list(call())
-    times: list[list[float]] = [[] for _ in calls]
-    now, whole = perf_counter(), seconds * len(calls)
-    rounds = max(math.ceil(whole / (now - begin)), _FEWEST)  # a guess, for the bar alone
-    end = now + whole
-    with progress(rounds * len(calls), "calls", quiet=quiet) as advance:
-        while perf_counter() < end or len(times[0]) < _FEWEST:
-            for call, taken in zip(calls, times, strict=True):
-                taken.extend(call())
-                advance(1)
-    return times
-
-
-def _facts(model: str) -> dict[str, Any]:
     import onnxruntime
 
-    return {
+    facts = {
         "model": model,
         "ONNX Runtime": onnxruntime.__version__,
         "processors": os.cpu_count() or 1,
     }
+    if as_json:
+        click.echo(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=2))
+        return
+    print_facts({**{k: str(v) for k, v in facts.items()}, **_shared(rows)})
+    click.echo()
+    _print_rows(rows)
 
 
-def _provider(row: Timing) -> str:
-    return row.provider.removesuffix("ExecutionProvider")
+def _take_turns(
+    turns: Sequence[Sequence[Callable[[], Any]]], seconds: float, *, quiet: bool
+) -> list[list[float]]:
+    """Take turns until the time for all is spent; return the seconds of every call of each."""
+    for _ in range(_WARM):
+        begin = perf_counter()
+        for call in chain(*turns):
+            call()
+    times: list[list[float]] = [[] for _ in turns]
+    now, whole = perf_counter(), seconds * len(turns)
+    rounds = max(math.ceil(whole / (now - begin)), _FEWEST)  # a guess, for the bar alone
+    end = now + whole
+    with progress(rounds * len(turns), "calls", quiet=quiet) as advance:
+        while perf_counter() < end or len(times[0]) < _FEWEST:
+            for calls, taken in zip(turns, times, strict=True):
+                for call in calls:
+                    begin = perf_counter()
+                    call()
+                    taken.append(perf_counter() - begin)
+                advance(1)
+    return times
 
 
 def _shared(rows: Sequence[Timing]) -> dict[str, str]:
     """Return the values that all rows share: shown above the table, which then fits 80 columns."""
-    providers = {_provider(row) for row in rows}
-    provider = {"provider": providers.pop()} if len(providers) == 1 else {}
-    return {**provider, "time steps": str(rows[0].steps)}
+    steps = {"time steps": str(rows[0].steps)}
+    provider, *others = {row.provider.removesuffix("ExecutionProvider") for row in rows}
+    return steps if others else {"provider": provider, **steps}
 
 
 def _print_rows(rows: Sequence[Timing]) -> None:
-    left = ("provider", "kernels")
     right = ("threads", "batch", "p50 ms", "p90", "p99", "min", "samples/s", "steps/s")
     shared = _shared(rows)
-    print_table(
-        {**dict.fromkeys(left, "left"), **dict.fromkeys(right, "right")},
+    cells = [
         [
-            [
-                "" if "provider" in shared else _provider(row),
-                "native" if row.native else "portable",
-                "" if row.threads is None else str(row.threads),
-                str(row.batch),
-                *map(_short, (row.p50, row.p90, row.p99, row.best)),
-                *map(_per_second, (row.samples_per_s, row.steps_per_s)),
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
-
-
-def _per_second(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+            "" if "provider" in shared else row.provider.removesuffix("ExecutionProvider"),
+            "native" if row.native else "portable",
+            "" if row.threads is None else str(row.threads),
+            str(row.batch),
+            *(f"{t:.3f}" if t < 10 else f"{t:.1f}" for t in (row.p50, row.p90, row.p99, row.best)),
+            *(f"{n:,.0f}" if n >= 10 else f"{n:.2g}" for n in (row.samples_per_s, row.steps_per_s)),
+        ]
+        for row in rows
+    ]
+    print_table(("provider", "kernels", *right), cells, right)

@@ -6,26 +6,14 @@ import contextlib
 import copy
 import os
 import shlex
+from typing import Any
 
 import click
-from rich.text import Text
 
 import synapse_onnx
-from synapse_onnx.cli._arrays import check_target, random_spikes
-from synapse_onnx.cli._models import read_metadata
-from synapse_onnx.cli._options import (
-    parse_shapes,
-    settings_option,
-    source_argument,
-    weights_option,
-)
-from synapse_onnx.cli._output import (
-    make_console,
-    print_facts,
-    print_layers,
-    print_notes,
-    size_text,
-)
+from synapse_onnx.cli import _options as options
+from synapse_onnx.cli._inputs import random_spikes, read_metadata
+from synapse_onnx.cli._output import print_facts, print_layers, print_note, say, size_text
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import LAYOUTS
@@ -44,14 +32,14 @@ Example: the function build in net.py returns the network
 A network with two inputs, 64 channels and 3 images of 32x32
   synapse-onnx export mynets.fusion:Net --shape 64 --shape 3,32,32 -o fusion.onnx""",
 )
-@source_argument
+@options.source
 @click.option("-o", "--output", required=True, metavar="MODEL.onnx", help="Model to write.")
-@weights_option
-@settings_option
+@options.weights
+@options.settings
 @click.option(
     "--shape",
     "shapes",
-    callback=parse_shapes,
+    callback=options.parse_shapes,
     metavar="C[,H,W]",
     multiple=True,
     help="Shape of ONE sample without batch and time, as in 1,8,8 (repeatable, once for every "
@@ -61,15 +49,10 @@ A network with two inputs, 64 channels and 3 images of 32x32
     "--opset",
     type=click.IntRange(OPSETS[0], OPSETS[-1]),
     default=OPSETS[0],
-    show_default=True,
     help="Version of the standard ONNX operators.",
 )
 @click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Time steps of the example input for tracing.",
+    "--steps", type=options.COUNT, default=16, help="Time steps of the example input for tracing."
 )
 @click.option(
     "--static",
@@ -85,14 +68,12 @@ A network with two inputs, 64 channels and 3 images of 32x32
     "--layout",
     type=click.Choice(LAYOUTS),
     default="NCT",
-    show_default=True,
     help="Layout of inputs and outputs: time last, as in torch, or first, (T, N, C[, H, W]).",
 )
 @click.option(
     "--input-type",
     type=click.Choice(INPUT_TYPES),
     default="float32",
-    show_default=True,
     help="Type of the inputs; uint8 takes spikes and counts up to 255.",
 )
 def command(
@@ -101,12 +82,9 @@ def command(
     weights: str | None,
     settings: dict[str, str],
     shapes: list[tuple[int, ...]],
-    opset: int,
     steps: int,
     static: bool,
-    streaming: bool,
-    layout: str,
-    input_type: str,
+    **how: Any,  # --opset, --streaming, --layout, --input-type: arguments of export
 ) -> None:
     """Compile a torch network to one ONNX file.
 
@@ -117,7 +95,7 @@ def command(
     The model has standard operators only and runs in any ONNX Runtime. To compare it with torch,
     use "synapse-onnx verify".
     """
-    check_target(output, ".onnx")
+    options.check_target(output, ".onnx")
     module = load_network(source, weights, settings)
     example = random_spikes(
         [(1, *shape, steps) for shape in shapes or known_shapes(module, source)], rate=0.3, seed=0
@@ -132,43 +110,28 @@ def command(
         copy.deepcopy(module).eval()(*tensors)
     try:
         with users_forward(source):
-            model = synapse_onnx.export(
-                module,
-                tensors,
-                output,
-                streaming=streaming,
-                dynamic=not static,
-                layout=layout,
-                opset=opset,
-                input_type=input_type,
-            )
+            model = synapse_onnx.export(module, tensors, output, dynamic=not static, **how)
     except ExportError as error:  # its advice is for Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
-    console = make_console()
     metadata = read_metadata(model)
     assert metadata is not None  # export has just written it
-    print_facts(
-        console,
-        {
-            "wrote": output,
-            "size": size_text(os.path.getsize(output)),
-            "regime": metadata.regime,
-            "layers": str(len(metadata.layers)),
-            **({"states": str(len(metadata.states))} if metadata.streaming else {}),
-        },
-    )
+    facts = {
+        "wrote": output,
+        "size": size_text(os.path.getsize(output)),
+        "regime": metadata.regime,
+        "layers": str(len(metadata.layers)),
+    }
+    if metadata.streaming:
+        facts["states"] = str(len(metadata.states))
+    print_facts(facts)
     if metadata.layers:
-        console.print()
+        click.echo()
         print_layers(metadata.layers, metadata.states)
-        console.print()
-    print_notes(console, metadata.notes)
-    verify = [
-        "synapse-onnx",
-        "verify",
-        source,
-        output,
-        *(["--weights", weights] if weights else []),
-    ]
+        click.echo()
+    for note in metadata.notes:
+        print_note(note)
+    verify = ["synapse-onnx", "verify", source, output]
+    verify += ["--weights", weights] if weights else []
     for key, value in settings.items():
         verify += ["--set", f"{key}={value}"]
-    console.print(Text.assemble("to compare it with torch: ", shlex.join(verify)), soft_wrap=True)
+    say(f"to compare it with torch: {shlex.join(verify)}", wrapped=False)

@@ -9,23 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from synapse_onnx.cli._arrays import check_target, read_arrays
-from synapse_onnx.cli._models import inputs_of, outputs_of, read_metadata
-from synapse_onnx.cli._options import (
-    NATIVE,
-    full_names,
-    inputs_option,
-    native_option,
-    provider_option,
-)
-from synapse_onnx.cli._output import (
-    make_console,
-    print_facts,
-    print_layers,
-    print_notes,
-    print_table,
-    size_text,
-)
+from synapse_onnx.cli import _options as options
+from synapse_onnx.cli._inputs import inputs_of, outputs_of, read_arrays, read_metadata
+from synapse_onnx.cli._output import print_facts, print_layers, print_note, print_table, size_text
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.formatting import shape_text
@@ -33,7 +19,7 @@ from synapse_onnx.runtime import native as native_kernels
 
 if TYPE_CHECKING:
     from synapse_onnx.model.metadata import Metadata
-    from synapse_onnx.report.activity import Activity
+    from synapse_onnx.report.activity import Activity, Spikes
     from synapse_onnx.report.kernels import Kernel
 
 __all__ = ["command"]
@@ -42,21 +28,16 @@ __all__ = ["command"]
 def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[str, Any]:
     """Return the part of --json on a run."""
 
-    def spikes(row: Any) -> dict[str, Any]:
-        return {**asdict(row), "rate": row.rate}
-
-    def synapse(row: Any) -> dict[str, Any]:
-        return {**spikes(row), "ratio": row.ratio}
-
-    def total(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in row.items() if key not in ("layer", "op")}
+    def facts(row: Spikes, *left_out: str) -> dict[str, Any]:
+        shares = {name: getattr(row, name) for name in ("rate", "ratio") if hasattr(row, name)}
+        return {key: v for key, v in (asdict(row) | shares).items() if key not in left_out}
 
     return {
         "activity": {
-            "synapses": [synapse(row) for row in activity.synapses],
-            "all_synapses": total(synapse(activity.all_synapses)),
-            "neurons": [spikes(row) for row in activity.neurons],
-            "all_neurons": total(spikes(activity.all_neurons)),
+            "synapses": [facts(row) for row in activity.synapses],
+            "all_synapses": facts(activity.all_synapses, "layer", "op"),
+            "neurons": [facts(row) for row in activity.neurons],
+            "all_neurons": facts(activity.all_neurons, "layer", "op"),
             "not_counted": [
                 {"layer": layer, "op": op, "multiplies": (layer, op) in activity.products}
                 for layer, op in activity.uncounted
@@ -80,48 +61,37 @@ def _activity_document(activity: Activity, kernels: tuple[Kernel, ...]) -> dict[
 
 def _print_activity(activity: Activity, kernels: tuple[Kernel, ...]) -> list[str]:
     """Print the activity of a run; return notes on nodes that are not counted."""
-    console = make_console()
+
+    def spiked(row: Spikes) -> list[str]:
+        return [row.layer, f"{row.nonzero:,}", f"{row.rate:.2%}"]
+
+    right = ["events in", "rate", "SynOps", "dense MACs", "ratio"]
     rows = [
-        [
-            row.layer,
-            f"{row.nonzero:,}",
-            f"{row.rate:.2%}",
-            f"{row.synops:,}",
-            f"{row.macs:,}",
-            f"{row.ratio:.2%}",
-        ]
+        [*spiked(row), f"{row.synops:,}", f"{row.macs:,}", f"{row.ratio:.2%}"]
         for row in (*activity.synapses, activity.all_synapses)
     ]
-    right = dict.fromkeys(("events in", "rate", "SynOps", "dense MACs", "ratio"), "right")
-    console.print()
-    print_table({"synapse": "left", **right}, rows)
-    console.print()
-    print_table(
-        {"neuron": "left", "spikes out": "right", "rate": "right"},
+    click.echo()
+    print_table(("synapse", *right), rows, right)
+    rows = [spiked(row) for row in (*activity.neurons, activity.all_neurons)]
+    click.echo()
+    print_table(("neuron", "spikes out", "rate"), rows, ("spikes out", "rate"))
+    right = ["nodes", "calls", "time"]
+    rows = [
         [
-            [row.layer, f"{row.nonzero:,}", f"{row.rate:.2%}"]
-            for row in (*activity.neurons, activity.all_neurons)
-        ],
-    )
-    console.print()
-    right = dict.fromkeys(("nodes", "calls", "time"), "right")
-    print_table(
-        {"kernel": "left", "inputs": "left", "numbers": "left", "provider": "left", **right},
-        [
-            [
-                kernel.op + (" (native)" if kernel.native else ""),
-                ", ".join(kernel.types),
-                kernel.numbers,
-                kernel.provider.removesuffix("ExecutionProvider"),
-                f"{kernel.nodes:,}",
-                f"{kernel.calls:,}",
-                f"{kernel.share:.1%}",
-            ]
-            for kernel in kernels
-        ],
-    )
-    products = list(activity.products)
-    others = [entry for entry in activity.uncounted if entry not in products]
+            kernel.op + (" (native)" if kernel.native else ""),
+            ", ".join(kernel.types),
+            kernel.numbers,
+            kernel.provider.removesuffix("ExecutionProvider"),
+            f"{kernel.nodes:,}",
+            f"{kernel.calls:,}",
+            f"{kernel.share:.1%}",
+        ]
+        for kernel in kernels
+    ]
+    click.echo()
+    print_table(("kernel", "inputs", "numbers", "provider", *right), rows, right)
+    products = activity.products
+    others = tuple(entry for entry in activity.uncounted if entry not in products)
     notes = []
     for entries, what in (
         (products, "multiplied by ordinary code or without weights in the file, so not in SynOps"),
@@ -147,20 +117,20 @@ def _ran(
 ) -> tuple[Activity | None, tuple[Kernel, ...]]:
     """Run the model on the sample of --input, if there is one."""
     if not inputs:
-        if native is not None:
-            raise InputError("--native is for a run; give a sample by --input")
-        if providers:
-            raise InputError("--provider is for a run; give a sample by --input")
+        for option, given in (("--native", native is not None), ("--provider", providers)):
+            if given:
+                raise InputError(f"{option} is for a run; give a sample by --input")
         return None, ()
     from synapse_onnx.report.activity import count_activity
     from synapse_onnx.report.kernels import profile_kernels
 
-    arrays = read_arrays(inputs, list(inputs_of(model)))
-    names = full_names(providers)
-    return (
-        count_activity(model, arrays, native, names),
-        profile_kernels(model, arrays, native, names),
-    )
+    arrays = read_arrays(inputs, inputs_of(model))
+    how = native, options.full_names(providers)
+    return count_activity(model, arrays, *how), profile_kernels(model, arrays, *how)
+
+
+def _producer(proto: Any) -> str:
+    return f"{proto.producer_name} {proto.producer_version}".strip()
 
 
 def _opset(proto: Any) -> int | None:
@@ -168,20 +138,14 @@ def _opset(proto: Any) -> int | None:
     return next((item.version for item in proto.opset_import if not item.domain), None)
 
 
-def _notes(metadata: Metadata | None) -> list[str]:
-    foreign = "the model was not written by synapse-onnx; its layers are not known"
-    return list(metadata.notes) if metadata else [foreign]
-
-
 def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, Any]:
     """Return the part of --json on a model."""
-    states = metadata.states if metadata else ()
     return {
         "file": model,
         "bytes": os.path.getsize(model),
         "opset": _opset(proto) or 0,
         "ir_version": proto.ir_version,
-        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "producer": _producer(proto),
         "version": metadata.version if metadata else None,
         "torch_version": metadata.torch_version if metadata else None,
         "regime": metadata.regime if metadata else None,
@@ -198,20 +162,17 @@ def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, An
         "streaming": metadata.streaming if metadata else False,
         "chunk": metadata.chunk if metadata else 1,
         "layout": metadata.layout if metadata else None,
-        "states": [dict(state) for state in states],
+        "states": [dict(state) for state in metadata.states] if metadata else [],
         "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
         "native": list(native_kernels.used_by(proto)),
         "native_cuda": list(native_kernels.used_by(proto, native_kernels.CUDA)),
-        "notes": _notes(metadata),
     }
 
 
 def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
     """Print the contents of a model."""
-    ends = {"inputs": inputs_of(proto), "outputs": outputs_of(proto)}
-    states = metadata.states if metadata else ()
-    console = make_console()
-    producer = f"{proto.producer_name} {proto.producer_version}".strip() or "not stated"
+    producer = _producer(proto) or "not stated"
+    ends = (("input", inputs_of(proto)), ("output", outputs_of(proto)))
     facts = {
         "file": model,
         "size": size_text(os.path.getsize(model)),
@@ -227,45 +188,39 @@ def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
         if metadata.layout == "TNC":
             facts["layout"] = "TNC, time first"
         if metadata.streaming:
-            facts["streaming"] = "yes" + (
-                f", in multiples of {metadata.chunk} time steps" if metadata.chunk > 1 else ""
-            )
-    print_facts(console, facts)
+            more = f", in multiples of {metadata.chunk} time steps" if metadata.chunk > 1 else ""
+            facts["streaming"] = f"yes{more}"
+    print_facts(facts)
     exact = metadata.exact if metadata else ()
-    console.print()
-    head = {"": "left", "name": "left", "type": "left", "shape": "left", "exact": "left"}
     rows = [
-        [side[:-1], name, kind, shape_text(shape), "yes" if name in exact else ""]
-        for side, values in ends.items()
+        [side, name, kind, shape_text(shape), "yes" if name in exact else ""]
+        for side, values in ends
         for name, (kind, shape) in values.items()
     ]
-    print_table(head, rows)
+    click.echo()
+    print_table(("", "name", "type", "shape", "exact"), rows)
     if metadata and metadata.layers:
-        console.print()
-        print_layers(metadata.layers, states)
-        console.print()
-        print_table(
-            {"layer": "left", "its numbers in ONNX Runtime": "left"},
+        click.echo()
+        print_layers(metadata.layers, metadata.states)
+        rows = [
+            [str(layer["path"]) or "(the model)", str(layer["arithmetic"])]
+            for layer in metadata.layers
+            if "arithmetic" in layer
+        ]
+        click.echo()
+        print_table(("layer", "its numbers in ONNX Runtime"), rows)
+    if metadata and metadata.states:
+        rows = [
             [
-                [str(layer["path"]) or "(the model)", str(layer["arithmetic"])]
-                for layer in metadata.layers
-                if "arithmetic" in layer
-            ],
-        )
-    if states:
-        console.print()
-        print_table(
-            {"state": "left", "type": "left", "shape": "left", "start": "right"},
-            [
-                [
-                    str(state["input"]),
-                    str(state["dtype"]),
-                    shape_text(["N", *state["shape"][1:]]),
-                    f"{state['start']:g}",
-                ]
-                for state in states
-            ],
-        )
+                str(s["input"]),
+                str(s["dtype"]),
+                shape_text(["N", *s["shape"][1:]]),
+                f"{s['start']:g}",
+            ]
+            for s in metadata.states
+        ]
+        click.echo()
+        print_table(("state", "type", "shape", "start"), rows, ("start",))
 
 
 @click.command(
@@ -277,14 +232,13 @@ Example:
   synapse-onnx inspect net.onnx --input spikes.npy
   synapse-onnx inspect net.onnx --svg net.svg""",
 )
-@click.argument("model", metavar="MODEL.onnx")
-@inputs_option(
+@options.model
+@options.inputs(
     "Sample input, as for `run` (repeatable): show spike rates, synaptic operations and the "
-    "kernels that ran.",
-    required=False,
+    "kernels that ran."
 )
-@provider_option(help="; needs --input")
-@native_option(help="; needs --input")
+@options.providers(help="; needs --input")
+@options.native(help="; needs --input")
 @click.option(
     "--svg",
     "drawing",
@@ -309,28 +263,29 @@ def command(
     from synapse_onnx.model.file import load_model
 
     if drawing is not None:
-        check_target(drawing, ".svg")
+        options.check_target(drawing, ".svg")
     proto = load_model(model)
     metadata = read_metadata(proto)
-    activity, kernels = _ran(proto, inputs, NATIVE[native], providers)
+    activity, kernels = _ran(proto, inputs, options.NATIVE[native], providers)
     if drawing is not None:
         from synapse_onnx.report.drawing import to_svg
 
         write_atomically(drawing, to_svg(proto, activity).encode())
+    foreign = "the model was not written by synapse-onnx; its layers are not known"
+    notes = list(metadata.notes) if metadata else [foreign]
     if as_json:
-        document = _document(model, proto, metadata)
+        document = {**_document(model, proto, metadata), "notes": notes}
         if activity is not None:
             document |= _activity_document(activity, kernels)
         click.echo(json.dumps(document, indent=2))
         return
     _print_model(model, proto, metadata)
-    notes = _notes(metadata)
     if activity is not None:
         notes += _print_activity(activity, kernels)
-    console = make_console()
     if notes:
-        console.print()
-    print_notes(console, notes)
+        click.echo()
+    for note in notes:
+        print_note(note)
     if drawing is not None:
-        console.print()
-        print_facts(console, {"wrote": drawing})
+        click.echo()
+        print_facts({"wrote": drawing})

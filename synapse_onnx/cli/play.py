@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from synapse_onnx.cli._arrays import read_arrays
-from synapse_onnx.cli._models import inputs_of, layout_of
-from synapse_onnx.cli._options import Number, inputs_option
-from synapse_onnx.cli._output import make_console, print_facts, print_notes
+from synapse_onnx.cli import _options as options
+from synapse_onnx.cli._inputs import inputs_of, layout_of, read_arrays
+from synapse_onnx.cli._output import print_facts, print_note
 from synapse_onnx.errors import InputError
 
 __all__ = ["command"]
@@ -36,14 +34,11 @@ Example:
 )
 @click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
 @click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    help="Port of --serve; default: any free port.",
+    "--port", type=click.IntRange(1, 65535), help="Port of --serve; default: any free port."
 )
-@inputs_option(
+@options.inputs(
     "Samples to choose from, (N, C[, H, W], T) as .npy or .npz, one file for every input of the "
-    f"model, as for `run` (repeatable); at most the first {_SAMPLES} are used.",
-    required=False,
+    f"model, as for `run` (repeatable); at most the first {_SAMPLES} are used."
 )
 @click.option(
     "--labels",
@@ -52,7 +47,7 @@ Example:
 )
 @click.option(
     "--max-size",
-    type=Number(0, min_open=True),
+    type=options.Number(0, min_open=True),
     metavar="MB",
     help="Largest model to put into a page; default: 268.4 (256 MiB).",
 )
@@ -81,9 +76,12 @@ def command(
     from synapse_onnx.deploy import play
     from synapse_onnx.model.file import load_model
 
-    console = make_console()
     if fetch_runtime:
-        print_facts(console, {"onnxruntime-web": _fetched()})
+        try:
+            runtime = play.find_runtime()
+        except InputError:
+            runtime = play.fetch_runtime()
+        print_facts({"onnxruntime-web": str(runtime)})
         if model is None:
             return
     if model is None:
@@ -97,13 +95,9 @@ def command(
         raise InputError("--port is for --serve")
     proto = load_model(model)
     samples = []
-    notes = []
     if inputs:
-        arrays = read_arrays(inputs, list(inputs_of(proto)))
-        layout = layout_of(proto)
-        samples = play.samples_of(arrays, layout, Path(inputs[0]).stem, _SAMPLES)
-        if len(samples) == _SAMPLES:
-            notes.append(f"at most the first {_SAMPLES} samples are used")
+        arrays = read_arrays(inputs, inputs_of(proto))
+        samples = play.samples_of(arrays, layout_of(proto), Path(inputs[0]).stem, _SAMPLES)
     files = play.page_files(
         proto,
         Path(model).stem,
@@ -113,23 +107,15 @@ def command(
     )
     if output is not None:
         play.write_page(output, files)
-        print_facts(console, {"wrote": output, "show it": f"python -m http.server -d {output}"})
-        print_notes(console, notes)
+        print_facts({"wrote": output, "show it": f"python -m http.server -d {output}"})
+    else:
+        server = play.Server(files, port or 0)
+        print_facts({"playing": model, "at": server.url, "end": "Ctrl-C"})
+    if len(samples) == _SAMPLES:
+        print_note(f"at most the first {_SAMPLES} samples are used")
+    if output is not None:
         return
-    server = play.Server(files, port or 0)
-    print_facts(console, {"playing": model, "at": server.url, "end": "Ctrl-C"})
-    print_notes(console, notes)
     try:
         server.run()
     except KeyboardInterrupt:
         click.echo()  # ends the line of the terminal's ^C
-
-
-def _fetched() -> str:
-    """Download the runtime if there is none; return its folder."""
-    from synapse_onnx.deploy import play
-
-    try:
-        return os.fspath(play.find_runtime())
-    except InputError:
-        return os.fspath(play.fetch_runtime())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from synapse_onnx.cli._options import Number
-from synapse_onnx.cli._output import make_console, print_facts, print_notes
+from synapse_onnx.cli import _options as options
+from synapse_onnx.cli._output import print_facts, print_note
 
 __all__ = ["command"]
 
@@ -19,7 +20,7 @@ Example:
   synapse-onnx repository net.onnx --triton models
   tritonserver --model-repository=$PWD/models""",
 )
-@click.argument("model", metavar="MODEL.onnx")
+@options.model
 @click.option(
     "--triton",
     required=True,
@@ -29,9 +30,9 @@ Example:
 @click.option("--name", help="Name of the model for clients; default: the name of the file.")
 @click.option(
     "--max-batch",
-    type=click.IntRange(min=1),
+    "largest",
+    type=options.COUNT,
     default=32,
-    show_default=True,
     metavar="N",
     help="Largest number of samples in one call of the model.",
 )
@@ -39,35 +40,24 @@ Example:
     "--delay",
     type=click.IntRange(min=0),
     default=500,
-    show_default=True,
     metavar="MICROSECONDS",
     help="How long a request may wait to be batched with others.",
 )
 @click.option(
     "--idle",
-    type=Number(0, min_open=True),
+    type=options.Number(0, min_open=True),
     default=60.0,
-    show_default=True,
     metavar="SECONDS",
     help="Streaming models: time without requests after which the server drops a sequence.",
 )
 @click.option(
     "--sequences",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     default=1024,
-    show_default=True,
     metavar="N",
     help="Streaming models: number of sequences that the server keeps at a time.",
 )
-def command(
-    model: str,
-    triton: str,
-    name: str | None,
-    max_batch: int,
-    delay: int,
-    idle: float,
-    sequences: int,
-) -> None:
+def command(model: str, triton: str, name: str | None, **batching: Any) -> None:
     """Put a model into the repository of an inference server.
 
     Requests to a model of whole sequences are batched dynamically. For a streaming model the
@@ -77,21 +67,17 @@ def command(
     from synapse_onnx.model.file import load_model
 
     proto = load_model(model)
-    batching = Batching(max_batch, delay, idle, sequences)
-    written = write_repository(proto, triton, name or Path(model).stem, batching)
+    written = write_repository(proto, triton, name or Path(model).stem, Batching(**batching))
     kind = "whole sequences" if written.states is None else f"streams, {written.states} states each"
-    joined = f"up to {max_batch}" if written.batched else "none: a request is a call"
-    console = make_console()
-    print_facts(console, {"wrote": str(written.path), "requests": kind, "batching": joined})
-    notes = []
+    joined = f"up to {batching['largest']}" if written.batched else "none: a request is a call"
+    print_facts({"wrote": str(written.path), "requests": kind, "batching": joined})
     if not written.batched:
-        notes.append(
+        print_note(
             "Triton batches requests along the first axis, which is no open batch in this model; "
             "export it without layout TNC and with an open batch"
         )
     if written.chunk > 1:
-        notes.append(
+        print_note(
             f"the steps of a request must be a multiple of {written.chunk}, except for the last "
             f"request of a sequence"
         )
-    print_notes(console, notes)

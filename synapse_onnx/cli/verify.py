@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 import synapse_onnx
-from synapse_onnx.cli._arrays import check_target, read_arrays
+from synapse_onnx.cli import _options as options
 from synapse_onnx.cli._group import DIFFERENT
-from synapse_onnx.cli._models import dtype_of, generated_inputs, inputs_of, layout_of, read_metadata
-from synapse_onnx.cli._options import (
-    Number,
-    full_names,
-    generated_options,
-    inputs_option,
-    native_choices,
-    native_option,
-    provider_option,
-    settings_option,
-    source_argument,
-    weights_option,
+from synapse_onnx.cli._inputs import (
+    dtype_of,
+    generated_inputs,
+    inputs_of,
+    read_inputs,
+    read_metadata,
 )
-from synapse_onnx.cli._output import make_console, print_facts, say
+from synapse_onnx.cli._output import print_facts, say
 from synapse_onnx.cli._source import check_source, load_network, match_arguments, users_forward
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
-from synapse_onnx.model.layout import time_last
 
 __all__ = ["command"]
 
@@ -42,36 +36,24 @@ Example: with random spikes, and with recorded ones
 \b
 Exit codes: 0 equal, 1 the numbers differ, 2 wrong input or usage.""",
 )
-@source_argument
-@click.argument("model", metavar="MODEL.onnx")
-@weights_option
-@settings_option
-@inputs_option(
+@options.source
+@options.model
+@options.weights
+@options.settings
+@options.inputs(
     "Inputs (N, C[, H, W], T) as .npy or .npz, one file for every input of the model, in their "
-    "order. Default: random 0/1 spikes.",
-    required=False,
+    "order. Default: random 0/1 spikes."
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Number of random samples.",
-)
-@generated_options(steps=50, rate=0.3)
+@click.option("--samples", type=options.COUNT, default=8, help="Number of random samples.")
+@options.generated(steps=50, rate=0.3)
 @click.option(
     "--rtol",
-    type=Number(min=0),
+    type=options.Number(min=0),
     default=1e-5,
-    show_default=True,
     help="Tolerance relative to the largest torch value, for layers that are not exact.",
 )
 @click.option(
-    "--atol",
-    type=Number(min=0),
-    default=0.0,
-    show_default=True,
-    help="Absolute tolerance, added to --rtol.",
+    "--atol", type=options.Number(min=0), default=0.0, help="Absolute tolerance, added to --rtol."
 )
 @click.option(
     "--outputs",
@@ -88,18 +70,14 @@ Exit codes: 0 equal, 1 the numbers differ, 2 wrong input or usage.""",
     "membrane around the first divergence.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@provider_option()
-@native_option("both", help="; both compares with and without them")
+@options.providers()
+@options.native("both", help="; both compares with and without them")
 def command(
     source: str,
     model: str,
     weights: str | None,
     settings: dict[str, str],
     inputs: tuple[str, ...],
-    samples: int,
-    steps: int,
-    rate: float,
-    seed: int,
     rtol: float,
     atol: float,
     outputs: tuple[str, ...],
@@ -107,6 +85,7 @@ def command(
     native: str,
     report_path: str | None,
     as_json: bool,
+    **generated: Any,
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
 
@@ -118,31 +97,23 @@ def command(
     from synapse_onnx.model.file import load_model
 
     if report_path is not None:
-        check_target(report_path, ".html")
+        options.check_target(report_path, ".html")
     if native == "both" and (report_path is not None or as_json):
         raise InputError("--native both makes two reports; take yes or no with --report and --json")
     check_source(source)
     proto = load_model(model)
-    expected = inputs_of(proto)
-    kinds = [dtype_of(kind) for kind, _ in expected.values()]
+    kinds = [dtype_of(kind) for kind, _ in inputs_of(proto).values()]
     metadata = read_metadata(proto)
     if metadata is not None and metadata.input_type == "uint8":
         kinds = [np.dtype(np.float32)] * len(kinds)  # the module takes floats
-    if inputs:
-        values = [
-            time_last(array, layout_of(proto)) for array in read_arrays(inputs, list(expected))
-        ]
-    else:
-        values = generated_inputs(proto, samples=samples, steps=steps, rate=rate, seed=seed)
-    arrays = [
-        np.ascontiguousarray(array, dtype=kind) for array, kind in zip(values, kinds, strict=True)
-    ]
+    values = read_inputs(proto, inputs) if inputs else generated_inputs(proto, **generated)
+    arrays = list(map(np.ascontiguousarray, values, kinds))
     module = load_network(source, weights, settings)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 
-    console, ok = make_console(), True
-    for choice in native_choices(native):
+    ok = True
+    for choice in options.native_choices(native):
         with users_forward(source):
             report = synapse_onnx.verify(
                 module,
@@ -151,34 +122,33 @@ def command(
                 rtol=rtol,
                 atol=atol,
                 outputs=outputs or None,
-                providers=full_names(providers),
+                providers=options.full_names(providers),
                 native=choice,
             )
         if native == "both":
-            say(console, "with native kernels" if choice else "\nwithout native kernels")
+            say("with native kernels" if choice else "\nwithout native kernels")
         if as_json:
             click.echo(report.to_json())
         else:
-            _print_report(console, str(report), ok=report.ok)
+            _print_report(str(report), ok=report.ok)
         ok &= report.ok
     if report_path is not None:
         write_atomically(report_path, report.to_html().encode())
         if not as_json:
-            print_facts(console, {"wrote": report_path})
+            print_facts({"wrote": report_path})
     if not ok:
         raise click.exceptions.Exit(DIFFERENT)
 
 
-def _print_report(console: Console, report: str, *, ok: bool) -> None:
+def _print_report(report: str, *, ok: bool) -> None:
     """Print a report's own table, coloured; sentences are wrapped, rows are not."""
     head, *lines, verdict = report.splitlines()
-    console.print(Text(head, "bold"), soft_wrap=True)
+    say(Text(head, "bold"), wrapped=False)
     for line in lines:
-        text = Text(line)
-        if line[:1] in "✓✗":
+        text, row = Text(line), line[:1] in "✓✗"
+        if row:
             text.stylize("green" if line[0] == "✓" else "red", 0, 1)
-            console.print(text, soft_wrap=True)
         else:
             text.stylize("yellow", 0, line.find(":") + 1)
-            say(console, text)
-    say(console, Text(verdict, "bold green" if ok else "bold red"))
+        say(text, wrapped=not row)
+    say(Text(verdict, "bold green" if ok else "bold red"))

@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.files import write_folder
-from synapse_onnx.model.graph import with_outputs
+from synapse_onnx.model.graph import dims_of, with_outputs
 from synapse_onnx.model.metadata import Metadata
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = ["Batching", "Written", "write_repository"]
 
@@ -33,9 +31,6 @@ _TYPES = {
     1: "TYPE_FP32", 2: "TYPE_UINT8", 3: "TYPE_INT8", 4: "TYPE_UINT16", 5: "TYPE_INT16",
     6: "TYPE_INT32", 7: "TYPE_INT64", 9: "TYPE_BOOL", 10: "TYPE_FP16", 11: "TYPE_FP64",
 }  # fmt: skip
-
-#: folder of initial states, as Triton names it
-_INITIAL = "initial_state"
 
 
 @dataclass(frozen=True)
@@ -98,10 +93,17 @@ def write_repository(
         raise InputError(
             f"a model's name may have letters, digits, '_', '-' and '.', and got {name!r}"
         )
-    metadata = Metadata.read(model)
-    model, metadata = _in_order(model, metadata)
-    io = _TritonIO(model, metadata)
-    files = _files(model, io, _config(io, name, batching or Batching()))
+    model = _in_order(model)
+    io = _TritonIO(model)
+    metadata = io.metadata
+    files = {
+        "config.pbtxt": _config(io, name, batching or Batching()).encode(),
+        "1/model.onnx": model.SerializeToString(),
+    }
+    for i, state in enumerate(metadata.states):
+        if state["start"]:
+            start = np.full(io.state_shape(state), state["start"], dtype=state["dtype"])
+            files[f"initial_state/{i}"] = start.tobytes()
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -116,25 +118,17 @@ def write_repository(
     return Written(target / name, io.batched, states, metadata.chunk)
 
 
-def _files(model: onnx.ModelProto, io: _TritonIO, config: str) -> dict[str, bytes]:
-    starts = {
-        f"{_INITIAL}/{i}": io.start_of(state)
-        for i, state in enumerate(io.metadata.states)
-        if state["start"]
-    }
-    return {"config.pbtxt": config.encode(), "1/model.onnx": model.SerializeToString(), **starts}
-
-
-def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelProto, Metadata]:
+def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with the outputs of states in the alphabetical order of their inputs.
 
     Triton keeps inputs and outputs of states in two sorted tables and pairs them by position,
     whatever the configuration says (``SequenceStates::OutputState`` in ``sequence_state.cc``).
     """
+    metadata = Metadata.read(model)
     states = sorted(metadata.states, key=lambda state: str(state["input"]))
     outputs = [str(state["output"]) for state in states]
     if outputs == sorted(outputs):
-        return model, metadata
+        return model
     taken = {value.name for value in (*model.graph.input, *model.graph.output)}
     prefix = "state"
     while any(name.startswith(prefix) for name in taken):
@@ -142,37 +136,30 @@ def _in_order(model: onnx.ModelProto, metadata: Metadata) -> tuple[onnx.ModelPro
     digits = len(str(len(states)))
     names = {name: f"{prefix}{i:0{digits}}" for i, name in enumerate(outputs)}
     renamed = with_outputs(model, names)
-    kept = [value for value in renamed.graph.output if value.name not in names]
-    del renamed.graph.output[:]
-    renamed.graph.output.extend(kept)
-    described = replace(
-        metadata,
-        states=tuple({**s, "output": names[str(s["output"])]} for s in metadata.states),
-    )
-    described.write(renamed)
-    return renamed, described
+    for value in [value for value in renamed.graph.output if value.name in names]:
+        renamed.graph.output.remove(value)
+    described = tuple({**s, "output": names[str(s["output"])]} for s in metadata.states)
+    replace(metadata, states=described).write(renamed)
+    return renamed
 
 
 class _TritonIO:
     """Inputs, outputs and states of a model, as a configuration writes them."""
 
-    def __init__(self, model: onnx.ModelProto, metadata: Metadata) -> None:
-        self.metadata = metadata
-        carried = metadata.carried
-        graph = model.graph
-        constants = {tensor.name for tensor in graph.initializer}
-        self.inputs = [v for v in graph.input if v.name not in carried and v.name not in constants]
-        self.outputs = [v for v in graph.output if v.name not in carried]
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.metadata = Metadata.read(model)
+        carried = self.metadata.carried
+        hidden = carried | {tensor.name for tensor in model.graph.initializer}
+        self.inputs = [value for value in model.graph.input if value.name not in hidden]
+        self.outputs = [value for value in model.graph.output if value.name not in carried]
         #: whether the first axis of every input and output is an open batch
-        self.batched = metadata.layout == "NCT" and all(
-            _sizes(value)[:1] == ["N"] for value in (*self.inputs, *self.outputs)
+        self.batched = self.metadata.layout == "NCT" and all(
+            dims_of(value)[:1] == ["N"] for value in (*self.inputs, *self.outputs)
         )
 
     def tensor(self, value: onnx.ValueInfoProto) -> list[str]:
         """Return the lines of an input or an output."""
-        sizes = _sizes(value)
-        if self.batched:
-            sizes = sizes[1:]
+        sizes = dims_of(value)[1 if self.batched else 0 :]
         kind = _TYPES.get(value.type.tensor_type.elem_type)
         if kind is None:
             raise ModelError(f"Triton has no type for {value.name}")
@@ -186,11 +173,6 @@ class _TritonIO:
         shape = [1 if size is None else int(size) for size in state["shape"]]
         return shape[1:] if self.batched else shape
 
-    def start_of(self, state: Mapping[str, Any]) -> bytes:
-        """Return the initial values of a state."""
-        shape = self.state_shape(state)
-        return np.full(shape, state["start"], dtype=str(state["dtype"])).tobytes()
-
     def state(self, number: int, state: Mapping[str, Any]) -> list[str]:
         """Return the lines of a state, whose initial values are in a file of that number."""
         shape = self.state_shape(state)
@@ -198,39 +180,34 @@ class _TritonIO:
             raise ModelError(
                 f"Triton takes no state without a dimension of its own, as {state['input']} is"
             )
-        kind = f"data_type: {_TYPES[_elem_type(str(state['dtype']))]}"
+        elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(state["dtype"]))
+        name, kind = _quoted(str(state["input"])), f"data_type: {_TYPES[elem_type]}"
         # the server compares an open batch with the file, and starts with one sample
         opened = [-1 if size is None else int(size) for size in state["shape"]][-len(shape) :]
         data = f"data_file: {_quoted(str(number))}" if state["start"] else "zero_data: true"
         return [
-            f"input_name: {_quoted(str(state['input']))}",
+            f"input_name: {name}",
             f"output_name: {_quoted(str(state['output']))}",
             kind,
             _dims(opened),
-            *_block(
-                "initial_state",
-                [f"name: {_quoted(str(state['input']))}", kind, _dims(shape), data],
-            ),
+            *_block("initial_state", [f"name: {name}", kind, _dims(shape), data]),
         ]
 
 
 def _config(io: _TritonIO, name: str, batching: Batching) -> str:
-    metadata = io.metadata
     lines = [
         f"name: {_quoted(name)}",
         'backend: "onnxruntime"',
         f"max_batch_size: {batching.largest if io.batched else 0}",
     ]
-    for value in io.inputs:
-        lines += _block("input", io.tensor(value))
-    for value in io.outputs:
-        lines += _block("output", io.tensor(value))
+    for side, values in (("input", io.inputs), ("output", io.outputs)):
+        for value in values:
+            lines += _block(side, io.tensor(value))
     delay = f"max_queue_delay_microseconds: {batching.delay}"
-    if metadata.streaming:
+    if io.metadata.streaming:
         inner = [f"max_sequence_idle_microseconds: {math.ceil(batching.idle * 1e6)}"]
-        oldest = [f"max_candidate_sequences: {batching.sequences}", delay]
-        inner += _block("oldest", oldest)
-        for i, state in enumerate(metadata.states):
+        inner += _block("oldest", [f"max_candidate_sequences: {batching.sequences}", delay])
+        for i, state in enumerate(io.metadata.states):
             inner += _block("state", io.state(i, state))
         lines += _block("sequence_batching", inner)
     elif io.batched:
@@ -255,14 +232,3 @@ def _quoted(text: str) -> str:
         for byte in text.encode()
     )
     return f'"{escaped}"'
-
-
-def _elem_type(dtype: str) -> int:
-    import onnx
-
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int | str]:
-    dims: Sequence[Any] = value.type.tensor_type.shape.dim
-    return [int(d.dim_value) if d.HasField("dim_value") else str(d.dim_param) for d in dims]

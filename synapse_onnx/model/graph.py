@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
+__all__ = ["DOMAIN", "dims_of", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
@@ -22,6 +22,12 @@ def places_along(
     if transposed:
         return (size - 1) * stride - pads + reach
     return (size + pads - reach) // stride + 1
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Return the shape of a value; an open axis is its name, or "?" without one."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
 
 
 def ends_of(

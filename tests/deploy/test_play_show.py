@@ -10,7 +10,7 @@ import pytest
 from play_calls import MODELS, TONES
 
 import synapse_onnx as so
-from synapse_onnx.deploy.play import _description
+from synapse_onnx.deploy.play import _page
 
 
 def test_what_a_model_says_of_its_page_is_kept() -> None:
@@ -73,4 +73,4 @@ def test_spikes_are_followed_through_operators_that_copy_them(
     kind: str, domain: str, keeps: bool
 ) -> None:
     node = onnx.helper.make_node(kind, ["x"], ["y"], domain=domain)
-    assert _description._keeps_spikes(node) is keeps
+    assert _page._keeps_spikes(node) is keeps

@@ -18,7 +18,7 @@ from play_calls import DIGITS, MODELS, SITE, TONES
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.deploy.play import _description
+from synapse_onnx.deploy.play import _page
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata
 
@@ -124,7 +124,7 @@ def _equal(
         The spikes of every layer, (T, ...).
     """
     proto = onnx.load(model) if isinstance(model, Path) else model
-    about = _description.Description(proto, Metadata.read(proto))
+    about = _page.Description(proto, Metadata.read(proto))
     document = about.document("name", so.play.Show(), (), ())
     steps, (end,) = document["steps"], document["inputs"]
     fed = np.array([frame["inputs"][end["name"]] for frame in frames])

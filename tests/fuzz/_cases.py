@@ -19,7 +19,7 @@ import torch
 
 import synapse_onnx as so
 from synapse_onnx.cli import main
-from synapse_onnx.cli._models import inputs_of
+from synapse_onnx.cli._inputs import inputs_of
 
 from ._damage import absurd_array, archive, damaged, damaged_hdf5, damaged_model, damaged_zip, npy
 

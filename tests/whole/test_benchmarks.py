@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks._contest import UnsupportedError, contestants_found
 from benchmarks._measure import exponent, turns
+from benchmarks.contestants import UnsupportedError, contestants_found
 from synapse_onnx.runtime import native
 
 NETWORKS = command.NETWORKS

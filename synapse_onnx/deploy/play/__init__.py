@@ -8,14 +8,9 @@ browser.
 from __future__ import annotations
 
 from synapse_onnx.deploy.play._page import LARGEST, page_files, write_page
-from synapse_onnx.deploy.play._runtime import (
-    VERSION,
-    fetch_runtime,
-    find_runtime,
-)
-from synapse_onnx.deploy.play._samples import Sample, samples_of
+from synapse_onnx.deploy.play._runtime import VERSION, fetch_runtime, find_runtime
 from synapse_onnx.deploy.play._server import Server
-from synapse_onnx.deploy.play._show import DECODES, Show, Wave
+from synapse_onnx.deploy.play._show import DECODES, Sample, Show, Wave, samples_of
 
 __all__ = [
     "DECODES",

@@ -17,7 +17,7 @@ from pathlib import Path
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_folder
 
-__all__ = ["VERSION", "fetch_runtime", "find_runtime", "runtime_folder"]
+__all__ = ["VERSION", "fetch_runtime", "find_runtime"]
 
 #: version of the npm package
 VERSION = "1.30.0"
@@ -51,15 +51,6 @@ def _cache() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "synapse-onnx" / f"onnxruntime-web-{VERSION}"
-
-
-def runtime_folder() -> Path:
-    """Return the folder to fetch onnxruntime-web into.
-
-    That of the environment variable SYNAPSE_ONNX_WEB_FOLDER, or one in the user's cache.
-    """
-    named = os.environ.get(_VARIABLE)
-    return Path(named).absolute() if named else _cache()
 
 
 def _whole(folder: Path) -> bool:
@@ -107,7 +98,8 @@ def fetch_runtime(url: str | None = None) -> Path:
         url: another address of the package.
 
     Returns:
-        The folder that holds it: see :func:`runtime_folder`.
+        The folder that holds it: that of the environment variable SYNAPSE_ONNX_WEB_FOLDER, or one
+        in the user's cache.
 
     Raises:
         InputError: the registry cannot be reached, the file has another SHA-512, or the folder
@@ -131,7 +123,8 @@ def fetch_runtime(url: str | None = None) -> Path:
             file = archive.extractfile(member)
             assert file is not None  # the archive is the one that was pinned
             files[name] = file.read()
-    folder = runtime_folder()
+    named = os.environ.get(_VARIABLE)
+    folder = Path(named).absolute() if named else _cache()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import shutil
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -42,11 +41,9 @@ class Server:
     """
 
     def __init__(self, files: Mapping[str, bytes | Path], port: int = 0) -> None:
-        class Handler(_Handler):
-            page = files
-
+        handler = type("Handler", (_Handler,), {"page": files})
         try:
-            self._server = _Quiet(("127.0.0.1", port), Handler)
+            self._server = _Quiet(("127.0.0.1", port), handler)
         except OSError as error:
             raise InputError(
                 f"port {port} cannot be taken: {error.strerror or error}; give another by --port, "
@@ -76,39 +73,29 @@ class _Quiet(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    page: Mapping[str, bytes | Path] = {}
+    page: Mapping[str, bytes | Path]
     server_version = "synapse-onnx"
     protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Send a file."""
-        self._answer(body=True)
-
-    def do_HEAD(self) -> None:
-        """Send the headers of a file."""
-        self._answer(body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing to the terminal."""
 
-    def _answer(self, *, body: bool) -> None:
+    def do_GET(self) -> None:
+        """Send a file, or its headers alone for HEAD."""
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         content = self.page.get(name)
         if content is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        data = content if isinstance(content, bytes) else content.read_bytes()
         self.send_response(HTTPStatus.OK)
         kind = _TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(size))
+        self.send_header("Content-Length", str(len(data)))
         self.send_header("Cache-Control", "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
-        if not body:
-            return
-        if isinstance(content, bytes):
-            self.wfile.write(content)
-        else:
-            with open(content, "rb") as file:
-                shutil.copyfileobj(file, self.wfile)
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET  # noqa: N815

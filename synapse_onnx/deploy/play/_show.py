@@ -1,4 +1,4 @@
-"""Settings of a page, kept in the model: labels, decoding, how an input is made by hand."""
+"""What a page shows besides its model: settings, kept in the model, and samples to choose from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from synapse_onnx.errors import InputError, ModelError
+from synapse_onnx.errors import InputError, ModelError, ShapeError
+from synapse_onnx.model.layout import time_last
 
-__all__ = ["DECODES", "Show", "Wave"]
+__all__ = ["DECODES", "LARGEST_SAMPLES", "Sample", "Show", "Wave", "pack", "samples_of", "unpack"]
 
 #: how to read a class: most spikes, largest mean, largest last value
 DECODES = ("count", "mean", "last")
@@ -93,33 +94,21 @@ class Show:
     def write(self, model: onnx.ModelProto) -> None:
         """Store the settings in a model, replacing earlier ones."""
         self.remove(model)
-        document: dict[str, Any] = {
-            "title": self.title,
-            "text": self.text,
-            "labels": list(self.labels),
-            "decode": self.decode,
-            "window": self.window,
-            "period": self.period,
-            "bump": self.bump,
-            "samples": [[name, pack(values)] for name, values in self.samples.items()],
-        }
-        if self.wave is not None:
-            document["wave"] = {
-                "sounds": [[name, *periods] for name, periods in self.wave.sounds.items()],
-                "steps": self.wave.steps,
-                "grid": self.wave.grid,
-                "limit": self.wave.limit,
-            }
+        document = dict(vars(self))
+        document["samples"] = [[name, pack(values)] for name, values in self.samples.items()]
+        if self.wave is None:
+            del document["wave"]
+        else:
+            sounds = [[name, *periods] for name, periods in self.wave.sounds.items()]
+            document["wave"] = vars(self.wave) | {"sounds": sounds}
         prop = model.metadata_props.add()
         prop.key, prop.value = _KEY, json.dumps(document, sort_keys=True)
 
     @staticmethod
     def remove(model: onnx.ModelProto) -> None:
         """Remove the settings from a model."""
-        kept = [prop for prop in model.metadata_props if prop.key != _KEY]
-        if len(kept) < len(model.metadata_props):
-            pairs = [(prop.key, prop.value) for prop in kept]
-            onnx.helper.set_model_props(model, dict(pairs))
+        for prop in [prop for prop in model.metadata_props if prop.key == _KEY]:
+            model.metadata_props.remove(prop)
 
     @classmethod
     def read(cls, model: onnx.ModelProto) -> Show:
@@ -151,6 +140,48 @@ class Show:
             ) from error
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One sample of every input of a model.
+
+    Attributes:
+        name: name on the page.
+        values: one array an input of the model, (C[, H, W], T), or without T for an input without
+            time.
+    """
+
+    name: str
+    values: tuple[NDArray[Any], ...]
+
+
+def samples_of(
+    arrays: Sequence[NDArray[Any]], layout: str, name: str, most: int = 64
+) -> list[Sample]:
+    """Cut arrays of a batch into samples.
+
+    Args:
+        arrays: one an input, (N, C[, H, W], T) or (N, C[, H, W]).
+        layout: layout of the arrays.
+        name: name of the samples; a number follows it if there are several.
+        most: largest number of samples; the first ones are used.
+
+    Raises:
+        ShapeError: an array without axes, or arrays of different batches.
+    """
+    views = [time_last(array, layout) for array in arrays]
+    numbers = {view.shape[0] if view.ndim else 0 for view in views}
+    if len(numbers) != 1 or not min(numbers):
+        raise ShapeError(
+            f"samples need equally many in every array, one at least; got arrays of shape "
+            f"{', '.join(str(array.shape) for array in arrays)}"
+        )
+    (number,) = numbers
+    return [
+        Sample(name if number == 1 else f"{name}, {i}", tuple(view[i] for view in views))
+        for i in range(min(number, most))
+    ]
+
+
 def pack(values: NDArray[Any]) -> dict[str, Any]:
     """Return an array as JSON: small integers, where it is made of multiples of a power of two."""
     array = np.asarray(values, dtype=np.float32)
@@ -175,8 +206,7 @@ def unpack(packed: Mapping[str, Any]) -> NDArray[np.float32]:
             to more than a page may hold.
     """
     shape = [_whole(size) for size in packed["shape"]]
-    kinds: dict[str, Any] = {"int8": np.int8, "float32": np.dtype("<f4")}
-    kind = kinds[packed["type"]]
+    kind = {"int8": "i1", "float32": "<f4"}[packed["type"]]
     size = math.prod(shape)
     if min(shape, default=1) < 0 or size > LARGEST_SAMPLES:
         raise ValueError("a sample that is too large")
