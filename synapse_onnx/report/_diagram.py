@@ -97,7 +97,7 @@ class Diagram:
     def _note_what_is_missing(self, sizes: int) -> None:
         if sizes:
             self.notes.append(f"not drawn: {sizes} operators that give only sizes and first states")
-        parts = (part for box in self.boxes.values() for part in (box, box.left) if part)
+        parts = (part for box in self.boxes.values() for part in box.parts)
         drawn = {holder for part in parts for holder in _enclosing(part.name)}
         for path in self._layers:
             if path not in drawn:
