@@ -171,8 +171,9 @@ class _Counter:
             if self._is_synapse(node):
                 synapses.append(self._synapse(node, values[inputs["x"]]))
             if _is_recurrent(inputs):
-                fed = (values[inputs["spikes"]][None], values[outputs["s"]][:-1])
-                synapses.append(self._feedback(node, inputs, fed))
+                # the spikes before the first step, and those of every step that has a next one
+                fed = (values[inputs["spikes"]], values[outputs["s"]][:-1])
+                synapses.append(self._product(f"{_layer(node)} (feedback)", node, *fed))
             if "s" in outputs:
                 neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
             elif not self._is_synapse(node):
@@ -193,14 +194,10 @@ class _Counter:
         return known and all(name in self._weights for name in weights_of(inputs))
 
     def _synapse(self, node: onnx.NodeProto, x: NDArray[Any]) -> Synapse:
+        if base_op(node) == "Dense":
+            return self._product(_layer(node), node, x)
         inputs, _ = self._ends(node)
         weights = [self._weights[name] for name in weights_of(inputs)]
-        if base_op(node) == "Dense":
-            outputs = sum(weight[0] for weight in weights)
-            values, nonzero = _sizes(x)
-            return Synapse(
-                _layer(node), node.op_type, values, nonzero, nonzero * outputs, values * outputs
-            )
         if x.ndim != 5:
             raise ShapeError(f"{_layer(node)}: expected images over time, got shape {x.shape}")
         fan_out = _image_fan_out(node, weights[0], x.shape[3:]) * len(weights)
@@ -236,14 +233,12 @@ class _Counter:
         borders = [(sizes[axis], sizes[len(order) + axis]) for axis in order]
         return borders[3:] if not any(map(any, borders[:3])) else none
 
-    def _feedback(
-        self, node: onnx.NodeProto, inputs: Mapping[str, str], parts: Sequence[NDArray[Any]]
-    ) -> Synapse:
-        """Count the spikes before the first step, and those of every step that has a next one."""
-        outputs = sum(self._weights[name][0] for name in weights_of(inputs))
+    def _product(self, name: str, node: onnx.NodeProto, *parts: NDArray[Any]) -> Synapse:
+        """Count what goes through the dense weights of a node."""
+        inputs, _ = self._ends(node)
+        outputs = sum(self._weights[weight][0] for weight in weights_of(inputs))
         values = sum(part.size for part in parts)
         nonzero = sum(int(np.count_nonzero(part)) for part in parts)
-        name = f"{_layer(node)} (feedback)"
         return Synapse(name, node.op_type, values, nonzero, nonzero * outputs, values * outputs)
 
 
@@ -253,15 +248,14 @@ def _image_fan_out(
     """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
     kind = base_op(node)
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    pads = attributes["pads"]
-    axis_taps = _transposed_taps if kind in ("ConvTranspose", "Unpool") else _taps
     rows, columns = (
-        axis_taps(
+        _taps(
             size[axis],
             weight[2 + axis],
             attributes["strides"][axis],
             attributes["dilations"][axis],
-            (pads[axis], pads[2 + axis]),
+            (attributes["pads"][axis], attributes["pads"][2 + axis]),
+            transposed=kind in ("ConvTranspose", "Unpool"),
         )
         for axis in range(2)
     )
@@ -270,22 +264,19 @@ def _image_fan_out(
 
 
 def _taps(
-    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], *, transposed: bool
 ) -> NDArray[np.int64]:
-    """Return how many (output, tap) pairs of a convolution read each position of one axis."""
-    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=False)
-    read = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - pads[0]
-    taps = np.bincount(read[(read >= 0) & (read < size)], minlength=size)
+    """Return the connections of each position of one axis.
+
+    Those of a convolution are the (output, tap) pairs that read the position, those of a transposed
+    one the outputs that its taps reach.
+    """
+    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=transposed)
+    strided, plain = (size, outputs) if transposed else (outputs, size)
+    places = np.add.outer(np.arange(strided) * stride, np.arange(kernel) * dilation) - pads[0]
+    inside = (places >= 0) & (places < plain)
+    taps = inside.sum(axis=1) if transposed else np.bincount(places[inside], minlength=size)
     return np.asarray(taps, dtype=np.int64)
-
-
-def _transposed_taps(
-    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Return how many outputs of a transposed convolution each position of one axis reaches."""
-    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=True)
-    reached = np.add.outer(np.arange(size) * stride, np.arange(kernel) * dilation) - pads[0]
-    return np.asarray(((reached >= 0) & (reached < outputs)).sum(axis=1), dtype=np.int64)
 
 
 def _is_recurrent(inputs: Mapping[str, str]) -> bool:

@@ -178,16 +178,12 @@ def _foot(diagram: Diagram, width: float) -> tuple[str, float, float]:
         x += long + 10
         widest = max(widest, x)
     for note in diagram.notes:
-        for line in _folded(note, max(width, widest, 330.0)):
+        columns = int(max(width, widest, 330.0) / (TEXT * ASPECT))
+        for line in textwrap.wrap(note, columns, break_on_hyphens=False):
             y += TEXT * 1.8
             parts.append(f'<text class="note" x="0" y="{y:.1f}">{_xml(line)}</text>')
             widest = max(widest, text_width(line, TEXT))
     return "\n".join(parts), widest, y + TEXT
-
-
-def _folded(note: str, width: float) -> list[str]:
-    """Fold a sentence between words, and a word that is too long within."""
-    return textwrap.wrap(note, int(width / (TEXT * ASPECT)), break_on_hyphens=False)
 
 
 def _style() -> str:
