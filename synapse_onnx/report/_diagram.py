@@ -6,6 +6,8 @@ starts from. States of a stream and the feedback of a recurrent neuron are side 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,6 @@ from synapse_onnx.model.graph import DOMAIN, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
 from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
-from synapse_onnx.report._shapes import Types, type_text, value_types
 
 if TYPE_CHECKING:
     from synapse_onnx.report.activity import Activity
@@ -54,12 +55,7 @@ class Diagram:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
         self._takes = [list(dict.fromkeys(taken_by(node))) for node in model.graph.node]
-        self._types: Types = {}
         self._build()
-
-    def type_text(self, value: str) -> str:
-        """Write the shape of a value, and its type where that is not float; "" if unknown."""
-        return type_text(self._types, value)
 
     def _described(self, what: str) -> tuple[Mapping[str, Any], ...]:
         return getattr(self._metadata, what) if self._metadata else ()
@@ -87,12 +83,21 @@ class Diagram:
         for value in self.model.graph.output:
             if value.name not in loops.values():
                 self._lines_to(self._end("output", value.name), [value.name], makers)
-        drawn = (value for _, value, _ in self.lines)
-        self._types = value_types(self.model, self._functions, drawn)
+        self._label_lines()
         self._note_what_is_missing(len(sizes))
 
     def _lines_to(self, key: str, names: Iterable[str], makers: Mapping[str, str]) -> None:
         self.lines += [(makers[name], name, key) for name in names if name in makers]
+
+    def _label_lines(self) -> None:
+        """Write shapes beside the lines, of those values whose shape the file states or implies."""
+        texts = _type_texts(self.model.graph)
+        if any(value not in texts for _, value, _ in self.lines):
+            # a model that is too large, or wrong, is drawn without shapes
+            with contextlib.suppress(RuntimeError, ValueError):
+                texts = _type_texts(onnx.shape_inference.infer_shapes(self.model).graph) | texts
+        for source, value, _ in self.lines:
+            self.boxes[source].labels[value] = texts.get(value, "")
 
     def _note_what_is_missing(self, sizes: int) -> None:
         if sizes:
@@ -205,6 +210,25 @@ def _enclosing(name: str) -> Iterator[str]:
         yield name
         name = name.rpartition(".")[0]
     yield ""
+
+
+def _type_texts(graph: onnx.GraphProto) -> dict[str, str]:
+    """Write the shapes that a graph states, and types where they are not float."""
+    texts = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            shape = [
+                # a name that onnx made up, unk__3, says no more than that the size is open
+                dim.dim_value
+                if dim.HasField("dim_value")
+                else re.sub(r"^(unk__\d+)?$", "?", dim.dim_param)
+                for dim in tensor.shape.dim
+            ]
+            kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+            suffix = f" {kind}" if kind not in ("float", "undefined") else ""
+            texts[value.name] = shape_text(shape) + suffix
+    return texts
 
 
 def _rates(activity: Activity | None) -> defaultdict[tuple[str, str], list[str]]:

@@ -58,8 +58,6 @@ def to_svg(model: onnx.ModelProto, activity: Activity | None = None) -> str:
     """
     diagram = Diagram(model, activity)
     boxes = diagram.boxes
-    for source, value, _ in diagram.lines:
-        boxes[source].labels[value] = diagram.type_text(value)
     try:
         layout = Layout(boxes, diagram.lines)
     except ValueError as error:
