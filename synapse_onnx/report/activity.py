@@ -144,18 +144,18 @@ class _Counter:
     """Counts what goes through the nodes of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes = list(model.graph.node)
+        functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        #: every node, and names in the graph of what its function takes and returns
+        self._nodes = [(node, *ends_of(node, functions)) for node in model.graph.node]
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
-        self._makers = {name: node for node in self._nodes for name in node.output}
-        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        self._makers = {name: node for node in model.graph.node for name in node.output}
 
     def watched(self) -> list[str]:
         """Return the names of the values that are counted."""
         names = []
-        for node in self._nodes:
-            inputs, outputs = self._ends(node)
-            if self._is_synapse(node):
+        for node, inputs, outputs in self._nodes:
+            if self._is_synapse(node, inputs):
                 names.append(inputs["x"])
             if "s" in outputs:
                 names.append(outputs["s"])
@@ -166,17 +166,17 @@ class _Counter:
     def count(self, values: Mapping[str, NDArray[Any]]) -> Activity:
         """Count, given every value that is watched."""
         synapses, neurons, uncounted, products = [], [], [], []
-        for node in self._nodes:
-            inputs, outputs = self._ends(node)
-            if self._is_synapse(node):
-                synapses.append(self._synapse(node, values[inputs["x"]]))
+        for node, inputs, outputs in self._nodes:
+            is_synapse = self._is_synapse(node, inputs)
+            if is_synapse:
+                synapses.append(self._synapse(node, inputs, values[inputs["x"]]))
             if _is_recurrent(inputs):
                 # the spikes before the first step, and those of every step that has a next one
                 fed = (values[inputs["spikes"]], values[outputs["s"]][:-1])
-                synapses.append(self._product(f"{_layer(node)} (feedback)", node, *fed))
+                synapses.append(self._product(f"{_layer(node)} (feedback)", node, inputs, *fed))
             if "s" in outputs:
                 neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
-            elif not self._is_synapse(node):
+            elif not is_synapse:
                 if node.domain == DOMAIN:
                     uncounted.append((_layer(node), node.op_type))
                 if node.op_type in _PRODUCTS or base_op(node) in SYNAPSES:
@@ -184,19 +184,14 @@ class _Counter:
         both = dict.fromkeys([*uncounted, *products])
         return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
 
-    def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
-        return ends_of(node, self._functions)
-
-    def _is_synapse(self, node: onnx.NodeProto) -> bool:
+    def _is_synapse(self, node: onnx.NodeProto, inputs: Mapping[str, str]) -> bool:
         """Whether a node is a synapse whose weights are in the file."""
-        inputs, _ = self._ends(node)
         known = base_op(node) in SYNAPSES
         return known and all(name in self._weights for name in weights_of(inputs))
 
-    def _synapse(self, node: onnx.NodeProto, x: NDArray[Any]) -> Synapse:
+    def _synapse(self, node: onnx.NodeProto, inputs: Mapping[str, str], x: NDArray[Any]) -> Synapse:
         if base_op(node) == "Dense":
-            return self._product(_layer(node), node, x)
-        inputs, _ = self._ends(node)
+            return self._product(_layer(node), node, inputs, x)
         weights = [self._weights[name] for name in weights_of(inputs)]
         if x.ndim != 5:
             raise ShapeError(f"{_layer(node)}: expected images over time, got shape {x.shape}")
@@ -233,9 +228,10 @@ class _Counter:
         borders = [(sizes[axis], sizes[len(order) + axis]) for axis in order]
         return borders[3:] if not any(map(any, borders[:3])) else none
 
-    def _product(self, name: str, node: onnx.NodeProto, *parts: NDArray[Any]) -> Synapse:
+    def _product(
+        self, name: str, node: onnx.NodeProto, inputs: Mapping[str, str], *parts: NDArray[Any]
+    ) -> Synapse:
         """Count what goes through the dense weights of a node."""
-        inputs, _ = self._ends(node)
         outputs = sum(self._weights[weight][0] for weight in weights_of(inputs))
         values = sum(part.size for part in parts)
         nonzero = sum(int(np.count_nonzero(part)) for part in parts)
@@ -247,36 +243,22 @@ def _image_fan_out(
 ) -> NDArray[np.int64]:
     """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
     kind = base_op(node)
+    transposed = kind in ("ConvTranspose", "Unpool")
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    rows, columns = (
-        _taps(
-            size[axis],
-            weight[2 + axis],
-            attributes["strides"][axis],
-            attributes["dilations"][axis],
-            (attributes["pads"][axis], attributes["pads"][2 + axis]),
-            transposed=kind in ("ConvTranspose", "Unpool"),
+    taps = []  # of each axis: how many (output, tap) pairs meet each position
+    for axis, positions in enumerate(size):
+        kernel, stride = weight[2 + axis], attributes["strides"][axis]
+        dilation, pads = attributes["dilations"][axis], attributes["pads"][axis::2]
+        outputs = places_along(
+            positions, sum(pads), kernel, stride, dilation, transposed=transposed
         )
-        for axis in range(2)
-    )
+        strided, plain = (positions, outputs) if transposed else (outputs, positions)
+        places = np.add.outer(np.arange(strided) * stride, np.arange(kernel) * dilation) - pads[0]
+        met = (places >= 0) & (places < plain)
+        counts = met.sum(axis=1) if transposed else np.bincount(places[met], minlength=positions)
+        taps.append(counts)
     channels = {"Conv": weight[0] // attributes["group"], "ConvTranspose": weight[1]}.get(kind, 1)
-    return np.asarray(np.multiply.outer(rows, columns) * channels, dtype=np.int64)
-
-
-def _taps(
-    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], *, transposed: bool
-) -> NDArray[np.int64]:
-    """Return the connections of each position of one axis.
-
-    Those of a convolution are the (output, tap) pairs that read the position, those of a transposed
-    one the outputs that its taps reach.
-    """
-    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=transposed)
-    strided, plain = (size, outputs) if transposed else (outputs, size)
-    places = np.add.outer(np.arange(strided) * stride, np.arange(kernel) * dilation) - pads[0]
-    inside = (places >= 0) & (places < plain)
-    taps = inside.sum(axis=1) if transposed else np.bincount(places[inside], minlength=size)
-    return np.asarray(taps, dtype=np.int64)
+    return np.asarray(np.multiply.outer(*taps) * channels, dtype=np.int64)
 
 
 def _is_recurrent(inputs: Mapping[str, str]) -> bool:
