@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from synapse_onnx.report._layered import Block
-
 #: kind of a box -> what it is called in the legend, and its colour in the theme of the report
 KINDS = {
     "end": ("input or output", "ink"),
@@ -43,7 +41,9 @@ class Box:
         lines: lines below.
         left: a side box on a loop: the feedback.
         right: the same on the other side: the states.
-        labels: texts of its outlets, next to the lines that begin there.
+        labels: value that leaves its bottom -> text beside the line that begins there.
+        x: of its middle.
+        y: the same.
     """
 
     key: str
@@ -53,32 +53,66 @@ class Box:
     lines: list[str] = field(default_factory=list)
     left: Box | None = None
     right: Box | None = None
-    labels: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    x: float = 0.0
+    y: float = 0.0
+
+    @property
+    def parts(self) -> list[Box]:
+        """Return it and its side boxes."""
+        return [part for part in (self, self.left, self.right) if part]
 
     @property
     def width(self) -> float:
-        """Return what its text takes."""
-        texts = [text_width(line, TITLE) for line in self.title]
-        texts += [text_width(line, TEXT) for line in self.lines]
-        return max(texts, default=0.0) + 2 * PADDING
+        """Return what its text and its outlets take."""
+        return self._share * max(len(self.labels), 1)
 
     @property
     def height(self) -> float:
         """Return what its text takes."""
         return LEADING * (TITLE * len(self.title) + TEXT * len(self.lines)) + PADDING
 
-    def block(self) -> Block:
-        """Return the room for the box, its side boxes and the labels of its outlets."""
+    @property
+    def top(self) -> float:
+        """Return its upper y."""
+        return self.y - self.height / 2
+
+    @property
+    def bottom(self) -> float:
+        """Return its lower y."""
+        return self.y + self.height / 2
+
+    @property
+    def room(self) -> float:
+        """Return the height that it takes with its side boxes."""
+        return max(part.height for part in self.parts)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Return how far it, its side boxes and its labels go to the left and right of ``x``."""
         left, right = (side.width + LOOP if side else 0.0 for side in (self.left, self.right))
-        rooms = [text_width(label, TEXT) + 2 * PADDING for label in self.labels]
-        # an outlet is in the middle of its share, and its label in the right half of that
-        share = max([self.width / max(len(rooms), 1), *(2 * room for room in rooms[:-1])])
-        main = max(self.width, share * len(rooms)) if len(rooms) > 1 else self.width
-        outlets = tuple(left + share * (i + 0.5) for i in range(len(rooms)))
-        ends = [outlet + room for outlet, room in zip(outlets, rooms, strict=True)]
-        heights = [box.height for box in (self, self.left, self.right) if box]
-        width = max([left + main + right, *ends])
-        return Block(width, max(heights), (left, left + main), outlets)
+        labels = [self.outlets[value] + room for value, room in self._label_rooms.items()]
+        return self.width / 2 + left, max([self.width / 2 + right, *labels])
+
+    @property
+    def outlets(self) -> dict[str, float]:
+        """Return how far to the right of ``x`` each value leaves."""
+        return {
+            value: self._share * (i + 0.5) - self.width / 2 for i, value in enumerate(self.labels)
+        }
+
+    @property
+    def _share(self) -> float:
+        """Return how far outlets are apart, so that the label of one does not meet the next."""
+        texts = [text_width(line, TITLE) for line in self.title]
+        texts += [text_width(line, TEXT) for line in self.lines]
+        width = max(texts, default=0.0) + 2 * PADDING
+        rooms = list(self._label_rooms.values())[:-1]
+        return max([width / max(len(self.labels), 1), *rooms])
+
+    @property
+    def _label_rooms(self) -> dict[str, float]:
+        return {value: text_width(text, TEXT) + 2 * PADDING for value, text in self.labels.items()}
 
 
 def text_width(text: str, size: float) -> float:

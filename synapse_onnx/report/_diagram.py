@@ -6,6 +6,8 @@ starts from. States of a stream and the feedback of a recurrent neuron are side 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,6 @@ from synapse_onnx.model.graph import DOMAIN, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
 from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
-from synapse_onnx.report._shapes import Types, type_text, value_types
 
 if TYPE_CHECKING:
     from synapse_onnx.report.activity import Activity
@@ -53,51 +54,48 @@ class Diagram:
         self._rates = _rates(activity)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
-        self._takes = [list(dict.fromkeys(taken_by(node))) for node in model.graph.node]
-        self._types: Types = {}
+        self._nodes = {f"node:{i}": node for i, node in enumerate(model.graph.node)}
+        self._takes = {key: list(dict.fromkeys(taken_by(n))) for key, n in self._nodes.items()}
         self._build()
-
-    def type_text(self, value: str) -> str:
-        """Write the shape of a value, and its type where that is not float; "" if unknown."""
-        return type_text(self._types, value)
 
     def _described(self, what: str) -> tuple[Mapping[str, Any], ...]:
         return getattr(self._metadata, what) if self._metadata else ()
 
     def _build(self) -> None:
-        nodes = self.model.graph.node
+        graph = self.model.graph
         sizes = self._only_sizes()
-        for i, node in enumerate(nodes):
-            if i not in sizes:
-                self.boxes[f"node:{i}"] = self._node(i, node)
-        loops = self._loops()
-        makers = {
-            name: f"node:{i}"
-            for i, node in enumerate(nodes)
-            if i not in sizes
-            for name in node.output
-            if name
-        }
-        for value in self.model.graph.input:
+        nodes = {key: node for key, node in self._nodes.items() if key not in sizes}
+        makers = {name: key for key, node in nodes.items() for name in node.output if name}
+        self.boxes |= {key: self._node(key, node) for key, node in nodes.items()}
+        loops = self._loops(makers)
+        for value in graph.input:
             if value.name not in self._tensors and value.name not in loops:
                 makers[value.name] = self._end("input", value.name)
-        for i in range(len(nodes)):
-            if i not in sizes:
-                self._lines_to(f"node:{i}", (n for n in self._takes[i] if n not in loops), makers)
-        for value in self.model.graph.output:
+        for key in nodes:
+            self._lines_to(key, (name for name in self._takes[key] if name not in loops), makers)
+        for value in graph.output:
             if value.name not in loops.values():
                 self._lines_to(self._end("output", value.name), [value.name], makers)
-        drawn = (value for _, value, _ in self.lines)
-        self._types = value_types(self.model, self._functions, drawn)
+        self._label_lines()
         self._note_what_is_missing(len(sizes))
 
     def _lines_to(self, key: str, names: Iterable[str], makers: Mapping[str, str]) -> None:
         self.lines += [(makers[name], name, key) for name in names if name in makers]
 
+    def _label_lines(self) -> None:
+        """Write shapes beside the lines, of those values whose shape the file states or implies."""
+        texts = _type_texts(self.model.graph)
+        if any(value not in texts for _, value, _ in self.lines):
+            # a model that is too large, or wrong, is drawn without shapes
+            with contextlib.suppress(RuntimeError, ValueError):
+                texts = _type_texts(onnx.shape_inference.infer_shapes(self.model).graph) | texts
+        for source, value, _ in self.lines:
+            self.boxes[source].labels[value] = texts.get(value, "")
+
     def _note_what_is_missing(self, sizes: int) -> None:
         if sizes:
             self.notes.append(f"not drawn: {sizes} operators that give only sizes and first states")
-        parts = (part for box in self.boxes.values() for part in (box, box.left) if part)
+        parts = (part for box in self.boxes.values() for part in box.parts)
         drawn = {holder for part in parts for holder in _enclosing(part.name)}
         for path in self._layers:
             if path not in drawn:
@@ -112,19 +110,19 @@ class Diagram:
         self.boxes[key] = Box(key, name, kind, wrapped(name), [what])
         return key
 
-    def _only_sizes(self) -> set[int]:
+    def _only_sizes(self) -> set[str]:
         """Return the nodes whose values come from sizes and constants alone, and go nowhere else.
 
         What comes out at the end of the model is always drawn, and so is a layer.
         """
-        makers: dict[str, int] = {}
-        for i, node in enumerate(self.model.graph.node):
-            takes = self._takes[i]
+        makers: dict[str, str] = {}
+        for key, node in self._nodes.items():
+            takes = self._takes[key]
             constant = takes and all(name in makers or name in self._tensors for name in takes)
             if node.domain != DOMAIN and (constant or node.op_type in _SIZES):
-                makers |= dict.fromkeys(node.output, i)
+                makers |= dict.fromkeys(node.output, key)
         waiting = [value.name for value in self.model.graph.output]
-        shown = set[int]()
+        shown = set[str]()
         while waiting:
             maker = makers.get(waiting.pop())
             if maker is not None and maker not in shown:
@@ -132,22 +130,21 @@ class Diagram:
                 waiting += self._takes[maker]
         return set(makers.values()) - shown
 
-    def _loops(self) -> dict[str, str]:
+    def _loops(self, makers: Mapping[str, str]) -> dict[str, str]:
         """Attach states to the node that takes and returns them.
 
         Returns:
             Name of a state's input -> name of its output, of those that are drawn so.
         """
-        takers, makers = defaultdict[str, list[int]](list), dict[str, int]()
-        for i, node in enumerate(self.model.graph.node):
-            for name in self._takes[i]:
-                takers[name].append(i)
-            makers |= dict.fromkeys(node.output, i)
+        takers = defaultdict[str, list[str]](list)
+        for key, takes in self._takes.items():
+            for name in takes:
+                takers[name].append(key)
         loops: dict[str, str] = {}
         for state in self._described("states"):
             into, out = str(state["input"]), str(state["output"])
-            box = self.boxes.get(f"node:{makers.get(out)}")
-            if box is None or takers[into] != [makers[out]] or takers[out]:
+            box = self.boxes.get(makers.get(out, ""))
+            if box is None or takers[into] != [box.key] or takers[out]:
                 continue  # other nodes lie between: it has boxes of its own above and below
             loops[into] = out
             if box.right is None:
@@ -158,8 +155,9 @@ class Diagram:
             box.right.lines.append(what if len(name) > COLUMNS // 2 else f"{name} {what}")
         return loops
 
-    def _node(self, i: int, node: onnx.NodeProto) -> Box:
-        key, name = f"node:{i}", node.name or next(iter(node.output), f"#{i}")
+    def _node(self, key: str, node: onnx.NodeProto) -> Box:
+        number = key.removeprefix("node:")
+        name = node.name or next(iter(node.output), f"#{number}")
         if node.domain != DOMAIN:
             title = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             sizes = [list(self._tensors[n].dims) for n in node.input if n in self._tensors]
@@ -170,7 +168,7 @@ class Diagram:
         texts = [node.op_type, *_fact_texts(facts)]
         lines = packed(texts) + self._rates[path, node.op_type]
         box = Box(key, path, self._kind(node, facts), wrapped(path), lines)
-        box.left = self._feedback(i, node, path)
+        box.left = self._feedback(number, node, path)
         return box
 
     def _kind(self, node: onnx.NodeProto, facts: Mapping[str, Any]) -> str:
@@ -182,7 +180,7 @@ class Diagram:
         _, outputs = ends_of(node, self._functions)
         return "neuron" if "regime" in facts or "s" in outputs else "layer"
 
-    def _feedback(self, i: int, node: onnx.NodeProto, path: str) -> Box | None:
+    def _feedback(self, number: str, node: onnx.NodeProto, path: str) -> Box | None:
         """Return the synapse through which a recurrent neuron sees its own spikes."""
         inputs, _ = ends_of(node, self._functions)
         if "spikes" not in inputs:
@@ -196,7 +194,7 @@ class Diagram:
             f"weights {weights_text(self._tensors[n].dims)}" for n in weights if n in self._tensors
         ]
         lines = packed(["feedback", *texts]) + self._rates[f"{path} (feedback)", node.op_type]
-        return Box(f"feedback:{i}", name, "synapse", wrapped(name), lines)
+        return Box(f"feedback:{number}", name, "synapse", wrapped(name), lines)
 
 
 def _enclosing(name: str) -> Iterator[str]:
@@ -205,6 +203,25 @@ def _enclosing(name: str) -> Iterator[str]:
         yield name
         name = name.rpartition(".")[0]
     yield ""
+
+
+def _type_texts(graph: onnx.GraphProto) -> dict[str, str]:
+    """Write the shapes that a graph states, and types where they are not float."""
+    texts = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            shape = [
+                # a name that onnx made up, unk__3, says no more than that the size is open
+                dim.dim_value
+                if dim.HasField("dim_value")
+                else re.sub(r"^(unk__\d+)?$", "?", dim.dim_param)
+                for dim in tensor.shape.dim
+            ]
+            kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+            suffix = f" {kind}" if kind not in ("float", "undefined") else ""
+            texts[value.name] = shape_text(shape) + suffix
+    return texts
 
 
 def _rates(activity: Activity | None) -> defaultdict[tuple[str, str], list[str]]:

@@ -10,9 +10,7 @@ from synapse_onnx.model.graph import DOMAIN
 if TYPE_CHECKING:
     import onnx
 
-#: synapses over images, whose nodes have strides, pads and dilations
-IMAGES = ("Conv", "Pool", "ConvTranspose", "Unpool")
-SYNAPSES = ("Dense", *IMAGES)
+SYNAPSES = ("Dense", "Conv", "Pool", "ConvTranspose", "Unpool")
 
 
 def base_op(node: onnx.NodeProto) -> str:

@@ -144,18 +144,18 @@ class _Counter:
     """Counts what goes through the nodes of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes = list(model.graph.node)
+        functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        #: every node, and names in the graph of what its function takes and returns
+        self._nodes = [(node, *ends_of(node, functions)) for node in model.graph.node]
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._weights = {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
-        self._makers = {name: node for node in self._nodes for name in node.output}
-        self._functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+        self._makers = {name: node for node in model.graph.node for name in node.output}
 
     def watched(self) -> list[str]:
         """Return the names of the values that are counted."""
         names = []
-        for node in self._nodes:
-            inputs, outputs = self._ends(node)
-            if self._is_synapse(node):
+        for node, inputs, outputs in self._nodes:
+            if self._is_synapse(node, inputs):
                 names.append(inputs["x"])
             if "s" in outputs:
                 names.append(outputs["s"])
@@ -166,16 +166,17 @@ class _Counter:
     def count(self, values: Mapping[str, NDArray[Any]]) -> Activity:
         """Count, given every value that is watched."""
         synapses, neurons, uncounted, products = [], [], [], []
-        for node in self._nodes:
-            inputs, outputs = self._ends(node)
-            if self._is_synapse(node):
-                synapses.append(self._synapse(node, values[inputs["x"]]))
+        for node, inputs, outputs in self._nodes:
+            is_synapse = self._is_synapse(node, inputs)
+            if is_synapse:
+                synapses.append(self._synapse(node, inputs, values[inputs["x"]]))
             if _is_recurrent(inputs):
-                fed = (values[inputs["spikes"]][None], values[outputs["s"]][:-1])
-                synapses.append(self._feedback(node, inputs, fed))
+                # the spikes before the first step, and those of every step that has a next one
+                fed = (values[inputs["spikes"]], values[outputs["s"]][:-1])
+                synapses.append(self._product(f"{_layer(node)} (feedback)", node, inputs, *fed))
             if "s" in outputs:
                 neurons.append(Spikes(_layer(node), node.op_type, *_sizes(values[outputs["s"]])))
-            elif not self._is_synapse(node):
+            elif not is_synapse:
                 if node.domain == DOMAIN:
                     uncounted.append((_layer(node), node.op_type))
                 if node.op_type in _PRODUCTS or base_op(node) in SYNAPSES:
@@ -183,24 +184,15 @@ class _Counter:
         both = dict.fromkeys([*uncounted, *products])
         return Activity(tuple(synapses), tuple(neurons), tuple(both), tuple(products))
 
-    def _ends(self, node: onnx.NodeProto) -> tuple[dict[str, str], dict[str, str]]:
-        return ends_of(node, self._functions)
-
-    def _is_synapse(self, node: onnx.NodeProto) -> bool:
+    def _is_synapse(self, node: onnx.NodeProto, inputs: Mapping[str, str]) -> bool:
         """Whether a node is a synapse whose weights are in the file."""
-        inputs, _ = self._ends(node)
         known = base_op(node) in SYNAPSES
         return known and all(name in self._weights for name in weights_of(inputs))
 
-    def _synapse(self, node: onnx.NodeProto, x: NDArray[Any]) -> Synapse:
-        inputs, _ = self._ends(node)
-        weights = [self._weights[name] for name in weights_of(inputs)]
+    def _synapse(self, node: onnx.NodeProto, inputs: Mapping[str, str], x: NDArray[Any]) -> Synapse:
         if base_op(node) == "Dense":
-            outputs = sum(weight[0] for weight in weights)
-            values, nonzero = _sizes(x)
-            return Synapse(
-                _layer(node), node.op_type, values, nonzero, nonzero * outputs, values * outputs
-            )
+            return self._product(_layer(node), node, inputs, x)
+        weights = [self._weights[name] for name in weights_of(inputs)]
         if x.ndim != 5:
             raise ShapeError(f"{_layer(node)}: expected images over time, got shape {x.shape}")
         fan_out = _image_fan_out(node, weights[0], x.shape[3:]) * len(weights)
@@ -236,14 +228,13 @@ class _Counter:
         borders = [(sizes[axis], sizes[len(order) + axis]) for axis in order]
         return borders[3:] if not any(map(any, borders[:3])) else none
 
-    def _feedback(
-        self, node: onnx.NodeProto, inputs: Mapping[str, str], parts: Sequence[NDArray[Any]]
+    def _product(
+        self, name: str, node: onnx.NodeProto, inputs: Mapping[str, str], *parts: NDArray[Any]
     ) -> Synapse:
-        """Count the spikes before the first step, and those of every step that has a next one."""
-        outputs = sum(self._weights[name][0] for name in weights_of(inputs))
+        """Count what goes through the dense weights of a node."""
+        outputs = sum(self._weights[weight][0] for weight in weights_of(inputs))
         values = sum(part.size for part in parts)
         nonzero = sum(int(np.count_nonzero(part)) for part in parts)
-        name = f"{_layer(node)} (feedback)"
         return Synapse(name, node.op_type, values, nonzero, nonzero * outputs, values * outputs)
 
 
@@ -252,40 +243,22 @@ def _image_fan_out(
 ) -> NDArray[np.int64]:
     """Return the connections of a pixel of one channel, for each pixel: (H, W)."""
     kind = base_op(node)
+    transposed = kind in ("ConvTranspose", "Unpool")
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    pads = attributes["pads"]
-    axis_taps = _transposed_taps if kind in ("ConvTranspose", "Unpool") else _taps
-    rows, columns = (
-        axis_taps(
-            size[axis],
-            weight[2 + axis],
-            attributes["strides"][axis],
-            attributes["dilations"][axis],
-            (pads[axis], pads[2 + axis]),
+    taps = []  # of each axis: how many (output, tap) pairs meet each position
+    for axis, positions in enumerate(size):
+        kernel, stride = weight[2 + axis], attributes["strides"][axis]
+        dilation, pads = attributes["dilations"][axis], attributes["pads"][axis::2]
+        outputs = places_along(
+            positions, sum(pads), kernel, stride, dilation, transposed=transposed
         )
-        for axis in range(2)
-    )
+        strided, plain = (positions, outputs) if transposed else (outputs, positions)
+        places = np.add.outer(np.arange(strided) * stride, np.arange(kernel) * dilation) - pads[0]
+        met = (places >= 0) & (places < plain)
+        counts = met.sum(axis=1) if transposed else np.bincount(places[met], minlength=positions)
+        taps.append(counts)
     channels = {"Conv": weight[0] // attributes["group"], "ConvTranspose": weight[1]}.get(kind, 1)
-    return np.asarray(np.multiply.outer(rows, columns) * channels, dtype=np.int64)
-
-
-def _taps(
-    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Return how many (output, tap) pairs of a convolution read each position of one axis."""
-    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=False)
-    read = np.add.outer(np.arange(outputs) * stride, np.arange(kernel) * dilation) - pads[0]
-    taps = np.bincount(read[(read >= 0) & (read < size)], minlength=size)
-    return np.asarray(taps, dtype=np.int64)
-
-
-def _transposed_taps(
-    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Return how many outputs of a transposed convolution each position of one axis reaches."""
-    outputs = places_along(size, sum(pads), kernel, stride, dilation, transposed=True)
-    reached = np.add.outer(np.arange(size) * stride, np.arange(kernel) * dilation) - pads[0]
-    return np.asarray(((reached >= 0) & (reached < outputs)).sum(axis=1), dtype=np.int64)
+    return np.asarray(np.multiply.outer(*taps) * channels, dtype=np.int64)
 
 
 def _is_recurrent(inputs: Mapping[str, str]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from synapse_onnx.report._boxes import (
     text_width,
 )
 from synapse_onnx.report._diagram import Diagram
-from synapse_onnx.report._layered import Block, Edge, Layout, lay_out
+from synapse_onnx.report._layout import Layout
 from synapse_onnx.report.page import theme
 
 if TYPE_CHECKING:
@@ -58,43 +57,23 @@ def to_svg(model: onnx.ModelProto, activity: Activity | None = None) -> str:
         ModelError: the graph has a cycle, so it is no model.
     """
     diagram = Diagram(model, activity)
-    boxes = list(diagram.boxes.values())
-    index = {box.key: i for i, box in enumerate(boxes)}
-    edges, outlets = [], defaultdict[str, list[str]](list)
-    for source, value, _ in diagram.lines:
-        if value not in outlets[source]:
-            outlets[source].append(value)
-            diagram.boxes[source].labels.append(diagram.type_text(value))
-    for source, value, target in diagram.lines:
-        edges.append(Edge(index[source], outlets[source].index(value), index[target]))
+    boxes = diagram.boxes
     try:
-        layout = lay_out([box.block() for box in boxes], edges)
+        layout = Layout(boxes, diagram.lines)
     except ValueError as error:
-        raise ModelError(f"the model cannot be drawn: {error}") from error
-    return _document(diagram, boxes, layout)
-
-
-def _document(diagram: Diagram, boxes: Sequence[Box], layout: Layout) -> str:
-    blocks = [box.block() for box in boxes]
-    shapes: list[str] = []
-    extents: dict[str, tuple[float, float]] = {}  # top and bottom of each main box
-    for box, block, (x, y) in zip(boxes, blocks, layout.corners, strict=True):
-        shapes += _unit(box, block, x, y)
-        top = y + (block.height - box.height) / 2
-        extents[box.key] = (top, top + box.height)
-    lines = []
+        raise ModelError("the model cannot be drawn: the graph has a cycle") from error
+    shapes = []
     for (source, value, target), route in zip(diagram.lines, layout.routes, strict=True):
-        points = list(route.points)
-        points[0] = (points[0][0], extents[source][1])
-        points[-1] = (points[-1][0], extents[target][0])
         ends = f'data-from="{_xml(source)}" data-to="{_xml(target)}"'
-        lines.append(
-            f'<path class="line" data-value="{_xml(value)}" {ends} d="{_curve(points)}"/>'
-            + _arrow(*points[-1], 0, 1)
+        shapes.append(
+            f'<path class="line" data-value="{_xml(value)}" {ends} d="{_curve(route)}"/>'
+            + _arrow(*route[-1], 0, 1)
         )
-    foot, wide, high = _foot(diagram, boxes, layout.width)
+    for box in boxes.values():
+        shapes += _unit(box)
+    foot, wide, high = _foot(diagram, layout.width)
     width, height = max(layout.width, wide) + 2 * _MARGIN, layout.height + high + 2 * _MARGIN
-    name = _xml(diagram.model.graph.name or "model")
+    name = _xml(model.graph.name or "model")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="synapse-onnx-graph" role="img" '
         f'aria-label="graph of {name}" width="{width:.0f}" height="{height:.0f}" '
@@ -102,56 +81,53 @@ def _document(diagram: Diagram, boxes: Sequence[Box], layout: Layout) -> str:
         f"<style>\n{_style()}</style>\n"
         f'<rect class="paper" x="{-_MARGIN:g}" y="{-_MARGIN:g}" width="{width:.0f}" '
         f'height="{height:.0f}"/>\n'
-        + "\n".join([*lines, *shapes])
+        + "\n".join(shapes)
         + f'\n<g transform="translate(0 {layout.height:.1f})">\n{foot}\n</g>\n</svg>\n'
     )
 
 
-def _unit(box: Box, block: Block, x: float, y: float) -> Iterator[str]:
+def _unit(box: Box) -> Iterator[str]:
     """Draw a box, its side boxes with their loops, and the labels of its outlets."""
-    begin, end = x + block.inlet[0], x + block.inlet[1]
-    middle = y + block.height / 2
-    yield _rectangle(box, begin, middle, end - begin)
-    if box.left:
-        yield _rectangle(box.left, begin - LOOP - box.left.width, middle, box.left.width)
-        yield _loop(box.left, begin, -1, middle)
-    if box.right:
-        yield _rectangle(box.right, end + LOOP, middle, box.right.width)
-        yield _loop(box.right, end, 1, middle)
-    for outlet, label in zip(block.outlets, box.labels, strict=True):
+    yield _rectangle(box)
+    for side, sign in ((box.left, -1), (box.right, 1)):
+        if side:
+            edge = box.x + sign * box.width / 2
+            side.x, side.y = edge + sign * (LOOP + side.width / 2), box.y
+            yield _rectangle(side)
+            yield _loop(side, edge, sign)
+    for value, label in box.labels.items():
         if label:
-            place = f'x="{x + outlet + 7:.1f}" y="{y + block.height + 14:.1f}"'
+            place = f'x="{box.x + box.outlets[value] + 7:.1f}" y="{box.y + box.room / 2 + 14:.1f}"'
             yield f'<text class="shape" {place}>{_xml(label)}</text>'
 
 
-def _rectangle(box: Box, x: float, middle: float, width: float) -> str:
+def _rectangle(box: Box) -> str:
     """Draw one box; its full name shows where the pointer rests on it."""
-    top = middle - box.height / 2
     parts = [
         f'<g class="box {box.kind}" data-key="{_xml(box.key)}" data-name="{_xml(box.name)}">'
         f"<title>{_xml(box.name)}</title>"
-        f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{box.height:.1f}" rx="5"/>'
+        f'<rect x="{box.x - box.width / 2:.1f}" y="{box.top:.1f}" width="{box.width:.1f}" '
+        f'height="{box.height:.1f}" rx="5"/>'
     ]
-    y = top + PADDING / 2
+    y = box.top + PADDING / 2
     for line, size, kind in (
         *((line, TITLE, "title") for line in box.title),
         *((line, TEXT, "text") for line in box.lines),
     ):
         y += size * LEADING
-        place = f'x="{x + width / 2:.1f}" y="{y - size * 0.4:.1f}"'
+        place = f'x="{box.x:.1f}" y="{y - size * 0.4:.1f}"'
         parts.append(f'<text class="{kind}" {place}>{_xml(line)}</text>')
     return "".join(parts) + "</g>"
 
 
-def _loop(side_box: Box, edge: float, sign: int, middle: float) -> str:
+def _loop(side_box: Box, edge: float, sign: int) -> str:
     """Draw the two lines between a box and its side box: there, and back."""
-    far, apart = edge + sign * LOOP, 7.0
-    there = f"M{edge:.1f} {middle - apart:.1f}H{far:.1f}"
-    back = f"M{far:.1f} {middle + apart:.1f}H{edge:.1f}"
+    far, above, below = edge + sign * LOOP, side_box.y - 7, side_box.y + 7
+    there, back = f"M{edge:.1f} {above:.1f}H{far:.1f}", f"M{far:.1f} {below:.1f}H{edge:.1f}"
     return (
         f'<path class="loop" data-loop="{_xml(side_box.key)}" d="{there}{back}"/>'
-        + _arrow(far, middle - apart, sign, 0)
-        + _arrow(edge, middle + apart, -sign, 0)
+        + _arrow(far, above, sign, 0)
+        + _arrow(edge, below, -sign, 0)
     )
 
 
@@ -183,9 +159,9 @@ def _arrow(x: float, y: float, right: int, down: int) -> str:
     return f'<polygon class="head" points="{points}"/>'
 
 
-def _foot(diagram: Diagram, boxes: Sequence[Box], width: float) -> tuple[str, float, float]:
+def _foot(diagram: Diagram, width: float) -> tuple[str, float, float]:
     """Draw the legend and the notes; return them with their width and height."""
-    shown = {part.kind for box in boxes for part in (box, box.left, box.right) if part}
+    shown = {part.kind for box in diagram.boxes.values() for part in box.parts}
     parts, x, y, widest = [], 0.0, TEXT * 2, 0.0
     for kind, (text, _) in KINDS.items():
         if kind not in shown:
@@ -200,16 +176,12 @@ def _foot(diagram: Diagram, boxes: Sequence[Box], width: float) -> tuple[str, fl
         x += long + 10
         widest = max(widest, x)
     for note in diagram.notes:
-        for line in _folded(note, max(width, widest, 330.0)):
+        columns = int(max(width, widest, 330.0) / (TEXT * ASPECT))
+        for line in textwrap.wrap(note, columns, break_on_hyphens=False):
             y += TEXT * 1.8
             parts.append(f'<text class="note" x="0" y="{y:.1f}">{_xml(line)}</text>')
             widest = max(widest, text_width(line, TEXT))
     return "\n".join(parts), widest, y + TEXT
-
-
-def _folded(note: str, width: float) -> list[str]:
-    """Fold a sentence between words, and a word that is too long within."""
-    return textwrap.wrap(note, int(width / (TEXT * ASPECT)), break_on_hyphens=False)
 
 
 def _style() -> str:

@@ -16,16 +16,6 @@ from numpy.typing import ArrayLike
 
 from synapse_onnx._extra import needed
 from synapse_onnx.errors import InputError
-from synapse_onnx.report._plot_axes import (
-    DASHES,
-    GREYS,
-    add_legend,
-    axes_or_new,
-    label_rows,
-    palette,
-    text_color,
-    whole_numbers,
-)
 from synapse_onnx.report._plot_data import (
     Neuron,
     array_of,
@@ -39,7 +29,20 @@ from synapse_onnx.report._plot_data import (
     threshold_levels,
     time_axis,
 )
-from synapse_onnx.report._plot_marks import Marks, draw_spikes, draw_thresholds, finite_range
+from synapse_onnx.report._plot_marks import (
+    DASHES,
+    GREYS,
+    Marks,
+    add_legend,
+    axes_or_new,
+    draw_spikes,
+    draw_thresholds,
+    finite_range,
+    label_rows,
+    palette,
+    text_color,
+    whole_numbers,
+)
 from synapse_onnx.report.result import Report
 
 if TYPE_CHECKING:

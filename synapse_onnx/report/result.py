@@ -132,10 +132,8 @@ class Raster:
 
     def shows_as(self, other: Raster) -> bool:
         """Whether another raster shows the same spikes."""
-        return all(
-            np.array_equal(mine, theirs)
-            for mine, theirs in ((self.torch, other.torch), (self.runtime, other.runtime))
-        )
+        same = np.array_equal(self.torch, other.torch)
+        return same and np.array_equal(self.runtime, other.runtime)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ import synapse_onnx as so
 from synapse_onnx.cli import main
 from synapse_onnx.errors import ModelError
 from synapse_onnx.model.metadata import Metadata
-from synapse_onnx.report._layered import Block, Edge, lay_out
 from synapse_onnx.report.activity import count_activity
 from synapse_onnx.report.drawing import to_svg
 
@@ -138,6 +137,9 @@ class Drawing:
         for (xs, ys), words in self._marks():
             for box in boxes:
                 assert not box.meets(xs[0], ys[0], xs[1], ys[1]), (box, words)
+        labels = list(itertools.islice(self._marks(), len(self.labels)))
+        for ((xs, ys), _), ((us, vs), _) in itertools.combinations(labels, 2):
+            assert xs[1] < us[0] or us[1] < xs[0] or ys[1] < vs[0] or vs[1] < ys[0], "labels meet"
 
     def _marks(self) -> Iterator[tuple[tuple[tuple[float, float], tuple[float, float]], str]]:
         """Rectangles that no box may touch: labels, and the pieces of lines."""
@@ -413,39 +415,47 @@ def test_any_graph(links: list[list[int]]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_blocks(data: st.DataObject) -> None:
-    """Blocks of any size, with several outlets, and room for what stands beside them."""
-    size = st.floats(5, 300)
-    blocks = []
-    for _ in range(data.draw(st.integers(1, 12))):
-        wide = data.draw(size)
-        outlets = data.draw(st.lists(st.floats(0, wide), min_size=1, max_size=3))
-        inlet = sorted(data.draw(st.tuples(st.floats(0, wide), st.floats(0, wide))))
-        blocks.append(Block(wide, data.draw(size), (inlet[0], inlet[1]), tuple(outlets)))
-    pairs = [(i, j) for j in range(len(blocks)) for i in range(j)]
-    edges = [
-        Edge(i, data.draw(st.integers(0, len(blocks[i].outlets) - 1)), j)
-        for i, j in data.draw(
-            st.lists(st.sampled_from(pairs), max_size=20) if pairs else st.just([])
+def test_any_boxes(data: st.DataObject) -> None:
+    """Boxes of any size, with several outlets and states beside them, labels of any length."""
+    values, nodes, states = ["x"], [], []
+    shapes: dict[str, list[str]] = {}
+    for i in range(data.draw(st.integers(1, 12))):
+        given = data.draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True))
+        made = [f"v{i}.{j}" for j in range(data.draw(st.integers(1, 3)))]
+        shapes |= {name: ["size" * data.draw(st.integers(1, 9))] for name in made}
+        kept = [f"s{i}.{j}" for j in range(data.draw(st.integers(0, 3)))]
+        states += [
+            {
+                "input": name,
+                "output": f"{name}.next",
+                "dtype": "int64",
+                "shape": [None, 4],
+                "start": 0,
+            }
+            for name in kept
+        ]
+        op = "Op" * data.draw(st.integers(1, 60))
+        nodes.append(
+            helper.make_node(
+                op, [*given, *kept], [*made, *(f"{n}.next" for n in kept)], name=f"{i}"
+            )
         )
-    ]
-    layout = lay_out(blocks, edges)
-    for (x, y), block in zip(layout.corners, blocks, strict=True):
-        assert -1e-6 <= x <= layout.width - block.width + 1e-6
-        assert -1e-6 <= y <= layout.height - block.height
-    places = list(zip(layout.corners, blocks, strict=True))
-    for ((x, y), one), ((u, v), two) in itertools.combinations(places, 2):
-        apart = x + one.width < u or u + two.width < x
-        assert apart or y + one.height < v or v + two.height < y
-    for edge, route in zip(edges, layout.routes, strict=True):
-        (x, y), (u, v) = route.points[0], route.points[-1]
-        left, top = layout.corners[edge.source]
-        source, target = blocks[edge.source], blocks[edge.target]
-        assert x == pytest.approx(left + source.outlets[edge.outlet])
-        assert y == pytest.approx(top + source.height)
-        left, top = layout.corners[edge.target]
-        assert left + target.inlet[0] - 1e-6 <= u <= left + target.inlet[1] + 1e-6
-        assert v == pytest.approx(top)
+        values += made
+    model = foreign(
+        nodes, [values[-1], *(s["output"] for s in states)], *(s["input"] for s in states)
+    )
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    )
+    Metadata("0", "0", 21, "float", streaming=True, states=tuple(states)).write(model)
+    drawing = drawn(model)
+    assert len(drawing.loops) == len({state["input"].split(".")[0] for state in states})
+    found = {(line.source, line.value, line.target) for line in drawing.lines}
+    assert found == edges(model, set(drawing.boxes))
+    assert {label.text for label in drawing.labels} >= {
+        f"({shapes[value][0]})" for _, value, _ in found if value != "x"
+    }
 
 
 def test_a_chain_is_a_straight_line() -> None:
