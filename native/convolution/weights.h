@@ -1,4 +1,4 @@
-// The weights of a convolution, laid out for events.
+// The sizes of a convolution, and its weights, laid out for events.
 #pragma once
 
 #include <algorithm>
@@ -6,11 +6,20 @@
 #include <string>
 #include <vector>
 
-#include "base/aligned.h"
-#include "base/tensor.h"
+#include "base/call.h"
+#include "base/memory.h"
 #include "base/window.h"
 
 namespace synapse {
+
+// The sizes of one call.
+struct ConvGeometry : Window {
+  bool transposed;
+  int64_t batch, channels;  // of the input; the batch is time steps times samples
+  int64_t outputs, groups;  // output channels of one part, and groups of channels
+
+  int64_t positions() const { return out_height * out_width; }
+};
 
 constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks of this size
 
@@ -62,11 +71,11 @@ struct ConvWeights {
     };
     const std::vector<int64_t> down = phases(height, 0), across = phases(width, 1);
     for (int64_t p = 0; p < parts; p++) {
-      const Input& weight = weights[static_cast<size_t>(p)];
-      std::vector<float>& values = floats[static_cast<size_t>(p)];
-      values.resize(static_cast<size_t>(weight.size));
+      const Input& weight = weights[p];
+      std::vector<float>& values = floats[p];
+      values.resize(weight.size);
       // sums of magnitudes by output channel and phase: only weights of one phase meet at an output
-      std::vector<int64_t> sums(static_cast<size_t>(outputs * height * width));
+      std::vector<int64_t> sums(outputs * height * width);
       const int64_t fan = shape[1];
       for (int64_t i = 0; i < weight.size; i++) {
         const int64_t x = i % width, y = i / width % height;
@@ -79,10 +88,9 @@ struct ConvWeights {
         const int32_t value = integer_weight(weight, i);
         rows.data()[c * channel + at_y * row + at_x * padded + p * group_outputs + o] =
             static_cast<int16_t>(value);
-        values[static_cast<size_t>(i)] = static_cast<float>(value);
-        const int64_t phase = down[static_cast<size_t>(y)] * width + across[static_cast<size_t>(x)];
-        int64_t& sum =
-            sums[static_cast<size_t>((group * group_outputs + o) * height * width + phase)];
+        values[i] = static_cast<float>(value);
+        const int64_t phase = down[y] * width + across[x];
+        int64_t& sum = sums[(group * group_outputs + o) * height * width + phase];
         sum += value < 0 ? -value : value;
         largest_sum = std::max(largest_sum, sum);
       }
@@ -95,10 +103,9 @@ struct ConvWeights {
   // output only if (k - l) * dilation is a multiple of s. Example: 3 weights with stride 2 have the
   // phases 0, 1, 0, and at most two of them meet.
   static std::vector<int64_t> phases_of(int64_t size, int64_t stride, int64_t dilation) {
-    std::vector<int64_t> phases(static_cast<size_t>(size));
+    std::vector<int64_t> phases(size);
     for (int64_t k = 0; k < size; k++)
-      while ((k - phases[static_cast<size_t>(k)]) * dilation % stride != 0)
-        phases[static_cast<size_t>(k)]++;
+      while ((k - phases[k]) * dilation % stride != 0) phases[k]++;
     return phases;
   }
 };

@@ -14,8 +14,8 @@
 #include <type_traits>
 
 #include "base/compiler.h"
-#include "neuron/arguments.h"
 #include "neuron/equation.h"
+#include "neuron/node.h"
 
 namespace synapse {
 
@@ -123,8 +123,7 @@ struct RecurrentSequence {
   static constexpr int kThreads = 512;
   NeuronArguments<E> args;
   const float* matrix[E::currents];  // (C, C), one row for each spiking neuron
-  const float* weight_scale[E::currents];
-  int64_t scale_count[E::currents];
+  WeightScale scale[E::currents];
   const float* spikes;
   float* last_spikes;
 
@@ -149,8 +148,7 @@ struct RecurrentSequence {
       float x[E::currents];
       unroll<E::currents>([&](auto k) SYNAPSE_LAMBDA {
         const float sum = summed(before, matrix[k] + o);
-        x[k] = args.x[k][t * args.neurons + neuron] +
-               sum * weight_scale[k][scale_count[k] == 1 ? 0 : o];
+        x[k] = args.x[k][t * args.neurons + neuron] + sum * scale[k][o];
       });
       NeuronRegisters<E, ExactArithmetic<regime>> registers(args, neuron,
                                                             t == 0 ? args.start : args.last);

@@ -3,36 +3,86 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/tensor.h"
-#include "neuron/arguments.h"
+#include "base/call.h"
+#include "base/compiler.h"
+#include "base/op.h"
 #include "neuron/equation.h"
 
 namespace synapse {
 
-// The name of an op, such as RecurrentCubaLoihi or CubaDynamicsFloat.
-template <class E, Regime regime, Kind kind>
-const std::string& op_name() {
-  static const std::string name = std::string(kind == Kind::recurrent ? "Recurrent" : "") +
-                                  E::name + (kind == Kind::dynamics ? "Dynamics" : "") +
-                                  (regime == Regime::floating ? "Float"
-                                   : regime == Regime::loihi  ? "Loihi"
-                                   : regime == Regime::biased ? "Biased"
-                                   : regime == Regime::normed ? "Normed"
-                                                              : "");
-  return name;
+// The arguments of a call, as plain pointers and sizes that a GPU can take as well.
+template <class E>
+struct NeuronArguments {
+  int64_t steps, neurons, sample, channels;  // neurons = batch * sample
+  // the current of a neuron at a step is x[step * stride + neuron - origin]
+  int64_t stride, origin;
+  float scale;
+  bool graded;
+  const float* x[E::currents];
+  const float* parameter[std::size(E::parameters)];
+  int64_t parameter_size[std::size(E::parameters)];
+  const float* norm[2];  // bias and gain; null where the equation or the regime has none
+  int64_t norm_size[2];
+  const void* start[E::states];
+  void* last[E::states];
+  float* out[E::traces > 1 ? E::traces : 1];
+  int64_t integer_constant[E::constants + 1];
+  float float_constant[E::constants + 1];
+};
+
+// Feedback: current[t] = x[t] + weight_scale * (matrix s[t-1]), within a sample (C,).
+template <class E>
+struct Feedback {
+  std::shared_ptr<const std::vector<float>>
+      matrix[E::currents];  // (C, C), one row for each spiking neuron
+  WeightScale scale[E::currents];
+  const float* spikes;
+  float* last_spikes;
+};
+
+// The value of a parameter for a neuron. There is one for all, one for each channel, or one for
+// each neuron of a sample.
+SYNAPSE_INLINE float parameter_value(const float* values, int64_t size, int64_t sample,
+                                     int64_t channels, int64_t neuron) {
+  if (size == 1) return values[0];
+  const int64_t within = neuron % sample;
+  return size == sample ? values[within] : values[within / (sample / channels)];
+}
+
+// The bias of a neuron, or its norm.
+template <class E, class A>
+SYNAPSE_INLINE typename A::Bias bias_value(const NeuronArguments<E>& args, const A& a,
+                                           int64_t neuron, int32_t& magnitudes) {
+  float values[2] = {0.0f, 1.0f};
+  for (int k = 0; k < 2; k++)
+    if (args.norm[k] != nullptr)
+      values[k] =
+          parameter_value(args.norm[k], args.norm_size[k], args.sample, args.channels, neuron);
+  return a.bias(values[0], values[1], magnitudes);
 }
 
 // The inputs are the currents, with feedback the weights, the weight scales and the last spikes,
 // then the parameters, the bias or norm, and the states. The outputs are the sequences, with
 // feedback the last spikes, and the last states.
 template <class E, Regime regime, Kind kind>
-class NeuronNode {
+class NeuronNode : public Kernel {
  public:
-  static const std::string& name() { return op_name<E, regime, kind>(); }
+  // Such as RecurrentCubaLoihi or CubaDynamicsFloat.
+  static std::string name() {
+    return std::string(kind == Kind::recurrent ? "Recurrent" : "") + E::name +
+           (kind == Kind::dynamics ? "Dynamics" : "") +
+           (regime == Regime::floating ? "Float"
+            : regime == Regime::loihi  ? "Loihi"
+            : regime == Regime::biased ? "Biased"
+            : regime == Regime::normed ? "Normed"
+                                       : "");
+  }
 
   static constexpr int kNorms = !E::biased                                            ? 0
                                 : regime == Regime::normed                            ? 2
@@ -53,7 +103,8 @@ class NeuronNode {
       Ort::TypeToTensorType<typename ExactArithmetic<regime>::Carried>::type;
 
  protected:
-  explicit NeuronNode(const Ort::ConstKernelInfo& info) {
+  explicit NeuronNode(const OrtKernelInfo* raw) {
+    const Ort::ConstKernelInfo info(raw);
     if constexpr (regime != Regime::floating)
       scale_ = static_cast<float>(info.GetAttribute<int64_t>("scale"));
     for (int k = 0; k < E::constants; k++) {
@@ -65,10 +116,8 @@ class NeuronNode {
     if constexpr (kind != Kind::dynamics) graded_ = info.GetAttribute<int64_t>("graded") != 0;
     if constexpr (kRecurrent) {  // constant weights are laid out once
       for (int k = 0; k < E::currents; k++) {
-        int constant = 0;
-        const auto weight =
-            info.GetTensorConstantInput(static_cast<size_t>(kWeightsAt + k), &constant);
-        if (constant && on_cpu(weight))
+        const auto weight = constant_input(raw, kWeightsAt + k);
+        if (weight && on_cpu(weight))
           matrix_[k] = std::make_shared<const std::vector<float>>(to_matrix(Input(weight)));
       }
     }
@@ -79,7 +128,7 @@ class NeuronNode {
     const Input x(context, 0);
     NeuronArguments<E> args = read_arguments(context, x.shape, 0);
     for (int k = 0; k < E::currents; k++) {
-      const Input current(context, static_cast<size_t>(k));
+      const Input current(context, k);
       if (current.shape != x.shape)
         throw CallError("currents differ in shape: " + text(x.shape) + " and " +
                         text(current.shape));
@@ -92,9 +141,7 @@ class NeuronNode {
   // the currents are `shift` places further on than in a node of the neuron alone.
   NeuronArguments<E> read_arguments(const Ort::KernelContext& context,
                                     const std::vector<int64_t>& shape, int shift) const {
-    if (shape.size() < 3)
-      throw CallError("currents need the axes (T, N, C, ...), got " + text(shape));
-    const std::vector<int64_t> plane(shape.begin() + 1, shape.end());
+    const std::vector<int64_t> plane = plane_of(shape, "currents need");
     NeuronArguments<E> args{};
     args.steps = shape[0];
     args.neurons = args.stride = product(plane);
@@ -105,7 +152,7 @@ class NeuronNode {
     std::copy(std::begin(integer_constant_), std::end(integer_constant_), args.integer_constant);
     std::copy(std::begin(float_constant_), std::end(float_constant_), args.float_constant);
     for (int k = 0; k < kParameters + kNorms; k++) {
-      const Input values(context, static_cast<size_t>(kParametersAt + shift + k));
+      const Input values(context, kParametersAt + shift + k);
       const int norm = k - kParameters;
       const bool per_neuron = norm >= 0 || E::parameters[k < kParameters ? k : 0].per_neuron;
       if (values.size != 1 && values.size != args.channels &&
@@ -122,18 +169,14 @@ class NeuronNode {
       }
     }
     for (int k = 0; k < E::states; k++) {
-      const Input state(context, static_cast<size_t>(kStatesAt + shift + k));
+      const Input state(context, kStatesAt + shift + k);
       if (state.shape != plane)
         throw CallError("a state of shape " + text(state.shape) + " does not fit currents of " +
                         text(shape));
       args.start[k] = state.data;
-      auto last = context.GetOutput(static_cast<size_t>(kOutputs - E::states + k), plane);
-      args.last[k] = last.GetTensorMutableRawData();
+      args.last[k] = context.GetOutput(kOutputs - E::states + k, plane).GetTensorMutableRawData();
     }
-    for (int k = 0; k < kSequences; k++) {
-      auto out = context.GetOutput(static_cast<size_t>(k), shape);
-      args.out[k] = out.template GetTensorMutableData<float>();
-    }
+    for (int k = 0; k < kSequences; k++) args.out[k] = float_output(context, k, shape);
     return args;
   }
 
@@ -147,15 +190,13 @@ class NeuronNode {
       throw CallError("feedback needs currents (T, N, C), got " + std::to_string(args.sample) +
                       " neurons of " + std::to_string(channels) + " channels");
     for (int k = 0; k < E::currents; k++) {
-      const Ort::ConstValue value = context.GetInput(static_cast<size_t>(kWeightsAt + k));
+      const Ort::ConstValue value = context.GetInput(kWeightsAt + k);
       const Input weight(value);
-      const Input scale(context, kWeightsAt + E::currents + k);
       if (weight.size != channels * channels)
         throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
                         std::to_string(channels) + " neurons");
-      check_weight_scale(scale, channels, "channels");
-      feedback.weight_scale[k] = scale.as<float>();
-      feedback.scale_count[k] = scale.size;
+      const Input scale(context, kWeightsAt + E::currents + k);
+      feedback.scale[k] = weight_scale(scale, channels, "channels");
       feedback.matrix[k] = matrix_[k];
       if (feedback.matrix[k]) continue;
       if (!on_cpu(value)) throw CallError("feedback weights must be in the processor's memory");
@@ -166,8 +207,7 @@ class NeuronNode {
     if (spikes.shape != plane)
       throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
     feedback.spikes = spikes.as<float>();
-    feedback.last_spikes =
-        context.GetOutput(kSequences, plane).template GetTensorMutableData<float>();
+    feedback.last_spikes = float_output(context, kSequences, plane);
     return feedback;
   }
 
@@ -184,16 +224,16 @@ class NeuronNode {
     const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
     if (weight.size != channels * channels)
       throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
-    std::vector<float> matrix(static_cast<size_t>(weight.size));
+    std::vector<float> matrix(weight.size);
     for (int64_t o = 0; o < channels; o++)
       for (int64_t c = 0; c < channels; c++)
-        matrix[static_cast<size_t>(c * channels + o)] = element(weight, o * channels + c);
+        matrix[c * channels + o] = element(weight, o * channels + c);
     return matrix;
   }
 
   // Feedback weights are floats, or integers of 4, 8 or 16 bits.
   static float element(const Input& weight, int64_t index) {
-    if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return weight.as<float>()[index];
+    if (weight.type == kFloat) return weight.as<float>()[index];
     return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
   }
 

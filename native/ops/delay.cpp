@@ -7,11 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
 #include "base/op.h"
-#include "base/parallel.h"
 
 namespace synapse {
 namespace {
@@ -41,7 +39,7 @@ struct Delays {
     shortest = *std::min_element(each.begin(), each.end());
     longest = *std::max_element(each.begin(), each.end());
     for (int64_t g = 0; g < delay.size; g++) {
-      const int64_t steps = each[static_cast<size_t>(g)];
+      const int64_t steps = each[g];
       if (runs.empty() || runs.back().delay != steps) runs.push_back({g, 0, steps});
       runs.back().count++;
     }
@@ -76,39 +74,20 @@ struct TileWindow {
   std::vector<V> rows;
 
   TileWindow(int64_t columns, int64_t move, int64_t rows)
-      : columns(columns),
-        move(move),
-        delay(static_cast<size_t>(columns)),
-        from(static_cast<size_t>(columns)),
-        rows(static_cast<size_t>(rows * columns)) {}
+      : columns(columns), move(move), delay(columns), from(columns), rows(rows * columns) {}
 };
 
 template <class V>
-class DelayKernel {
+class DelayKernel : public Kernel {
  public:
-  explicit DelayKernel(const OrtKernelInfo* raw) {
-    int constant = 0;
-    const auto delay = Ort::ConstKernelInfo(raw).GetTensorConstantInput(1, &constant);
-    if (constant) delays_ = std::make_shared<const Delays>(Input(delay));
+  explicit DelayKernel(const OrtKernelInfo* info) {
+    if (const auto delay = constant_input(info, 1))
+      delays_ = std::make_shared<const Delays>(Input(delay));
   }
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded("Delay", [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  // One call. A column is a neuron of a sample.
-  struct Call {
-    const Delays& delays;
-    History<V> history;
-    int64_t steps, sample, members;  // sample and members: neurons of a sample and of a group
-    V* y;
-  };
-
-  void compute(const Ort::KernelContext& context) const {
+  void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0), line(context, 2);
-    if (x.shape.size() < 3)
-      throw CallError("the input needs the axes (T, N, C, ...), got " + text(x.shape));
+    plane_of(x.shape);
     std::vector<int64_t> shape = x.shape;
     if (!line.shape.empty()) shape[0] = line.shape[0];
     if (line.shape != shape)
@@ -139,6 +118,15 @@ class DelayKernel {
     }
     copy(context, call.history, x.size, line.size, last);
   }
+
+ private:
+  // One call. A column is a neuron of a sample.
+  struct Call {
+    const Delays& delays;
+    History<V> history;
+    int64_t steps, sample, members;  // sample and members: neurons of a sample and of a group
+    V* y;
+  };
 
   static void copy(const Ort::KernelContext& context, const History<V>& history, int64_t at,
                    int64_t count, V* out) {
@@ -180,7 +168,7 @@ class DelayKernel {
       for (int64_t tile = begin; tile < end; tile++) {
         const int64_t first = tile * columns, count = std::min(columns, call.history.width - first);
         for (int64_t i = 0; i < count; i++) {
-          window.delay[static_cast<size_t>(i)] = call.delays.each[static_cast<size_t>(group)];
+          window.delay[i] = call.delays.each[group];
           if (++member < call.members) continue;
           member = 0;
           if (++group == static_cast<int64_t>(call.delays.each.size())) group = 0;
@@ -211,8 +199,7 @@ class DelayKernel {
     const int64_t past = *std::max_element(window.delay.data(), window.delay.data() + count);
     V* const rows = window.rows.data();
     int64_t* const from = window.from.data();  // the offset in the window that each column reads
-    for (int64_t i = 0; i < count; i++)
-      from[i] = (past - window.delay[static_cast<size_t>(i)]) * columns + i;
+    for (int64_t i = 0; i < count; i++) from[i] = (past - window.delay[i]) * columns + i;
     const auto read = [&](int64_t t, V* to) {
       std::memcpy(to, call.history.row(call.history.depth + t) + first, History<V>::bytes(count));
     };
@@ -240,42 +227,27 @@ class DelayKernel {
   std::shared_ptr<const Delays> delays_;
 };
 
-// An unsigned integer of the size of a type.
-template <class T>
-using Bits =
-    std::conditional_t<sizeof(T) == 1, uint8_t,
-                       std::conditional_t<sizeof(T) == 2, uint16_t,
-                                          std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
-
-template <class T>
-struct DelayOp : CustomOp<DelayOp<T>, DelayKernel<Bits<T>>> {
-  const char* GetName() const { return "Delay"; }
-  size_t GetInputTypeCount() const { return 3; }
-  size_t GetOutputTypeCount() const { return 2; }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    return i == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : GetOutputType(i);
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const { return Ort::TypeToTensorType<T>::type; }
-  void infer(const ShapeInference& shapes) const {
+// The op for a type T, whose values are copied as unsigned integers V of the same size.
+template <class T, class V>
+Declaration delay() {
+  static_assert(sizeof(T) == sizeof(V));
+  constexpr ONNXTensorElementDataType type = Ort::TypeToTensorType<T>::type;
+  const auto infer = [](const ShapeInference& shapes) {
     shapes.copy(0, 0);
     shapes.copy(2, 1);
-  }
+  };
+  return {"Delay",
+          {type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, type},
+          {type, type},
+          infer,
+          make_kernel<DelayKernel<V>>};
+}
+
+const RegisterOp kernels[] = {
+    delay<float, uint32_t>(),   delay<double, uint64_t>(),  delay<bool, uint8_t>(),
+    delay<uint8_t, uint8_t>(),  delay<int8_t, uint8_t>(),   delay<int16_t, uint16_t>(),
+    delay<int32_t, uint32_t>(), delay<int64_t, uint64_t>(),
 };
-
-// Registers a kernel for each of several types.
-template <class... T>
-struct RegisterDelay {
-  RegisterDelay() { (add<T>(), ...); }
-
- private:
-  template <class V>
-  static void add() {
-    static const DelayOp<V> op;
-    RegisterOp(op, "Delay");
-  }
-};
-
-const RegisterDelay<float, double, bool, uint8_t, int8_t, int16_t, int32_t, int64_t> kernels;
 
 }  // namespace
 }  // namespace synapse

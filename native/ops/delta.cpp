@@ -8,7 +8,6 @@
 
 #include "base/compiler.h"
 #include "base/op.h"
-#include "base/parallel.h"
 
 namespace synapse {
 namespace {
@@ -48,7 +47,7 @@ struct EncodeBlock {
   }
 };
 
-class DeltaKernel {
+class DeltaKernel : public Kernel {
  public:
   explicit DeltaKernel(const OrtKernelInfo* raw) {
     const Ort::ConstKernelInfo info(raw);
@@ -56,16 +55,9 @@ class DeltaKernel {
     cumulative_ = info.GetAttribute<int64_t>("cumulative") != 0;
   }
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded("Delta", [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  void compute(const Ort::KernelContext& context) const {
+  void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0), threshold(context, 1);
-    if (x.shape.size() < 3)
-      throw CallError("the input needs the axes (T, N, C, ...), got " + text(x.shape));
-    const std::vector<int64_t> plane(x.shape.begin() + 1, x.shape.end());
+    const std::vector<int64_t> plane = plane_of(x.shape);
     const int64_t channels = x.shape[2], within = product(x.shape, 3);
     if (threshold.size != 1 && threshold.size != channels)
       throw CallError("a threshold of shape " + text(threshold.shape) +
@@ -79,56 +71,40 @@ class DeltaKernel {
         throw CallError("a state of shape " + text(state.shape) + " does not fit an input of " +
                         text(x.shape));
       before[k] = state.as<float>();
-      last[k] = context.GetOutput(1 + k, plane).GetTensorMutableData<float>();
+      last[k] = float_output(context, 1 + k, plane);
     }
-    float* s = context.GetOutput(0, x.shape).GetTensorMutableData<float>();
+    float* s = float_output(context, 0, x.shape);
     const int64_t steps = x.shape[0], neurons = product(plane);
-    const int64_t blocks = (neurons + kBlock - 1) / kBlock;
-    const int64_t least = (1 << 14) / (kBlock * std::max<int64_t>(steps, 1)) + 1;
-    parallel(context, blocks, least, [&](int64_t from, int64_t to) {
+    parallel_blocks(context, neurons, kBlock, steps, [&](int64_t first, int64_t count) {
       float levels[kBlock];
-      for (int64_t b = from; b < to; b++) {
-        const int64_t first = b * kBlock, count = std::min(kBlock, neurons - first);
-        for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, last[k] + first);
-        for (int64_t i = 0; i < count; i++)
-          levels[i] =
-              threshold.as<float>()[threshold.size == 1 ? 0 : (first + i) / within % channels];
-        const DeltaBlock block{x.as<float>() + first,
-                               s + first,
-                               last[0] + first,
-                               last[1] + first,
-                               last[2] + first,
-                               levels,
-                               steps,
-                               neurons,
-                               unit_};
-        cumulative_ ? EncodeBlock<true>::run(block, count) : EncodeBlock<false>::run(block, count);
-      }
+      for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, last[k] + first);
+      for (int64_t i = 0; i < count; i++)
+        levels[i] =
+            threshold.as<float>()[threshold.size == 1 ? 0 : (first + i) / within % channels];
+      const DeltaBlock block{x.as<float>() + first,
+                             s + first,
+                             last[0] + first,
+                             last[1] + first,
+                             last[2] + first,
+                             levels,
+                             steps,
+                             neurons,
+                             unit_};
+      cumulative_ ? EncodeBlock<true>::run(block, count) : EncodeBlock<false>::run(block, count);
     });
   }
 
+ private:
   float unit_;
   bool cumulative_;
 };
 
-struct DeltaOp : CustomOp<DeltaOp, DeltaKernel> {
-  const char* GetName() const { return "Delta"; }
-  size_t GetInputTypeCount() const { return 5; }
-  size_t GetOutputTypeCount() const { return 4; }
-  ONNXTensorElementDataType GetInputType(size_t) const {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  }
-  void infer(const ShapeInference& shapes) const {
-    shapes.copy(0, 0);
-    for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
-  }
-};
-
-const DeltaOp op;
-const RegisterOp kernel(op, "Delta");
+const RegisterOp delta({"Delta", Types(5, kFloat), Types(4, kFloat),
+                        [](const ShapeInference& shapes) {
+                          shapes.copy(0, 0);
+                          for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
+                        },
+                        make_kernel<DeltaKernel>});
 
 }  // namespace
 }  // namespace synapse

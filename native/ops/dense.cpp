@@ -1,17 +1,17 @@
 // Dense synapse with integer weights: y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c]. See
 // dense/dense.h.
+#include "base/op.h"
 #include "dense/dense.h"
-#include "synapse/op.h"
 
 namespace synapse {
 namespace {
 
 template <int parts>
-class DenseKernel {
+class DenseKernel : public Kernel {
  public:
   static constexpr const char* kName = Dense<parts>::kName;
   static constexpr int kParts = parts;
-  static constexpr bool kAnyInput = true;
+  static constexpr ONNXTensorElementDataType kInput = kAny;
 
   static void infer(const ShapeInference& shapes) {
     for (int k = 0; k < parts; k++) shapes.replace_last(0, 1 + k, k, shapes.flag(kTimeLast));
@@ -19,21 +19,15 @@ class DenseKernel {
 
   explicit DenseKernel(const OrtKernelInfo* info) : dense_(info) {}
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(kName, [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  void compute(const Ort::KernelContext& context) const {
+  void compute(const Ort::KernelContext& context) const override {
     const auto call = dense_.open(context);
     float* y[parts];
-    for (int k = 0; k < parts; k++) {
-      const std::vector<int64_t> shape = {call.steps, call.samples, call.weight[k]->outputs};
-      y[k] = context.GetOutput(static_cast<size_t>(k), shape).GetTensorMutableData<float>();
-    }
+    for (int k = 0; k < parts; k++)
+      y[k] = float_output(context, k, {call.steps, call.samples, call.weight[k]->outputs});
     dense_.run(context, call, y);
   }
 
+ private:
   Dense<parts> dense_;
 };
 

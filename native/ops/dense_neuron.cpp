@@ -5,12 +5,11 @@
 // a tile of outputs is summed for one sample, and its neurons go through these steps while their
 // currents are still in a cache.
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/aligned.h"
+#include "base/memory.h"
 #include "base/op.h"
 #include "dense/dense.h"
 #include "neuron/fusion.h"
@@ -27,37 +26,32 @@ constexpr int64_t kMostSamples = 16;
 constexpr int64_t kFewTiles = 8;
 
 template <int parts>
-class DenseNeuronKernel {
+class DenseNeuronKernel : public Kernel {
  public:
-  DenseNeuronKernel(const OrtKernelInfo* info, const FusedNeuronType& type, const std::string& name)
-      : name_(name), dense_(info), neuron_(type.make(info)) {}
+  DenseNeuronKernel(const OrtKernelInfo* info, FusedNeuron neuron)
+      : dense_(info), neuron_(std::move(neuron)) {}
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(name_.c_str(), [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  void compute(const Ort::KernelContext& context) const {
+  void compute(const Ort::KernelContext& context) const override {
     const auto call = dense_.open(context);
     const int64_t outputs = call.weight[0]->outputs;
     for (int k = 1; k < parts; k++)
       if (call.weight[k]->outputs != outputs)
         throw CallError("weights for " + std::to_string(outputs) + " and " +
                         std::to_string(call.weight[k]->outputs) + " outputs");
-    const auto neurons = neuron_->call(context, {call.steps, call.samples, outputs}, kShift);
+    const auto neurons = neuron_(context, {call.steps, call.samples, outputs}, kShift);
     if (by_tiles(context, call, *neurons)) return;
     // inputs that are no integers: the currents of all rows become one tensor
-    const size_t size = static_cast<size_t>(call.rows() * outputs);
     std::vector<float> currents[parts];
     float* y[parts];
     for (int k = 0; k < parts; k++) {
-      currents[k].resize(size);
+      currents[k].resize(call.rows() * outputs);
       y[k] = currents[k].data();
     }
     dense_.run(context, call, y);
     neurons->run_all(context, y);
   }
 
+ private:
   static constexpr int kShift = Dense<parts>::kInputs - parts;
   using Call = typename Dense<parts>::Call;
   using Currents = AlignedVector<float>;
@@ -97,14 +91,14 @@ class DenseNeuronKernel {
             Pieces* pieces) const {
     const int64_t each = block.each(), count = block.pieces();
     const int64_t total = block.samples * count;
-    if (static_cast<int64_t>(pieces->size()) < total) pieces->resize(static_cast<size_t>(total));
+    if (static_cast<int64_t>(pieces->size()) < total) pieces->resize(total);
     std::atomic<bool> integers{true};
     parallel(
         context, total, (1 << 16) / (each * (1 + call.inputs)) + 1, [&](int64_t from, int64_t to) {
           for (int64_t i = from; i < to; i++) {
             const int64_t n = block.first + i / count, t = i % count * each;
             const int64_t steps = std::min(each, block.steps - t);
-            EventRows& piece = (*pieces)[static_cast<size_t>(i)];
+            EventRows& piece = (*pieces)[i];
             piece.clear();
             dense_.read(call, (block.begin + t) * call.samples + n, call.samples, steps, &piece);
             if (!piece.integers()) integers = false;
@@ -116,16 +110,15 @@ class DenseNeuronKernel {
   // Sums the tiles of a block, and takes their neurons through its steps.
   void run(const Ort::KernelContext& context, const Call& call, const Block& block,
            const Pieces& pieces, const FusedNeuronCall& neurons) const {
-    const int64_t tiles = (call.outputs + kTileOutputs - 1) / kTileOutputs,
-                  shares = block.samples * tiles;
-    const int64_t count = block.pieces();
+    const int64_t tiles = (call.outputs + kTileOutputs - 1) / kTileOutputs;
+    const int64_t shares = block.samples * tiles, count = block.pieces();
     const int64_t size = kTileOutputs * block.steps;  // of the currents of one part of a tile
     const int64_t work = 1 + block.steps * (1 + call.inputs / 2);
 
     const auto sum = [&](int64_t i, int64_t p, float* currents) {
       const int64_t o = i % tiles * kTileOutputs;
       const int width = static_cast<int>(std::min<int64_t>(kTileOutputs, call.outputs - o));
-      const EventRows& piece = pieces[static_cast<size_t>(i / tiles * count + p)];
+      const EventRows& piece = pieces[i / tiles * count + p];
       for (int k = 0; k < parts; k++) {
         float* out = currents + k * size + p * block.each() * kTileOutputs;
         for (int64_t r = 0; r < piece.size(); r++, out += kTileOutputs)
@@ -167,62 +160,39 @@ class DenseNeuronKernel {
                             [&] { return std::make_unique<Currents>(size); });
   }
 
-  const std::string& name_;
   const Dense<parts> dense_;
-  const std::unique_ptr<FusedNeuron> neuron_;
+  const FusedNeuron neuron_;
   mutable ScratchPool<Pieces> pieces_;
   mutable ScratchPool<Currents> currents_;
 };
 
-// The op of a dense synapse and one type of neuron.
+// The op of a dense synapse and a neuron: the inputs of the synapse, and those of the neuron behind
+// its currents.
 template <int parts>
-struct DenseNeuronOp : CustomOp<DenseNeuronOp<parts>, DenseNeuronKernel<parts>> {
-  using Kernel = DenseNeuronKernel<parts>;
-
-  const FusedNeuronType neuron;
-  const std::string name;
-
-  explicit DenseNeuronOp(const FusedNeuronType& type)
-      : neuron(type), name(std::string(Dense<parts>::kName) + "And" + type.name) {}
-
-  const char* GetName() const { return name.c_str(); }
-  size_t GetInputTypeCount() const { return static_cast<size_t>(kSynapse + neuron.inputs); }
-  size_t GetOutputTypeCount() const { return static_cast<size_t>(1 + neuron.states); }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    const int index = static_cast<int>(i);
-    if (index <= parts)
-      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;  // several, which the kernel checks
-    return index < states_at() ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : neuron.state;
-  }
-  ONNXTensorElementDataType GetOutputType(size_t i) const {
-    return i == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : neuron.state;
-  }
-
-  std::unique_ptr<Kernel> make(const OrtKernelInfo* info) const {
-    return std::make_unique<Kernel>(info, neuron, name);
-  }
-  void infer(const ShapeInference& shapes) const {
+Declaration dense_and(const Declaration& neuron, FusedNeuron (*make)(const OrtKernelInfo*)) {
+  Types inputs(Dense<parts>::kInputs, kFloat);
+  std::fill_n(inputs.begin(), 1 + parts, kAny);
+  inputs.insert(inputs.end(), neuron.inputs.begin() + parts, neuron.inputs.end());
+  const int states = static_cast<int>(neuron.outputs.size()) - 1;
+  const int states_at = static_cast<int>(inputs.size()) - states;
+  const auto infer = [=](const ShapeInference& shapes) {
     shapes.replace_last(0, 1, 0, shapes.flag(kTimeLast));
-    for (int k = 0; k < neuron.states; k++) shapes.copy(states_at() + k, 1 + k);
-  }
-
- private:
-  static constexpr int kSynapse = Dense<parts>::kInputs;
-
-  int states_at() const { return kSynapse + neuron.inputs - neuron.states; }
-};
-
-template <int parts>
-void add(const FusedNeuronType& type) {
-  static std::deque<DenseNeuronOp<parts>> ops;  // sessions keep references to them
-  const auto& op = ops.emplace_back(type);
-  registered().push_back({&op, op.name.c_str(), true});
+    for (int k = 0; k < states; k++) shapes.copy(states_at + k, 1 + k);
+  };
+  const auto make_fused = [make](const OrtKernelInfo* info) {
+    return std::make_unique<DenseNeuronKernel<parts>>(info, make(info));
+  };
+  Declaration op{Dense<parts>::kName + ("And" + neuron.name), inputs, neuron.outputs, infer,
+                 make_fused};
+  op.fused = true;
+  return op;
 }
 
 }  // namespace
 
-void register_fused_dense(const FusedNeuronType& type) {
-  type.currents == 1 ? add<1>(type) : add<2>(type);
+void register_fused_dense(const Declaration& neuron, int currents,
+                          FusedNeuron (*make)(const OrtKernelInfo*)) {
+  RegisterOp(currents == 1 ? dense_and<1>(neuron, make) : dense_and<2>(neuron, make));
 }
 
 }  // namespace synapse

@@ -1,7 +1,7 @@
 """Kernels for CUDA: their device code on the processor, equal to torch; and on a GPU, where one is.
 
 The library runs the very code of the device with its blocks and threads one after the other where a
-session asks for it (`native/cuda/device.h`). What only a GPU can show is marked ``gpu``.
+session asks for it (`native/cuda/kernel.h`). What only a GPU can show is marked ``gpu``.
 """
 
 from __future__ import annotations
