@@ -26,13 +26,15 @@ class CallError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-inline std::string text(const std::vector<int64_t>& shape) {
+using Shape = std::vector<int64_t>;
+
+inline std::string text(const Shape& shape) {
   std::string out = "(";
   for (size_t i = 0; i < shape.size(); i++) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + ")";
 }
 
-inline int64_t product(const std::vector<int64_t>& shape, size_t from = 0) {
+inline int64_t product(const Shape& shape, size_t from = 0) {
   int64_t out = 1;
   for (size_t i = from; i < shape.size(); i++) out *= shape[i];
   return out;
@@ -51,7 +53,7 @@ constexpr ONNXTensorElementDataType kUint8 = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
 
 // The shape, type and data of an input.
 struct Input {
-  std::vector<int64_t> shape;
+  Shape shape;
   const void* data;
   ONNXTensorElementDataType type;
   int64_t size;
@@ -80,14 +82,12 @@ inline Ort::ConstValue constant_input(const OrtKernelInfo* info, size_t index) {
 }
 
 // An output of floats.
-inline float* float_output(const Ort::KernelContext& context, size_t index,
-                           const std::vector<int64_t>& shape) {
+inline float* float_output(const Ort::KernelContext& context, size_t index, const Shape& shape) {
   return context.GetOutput(index, shape).GetTensorMutableData<float>();
 }
 
 // The shape (N, C, ...) of one time step of an input (T, N, C, ...).
-inline std::vector<int64_t> plane_of(const std::vector<int64_t>& shape,
-                                     const char* what = "the input needs") {
+inline Shape plane_of(const Shape& shape, const char* what = "the input needs") {
   if (shape.size() < 3)
     throw CallError(std::string(what) + " the axes (T, N, C, ...), got " + text(shape));
   return {shape.begin() + 1, shape.end()};
@@ -172,7 +172,7 @@ class FloatOperator {
  public:
   struct Tensor {
     const float* data;
-    std::vector<int64_t> shape;
+    Shape shape;
   };
 
   FloatOperator(const OrtKernelInfo* info, const char* name, int version,
@@ -182,8 +182,7 @@ class FloatOperator {
                           attributes.size(), 2, 1);
   }
 
-  void run(const Ort::KernelContext& context, Tensor a, Tensor b, float* y,
-           std::vector<int64_t> shape) const {
+  void run(const Ort::KernelContext& context, Tensor a, Tensor b, float* y, Shape shape) const {
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const auto value = [&](const Tensor& t) {
       return Ort::Value::CreateTensor<float>(memory, const_cast<float*>(t.data), product(t.shape),

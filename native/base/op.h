@@ -168,6 +168,13 @@ std::unique_ptr<Kernel> make_kernel(const OrtKernelInfo* info) {
   return std::make_unique<K>(info);
 }
 
+// The type and the shape of output k are those of input inputs[k].
+inline std::function<void(const ShapeInference&)> copies(std::vector<int> inputs) {
+  return [=](const ShapeInference& shapes) {
+    for (size_t k = 0; k < inputs.size(); k++) shapes.copy(inputs[k], static_cast<int>(k));
+  };
+}
+
 using Types = std::vector<ONNXTensorElementDataType>;
 constexpr ONNXTensorElementDataType kAny = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 

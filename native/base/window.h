@@ -48,8 +48,7 @@ struct WindowAttributes {
   }
 
   // The window of images (T, N, C, H, W) and a kernel (.., .., h, w, 1).
-  Window over(const std::vector<int64_t>& images, const std::vector<int64_t>& kernel,
-              bool transposed) const {
+  Window over(const Shape& images, const Shape& kernel, bool transposed) const {
     int64_t out[2];
     for (size_t i = 0; i < 2; i++) {
       out[i] = output_size(images[3 + i], pads[i] + pads[2 + i], kernel[2 + i], strides[i],

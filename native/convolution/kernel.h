@@ -70,8 +70,7 @@ class Convolution : public Kernel {
     for (size_t k = 0; k < parts; k++) weights.emplace_back(context, 1 + k);
     const std::shared_ptr<const ConvWeights> w = weights_ ? weights_ : pack(weights);
     const ConvGeometry g = geometry(x, *w);
-    const std::vector<int64_t> shape = {x.shape[0], x.shape[1], g.outputs, g.out_height,
-                                        g.out_width};
+    const Shape shape = {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width};
     Outputs out;
     for (size_t k = 0; k < parts; k++) {
       out.scale[k] = weight_scale(Input(context, 1 + parts + k), g.outputs, "outputs");

@@ -31,7 +31,7 @@ constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks 
 // Weights are kept in 16 bits even where the file has bytes, so that sums in 16 bits need no
 // conversion.
 struct ConvWeights {
-  std::vector<int64_t> shape;
+  Shape shape;
   AlignedVector<int16_t> rows;
   std::vector<std::vector<float>> floats;  // in the file's order, for inputs that are no integers
   int64_t channels = 0, outputs = 0, height = 0, width = 0;

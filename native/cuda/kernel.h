@@ -26,7 +26,7 @@ class EmulatedDevice {
  public:
   static constexpr const char* kProvider = "CPUExecutionProvider";
   static constexpr OrtMemType kWeightMemory = OrtMemTypeDefault;
-  using Array = std::shared_ptr<const std::vector<float>>;
+  using Array = Matrix;
 
   explicit EmulatedDevice(const Ort::KernelContext&) {}
 
@@ -106,7 +106,7 @@ class CudaDevice {
     check(cudaGetLastError(), "start the kernel");
   }
 
-  Array place(const std::shared_ptr<const std::vector<float>>& values) const {
+  Array place(const Matrix& values) const {
     return std::make_shared<const DeviceArray>(*values, stream_);
   }
   static const float* at(const Array& values) { return values->data(); }
@@ -155,8 +155,7 @@ class GridKernel : public NeuronNode<E, regime, kind> {
   }
 
   // A matrix in the memory of the device. Constant weights are copied there once.
-  Array device_matrix(const Device& device, int k,
-                      const std::shared_ptr<const std::vector<float>>& matrix) const {
+  Array device_matrix(const Device& device, int k, const Matrix& matrix) const {
     if (!this->has_constant_matrix(k)) return device.place(matrix);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!device_matrix_[k]) device_matrix_[k] = device.place(matrix);

@@ -44,11 +44,9 @@ struct NeuronRegisters {
     a.scale = args.scale;
     unroll<std::size(E::parameters)>([&](auto k) SYNAPSE_LAMBDA {
       constexpr bool decay = E::parameters[decltype(k)::value].decay;
-      const float value = parameter_value(args.parameter[k], args.parameter_size[k], args.sample,
-                                          args.channels, neuron);
-      parameter[k] = a.fraction(value, decay, fits);
+      parameter[k] = a.fraction(args.value(args.parameter[k], neuron), decay, fits);
     });
-    bias = bias_value(args, a, neuron, magnitudes);
+    bias = args.bias(a, neuron, magnitudes);
     unroll<E::states>([&](auto k) SYNAPSE_LAMBDA {
       state[k] = a.start(static_cast<const typename A::Carried*>(states[k])[neuron], magnitudes);
     });

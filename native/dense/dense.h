@@ -1,5 +1,4 @@
-// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp,
-// ops/dense_neuron.cpp):
+// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp):
 //
 //   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c].
 //

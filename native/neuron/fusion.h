@@ -29,9 +29,9 @@ class FusedNeuronCall {
 // Opens a call of a fused node, for currents of a shape (T, N, C). The inputs after the currents
 // are `shift` places further on than in a node of the neuron alone.
 using FusedNeuron = std::function<std::unique_ptr<FusedNeuronCall>(
-    const Ort::KernelContext& context, const std::vector<int64_t>& shape, int shift)>;
+    const Ort::KernelContext& context, const Shape& shape, int shift)>;
 
-// Registers the op that computes a dense synapse and a neuron (ops/dense_neuron.cpp). `make` reads
+// Registers the op that computes a dense synapse and a neuron (ops/dense.cpp). `make` reads
 // the attributes of a fused node.
 void register_fused_dense(const Declaration& neuron, int currents,
                           FusedNeuron (*make)(const OrtKernelInfo* info));

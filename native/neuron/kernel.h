@@ -40,23 +40,22 @@ SYNAPSE_INLINE void load_block(const NeuronArguments<E>& args, NeuronBlock<E, A>
   block.fits = true;
   for (int i = 0; i < count; i++) block.magnitudes[i] = 0;
   for (size_t k = 0; k < std::size(E::parameters); k++) {
-    const float* values = args.parameter[k];
-    const int64_t size = args.parameter_size[k];
-    if (size == 1) {
-      const auto shared = block.a.fraction(values[0], E::parameters[k].decay, block.fits);
+    const ParameterValues& values = args.parameter[k];
+    if (values.size == 1) {
+      const auto shared = block.a.fraction(values.data[0], E::parameters[k].decay, block.fits);
       std::fill_n(block.parameter[k], count, shared);
       continue;
     }
     for (int i = 0; i < count; i++) {
-      const float value = parameter_value(values, size, args.sample, args.channels, first + i);
+      const float value = args.value(values, first + i);
       block.parameter[k][i] = block.a.fraction(value, E::parameters[k].decay, block.fits);
     }
   }
-  if (args.norm[0] == nullptr) {
-    std::fill_n(block.bias, count, bias_value(args, block.a, first, block.magnitudes[0]));
+  if (args.norm[0].data == nullptr) {
+    std::fill_n(block.bias, count, args.bias(block.a, first, block.magnitudes[0]));
   } else {
     for (int i = 0; i < count; i++)
-      block.bias[i] = bias_value(args, block.a, first + i, block.magnitudes[i]);
+      block.bias[i] = args.bias(block.a, first + i, block.magnitudes[i]);
   }
   for (int k = 0; k < E::states; k++) {
     const auto* start = static_cast<const typename A::Carried*>(args.start[k]) + first;
@@ -141,10 +140,10 @@ struct RunBlock {
   }
 };
 
-// sums[o] = sum over c of spikes[c] * matrix[c][o]; silent neurons cost nothing.
+// sums[o] = x[o] + scale[o] * sum over c of spikes[c] * matrix[c][o]; silent neurons cost nothing.
 struct FeedbackSums {
-  SYNAPSE_CLONES static void run(const float* spikes, const float* matrix, float* sums,
-                                 int64_t channels) {
+  SYNAPSE_CLONES static void run(const float* spikes, const float* matrix, const float* x,
+                                 const WeightScale& scale, float* sums, int64_t channels) {
     std::fill_n(sums, channels, 0.0f);
     for (int64_t c = 0; c < channels; c++) {
       const float spike = spikes[c];
@@ -153,6 +152,10 @@ struct FeedbackSums {
       SYNAPSE_INDEPENDENT
       for (int64_t o = 0; o < channels; o++) sums[o] += spike * weights[o];
     }
+    const float first = scale[0], *each = scale.values;
+    const bool shared = scale.shared;
+    SYNAPSE_INDEPENDENT
+    for (int64_t o = 0; o < channels; o++) sums[o] = x[o] + sums[o] * (shared ? first : each[o]);
   }
 };
 
@@ -163,18 +166,6 @@ struct StepBlock {
   SYNAPSE_CLONES static void run(NeuronBlock<E, A>& block, const float* const* x, float* const* out,
                                  int count) {
     step_block<E, A, Kind::recurrent, graded>(block, x, out, count);
-  }
-};
-
-// sums[o] = x[o] + sums[o] * scale[o]
-struct AddFeedback {
-  SYNAPSE_CLONES static void run(const float* x, const WeightScale& scale, float* sums,
-                                 int64_t count) {
-    const float* each = scale.values;
-    const float first = each[0];
-    const bool shared = scale.shared;
-    SYNAPSE_INDEPENDENT
-    for (int64_t o = 0; o < count; o++) sums[o] = x[o] + sums[o] * (shared ? first : each[o]);
   }
 };
 
@@ -199,8 +190,8 @@ bool run_recurrent(const NeuronArguments<E>& args, const Feedback<E>& feedback, 
     const int64_t at = t * args.neurons + offset;
     for (int k = 0; k < E::currents; k++) {
       float* sums = currents.data() + k * channels;
-      FeedbackSums::run(spikes, feedback.matrix[k]->data(), sums, channels);
-      AddFeedback::run(args.x[k] + at, feedback.scale[k], sums, channels);
+      FeedbackSums::run(spikes, feedback.matrix[k]->data(), args.x[k] + at, feedback.scale[k], sums,
+                        channels);
     }
     for (int64_t b = 0; b < count; b++) {
       const float* x[E::currents];
@@ -211,9 +202,8 @@ bool run_recurrent(const NeuronArguments<E>& args, const Feedback<E>& feedback, 
     }
     spikes = args.out[0] + at;
   }
-  for (int64_t b = 0; b < count; b++) {
+  for (int64_t b = 0; b < count; b++)
     if (!in_range(blocks[b], size(b))) return false;
-  }
   for (int64_t b = 0; b < count; b++)
     store_block(args, blocks[b], offset + b * kBlockNeurons, size(b));
   std::copy_n(spikes, channels, feedback.last_spikes + offset);
@@ -232,8 +222,8 @@ class NeuronKernel : public NeuronNode<E, regime, kind> {
   // A call whose currents come from a fused synapse.
   class FusedCall final : public FusedNeuronCall {
    public:
-    FusedCall(const NeuronKernel& kernel, const Ort::KernelContext& context,
-              const std::vector<int64_t>& shape, int shift)
+    FusedCall(const NeuronKernel& kernel, const Ort::KernelContext& context, const Shape& shape,
+              int shift)
         : args_(kernel.read_arguments(context, shape, shift)) {}
 
     void run(int64_t begin, int64_t steps, int64_t first, int count, const float* const* x,

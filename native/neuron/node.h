@@ -7,6 +7,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/call.h"
@@ -15,6 +16,12 @@
 #include "neuron/equation.h"
 
 namespace synapse {
+
+// The values of a parameter: one for all neurons, for each channel, or for each neuron of a sample.
+struct ParameterValues {
+  const float* data;
+  int64_t size;
+};
 
 // The arguments of a call, as plain pointers and sizes that a GPU can take as well.
 template <class E>
@@ -25,47 +32,38 @@ struct NeuronArguments {
   float scale;
   bool graded;
   const float* x[E::currents];
-  const float* parameter[std::size(E::parameters)];
-  int64_t parameter_size[std::size(E::parameters)];
-  const float* norm[2];  // bias and gain; null where the equation or the regime has none
-  int64_t norm_size[2];
+  ParameterValues parameter[std::size(E::parameters)];
+  ParameterValues norm[2];  // bias and gain; null where the equation or the regime has none
   const void* start[E::states];
   void* last[E::states];
   float* out[E::traces > 1 ? E::traces : 1];
   int64_t integer_constant[E::constants + 1];
   float float_constant[E::constants + 1];
+
+  SYNAPSE_INLINE float value(const ParameterValues& of, int64_t neuron) const {
+    if (of.size == 1) return of.data[0];
+    const int64_t within = neuron % sample;
+    return of.size == sample ? of.data[within] : of.data[within / (sample / channels)];
+  }
+
+  // The bias of a neuron, or its norm.
+  template <class A>
+  SYNAPSE_INLINE typename A::Bias bias(const A& a, int64_t neuron, int32_t& magnitudes) const {
+    return a.bias(norm[0].data ? value(norm[0], neuron) : 0.0f,
+                  norm[1].data ? value(norm[1], neuron) : 1.0f, magnitudes);
+  }
 };
 
-// Feedback: current[t] = x[t] + weight_scale * (matrix s[t-1]), within a sample (C,).
+using Matrix = std::shared_ptr<const std::vector<float>>;  // (C, C), a row for each spiking neuron
+
+// Feedback: current[t] = x[t] + scale * (matrix s[t-1]), within a sample (C,).
 template <class E>
 struct Feedback {
-  std::shared_ptr<const std::vector<float>>
-      matrix[E::currents];  // (C, C), one row for each spiking neuron
+  Matrix matrix[E::currents];
   WeightScale scale[E::currents];
   const float* spikes;
   float* last_spikes;
 };
-
-// The value of a parameter for a neuron. There is one for all, one for each channel, or one for
-// each neuron of a sample.
-SYNAPSE_INLINE float parameter_value(const float* values, int64_t size, int64_t sample,
-                                     int64_t channels, int64_t neuron) {
-  if (size == 1) return values[0];
-  const int64_t within = neuron % sample;
-  return size == sample ? values[within] : values[within / (sample / channels)];
-}
-
-// The bias of a neuron, or its norm.
-template <class E, class A>
-SYNAPSE_INLINE typename A::Bias bias_value(const NeuronArguments<E>& args, const A& a,
-                                           int64_t neuron, int32_t& magnitudes) {
-  float values[2] = {0.0f, 1.0f};
-  for (int k = 0; k < 2; k++)
-    if (args.norm[k] != nullptr)
-      values[k] =
-          parameter_value(args.norm[k], args.norm_size[k], args.sample, args.channels, neuron);
-  return a.bias(values[0], values[1], magnitudes);
-}
 
 // The inputs are the currents, with feedback the weights, the weight scales and the last spikes,
 // then the parameters, the bias or norm, and the states. The outputs are the sequences, with
@@ -105,20 +103,21 @@ class NeuronNode : public Kernel {
  protected:
   explicit NeuronNode(const OrtKernelInfo* raw) {
     const Ort::ConstKernelInfo info(raw);
+    attributes_.scale = 1;
     if constexpr (regime != Regime::floating)
-      scale_ = static_cast<float>(info.GetAttribute<int64_t>("scale"));
+      attributes_.scale = static_cast<float>(info.GetAttribute<int64_t>("scale"));
     for (int k = 0; k < E::constants; k++) {
       if constexpr (regime == Regime::floating)
-        float_constant_[k] = info.GetAttribute<float>(E::constant_names[k]);
+        attributes_.float_constant[k] = info.GetAttribute<float>(E::constant_names[k]);
       else
-        integer_constant_[k] = info.GetAttribute<int64_t>(E::constant_names[k]);
+        attributes_.integer_constant[k] = info.GetAttribute<int64_t>(E::constant_names[k]);
     }
-    if constexpr (kind != Kind::dynamics) graded_ = info.GetAttribute<int64_t>("graded") != 0;
+    if constexpr (kind != Kind::dynamics)
+      attributes_.graded = info.GetAttribute<int64_t>("graded") != 0;
     if constexpr (kRecurrent) {  // constant weights are laid out once
       for (int k = 0; k < E::currents; k++) {
         const auto weight = constant_input(raw, kWeightsAt + k);
-        if (weight && on_cpu(weight))
-          matrix_[k] = std::make_shared<const std::vector<float>>(to_matrix(Input(weight)));
+        if (weight && on_cpu(weight)) matrix_[k] = to_matrix(Input(weight));
       }
     }
   }
@@ -139,18 +138,14 @@ class NeuronNode : public Kernel {
 
   // Reads all arguments but the currents, of which only the shape is known yet. The inputs after
   // the currents are `shift` places further on than in a node of the neuron alone.
-  NeuronArguments<E> read_arguments(const Ort::KernelContext& context,
-                                    const std::vector<int64_t>& shape, int shift) const {
-    const std::vector<int64_t> plane = plane_of(shape, "currents need");
-    NeuronArguments<E> args{};
+  NeuronArguments<E> read_arguments(const Ort::KernelContext& context, const Shape& shape,
+                                    int shift) const {
+    const Shape plane = plane_of(shape, "currents need");
+    NeuronArguments<E> args = attributes_;
     args.steps = shape[0];
     args.neurons = args.stride = product(plane);
     args.sample = product(shape, 2);
     args.channels = shape[2];
-    args.scale = scale_;
-    args.graded = graded_;
-    std::copy(std::begin(integer_constant_), std::end(integer_constant_), args.integer_constant);
-    std::copy(std::begin(float_constant_), std::end(float_constant_), args.float_constant);
     for (int k = 0; k < kParameters + kNorms; k++) {
       const Input values(context, kParametersAt + shift + k);
       const int norm = k - kParameters;
@@ -160,13 +155,8 @@ class NeuronNode : public Kernel {
         throw CallError("a parameter of shape " + text(values.shape) +
                         " is neither one value nor one for each of " +
                         std::to_string(args.channels) + " channels");
-      if (norm >= 0) {
-        args.norm[norm] = values.as<float>();
-        args.norm_size[norm] = values.size;
-      } else {
-        args.parameter[k] = values.as<float>();
-        args.parameter_size[k] = values.size;
-      }
+      ParameterValues& to = norm >= 0 ? args.norm[norm] : args.parameter[k];
+      to = {values.template as<float>(), values.size};
     }
     for (int k = 0; k < E::states; k++) {
       const Input state(context, kStatesAt + shift + k);
@@ -200,10 +190,10 @@ class NeuronNode : public Kernel {
       feedback.matrix[k] = matrix_[k];
       if (feedback.matrix[k]) continue;
       if (!on_cpu(value)) throw CallError("feedback weights must be in the processor's memory");
-      feedback.matrix[k] = std::make_shared<const std::vector<float>>(to_matrix(weight));
+      feedback.matrix[k] = to_matrix(weight);
     }
     const Input spikes(context, kSpikesAt);
-    const std::vector<int64_t> plane = {channels ? args.neurons / channels : 0, channels};
+    const Shape plane = {channels ? args.neurons / channels : 0, channels};
     if (spikes.shape != plane)
       throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
     feedback.spikes = spikes.as<float>();
@@ -220,7 +210,7 @@ class NeuronNode : public Kernel {
   }
 
   // Transposes a weight (C, C, ...), so that a spike adds one row.
-  static std::vector<float> to_matrix(const Input& weight) {
+  static Matrix to_matrix(const Input& weight) {
     const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
     if (weight.size != channels * channels)
       throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
@@ -228,7 +218,7 @@ class NeuronNode : public Kernel {
     for (int64_t o = 0; o < channels; o++)
       for (int64_t c = 0; c < channels; c++)
         matrix[c * channels + o] = element(weight, o * channels + c);
-    return matrix;
+    return std::make_shared<const std::vector<float>>(std::move(matrix));
   }
 
   // Feedback weights are floats, or integers of 4, 8 or 16 bits.
@@ -237,11 +227,8 @@ class NeuronNode : public Kernel {
     return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
   }
 
-  float scale_ = 1;
-  bool graded_ = false;
-  int64_t integer_constant_[E::constants + 1] = {};
-  float float_constant_[E::constants + 1] = {};
-  std::shared_ptr<const std::vector<float>> matrix_[E::currents];  // of constant weights
+  NeuronArguments<E> attributes_{};  // with the node's attributes, and nothing of a call
+  Matrix matrix_[E::currents];       // of constant weights
 };
 
 }  // namespace synapse

@@ -27,13 +27,11 @@ Declaration neuron_op() {
   if (K::kRecurrent) std::fill_n(inputs.begin() + K::kWeightsAt, K::kCurrents, kAny);
   std::fill(inputs.begin() + K::kStatesAt, inputs.end(), K::kState);
   std::fill(outputs.end() - K::kStates, outputs.end(), K::kState);
-  const auto infer = [](const ShapeInference& shapes) {
-    for (int k = 0; k < K::kSequences; k++) shapes.copy(0, k);
-    if (K::kRecurrent) shapes.copy(K::kSpikesAt, K::kSequences);
-    for (int k = 0; k < K::kStates; k++)
-      shapes.copy(K::kStatesAt + k, K::kOutputs - K::kStates + k);
-  };
-  return {K::name(), inputs, outputs, infer, make_kernel<K>, K::kProvider, K::kWeightMemory};
+  std::vector<int> copied(K::kSequences, 0);  // the inputs whose shapes the outputs have
+  if (K::kRecurrent) copied.push_back(K::kSpikesAt);
+  for (int k = 0; k < K::kStates; k++) copied.push_back(K::kStatesAt + k);
+  return {K::name(),      inputs,       outputs,         copies(copied),
+          make_kernel<K>, K::kProvider, K::kWeightMemory};
 }
 
 // Registers all kernels of an equation, in the regimes that it has.
@@ -49,11 +47,10 @@ struct RegisterNeuron {
     using Spikes = NeuronKernel<E, regime, Kind::spikes>;
     register_fused_dense(
         neuron_op<Spikes>(), E::currents, [](const OrtKernelInfo* info) -> FusedNeuron {
-          return
-              [kernel = std::make_shared<const Spikes>(info)](
-                  const Ort::KernelContext& context, const std::vector<int64_t>& shape, int shift) {
-                return std::make_unique<typename Spikes::FusedCall>(*kernel, context, shape, shift);
-              };
+          return [kernel = std::make_shared<const Spikes>(info)](const Ort::KernelContext& context,
+                                                                 const Shape& shape, int shift) {
+            return std::make_unique<typename Spikes::FusedCall>(*kernel, context, shape, shift);
+          };
         });
 #endif
     if constexpr (regime != Regime::biased && regime != Regime::normed) {

@@ -88,7 +88,7 @@ class DelayKernel : public Kernel {
   void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0), line(context, 2);
     plane_of(x.shape);
-    std::vector<int64_t> shape = x.shape;
+    Shape shape = x.shape;
     if (!line.shape.empty()) shape[0] = line.shape[0];
     if (line.shape != shape)
       throw CallError("a line of shape " + text(line.shape) + " does not fit an input of " +
@@ -232,15 +232,8 @@ template <class T, class V>
 Declaration delay() {
   static_assert(sizeof(T) == sizeof(V));
   constexpr ONNXTensorElementDataType type = Ort::TypeToTensorType<T>::type;
-  const auto infer = [](const ShapeInference& shapes) {
-    shapes.copy(0, 0);
-    shapes.copy(2, 1);
-  };
-  return {"Delay",
-          {type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, type},
-          {type, type},
-          infer,
-          make_kernel<DelayKernel<V>>};
+  const Types inputs = {type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, type}, outputs(2, type);
+  return {"Delay", inputs, outputs, copies({0, 2}), make_kernel<DelayKernel<V>>};
 }
 
 const RegisterOp kernels[] = {

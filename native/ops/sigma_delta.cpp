@@ -2,6 +2,8 @@
 // abs(d[t]) >= threshold, else 0; r[t] = d[t] - s[t]. With cumulative error: e[t] = e[t-1] + d[t];
 // s[t] = d[t] where abs(e[t]) >= threshold, and e[t] = 0 where s[t] is not 0. The output is
 // floored to a multiple of 1 / scale. Source: lava-dl, slayer/axon/delta.py.
+//
+// Sigma decoder of a dendrite: y[t] = y[t-1] + x[t], summed in float64 and rounded to float32.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -57,7 +59,7 @@ class DeltaKernel : public Kernel {
 
   void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0), threshold(context, 1);
-    const std::vector<int64_t> plane = plane_of(x.shape);
+    const Shape plane = plane_of(x.shape);
     const int64_t channels = x.shape[2], within = product(x.shape, 3);
     if (threshold.size != 1 && threshold.size != channels)
       throw CallError("a threshold of shape " + text(threshold.shape) +
@@ -99,12 +101,47 @@ class DeltaKernel : public Kernel {
   bool cumulative_;
 };
 
-const RegisterOp delta({"Delta", Types(5, kFloat), Types(4, kFloat),
-                        [](const ShapeInference& shapes) {
-                          shapes.copy(0, 0);
-                          for (int k = 1; k < 4; k++) shapes.copy(1 + k, k);
-                        },
-                        make_kernel<DeltaKernel>});
+// Takes a block of neurons through all time steps.
+struct DecodeBlock {
+  SYNAPSE_CLONES static void run(const float* x, double* total, float* y, int64_t steps,
+                                 int64_t neurons, int64_t count) {
+    for (int64_t t = 0; t < steps; t++) {
+      const float* in = x + t * neurons;
+      float* out = y + t * neurons;
+      SYNAPSE_INDEPENDENT
+      for (int64_t i = 0; i < count; i++) {
+        total[i] += static_cast<double>(in[i]);
+        out[i] = static_cast<float>(total[i]);
+      }
+    }
+  }
+};
+
+struct SigmaKernel : Kernel {
+  explicit SigmaKernel(const OrtKernelInfo*) {}
+
+  void compute(const Ort::KernelContext& context) const override {
+    const Input x(context, 0), total(context, 1);
+    const Shape plane = plane_of(x.shape);
+    if (total.shape != plane)
+      throw CallError("a total of shape " + text(total.shape) + " does not fit an input of " +
+                      text(x.shape));
+    float* y = float_output(context, 0, x.shape);
+    double* last = context.GetOutput(1, plane).GetTensorMutableData<double>();
+    const int64_t steps = x.shape[0], neurons = total.size;
+    parallel_blocks(context, neurons, kBlock, steps, [&](int64_t first, int64_t count) {
+      std::copy_n(total.as<double>() + first, count, last + first);
+      DecodeBlock::run(x.as<float>() + first, last + first, y + first, steps, neurons, count);
+    });
+  }
+};
+
+constexpr ONNXTensorElementDataType kDouble = ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
+
+const RegisterOp kernels[] = {
+    {{"Delta", Types(5, kFloat), Types(4, kFloat), copies({0, 2, 3, 4}), make_kernel<DeltaKernel>}},
+    {{"Sigma", {kFloat, kDouble}, {kFloat, kDouble}, copies({0, 1}), make_kernel<SigmaKernel>}},
+};
 
 }  // namespace
 }  // namespace synapse
