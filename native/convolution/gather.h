@@ -146,6 +146,26 @@ constexpr int64_t kGatherOutputs = 8;  // outputs whose bits are cut out of the 
 // bits and a weight a magnitude of at most 128, and 4 * 63 * 128 < 2**15.
 constexpr int64_t kShortWords = 4;
 
+// Whether outputs can gather, and ever pay. A 64-bit read must hold the bits of eight neighbouring
+// outputs, from any bit of its first byte on. With AVX2 the gather pays only for few channels: the
+// scatter adds many channels together before it writes a sum.
+inline bool can_gather(const ConvWeights& w, const WindowAttributes& attributes, int64_t groups) {
+  constexpr int64_t few = 32;  // rows of a kernel, over all channels
+  const int64_t stride = attributes.strides[1], level = instruction_level();
+  const bool pays = level >= 4 || (level >= 3 && w.channels * w.height <= few);
+  return pays && w.bytes && groups == 1 && stride > 1 && attributes.dilations[1] == 1 &&
+         w.width > 0 && 7 + (kGatherOutputs - 1) * stride + w.width <= 64;
+}
+
+// Whether the gather is less work than the scatter for these events. The scatter of an event costs
+// as much as a gather looking at rows_an_event rows of a kernel.
+inline bool gather_pays(const ConvGeometry& g, const std::vector<Events>& planes) {
+  constexpr int64_t rows_an_event = 16;
+  int64_t events = 0;
+  for (const Events& plane : planes) events += plane.count;
+  return events * rows_an_event > g.positions() * g.channels * g.kernel_height / 2;
+}
+
 class SpikeGather {
  public:
   SpikeGather(const ConvGeometry& g, const GatherWeights& weights)

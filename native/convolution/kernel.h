@@ -55,7 +55,8 @@ class Convolution : public Kernel {
     if (weights.size() == parts) {
       weights_ = pack(weights);
 #if defined(SYNAPSE_X86)
-      if (can_gather(*weights_)) gather_weights_ = GatherWeights(weights);
+      if (!transposed && can_gather(*weights_, attributes_, group_))
+        gather_weights_ = GatherWeights(weights);
 #endif
     }
   }
@@ -128,20 +129,6 @@ class Convolution : public Kernel {
   std::shared_ptr<const ConvWeights> pack(const std::vector<Input>& weights) const {
     return std::make_shared<const ConvWeights>(weights, group_, attributes_, transposed);
   }
-
-#if defined(SYNAPSE_X86)
-  // Whether outputs can gather, and ever pay. A 64-bit read must hold the bits of eight
-  // neighbouring outputs, from any bit of its first byte on. With AVX2 the gather pays only for few
-  // channels: the scatter adds many channels together before it writes a sum.
-  bool can_gather(const ConvWeights& w) const {
-    constexpr int64_t few = 32;  // rows of a kernel, over all channels
-    const int64_t stride = attributes_.strides[1], level = instruction_level();
-    const bool pays = level >= 4 || (level >= 3 && w.channels * w.height <= few);
-    return !transposed && pays && w.bytes && group_ == 1 && stride > 1 &&
-           attributes_.dilations[1] == 1 && w.width > 0 &&
-           7 + (kGatherOutputs - 1) * stride + w.width <= 64;
-  }
-#endif
 
   struct Scratch {
     ConvGeometry geometry;
@@ -224,17 +211,6 @@ class Convolution : public Kernel {
     return ones ? shortest_sums<true>(g, w, most, table, scratch, out, read)
                 : shortest_sums<false>(g, w, most, table, scratch, out, read);
   }
-
-#if defined(SYNAPSE_X86)
-  // Whether the gather is less work than the scatter for these events. The scatter of an event
-  // costs as much as a gather looking at rows_an_event rows of a kernel.
-  static bool gather_pays(const ConvGeometry& g, const std::vector<Events>& planes) {
-    constexpr int64_t rows_an_event = 16;
-    int64_t events = 0;
-    for (const Events& plane : planes) events += plane.count;
-    return events * rows_an_event > g.positions() * g.channels * g.kernel_height / 2;
-  }
-#endif
 
   // Computes sums in 16 bits where no sum can overflow them, else in 32, for inputs of magnitudes
   // up to `most`. A sum of weights times inputs is at most largest_sum * most, whatever the order.

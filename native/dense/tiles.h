@@ -27,8 +27,8 @@ constexpr int kTileOutputs = 128;  // as many sums as stay in registers
 //
 // So one shift and two additions of words sum two outputs, and the low sum is exact as long as it
 // is below 2**16: word arithmetic wraps modulo 2**16, and so does the subtraction. The sum of the
-// high bytes has the same bound. Where the weights are small enough, `byte_events` events are added
-// as bytes first: their sum stays below 2**8, so that no byte wraps.
+// high bytes has the same bound. Where the weights are small enough, 2, 4 or 8 events are added as
+// bytes first: their sum stays below 2**8, so that no byte wraps.
 template <class W>
 class TiledMatrix {
  public:
@@ -37,7 +37,7 @@ class TiledMatrix {
 
   int64_t inputs = 0, outputs = 0;
   int32_t offset = 0;   // added to every stored weight
-  int byte_events = 1;  // events whose stored bytes add up to less than 2**8
+  int byte_shift = 0;   // the stored bytes of 2**byte_shift events add up to less than 2**8
   int32_t largest = 0;  // magnitude of a stored weight
 
   TiledMatrix() = default;
@@ -54,8 +54,7 @@ class TiledMatrix {
     }
     largest = std::max(-least, most);
     if (kInterleaved) {
-      for (offset = 128, byte_events = 1;
-           byte_events < 8 && -least <= offset / 2 && most < offset / 2; byte_events *= 2)
+      for (offset = 128; byte_shift < 3 && -least <= offset / 2 && most < offset / 2; byte_shift++)
         offset /= 2;
       largest = 2 * offset - 1;
     }
@@ -237,22 +236,13 @@ SYNAPSE_AVX2 void spike_sums_256(const EventRow& events, const TiledMatrix<int8_
   for (int o = 0; o < to.count; o++) to.out[o] = static_cast<float>(sums[o]) * to.scale[o];
 }
 
-// The function for a number of outputs and of byte_events.
-using SpikeSums = void (*)(const EventRow&, const TiledMatrix<int8_t>&, const TileOutput&);
-
+// By instructions (AVX2, AVX-512) and byte_shift.
 template <int vectors>
-SpikeSums spike_sums(int byte_events, bool wide) {
-  switch (byte_events) {
-    case 1:
-      return wide ? spike_sums_512<vectors, 1> : spike_sums_256<vectors, 1>;
-    case 2:
-      return wide ? spike_sums_512<vectors, 2> : spike_sums_256<vectors, 2>;
-    case 4:
-      return wide ? spike_sums_512<vectors, 4> : spike_sums_256<vectors, 4>;
-    default:
-      return wide ? spike_sums_512<vectors, 8> : spike_sums_256<vectors, 8>;
-  }
-}
+constexpr decltype(&spike_sums_256<1, 1>) kSpikeSums[2][4] = {
+    {spike_sums_256<vectors, 1>, spike_sums_256<vectors, 2>, spike_sums_256<vectors, 4>,
+     spike_sums_256<vectors, 8>},
+    {spike_sums_512<vectors, 1>, spike_sums_512<vectors, 2>, spike_sums_512<vectors, 4>,
+     spike_sums_512<vectors, 8>}};
 #endif
 
 // Sums the weights of some events for a tile: out[o] = scale[o] * sum of value * weight[index, o].
@@ -264,7 +254,7 @@ void tile_sums(const EventRow& events, const TiledMatrix<W>& matrix, const TileO
   if constexpr (TiledMatrix<W>::kInterleaved) {
     static const int level = instruction_level();
     if (events.value == nullptr && level >= 3)
-      return (to.count > 64 ? spike_sums<2> : spike_sums<1>)(matrix.byte_events, level >= 4)(
+      return (to.count > 64 ? kSpikeSums<2> : kSpikeSums<1>)[level >= 4][matrix.byte_shift](
           events, matrix, to);
   }
 #endif
