@@ -58,15 +58,12 @@ class ShapeInference {
       sizes.name[2] = outputs < 0 && groups == 1 ? kernel.name[transposed ? 1 : 0] : "";
     }
     for (size_t i = 0; i < 2; i++) {
-      int64_t& size = sizes.value[3 + i];
+      int64_t &size = sizes.value[3 + i], window = kernel.value[2 + i];
+      const bool known = size >= 0 && window >= 0 && strides[i] >= 1;
+      size = known ? output_size(size, pads[i] + pads[2 + i], window, strides[i], dilations[i],
+                                 transposed)
+                   : -1;
       sizes.name[3 + i].clear();
-      if (size < 0 || kernel.value[2 + i] < 0) {
-        size = -1;
-        continue;
-      }
-      size = strides[i] < 1 ? -1
-                            : output_size(size, pads[i] + pads[2 + i], kernel.value[2 + i],
-                                          strides[i], dilations[i], transposed);
     }
     sizes.type = kFloat;
     set(output, sizes);
@@ -108,8 +105,7 @@ class ShapeInference {
 
   const OrtTensorTypeAndShapeInfo* info(int input) const {
     OrtTensorTypeAndShapeInfo* info = nullptr;  // owned by the context
-    Ort::ThrowOnError(
-        api_.ShapeInferContext_GetInputTypeShape(context_, static_cast<size_t>(input), &info));
+    Ort::ThrowOnError(api_.ShapeInferContext_GetInputTypeShape(context_, input, &info));
     return info;
   }
 
@@ -130,8 +126,7 @@ class ShapeInference {
     Ort::ThrowOnError(api_.SetTensorElementType(info, sizes.type));
     Ort::ThrowOnError(api_.SetDimensions(info, sizes.value.data(), axes));
     Ort::ThrowOnError(api_.SetSymbolicDimensions(info, pointers.data(), axes));
-    Ort::ThrowOnError(
-        api_.ShapeInferContext_SetOutputTypeShape(context_, static_cast<size_t>(output), info));
+    Ort::ThrowOnError(api_.ShapeInferContext_SetOutputTypeShape(context_, output, info));
   }
 
   const OrtApi& api_;

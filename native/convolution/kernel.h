@@ -137,7 +137,7 @@ class Convolution : public Kernel {
     AlignedVector<int16_t> short_sums;
     AlignedVector<int32_t> long_sums;
 #if defined(SYNAPSE_X86)
-    std::optional<SpikeBitmap> bitmap;  // made when it is first needed
+    std::optional<SpikeGather> gather;  // made when it is first needed
 #endif
 
     explicit Scratch(const ConvGeometry& g)
@@ -194,11 +194,10 @@ class Convolution : public Kernel {
 #if defined(SYNAPSE_X86)
     if (ones && gather_weights_.count > 0 && gather_pays(g, scratch.events)) {
       int32_t* total = room(scratch.long_sums, g.out_width * gather_weights_.padded);
-      if (!scratch.bitmap) scratch.bitmap.emplace(g);
-      scratch.bitmap->read(g, scratch.events);
-      SpikeGather gather(g, gather_weights_);
+      if (!scratch.gather) scratch.gather.emplace(g, gather_weights_);
+      scratch.gather->read(scratch.events);
       for (int64_t y = 0; y < g.out_height; y++) {
-        gather.row(*scratch.bitmap, y, total);
+        scratch.gather->row(y, total);
         write_outputs(g, w, total, g.out_width, gather_weights_.padded, 0, out.at(y * g.out_width));
       }
       return true;

@@ -15,6 +15,7 @@
 
 #include "base/call.h"
 #include "base/memory.h"
+#include "base/op.h"
 #include "dense/rows.h"
 #include "dense/tiles.h"
 #include "synapse/events.h"
@@ -25,19 +26,31 @@ namespace synapse {
 // it: `Session` sets it where it removes the Transpose of the network's input.
 constexpr const char* kTimeLast = "time_last";
 
-// `parts` is 1 for a real synapse and 2 for a complex one. The inputs are x, a weight for each part
-// and a weight scale for each part.
+// The kernel of a synapse without a neuron, and what a fused one uses of it.
 template <int parts>
-class Dense {
+class Dense : public Kernel {
  public:
-  static constexpr int kInputs = 1 + 2 * parts;
   static constexpr const char* kName = parts == 1 ? "QuantizedDense" : "QuantizedComplexDense";
+  static constexpr int kParts = parts, kInputs = 1 + 2 * parts;
+  static constexpr ONNXTensorElementDataType kInput = kAny;
+
+  static void infer(const ShapeInference& shapes) {
+    for (int k = 0; k < parts; k++) shapes.replace_last(0, 1 + k, k, shapes.flag(kTimeLast));
+  }
 
   explicit Dense(const OrtKernelInfo* info)
       : time_last_(flag(Ort::ConstKernelInfo(info), kTimeLast)), matmul_(info, "MatMul", 13, {}) {
     for (int k = 0; k < parts; k++)
       if (const auto value = constant_input(info, 1 + k))
         weights_[k] = std::make_shared<const DenseWeights>(Input(value));
+  }
+
+  void compute(const Ort::KernelContext& context) const override {
+    const Call call = open(context);
+    float* y[parts];
+    for (int k = 0; k < parts; k++)
+      y[k] = float_output(context, k, {call.steps, call.samples, call.weight[k]->outputs});
+    run(context, call, y);
   }
 
   // The arguments of a call. A row is one time step of one sample: row t * samples + n.
