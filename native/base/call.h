@@ -20,19 +20,22 @@
 
 namespace synapse {
 
-// A kernel throws this for a call that it cannot compute; ONNX Runtime reports the sentence.
-class CallError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
 using Shape = std::vector<int64_t>;
 
+inline std::string text(const char* words) { return words; }
+inline std::string text(int64_t number) { return std::to_string(number); }
 inline std::string text(const Shape& shape) {
   std::string out = "(";
   for (size_t i = 0; i < shape.size(); i++) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + ")";
 }
+
+// A kernel throws this for a call that it cannot compute. ONNX Runtime reports the sentence, which
+// joins words, numbers and shapes.
+struct CallError : std::runtime_error {
+  template <class... Part>
+  explicit CallError(const Part&... parts) : std::runtime_error((text(parts) + ...)) {}
+};
 
 inline int64_t product(const Shape& shape, size_t from = 0) {
   int64_t out = 1;
@@ -88,8 +91,7 @@ inline float* float_output(const Ort::KernelContext& context, size_t index, cons
 
 // The shape (N, C, ...) of one time step of an input (T, N, C, ...).
 inline Shape plane_of(const Shape& shape, const char* what = "the input needs") {
-  if (shape.size() < 3)
-    throw CallError(std::string(what) + " the axes (T, N, C, ...), got " + text(shape));
+  if (shape.size() < 3) throw CallError(what, " the axes (T, N, C, ...), got ", shape);
   return {shape.begin() + 1, shape.end()};
 }
 
@@ -107,7 +109,7 @@ inline int32_t integer_weight(const Input& weight, int64_t index,
       return half < 8 ? half : half - 16;
     }
     default:
-      throw CallError(std::string("weights must be ") + allowed);
+      throw CallError("weights must be ", allowed);
   }
 }
 
@@ -124,8 +126,8 @@ struct WeightScale {
 // Reads an input of scales for `count` outputs, and throws where there are neither one nor as many.
 inline WeightScale weight_scale(const Input& scale, int64_t count, const char* of) {
   if (scale.size != 1 && scale.size != count)
-    throw CallError("a step of shape " + text(scale.shape) + " is neither one nor one for " +
-                    std::to_string(count) + " " + of);
+    throw CallError("a step of shape ", scale.shape, " is neither one nor one for ", count, " ",
+                    of);
   return {scale.as<float>(), scale.size == 1};
 }
 

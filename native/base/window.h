@@ -1,6 +1,7 @@
 // Strides, pads and dilations of convolutions and pools, and the size of the images that result.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -37,9 +38,8 @@ struct WindowAttributes {
         pads(info.GetAttributes<int64_t>("pads")),
         dilations(info.GetAttributes<int64_t>("dilations")) {
     const auto at_least = [](const std::vector<int64_t>& values, int64_t bound) {
-      for (const int64_t value : values)
-        if (value < bound || value > INT32_MAX) return false;
-      return true;
+      return std::all_of(values.begin(), values.end(),
+                         [=](int64_t value) { return value >= bound && value <= INT32_MAX; });
     };
     if (strides.size() != 2 || pads.size() != 4 || dilations.size() != 2)
       throw CallError("needs two strides, four pads and two dilations");
@@ -55,10 +55,10 @@ struct WindowAttributes {
                            dilations[i], transposed);
       if (out[i] < 0)
         throw CallError(
-            "an image of " + text(images) +
-            (transposed ? " has no output within the pads" : " is smaller than the kernel"));
+            "an image of ", images,
+            transposed ? " has no output within the pads" : " is smaller than the kernel");
       if (out[i] > INT32_MAX || images[3 + i] > INT32_MAX)
-        throw CallError("an image of " + text(images) + " is too large");
+        throw CallError("an image of ", images, " is too large");
     }
     return {images[3],  images[4],  out[0],  out[1],  kernel[2],    kernel[3],
             strides[0], strides[1], pads[0], pads[1], dilations[0], dilations[1]};

@@ -115,9 +115,15 @@ class SpikeGather {
         uint64_t* to = words_.data() + w * kGatherOutputs;
         wide ? words_512(first, rows, x, to) : words_256(first, rows, x, to);
       }
-      const int64_t count = std::min(kGatherOutputs, g_.out_width - x);
-      wide ? outputs_512(count, words, sums) : outputs_256(count, words, sums);
-      sums += count * weights_.padded;
+      const int64_t count = std::min(kGatherOutputs, g_.out_width - x), padded = weights_.padded;
+      constexpr int64_t each = 2 * GatherWeights::kPerRegister;
+      for (int64_t i = 0; i < count; i++, sums += padded) {
+        int64_t o = 0;
+        for (; o + each <= padded; o += each)
+          wide ? output_512<2>(i, o, words, sums + o) : output_256<4>(i, o, words, sums + o);
+        if (o < padded)
+          wide ? output_512<1>(i, o, words, sums + o) : output_256<2>(i, o, words, sums + o);
+      }
     }
   }
 
@@ -180,31 +186,10 @@ class SpikeGather {
     return bits;
   }
 
-  // Computes the sums of `count` outputs from their words.
-  SYNAPSE_AVX512
-  void outputs_512(int64_t count, int64_t words, int32_t* sums) const {
-    for (int64_t i = 0; i < count; i++, sums += weights_.padded) {
-      int64_t o = 0;
-      for (; o + 2 * GatherWeights::kPerRegister <= weights_.padded;
-           o += 2 * GatherWeights::kPerRegister)
-        output_512<2>(i, o, words, sums + o);
-      if (o < weights_.padded) output_512<1>(i, o, words, sums + o);
-    }
-  }
-
-  SYNAPSE_AVX2 void outputs_256(int64_t count, int64_t words, int32_t* sums) const {
-    for (int64_t i = 0; i < count; i++, sums += weights_.padded) {
-      int64_t o = 0;
-      for (; o + 2 * GatherWeights::kPerRegister <= weights_.padded;
-           o += 2 * GatherWeights::kPerRegister)
-        output_256<4>(i, o, words, sums + o);
-      if (o < weights_.padded) output_256<2>(i, o, words, sums + o);
-    }
-  }
-
+  // Computes the sums of an output channel `first` and its neighbours from the words of an output.
   template <int registers>
-  SYNAPSE_AVX512 SYNAPSE_LAMBDA inline void output_512(int64_t output, int64_t first, int64_t words,
-                                                       int32_t* sums) const {
+  SYNAPSE_AVX512 void output_512(int64_t output, int64_t first, int64_t words,
+                                 int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * weights_.padded;
     const int16_t* weights = weights_.rows.data() + first;
     const __m512i zero = _mm512_setzero_si512();
@@ -231,8 +216,7 @@ class SpikeGather {
   }
 
   template <int registers>
-  SYNAPSE_AVX2 SYNAPSE_LAMBDA inline void output_256(int64_t output, int64_t first, int64_t words,
-                                                     int32_t* sums) const {
+  SYNAPSE_AVX2 void output_256(int64_t output, int64_t first, int64_t words, int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * weights_.padded;
     const int16_t* weights = weights_.rows.data() + first;
     const __m256i zero = _mm256_setzero_si256();

@@ -16,7 +16,6 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
-#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -64,13 +63,17 @@ class Convolution : public Kernel {
   void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0);
     if (x.shape.size() != 5)
-      throw CallError("the input needs the axes (T, N, C, H, W), got " + text(x.shape));
+      throw CallError("the input needs the axes (T, N, C, H, W), got ", x.shape);
     const bool bytes = x.type == kUint8;
     if (!bytes && x.type != kFloat) throw CallError("the input must be float32 or uint8");
     std::vector<Input> weights;
     for (size_t k = 0; k < parts; k++) weights.emplace_back(context, 1 + k);
     const std::shared_ptr<const ConvWeights> w = weights_ ? weights_ : pack(weights);
-    const ConvGeometry g = geometry(x, *w);
+    if (x.shape[2] != w->channels)
+      throw CallError("a weight for ", w->channels, " channels does not fit an input of ", x.shape);
+    const Window window = attributes_.over(x.shape, w->shape, transposed);
+    const int64_t batch = x.shape[0] * x.shape[1];
+    const ConvGeometry g{window, transposed, batch, w->channels, w->outputs, group_};
     const Shape shape = {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width};
     Outputs out;
     for (size_t k = 0; k < parts; k++) {
@@ -250,22 +253,12 @@ class Convolution : public Kernel {
   template <class S>
   static void write_outputs(const ConvGeometry& g, const ConvWeights& w, const S* total,
                             int64_t positions, int64_t padded, int64_t first, const Outputs& out) {
-    for (int p = 0; p < parts; p++)
-      ScaledOutput<S>::run(total + p * w.group_outputs, positions, padded, w.group_outputs,
-                           out.scale[p].from(first), out.y[p] + first * g.positions(),
-                           g.positions());
-  }
-
-  ConvGeometry geometry(const Input& x, const ConvWeights& w) const {
-    if (x.shape[2] != w.channels)
-      throw CallError("a weight for " + std::to_string(w.channels) +
-                      " channels does not fit an input of " + text(x.shape));
-    return {attributes_.over(x.shape, w.shape, transposed),
-            transposed,
-            x.shape[0] * x.shape[1],
-            w.channels,
-            w.outputs,
-            group_};
+    const int64_t outputs = w.group_outputs, all = g.positions();
+    for (int p = 0; p < parts; p++) {
+      const WeightScale scale = out.scale[p].from(first);
+      float* y = out.y[p] + first * all;
+      ScaledOutput<S>{total + p * outputs, positions, padded, outputs, scale, y, all}.write();
+    }
   }
 
   // Computes the whole call by ONNX Runtime's Conv or ConvTranspose of floats.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "base/call.h"
@@ -45,17 +44,15 @@ struct ConvWeights {
       : shape(weights[0].shape), floats(weights.size()) {
     for (const Input& weight : weights) {
       if (weight.shape.size() != 5 || weight.shape[4] != 1)
-        throw CallError(std::string("a weight needs the axes ") +
-                        (transposed ? "(C, O, h, w, 1)" : "(O, C, h, w, 1)") + ", got " +
-                        text(weight.shape));
+        throw CallError("a weight needs the axes ",
+                        transposed ? "(C, O, h, w, 1)" : "(O, C, h, w, 1)", ", got ", weight.shape);
       if (weight.shape != shape)
-        throw CallError("both weights need one shape, got " + text(shape) + " and " +
-                        text(weight.shape));
+        throw CallError("both weights need one shape, got ", shape, " and ", weight.shape);
       bytes = bytes && weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
     }
     if (groups < 1 || shape[0] % groups != 0)
-      throw CallError(std::to_string(shape[0]) + (transposed ? " inputs" : " outputs") +
-                      " do not part into " + std::to_string(groups) + " groups");
+      throw CallError(shape[0], transposed ? " inputs" : " outputs", " do not part into ", groups,
+                      " groups");
     channels = transposed ? shape[0] : shape[1] * groups;
     outputs = transposed ? shape[1] * groups : shape[0];
     height = shape[2];

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <vector>
 
 #include "base/call.h"
@@ -40,7 +39,6 @@ class EmulatedDevice {
   }
 
   Array place(const Array& values) const { return values; }
-  static const float* at(const Array& values) { return values->data(); }
 };
 
 #if defined(__CUDACC__)
@@ -55,7 +53,7 @@ __global__ void __launch_bounds__(Work::kThreads, 1) grid(const __grid_constant_
 
 inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess)
-    throw CallError(std::string("CUDA failed to ") + what + ": " + cudaGetErrorString(error));
+    throw CallError("CUDA failed to ", what, ": ", cudaGetErrorString(error));
 }
 
 // Numbers in the memory of the device.
@@ -99,8 +97,8 @@ class CudaDevice {
     const GridSize size = work.size();
     if (size.blocks == 0 || size.threads == 0) return;
     if (size.blocks > INT32_MAX)
-      throw CallError("a GPU takes no more than " + std::to_string(INT32_MAX) +
-                      " blocks of neurons, got " + std::to_string(size.blocks));
+      throw CallError("a GPU takes no more than ", INT32_MAX, " blocks of neurons, got ",
+                      size.blocks);
     grid<<<static_cast<unsigned>(size.blocks), static_cast<unsigned>(size.threads), 0, stream_>>>(
         work);
     check(cudaGetLastError(), "start the kernel");
@@ -109,7 +107,6 @@ class CudaDevice {
   Array place(const Matrix& values) const {
     return std::make_shared<const DeviceArray>(*values, stream_);
   }
-  static const float* at(const Array& values) { return values->data(); }
 
  private:
   cudaStream_t stream_;
@@ -148,7 +145,7 @@ class GridKernel : public NeuronNode<E, regime, kind> {
     Array arrays[E::currents];  // must live until the launch; freeing them waits for the kernel
     for (int k = 0; k < E::currents; k++) {
       arrays[k] = device_matrix(device, k, feedback.matrix[k]);
-      work.matrix[k] = Device::at(arrays[k]);
+      work.matrix[k] = arrays[k]->data();
       work.scale[k] = feedback.scale[k];
     }
     device.launch(work);

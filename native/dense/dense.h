@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -80,8 +79,8 @@ class Dense : public Kernel {
     Call call(Input(context, 0));
     const auto& shape = call.x.shape;
     if (shape.size() != 3)
-      throw CallError(std::string("the input needs the axes ") +
-                      (time_last_ ? "(N, C, T)" : "(T, N, C)") + ", got " + text(shape));
+      throw CallError("the input needs the axes ", time_last_ ? "(N, C, T)" : "(T, N, C)", ", got ",
+                      shape);
     call.bytes = call.x.type == kUint8;
     if (!call.bytes && call.x.type != kFloat) throw CallError("the input must be float32 or uint8");
     call.steps = shape[time_last_ ? 2 : 0];
@@ -94,8 +93,7 @@ class Dense : public Kernel {
         call.weight[k] = std::make_shared<const DenseWeights>(Input(context, 1 + k));
       const DenseWeights& weight = *call.weight[k];
       if (weight.inputs != call.inputs)
-        throw CallError("a weight for " + std::to_string(weight.inputs) +
-                        " inputs does not fit an input of " + text(shape));
+        throw CallError("a weight for ", weight.inputs, " inputs does not fit an input of ", shape);
       call.scale[k] = weight_scale(Input(context, 1 + parts + k), weight.outputs, "outputs");
       call.outputs = std::max(call.outputs, weight.outputs);
     }

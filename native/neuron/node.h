@@ -2,7 +2,6 @@
 // arguments of a call. The kernels for the processor and for CUDA derive from it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <iterator>
 #include <memory>
@@ -129,8 +128,7 @@ class NeuronNode : public Kernel {
     for (int k = 0; k < E::currents; k++) {
       const Input current(context, k);
       if (current.shape != x.shape)
-        throw CallError("currents differ in shape: " + text(x.shape) + " and " +
-                        text(current.shape));
+        throw CallError("currents differ in shape: ", x.shape, " and ", current.shape);
       args.x[k] = current.as<float>();
     }
     return args;
@@ -152,17 +150,15 @@ class NeuronNode : public Kernel {
       const bool per_neuron = norm >= 0 || E::parameters[k < kParameters ? k : 0].per_neuron;
       if (values.size != 1 && values.size != args.channels &&
           !(per_neuron && values.size == args.sample))
-        throw CallError("a parameter of shape " + text(values.shape) +
-                        " is neither one value nor one for each of " +
-                        std::to_string(args.channels) + " channels");
+        throw CallError("a parameter of shape ", values.shape,
+                        " is neither one value nor one for each of ", args.channels, " channels");
       ParameterValues& to = norm >= 0 ? args.norm[norm] : args.parameter[k];
       to = {values.template as<float>(), values.size};
     }
     for (int k = 0; k < E::states; k++) {
       const Input state(context, kStatesAt + shift + k);
       if (state.shape != plane)
-        throw CallError("a state of shape " + text(state.shape) + " does not fit currents of " +
-                        text(shape));
+        throw CallError("a state of shape ", state.shape, " does not fit currents of ", shape);
       args.start[k] = state.data;
       args.last[k] = context.GetOutput(kOutputs - E::states + k, plane).GetTensorMutableRawData();
     }
@@ -177,14 +173,14 @@ class NeuronNode : public Kernel {
     Feedback<E> feedback;
     const int64_t channels = args.channels;
     if (args.sample != channels)
-      throw CallError("feedback needs currents (T, N, C), got " + std::to_string(args.sample) +
-                      " neurons of " + std::to_string(channels) + " channels");
+      throw CallError("feedback needs currents (T, N, C), got ", args.sample, " neurons of ",
+                      channels, " channels");
     for (int k = 0; k < E::currents; k++) {
       const Ort::ConstValue value = context.GetInput(kWeightsAt + k);
       const Input weight(value);
       if (weight.size != channels * channels)
-        throw CallError("a feedback weight of shape " + text(weight.shape) + " does not join " +
-                        std::to_string(channels) + " neurons");
+        throw CallError("a feedback weight of shape ", weight.shape, " does not join ", channels,
+                        " neurons");
       const Input scale(context, kWeightsAt + E::currents + k);
       feedback.scale[k] = weight_scale(scale, channels, "channels");
       feedback.matrix[k] = matrix_[k];
@@ -195,7 +191,7 @@ class NeuronNode : public Kernel {
     const Input spikes(context, kSpikesAt);
     const Shape plane = {channels ? args.neurons / channels : 0, channels};
     if (spikes.shape != plane)
-      throw CallError("spikes of shape " + text(spikes.shape) + " do not fit " + text(plane));
+      throw CallError("spikes of shape ", spikes.shape, " do not fit ", plane);
     feedback.spikes = spikes.as<float>();
     feedback.last_spikes = float_output(context, kSequences, plane);
     return feedback;
@@ -213,7 +209,7 @@ class NeuronNode : public Kernel {
   static Matrix to_matrix(const Input& weight) {
     const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
     if (weight.size != channels * channels)
-      throw CallError("a feedback weight of shape " + text(weight.shape) + " is no square");
+      throw CallError("a feedback weight of shape ", weight.shape, " is no square");
     std::vector<float> matrix(weight.size);
     for (int64_t o = 0; o < channels; o++)
       for (int64_t c = 0; c < channels; c++)

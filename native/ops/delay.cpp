@@ -34,7 +34,7 @@ struct Delays {
 
   explicit Delays(const Input& delay) {
     if (delay.shape.size() != 1 || delay.size == 0)
-      throw CallError("delays need the shape (G,), got " + text(delay.shape));
+      throw CallError("delays need the shape (G,), got ", delay.shape);
     each.assign(delay.as<int64_t>(), delay.as<int64_t>() + delay.size);
     shortest = *std::min_element(each.begin(), each.end());
     longest = *std::max_element(each.begin(), each.end());
@@ -66,17 +66,6 @@ struct History {
   static size_t bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(V); }
 };
 
-// The scratch memory of a thread: the delays of a tile's columns, and the window of its rows.
-template <class V>
-struct TileWindow {
-  int64_t columns, move;  // columns of a whole tile; steps by which the window moves
-  std::vector<int64_t> delay, from;
-  std::vector<V> rows;
-
-  TileWindow(int64_t columns, int64_t move, int64_t rows)
-      : columns(columns), move(move), delay(columns), from(columns), rows(rows * columns) {}
-};
-
 template <class V>
 class DelayKernel : public Kernel {
  public:
@@ -91,19 +80,17 @@ class DelayKernel : public Kernel {
     Shape shape = x.shape;
     if (!line.shape.empty()) shape[0] = line.shape[0];
     if (line.shape != shape)
-      throw CallError("a line of shape " + text(line.shape) + " does not fit an input of " +
-                      text(x.shape));
+      throw CallError("a line of shape ", line.shape, " does not fit an input of ", x.shape);
     auto delays = delays_;
     if (!delays) delays = std::make_shared<const Delays>(Input(context, 1));
     const int64_t depth = shape[0], groups = static_cast<int64_t>(delays->each.size());
     const int64_t width = product(x.shape, 1), sample = product(x.shape, 2);
     if (sample % groups != 0)
-      throw CallError(std::to_string(groups) + " delays do not part the " + std::to_string(sample) +
-                      " neurons of an input of " + text(x.shape));
+      throw CallError(groups, " delays do not part the ", sample, " neurons of an input of ",
+                      x.shape);
     if (delays->shortest < 0 || delays->longest > depth)
-      throw CallError("delays of " + std::to_string(delays->shortest) + " to " +
-                      std::to_string(delays->longest) + " steps do not lie in 0 to " +
-                      std::to_string(depth) + ", the steps of the line");
+      throw CallError("delays of ", delays->shortest, " to ", delays->longest,
+                      " steps do not lie in 0 to ", depth, ", the steps of the line");
     V* y = static_cast<V*>(context.GetOutput(0, x.shape).GetTensorMutableRawData());
     V* last = static_cast<V*>(context.GetOutput(1, shape).GetTensorMutableRawData());
     const Call call{
@@ -162,30 +149,31 @@ class DelayKernel : public Kernel {
     const int64_t columns = bytes / size, tiles = (call.history.width + columns - 1) / columns;
     const int64_t least = kPiece / (bytes * std::max<int64_t>(call.steps, 1)) + 1;
     parallel(context, tiles, least, [&](int64_t begin, int64_t end) {
-      TileWindow<V> window(columns, move, rows);
+      std::vector<int64_t> delay(columns), from(columns);
+      std::vector<V> window(rows * columns);
       int64_t member = begin * columns % call.sample % call.members;
       int64_t group = begin * columns % call.sample / call.members;
       for (int64_t tile = begin; tile < end; tile++) {
         const int64_t first = tile * columns, count = std::min(columns, call.history.width - first);
         for (int64_t i = 0; i < count; i++) {
-          window.delay[i] = call.delays.each[group];
+          delay[i] = call.delays.each[group];
           if (++member < call.members) continue;
           member = 0;
           if (++group == static_cast<int64_t>(call.delays.each.size())) group = 0;
         }
         if (windowed) {
-          copy_windowed(call, window, first, count);
+          const int64_t past = *std::max_element(delay.data(), delay.data() + count);
+          for (int64_t i = 0; i < count; i++) from[i] = (past - delay[i]) * columns + i;
+          copy_windowed(call, first, count, columns, past, move, from.data(), window.data());
         } else {
-          copy_direct(call, window, first, count);
+          copy_direct(call, first, count, delay.data());
         }
       }
     });
   }
 
   // A tile copied straight from the line and the input.
-  static void copy_direct(const Call& call, const TileWindow<V>& window, int64_t first,
-                          int64_t count) {
-    const int64_t* delay = window.delay.data();
+  static void copy_direct(const Call& call, int64_t first, int64_t count, const int64_t* delay) {
     for (int64_t t = 0; t < call.steps; t++) {
       V* out = call.y + t * call.history.width + first;
       for (int64_t i = 0; i < count; i++)
@@ -193,13 +181,10 @@ class DelayKernel : public Kernel {
     }
   }
 
-  // A tile copied through its window.
-  static void copy_windowed(const Call& call, TileWindow<V>& window, int64_t first, int64_t count) {
-    const int64_t columns = window.columns, move = window.move;
-    const int64_t past = *std::max_element(window.delay.data(), window.delay.data() + count);
-    V* const rows = window.rows.data();
-    int64_t* const from = window.from.data();  // the offset in the window that each column reads
-    for (int64_t i = 0; i < count; i++) from[i] = (past - window.delay[i]) * columns + i;
+  // A tile copied through a window of its rows, which begins `past` steps back and moves by `move`
+  // steps; `from` is the offset in the window that each column reads.
+  static void copy_windowed(const Call& call, int64_t first, int64_t count, int64_t columns,
+                            int64_t past, int64_t move, const int64_t* from, V* rows) {
     const auto read = [&](int64_t t, V* to) {
       std::memcpy(to, call.history.row(call.history.depth + t) + first, History<V>::bytes(count));
     };
@@ -208,10 +193,8 @@ class DelayKernel : public Kernel {
       const int64_t steps = std::min(move, call.steps - begin);
       if (begin > 0) std::copy_n(rows + move * columns, past * columns, rows);
       for (int64_t k = 0; k < steps; k++) read(begin + k, rows + (past + k) * columns);
-      for (int64_t k = 0; k < steps; k++) {
-        V* out = call.y + (begin + k) * call.history.width + first;
-        gather(rows + k * columns, from, count, out);
-      }
+      for (int64_t k = 0; k < steps; k++)
+        gather(rows + k * columns, from, count, call.y + (begin + k) * call.history.width + first);
     }
   }
 

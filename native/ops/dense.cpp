@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -43,8 +42,7 @@ class DenseNeuronKernel : public Kernel {
     const int64_t outputs = call.weight[0]->outputs;
     for (int k = 1; k < parts; k++)
       if (call.weight[k]->outputs != outputs)
-        throw CallError("weights for " + std::to_string(outputs) + " and " +
-                        std::to_string(call.weight[k]->outputs) + " outputs");
+        throw CallError("weights for ", outputs, " and ", call.weight[k]->outputs, " outputs");
     const auto neurons = neuron_(context, {call.steps, call.samples, outputs}, kShift);
     if (by_tiles(context, call, *neurons)) return;
     // inputs that are no integers: the currents of all rows become one tensor

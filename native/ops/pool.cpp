@@ -28,26 +28,26 @@ class Pooling : public Kernel {
   void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0);
     if (x.shape.size() != 5)
-      throw CallError("the input needs the axes (T, N, C, H, W), got " + text(x.shape));
+      throw CallError("the input needs the axes (T, N, C, H, W), got ", x.shape);
     const int64_t channels = x.shape[2];
-    std::vector<Part> all;
+    Part all[parts];
     Window g{};
     for (size_t k = 0; k < parts; k++) {
       const Input weight(context, 1 + k);
       if (weight.shape.size() != 5 || weight.shape[0] != 1 || weight.shape[1] != 1 ||
           weight.shape[4] != 1)
-        throw CallError("a weight needs the shape (1, 1, h, w, 1), got " + text(weight.shape));
+        throw CallError("a weight needs the shape (1, 1, h, w, 1), got ", weight.shape);
       if (k == 0) g = attributes_.over(x.shape, weight.shape, Plane::kTransposed);
       if (weight.shape[2] != g.kernel_height || weight.shape[3] != g.kernel_width)
-        throw CallError("both weights need one shape, got " + text(weight.shape) + " behind " +
-                        text({1, 1, g.kernel_height, g.kernel_width, 1}));
+        throw CallError("both weights need one shape, got ", weight.shape, " behind ",
+                        Shape{1, 1, g.kernel_height, g.kernel_width, 1});
       const Input scale(context, 1 + parts + k);
-      Part part{{}, weight_scale(scale, channels, "channels"), nullptr};
+      Part& part = all[k];
+      part.scale = weight_scale(scale, channels, "channels");
       for (int64_t i = 0; i < weight.size; i++)
         part.weight.push_back(static_cast<float>(integer_weight(weight, i)));
       part.y =
           float_output(context, k, {x.shape[0], x.shape[1], channels, g.out_height, g.out_width});
-      all.push_back(std::move(part));
     }
     const int64_t in_size = g.height * g.width, out_size = g.out_height * g.out_width;
     const bool two_by_two = g.kernel_height == 2 && g.kernel_width == 2 && g.stride_y == 2 &&

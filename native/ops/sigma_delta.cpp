@@ -16,24 +16,24 @@ namespace {
 
 constexpr int64_t kBlock = 512;  // neurons whose states stay in the first-level cache
 
-// A block of neurons: pointers to the input, output and states of its first.
-struct DeltaBlock {
+// A call of the encoder.
+struct DeltaCall {
   const float* x;
-  float *s, *pre, *residual, *error;
-  const float* threshold;  // of every neuron
+  float *s, *last[3];  // last states: the input, the residual and the error
   int64_t steps, neurons;
   float unit;
 };
 
-// Takes a block of neurons through all time steps.
+// Takes a block of neurons through all time steps; `threshold` is that of its first.
 template <bool cumulative>
 struct EncodeBlock {
-  SYNAPSE_CLONES static void run(const DeltaBlock& block, int64_t count) {
-    float *pre = block.pre, *residual = block.residual, *error = block.error;
-    const float *threshold = block.threshold, unit = block.unit;
-    for (int64_t t = 0; t < block.steps; t++) {
-      const float* x = block.x + t * block.neurons;
-      float* s = block.s + t * block.neurons;
+  SYNAPSE_CLONES static void run(const DeltaCall& call, const float* threshold, int64_t first,
+                                 int64_t count) {
+    float *pre = call.last[0] + first, *residual = call.last[1] + first;
+    float *error = call.last[2] + first, unit = call.unit;
+    for (int64_t t = 0; t < call.steps; t++) {
+      const float* x = call.x + t * call.neurons + first;
+      float* s = call.s + t * call.neurons + first;
       SYNAPSE_INDEPENDENT
       for (int64_t i = 0; i < count; i++) {
         const float now = x[i], change = now - pre[i] + residual[i];
@@ -62,37 +62,26 @@ class DeltaKernel : public Kernel {
     const Shape plane = plane_of(x.shape);
     const int64_t channels = x.shape[2], within = product(x.shape, 3);
     if (threshold.size != 1 && threshold.size != channels)
-      throw CallError("a threshold of shape " + text(threshold.shape) +
-                      " is neither one value nor one for each of " + std::to_string(channels) +
-                      " channels");
+      throw CallError("a threshold of shape ", threshold.shape,
+                      " is neither one value nor one for each of ", channels, " channels");
+    DeltaCall call{x.as<float>(), nullptr, {}, x.shape[0], product(plane), unit_};
     const float* before[3];
-    float* last[3];
     for (size_t k = 0; k < 3; k++) {
       const Input state(context, 2 + k);
       if (state.shape != plane)
-        throw CallError("a state of shape " + text(state.shape) + " does not fit an input of " +
-                        text(x.shape));
+        throw CallError("a state of shape ", state.shape, " does not fit an input of ", x.shape);
       before[k] = state.as<float>();
-      last[k] = float_output(context, 1 + k, plane);
+      call.last[k] = float_output(context, 1 + k, plane);
     }
-    float* s = float_output(context, 0, x.shape);
-    const int64_t steps = x.shape[0], neurons = product(plane);
-    parallel_blocks(context, neurons, kBlock, steps, [&](int64_t first, int64_t count) {
+    call.s = float_output(context, 0, x.shape);
+    parallel_blocks(context, call.neurons, kBlock, call.steps, [&](int64_t first, int64_t count) {
       float levels[kBlock];
-      for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, last[k] + first);
+      for (size_t k = 0; k < 3; k++) std::copy_n(before[k] + first, count, call.last[k] + first);
       for (int64_t i = 0; i < count; i++)
         levels[i] =
             threshold.as<float>()[threshold.size == 1 ? 0 : (first + i) / within % channels];
-      const DeltaBlock block{x.as<float>() + first,
-                             s + first,
-                             last[0] + first,
-                             last[1] + first,
-                             last[2] + first,
-                             levels,
-                             steps,
-                             neurons,
-                             unit_};
-      cumulative_ ? EncodeBlock<true>::run(block, count) : EncodeBlock<false>::run(block, count);
+      cumulative_ ? EncodeBlock<true>::run(call, levels, first, count)
+                  : EncodeBlock<false>::run(call, levels, first, count);
     });
   }
 
@@ -124,8 +113,7 @@ struct SigmaKernel : Kernel {
     const Input x(context, 0), total(context, 1);
     const Shape plane = plane_of(x.shape);
     if (total.shape != plane)
-      throw CallError("a total of shape " + text(total.shape) + " does not fit an input of " +
-                      text(x.shape));
+      throw CallError("a total of shape ", total.shape, " does not fit an input of ", x.shape);
     float* y = float_output(context, 0, x.shape);
     double* last = context.GetOutput(1, plane).GetTensorMutableData<double>();
     const int64_t steps = x.shape[0], neurons = total.size;
