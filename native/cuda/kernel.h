@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "base/call.h"
+#include "base/memory.h"
 #include "cuda/sequence.h"
 #include "neuron/node.h"
 
@@ -59,8 +59,8 @@ inline void check(cudaError_t error, const char* what) {
 // Numbers in the memory of the device.
 class DeviceArray {
  public:
-  DeviceArray(const std::vector<float>& values, cudaStream_t stream) {
-    if (values.empty()) return;
+  DeviceArray(const AlignedVector<float>& values, cudaStream_t stream) {
+    if (values.size() == 0) return;
     const size_t bytes = values.size() * sizeof(float);
     check(cudaMalloc(&data_, bytes), "take memory");
     cudaError_t error =

@@ -199,21 +199,22 @@ class Dense : public Kernel {
                   const std::vector<uint8_t>& other, float* y) const {
     const DenseWeights& weight = *call.weight[part];
     const int64_t inputs = weight.inputs, outputs = weight.outputs;
-    std::vector<float> weights(inputs * outputs), values;
+    std::vector<float> weights(inputs * outputs);
     for (int64_t c = 0; c < inputs; c++)
       for (int64_t o = 0; o < outputs; o++)
         weights[c * outputs + o] = static_cast<float>(weight.at(c, o));
     std::vector<int64_t> rows;
     for (int64_t r = 0; r < call.rows(); r++)
       if (other[r]) rows.push_back(r);
-    const int64_t height = static_cast<int64_t>(rows.size());
-    for (const int64_t r : rows) {
-      for (int64_t c = 0; c < inputs; c++) {
-        const int64_t at = call.begin(r) + c * call.stride();
-        values.push_back(call.bytes ? call.x.template as<uint8_t>()[at]
-                                    : call.x.template as<float>()[at]);
+    const int64_t height = static_cast<int64_t>(rows.size()), stride = call.stride();
+    std::vector<float> values(height * inputs);
+    const auto copy = [&](const auto* x) {
+      for (int64_t i = 0; i < height; i++) {
+        const auto* row = x + call.begin(rows[i]);
+        for (int64_t c = 0; c < inputs; c++) values[i * inputs + c] = row[c * stride];
       }
-    }
+    };
+    call.bytes ? copy(call.x.template as<uint8_t>()) : copy(call.x.template as<float>());
     std::vector<float> products(height * outputs);
     matmul_.run(context, {values.data(), {height, inputs}}, {weights.data(), {inputs, outputs}},
                 products.data(), {height, outputs});

@@ -13,6 +13,7 @@
 
 #include "base/call.h"
 #include "base/compiler.h"
+#include "base/memory.h"
 #include "neuron/equation.h"
 #include "neuron/fusion.h"
 #include "neuron/node.h"
@@ -177,7 +178,7 @@ bool run_recurrent(const NeuronArguments<E>& args, const Feedback<E>& feedback, 
   const int64_t channels = args.sample, offset = item * channels;
   const int64_t count = (channels + kBlockNeurons - 1) / kBlockNeurons;
   std::vector<NeuronBlock<E, A>> blocks(count);
-  std::vector<float> currents(E::currents * channels);
+  AlignedVector<float> currents(E::currents * channels);
   const auto size = [&](int64_t b) {
     return static_cast<int>(std::min<int64_t>(kBlockNeurons, channels - b * kBlockNeurons));
   };

@@ -7,10 +7,10 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "base/call.h"
 #include "base/compiler.h"
+#include "base/memory.h"
 #include "base/op.h"
 #include "neuron/equation.h"
 
@@ -53,7 +53,8 @@ struct NeuronArguments {
   }
 };
 
-using Matrix = std::shared_ptr<const std::vector<float>>;  // (C, C), a row for each spiking neuron
+using Matrix =
+    std::shared_ptr<const AlignedVector<float>>;  // (C, C), a row for each spiking neuron
 
 // Feedback: current[t] = x[t] + scale * (matrix s[t-1]), within a sample (C,).
 template <class E>
@@ -210,11 +211,11 @@ class NeuronNode : public Kernel {
     const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
     if (weight.size != channels * channels)
       throw CallError("a feedback weight of shape ", weight.shape, " is no square");
-    std::vector<float> matrix(weight.size);
+    AlignedVector<float> matrix(weight.size);
     for (int64_t o = 0; o < channels; o++)
       for (int64_t c = 0; c < channels; c++)
-        matrix[c * channels + o] = element(weight, o * channels + c);
-    return std::make_shared<const std::vector<float>>(std::move(matrix));
+        matrix.data()[c * channels + o] = element(weight, o * channels + c);
+    return std::make_shared<const AlignedVector<float>>(std::move(matrix));
   }
 
   // Feedback weights are floats, or integers of 4, 8 or 16 bits.

@@ -18,9 +18,7 @@ const RegisterSynapse<Dense<1>> real;
 const RegisterSynapse<Dense<2>> complex;
 
 // the most steps, inputs and samples that are computed at a time
-constexpr int64_t kMostSteps = 1024;
-constexpr int64_t kMostInputs = 1 << 23;
-constexpr int64_t kMostSamples = 16;
+constexpr int64_t kMostSteps = 1024, kMostInputs = 1 << 23, kMostSamples = 16;
 
 // fewer tiles than these are summed in several pieces of time, so that all threads have work
 constexpr int64_t kFewTiles = 8;
