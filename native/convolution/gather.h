@@ -117,13 +117,14 @@ class SpikeGather {
       }
       const int64_t count = std::min(kGatherOutputs, g_.out_width - x), padded = weights_.padded;
       constexpr int64_t each = 2 * GatherWeights::kPerRegister;
-      for (int64_t i = 0; i < count; i++, sums += padded) {
-        int64_t o = 0;
-        for (; o + each <= padded; o += each)
-          wide ? output_512<2>(i, o, words, sums + o) : output_256<4>(i, o, words, sums + o);
-        if (o < padded)
-          wide ? output_512<1>(i, o, words, sums + o) : output_256<2>(i, o, words, sums + o);
-      }
+      int64_t o = 0;
+      for (; o + each <= padded; o += each)
+        wide ? outputs_512<2>(count, o, words, sums + o)
+             : outputs_256<4>(count, o, words, sums + o);
+      if (o < padded)
+        wide ? outputs_512<1>(count, o, words, sums + o)
+             : outputs_256<2>(count, o, words, sums + o);
+      sums += count * padded;
     }
   }
 
@@ -186,62 +187,67 @@ class SpikeGather {
     return bits;
   }
 
-  // Computes the sums of an output channel `first` and its neighbours from the words of an output.
+  // Computes the sums of `count` outputs from their words, for the output channels from `first` on
+  // whose sums fill the registers.
   template <int registers>
-  SYNAPSE_AVX512 void output_512(int64_t output, int64_t first, int64_t words,
-                                 int32_t* sums) const {
+  SYNAPSE_AVX512 void outputs_512(int64_t count, int64_t first, int64_t words,
+                                  int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * weights_.padded;
-    const int16_t* weights = weights_.rows.data() + first;
     const __m512i zero = _mm512_setzero_si512();
-    __m512i short_sums[registers], long_sums[2 * registers];
-    for (int v = 0; v < registers; v++)
-      short_sums[v] = long_sums[2 * v] = long_sums[2 * v + 1] = zero;
-    for (int64_t w = 0; w < words; w++, weights += next) {
-      uint64_t word = words_[w * kGatherOutputs + output];
-      for (; word; word &= word - 1) {
-        const int16_t* row = weights + __builtin_ctzll(word) * weights_.padded;
-        for (int v = 0; v < registers; v++)
-          short_sums[v] = _mm512_add_epi16(short_sums[v], _mm512_loadu_si512(row + 32 * v));
+    for (int64_t i = 0; i < count; i++, sums += weights_.padded) {
+      const int16_t* weights = weights_.rows.data() + first;
+      __m512i short_sums[registers], long_sums[2 * registers];
+      for (int v = 0; v < registers; v++)
+        short_sums[v] = long_sums[2 * v] = long_sums[2 * v + 1] = zero;
+      for (int64_t w = 0; w < words; w++, weights += next) {
+        uint64_t word = words_[w * kGatherOutputs + i];
+        for (; word; word &= word - 1) {
+          const int16_t* row = weights + __builtin_ctzll(word) * weights_.padded;
+          for (int v = 0; v < registers; v++)
+            short_sums[v] = _mm512_add_epi16(short_sums[v], _mm512_loadu_si512(row + 32 * v));
+        }
+        if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
+        for (int v = 0; v < registers; v++) {
+          const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(short_sums[v]));
+          const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(short_sums[v], 1));
+          long_sums[2 * v] = _mm512_add_epi32(long_sums[2 * v], low);
+          long_sums[2 * v + 1] = _mm512_add_epi32(long_sums[2 * v + 1], high);
+          short_sums[v] = zero;
+        }
       }
-      if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
-      for (int v = 0; v < registers; v++) {
-        const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(short_sums[v]));
-        const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(short_sums[v], 1));
-        long_sums[2 * v] = _mm512_add_epi32(long_sums[2 * v], low);
-        long_sums[2 * v + 1] = _mm512_add_epi32(long_sums[2 * v + 1], high);
-        short_sums[v] = zero;
-      }
+      for (int v = 0; v < 2 * registers; v++) _mm512_storeu_si512(sums + 16 * v, long_sums[v]);
     }
-    for (int v = 0; v < 2 * registers; v++) _mm512_storeu_si512(sums + 16 * v, long_sums[v]);
   }
 
   template <int registers>
-  SYNAPSE_AVX2 void output_256(int64_t output, int64_t first, int64_t words, int32_t* sums) const {
+  SYNAPSE_AVX2 void outputs_256(int64_t count, int64_t first, int64_t words, int32_t* sums) const {
     const int64_t next = each_ * g_.kernel_width * weights_.padded;
-    const int16_t* weights = weights_.rows.data() + first;
     const __m256i zero = _mm256_setzero_si256();
-    __m256i short_sums[registers], long_sums[2 * registers];
-    for (int v = 0; v < registers; v++)
-      short_sums[v] = long_sums[2 * v] = long_sums[2 * v + 1] = zero;
-    for (int64_t w = 0; w < words; w++, weights += next) {
-      uint64_t word = words_[w * kGatherOutputs + output];
-      for (; word; word &= word - 1) {
-        const auto* row =
-            reinterpret_cast<const __m256i*>(weights + __builtin_ctzll(word) * weights_.padded);
-        for (int v = 0; v < registers; v++)
-          short_sums[v] = _mm256_add_epi16(short_sums[v], _mm256_loadu_si256(row + v));
+    for (int64_t i = 0; i < count; i++, sums += weights_.padded) {
+      const int16_t* weights = weights_.rows.data() + first;
+      __m256i short_sums[registers], long_sums[2 * registers];
+      for (int v = 0; v < registers; v++)
+        short_sums[v] = long_sums[2 * v] = long_sums[2 * v + 1] = zero;
+      for (int64_t w = 0; w < words; w++, weights += next) {
+        uint64_t word = words_[w * kGatherOutputs + i];
+        for (; word; word &= word - 1) {
+          const auto* row =
+              reinterpret_cast<const __m256i*>(weights + __builtin_ctzll(word) * weights_.padded);
+          for (int v = 0; v < registers; v++)
+            short_sums[v] = _mm256_add_epi16(short_sums[v], _mm256_loadu_si256(row + v));
+        }
+        if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
+        for (int v = 0; v < registers; v++) {
+          const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(short_sums[v]));
+          const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(short_sums[v], 1));
+          long_sums[2 * v] = _mm256_add_epi32(long_sums[2 * v], low);
+          long_sums[2 * v + 1] = _mm256_add_epi32(long_sums[2 * v + 1], high);
+          short_sums[v] = zero;
+        }
       }
-      if (w % kShortWords != kShortWords - 1 && w != words - 1) continue;
-      for (int v = 0; v < registers; v++) {
-        const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(short_sums[v]));
-        const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(short_sums[v], 1));
-        long_sums[2 * v] = _mm256_add_epi32(long_sums[2 * v], low);
-        long_sums[2 * v + 1] = _mm256_add_epi32(long_sums[2 * v + 1], high);
-        short_sums[v] = zero;
-      }
+      auto* to = reinterpret_cast<__m256i*>(sums);
+      for (int v = 0; v < 2 * registers; v++) _mm256_storeu_si256(to + v, long_sums[v]);
     }
-    auto* to = reinterpret_cast<__m256i*>(sums);
-    for (int v = 0; v < 2 * registers; v++) _mm256_storeu_si256(to + v, long_sums[v]);
   }
 
   const ConvGeometry g_;

@@ -283,13 +283,12 @@ class NeuronKernel : public NeuronNode<E, regime, kind> {
 
   static void run_samples(const Ort::KernelContext& context, const NeuronArguments<E>& args,
                           const Feedback<E>& feedback) {
-    parallel(context, args.neurons / std::max<int64_t>(args.channels, 1), 1,
-             [&](int64_t from, int64_t to) {
-               for (int64_t item = from; item < to; item++) {
-                 if (!recurrent_sample<FastArithmetic<regime>>(args, feedback, item))
-                   recurrent_sample<ExactArithmetic<regime>>(args, feedback, item);
-               }
-             });
+    const int64_t samples = args.neurons / std::max<int64_t>(args.channels, 1);
+    parallel(context, samples, 1, [&](int64_t from, int64_t to) {
+      for (int64_t item = from; item < to; item++)
+        if (!recurrent_sample<FastArithmetic<regime>>(args, feedback, item))
+          recurrent_sample<ExactArithmetic<regime>>(args, feedback, item);
+    });
   }
 
   template <class A>

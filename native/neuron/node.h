@@ -212,16 +212,11 @@ class NeuronNode : public Kernel {
     if (weight.size != channels * channels)
       throw CallError("a feedback weight of shape ", weight.shape, " is no square");
     AlignedVector<float> matrix(weight.size);
-    for (int64_t o = 0; o < channels; o++)
-      for (int64_t c = 0; c < channels; c++)
-        matrix.data()[c * channels + o] = element(weight, o * channels + c);
+    for (int64_t i = 0; i < weight.size; i++)
+      matrix.data()[i % channels * channels + i / channels] =
+          weight.type == kFloat ? weight.as<float>()[i]
+                                : integer_weight(weight, i, "float, int4, int8 or int16");
     return std::make_shared<const AlignedVector<float>>(std::move(matrix));
-  }
-
-  // Feedback weights are floats, or integers of 4, 8 or 16 bits.
-  static float element(const Input& weight, int64_t index) {
-    if (weight.type == kFloat) return weight.as<float>()[index];
-    return static_cast<float>(integer_weight(weight, index, "float, int4, int8 or int16"));
   }
 
   NeuronArguments<E> attributes_{};  // with the node's attributes, and nothing of a call

@@ -154,6 +154,7 @@ struct UnpoolPlane {
           if ((g.width - 1) * g.stride_x >= room) last = (room + g.stride_x - 1) / g.stride_x;
           const float factor = weight[k * g.kernel_width + l];
           float* to = y + at_y * g.out_width + left;
+          SYNAPSE_INDEPENDENT
           for (int64_t j = first; j < last; j++) to[j * g.stride_x] += factor * in[j];
         }
       }
