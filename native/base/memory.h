@@ -19,8 +19,8 @@ class AlignedVector {
       : lines_((count + kPerLine - 1) / kPerLine), count_(count) {
     std::fill_n(data(), count_, value);
   }
-  T* data() { return lines_.empty() ? nullptr : lines_.data()->values; }
-  const T* data() const { return lines_.empty() ? nullptr : lines_.data()->values; }
+  T* data() { return reinterpret_cast<T*>(lines_.data()); }
+  const T* data() const { return reinterpret_cast<const T*>(lines_.data()); }
   int64_t size() const { return count_; }
 
  private:

@@ -78,10 +78,6 @@ class EventRows {
 
 // The spikes of an input whose last axis is time, (N, C, T), for up to kSteps time steps of one
 // sample. Each input is read along time, and appended to the list of every step in which it spikes.
-//
-// A file transposes its input to (T, N, C), which ONNX Runtime does on one thread. `Session`
-// removes that Transpose where only dense synapses read it, and this class reads the input as it
-// came.
 class TimeLastSpikes {
  public:
   static constexpr int64_t kSteps = 320;  // the ends of so many lists stay in the L1 cache

@@ -13,7 +13,6 @@
 
 #include "base/call.h"
 #include "base/compiler.h"
-#include "base/memory.h"
 #include "neuron/equation.h"
 #include "neuron/fusion.h"
 #include "neuron/node.h"
@@ -141,10 +140,10 @@ struct RunBlock {
   }
 };
 
-// sums[o] = x[o] + scale[o] * sum over c of spikes[c] * matrix[c][o]; silent neurons cost nothing.
+// sums[o] = sum over c of spikes[c] * matrix[c][o]; silent neurons cost nothing.
 struct FeedbackSums {
-  SYNAPSE_CLONES static void run(const float* spikes, const float* matrix, const float* x,
-                                 const WeightScale& scale, float* sums, int64_t channels) {
+  SYNAPSE_CLONES static void run(const float* spikes, const float* matrix, float* sums,
+                                 int64_t channels) {
     std::fill_n(sums, channels, 0.0f);
     for (int64_t c = 0; c < channels; c++) {
       const float spike = spikes[c];
@@ -153,10 +152,16 @@ struct FeedbackSums {
       SYNAPSE_INDEPENDENT
       for (int64_t o = 0; o < channels; o++) sums[o] += spike * weights[o];
     }
-    const float first = scale[0], *each = scale.values;
-    const bool shared = scale.shared;
+  }
+};
+
+// sums[o] = x[o] + sums[o] * scale[o]
+struct AddFeedback {
+  SYNAPSE_CLONES static void run(const float* x, const float* scale, bool shared, float* sums,
+                                 int64_t channels) {
+    const float first = scale[0];
     SYNAPSE_INDEPENDENT
-    for (int64_t o = 0; o < channels; o++) sums[o] = x[o] + sums[o] * (shared ? first : each[o]);
+    for (int64_t o = 0; o < channels; o++) sums[o] = x[o] + sums[o] * (shared ? first : scale[o]);
   }
 };
 
@@ -178,7 +183,7 @@ bool run_recurrent(const NeuronArguments<E>& args, const Feedback<E>& feedback, 
   const int64_t channels = args.sample, offset = item * channels;
   const int64_t count = (channels + kBlockNeurons - 1) / kBlockNeurons;
   std::vector<NeuronBlock<E, A>> blocks(count);
-  AlignedVector<float> currents(E::currents * channels);
+  std::vector<float> currents(E::currents * channels);
   const auto size = [&](int64_t b) {
     return static_cast<int>(std::min<int64_t>(kBlockNeurons, channels - b * kBlockNeurons));
   };
@@ -191,8 +196,9 @@ bool run_recurrent(const NeuronArguments<E>& args, const Feedback<E>& feedback, 
     const int64_t at = t * args.neurons + offset;
     for (int k = 0; k < E::currents; k++) {
       float* sums = currents.data() + k * channels;
-      FeedbackSums::run(spikes, feedback.matrix[k]->data(), args.x[k] + at, feedback.scale[k], sums,
-                        channels);
+      const WeightScale& scale = feedback.scale[k];
+      FeedbackSums::run(spikes, feedback.matrix[k]->data(), sums, channels);
+      AddFeedback::run(args.x[k] + at, scale.values, scale.shared, sums, channels);
     }
     for (int64_t b = 0; b < count; b++) {
       const float* x[E::currents];

@@ -1,5 +1,4 @@
-// Convolution with integer weights, plain and transposed, of one kernel or of a real and an
-// imaginary one: see convolution/kernel.h.
+// Convolutions with integer weights, plain, transposed and complex: see convolution/kernel.h.
 #include "convolution/kernel.h"
 
 namespace synapse {

@@ -1,5 +1,4 @@
-// Dense synapses with integer weights, y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c] (see
-// dense/dense.h), and the same fused with their neurons.
+// Dense synapses with integer weights, and the same fused with their neurons: see dense/dense.h.
 #include <algorithm>
 #include <atomic>
 #include <memory>

@@ -16,7 +16,6 @@ namespace {
 
 constexpr int64_t kBlock = 512;  // neurons whose states stay in the first-level cache
 
-// A call of the encoder.
 struct DeltaCall {
   const float* x;
   float *s, *last[3];  // last states: the input, the residual and the error

@@ -281,6 +281,9 @@ def test_what_does_not_fit_is_refused(
 
 
 @needs_library
+@pytest.mark.skipif(
+    native.instructions(native.CUDA) == "emulated", reason="a build without nvcc has none of these"
+)
 @pytest.mark.parametrize("functions", [0, 1])
 def test_the_kernels_are_of_cuda_alone(functions: int) -> None:
     """On the processor ONNX Runtime takes neither them nor the body: `Session` does not register
