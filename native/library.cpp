@@ -1,7 +1,7 @@
 // The functions that the library exports: RegisterCustomOps hands every registered op to ONNX
 // Runtime, the others describe the library.
+#include <deque>
 #include <string>
-#include <vector>
 
 #include "base/compiler.h"
 #include "base/op.h"
@@ -12,14 +12,10 @@
 #define SYNAPSE_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-#ifndef SYNAPSE_ONNX_VERSION
-#define SYNAPSE_ONNX_VERSION "unknown"
-#endif
-
 namespace synapse {
 
-std::vector<RegisteredOp>& registered() {
-  static std::vector<RegisteredOp> all;
+std::deque<Op>& registered() {
+  static std::deque<Op> all;
   return all;
 }
 
@@ -29,15 +25,15 @@ namespace {
 // with this configuration entry gets those instead.
 constexpr const char* kEmulate = "ai.synapse.emulate_cuda";
 
-bool emulated(const OrtCustomOp* op) {
-  const char* provider = op->GetExecutionProviderType(op);
+bool emulated(const Op& op) {
+  const char* provider = op.declaration.provider;
   return provider != nullptr && std::string(provider) == "CPUExecutionProvider";
 }
 
 Ort::CustomOpDomain domain_of(bool emulation) {
   Ort::CustomOpDomain domain("ai.synapse");
-  for (const auto& entry : registered())
-    if (emulated(entry.op) == emulation) domain.Add(entry.op);
+  for (const Op& op : registered())
+    if (emulated(op) == emulation) domain.Add(&op);
   return domain;
 }
 
@@ -72,9 +68,9 @@ SYNAPSE_EXPORT const char* synapse_onnx_version() { return SYNAPSE_ONNX_VERSION;
 // once.
 static std::string names_of(bool fused) {
   std::string joined;
-  for (const auto& entry : synapse::registered()) {
-    const std::string name = entry.name;
-    if (entry.fused != fused || synapse::emulated(entry.op)) continue;
+  for (const synapse::Op& op : synapse::registered()) {
+    const std::string& name = op.declaration.name;
+    if (op.declaration.fused != fused || synapse::emulated(op)) continue;
     if (("," + joined + ",").find("," + name + ",") == std::string::npos)
       joined += (joined.empty() ? "" : ",") + name;
   }

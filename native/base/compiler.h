@@ -13,8 +13,7 @@
 //  - A loop whose body returns a structure with a `bool` is not vectorised. So the step of a neuron
 //    returns a plain `bool`.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    !defined(__clang__) && !defined(__CUDACC__) && !defined(SYNAPSE_NO_CLONES) &&           \
-    !defined(SYNAPSE_ONE_INSTRUCTION_SET)
+    !defined(__clang__) && !defined(__CUDACC__) && !defined(SYNAPSE_NO_CLONES)
 #if __GNUC__ >= 12
 #define SYNAPSE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
@@ -26,8 +25,7 @@
 // SYNAPSE_X86 is defined where intrinsics can be used: on x86, with a compiler that takes the
 // instruction set of a single function from an attribute. SYNAPSE_AVX512 is that attribute for
 // AVX-512, SYNAPSE_AVX2 for AVX2; SIMDe's emulation of AVX-512 needs none.
-#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__CUDACC__) && \
-    !defined(SYNAPSE_ONE_INSTRUCTION_SET)
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__CUDACC__)
 #define SYNAPSE_X86
 #define SYNAPSE_AVX2 __attribute__((target("avx2")))
 #if defined(SYNAPSE_EMULATE_AVX512)

@@ -16,112 +16,69 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
-#include <string>
 #include <type_traits>
 #include <vector>
 
-#include "base/parallel.h"
-#include "base/scratch.h"
-#include "convolution/events_by_position.h"
+#include "base/call.h"
+#include "base/memory.h"
+#include "base/op.h"
 #include "convolution/gather.h"
-#include "convolution/geometry.h"
 #include "convolution/scaled_output.h"
 #include "convolution/scatter.h"
-#include "convolution/scatter_table.h"
 #include "convolution/weights.h"
 #include "synapse/events.h"
-#include "synapse/op.h"
 
 namespace synapse {
 
 // QuantizedConv, QuantizedConvTranspose and their complex twins.
 template <bool transposed, int parts>
-class Convolution {
+class Convolution : public Kernel {
  public:
   static constexpr const char* kName =
       transposed ? (parts == 2 ? "QuantizedComplexConvTranspose" : "QuantizedConvTranspose")
                  : (parts == 2 ? "QuantizedComplexConv" : "QuantizedConv");
   static constexpr int kParts = parts;
-  static constexpr bool kAnyInput = true;
+  static constexpr ONNXTensorElementDataType kInput = kAny;
 
   static void infer(const ShapeInference& shapes) {
     for (int k = 0; k < parts; k++) shapes.image(0, 1 + k, k, transposed);
   }
 
-  explicit Convolution(const OrtKernelInfo* raw) : attributes_(Ort::ConstKernelInfo(raw)) {
-    const Ort::ConstKernelInfo info(raw);
-    group_ = info.GetAttribute<int64_t>("group");
+  explicit Convolution(const OrtKernelInfo* info)
+      : attributes_(Ort::ConstKernelInfo(info)),
+        group_(Ort::ConstKernelInfo(info).GetAttribute<int64_t>("group")),
+        float_conv_(info, transposed ? "ConvTranspose" : "Conv", 11, operator_attributes()) {
     std::vector<Input> weights;
-    for (size_t k = 1; k <= parts; k++) {
-      int constant = 0;
-      const auto value = info.GetTensorConstantInput(k, &constant);
-      if (constant) weights.emplace_back(value);
-    }
+    for (size_t k = 1; k <= parts; k++)
+      if (const auto value = constant_input(info, k)) weights.emplace_back(value);
     if (weights.size() == parts) {
       weights_ = pack(weights);
 #if defined(SYNAPSE_X86)
-      if (can_gather(*weights_)) gather_weights_ = GatherWeights(weights);
+      if (!transposed && can_gather(*weights_, attributes_, group_))
+        gather_weights_ = GatherWeights(weights);
 #endif
     }
-    const auto ints = [](const char* name, const std::vector<int64_t>& values) {
-      return Ort::OpAttr(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
-    };
-    const Ort::OpAttr attributes[] = {ints("strides", attributes_.strides),
-                                      ints("pads", attributes_.pads),
-                                      ints("dilations", attributes_.dilations),
-                                      Ort::OpAttr("group", &group_, 1, ORT_OP_ATTR_INT)};
-    const char* names[] = {"T"};
-    const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
-    float_conv_ = Ort::Op::Create(raw, transposed ? "ConvTranspose" : "Conv", "", 11, names, types,
-                                  1, attributes, 4, 2, 1);
   }
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded(kName, [&] { compute(Ort::KernelContext(context), context); });
-  }
-
- private:
-  // The output and the weight scale of every part.
-  struct Outputs {
-    float* y[parts];
-    const Input* scale[parts];
-
-    Outputs at(int64_t offset) const {
-      Outputs moved = *this;
-      for (float*& y : moved.y) y += offset;
-      return moved;
-    }
-    // the scales of the output channels from `first` on
-    const float* scale_from(int part, int64_t first) const {
-      return scale[part]->template as<float>() + (scale[part]->size == 1 ? 0 : first);
-    }
-  };
-
-  std::shared_ptr<const ConvWeights> pack(const std::vector<Input>& weights) const {
-    return std::make_shared<const ConvWeights>(weights, group_, attributes_, transposed);
-  }
-
-  void compute(const Ort::KernelContext& context, OrtKernelContext* raw) const {
+  void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0);
     if (x.shape.size() != 5)
-      throw CallError("the input needs the axes (T, N, C, H, W), got " + text(x.shape));
-    const bool bytes = x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-    if (!bytes && x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
-      throw CallError("the input must be float32 or uint8");
-    std::vector<Input> weights, scales;
-    for (size_t k = 0; k < parts; k++) {
-      weights.emplace_back(context, 1 + k);
-      scales.emplace_back(context, 1 + parts + k);
-    }
+      throw CallError("the input needs the axes (T, N, C, H, W), got ", x.shape);
+    const bool bytes = x.type == kUint8;
+    if (!bytes && x.type != kFloat) throw CallError("the input must be float32 or uint8");
+    std::vector<Input> weights;
+    for (size_t k = 0; k < parts; k++) weights.emplace_back(context, 1 + k);
     const std::shared_ptr<const ConvWeights> w = weights_ ? weights_ : pack(weights);
-    const ConvGeometry g = geometry(x, *w);
-    const std::vector<int64_t> shape = {x.shape[0], x.shape[1], g.outputs, g.out_height,
-                                        g.out_width};
+    if (x.shape[2] != w->channels)
+      throw CallError("a weight for ", w->channels, " channels does not fit an input of ", x.shape);
+    const Window window = attributes_.over(x.shape, w->shape, transposed);
+    const int64_t batch = x.shape[0] * x.shape[1];
+    const ConvGeometry g{window, transposed, batch, w->channels, w->outputs, group_};
+    const Shape shape = {x.shape[0], x.shape[1], g.outputs, g.out_height, g.out_width};
     Outputs out;
     for (size_t k = 0; k < parts; k++) {
-      check_weight_scale(scales[k], g.outputs, "outputs");
-      out.y[k] = context.GetOutput(k, shape).template GetTensorMutableData<float>();
-      out.scale[k] = &scales[k];
+      out.scale[k] = weight_scale(Input(context, 1 + parts + k), g.outputs, "outputs");
+      out.y[k] = float_output(context, k, shape);
     }
     const int64_t image = g.channels * g.height * g.width;
     if (g.batch * image == 0) {  // outputs without inputs are zero
@@ -143,22 +100,38 @@ class Convolution {
         if (!done) integers = false;
       }
     });
-    if (!integers) run_floats(raw, x, *w, g, out);
+    if (!integers) run_floats(context, x, *w, g, out);
   }
 
-#if defined(SYNAPSE_X86)
-  // Whether outputs can gather, and ever pay. A 64-bit read must hold the bits of eight
-  // neighbouring outputs, from any bit of its first byte on. With AVX2 the gather pays only for few
-  // channels: the scatter adds many channels together before it writes a sum.
-  bool can_gather(const ConvWeights& w) const {
-    constexpr int64_t few = 32;  // rows of a kernel, over all channels
-    const int64_t stride = attributes_.strides[1], level = instruction_level();
-    const bool pays = level >= 4 || (level >= 3 && w.channels * w.height <= few);
-    return !transposed && pays && w.bytes && group_ == 1 && stride > 1 &&
-           attributes_.dilations[1] == 1 && w.width > 0 &&
-           7 + (kGatherOutputs - 1) * stride + w.width <= 64;
+ private:
+  // The output and the weight scale of every part.
+  struct Outputs {
+    float* y[parts];
+    WeightScale scale[parts];
+
+    Outputs at(int64_t offset) const {
+      Outputs moved = *this;
+      for (float*& y : moved.y) y += offset;
+      return moved;
+    }
+  };
+
+  // The attributes of ONNX Runtime's operator. It copies their values.
+  std::vector<Ort::OpAttr> operator_attributes() const {
+    std::vector<Ort::OpAttr> all;
+    const auto add = [&](const char* name, const std::vector<int64_t>& values) {
+      all.emplace_back(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
+    };
+    add("strides", attributes_.strides);
+    add("pads", attributes_.pads);
+    add("dilations", attributes_.dilations);
+    all.emplace_back("group", &group_, 1, ORT_OP_ATTR_INT);
+    return all;
   }
-#endif
+
+  std::shared_ptr<const ConvWeights> pack(const std::vector<Input>& weights) const {
+    return std::make_shared<const ConvWeights>(weights, group_, attributes_, transposed);
+  }
 
   struct Scratch {
     ConvGeometry geometry;
@@ -167,11 +140,11 @@ class Convolution {
     AlignedVector<int16_t> short_sums;
     AlignedVector<int32_t> long_sums;
 #if defined(SYNAPSE_X86)
-    std::optional<SpikeBitmap> bitmap;  // made when it is first needed
+    std::optional<SpikeGather> gather;  // made when it is first needed
 #endif
 
     explicit Scratch(const ConvGeometry& g)
-        : geometry(g), events(static_cast<size_t>(g.channels), Events(g.height * g.width)) {}
+        : geometry(g), events(g.channels, Events(g.height * g.width)) {}
 
     // Whether the sizes are those of this scratch memory, apart from the batch.
     bool fits(const ConvGeometry& g) const {
@@ -211,24 +184,23 @@ class Convolution {
     int64_t most = 1;
     bool ones = true;
     for (int64_t c = 0; c < g.channels; c++) {
-      Events& events = scratch.events[static_cast<size_t>(c)];
+      Events& events = scratch.events[c];
       events.read(x + c * positions, positions);
       if (!events.integers) return false;
       ones = ones && events.ones;
       if (!events.ones)
         for (int64_t e = 0; e < events.count; e++)
-          most = std::max<int64_t>(most, std::abs(events.value[static_cast<size_t>(e)]));
+          most = std::max<int64_t>(most, std::abs(events.value[e]));
     }
     if (static_cast<double>(w.largest_sum) * static_cast<double>(most) >= 2147483648.0)
       return false;
 #if defined(SYNAPSE_X86)
     if (ones && gather_weights_.count > 0 && gather_pays(g, scratch.events)) {
       int32_t* total = room(scratch.long_sums, g.out_width * gather_weights_.padded);
-      if (!scratch.bitmap) scratch.bitmap.emplace(g);
-      scratch.bitmap->read(g, scratch.events);
-      SpikeGather gather(g, gather_weights_);
+      if (!scratch.gather) scratch.gather.emplace(g, gather_weights_);
+      scratch.gather->read(scratch.events);
       for (int64_t y = 0; y < g.out_height; y++) {
-        gather.row(*scratch.bitmap, y, total);
+        scratch.gather->row(y, total);
         write_outputs(g, w, total, g.out_width, gather_weights_.padded, 0, out.at(y * g.out_width));
       }
       return true;
@@ -241,17 +213,6 @@ class Convolution {
     return ones ? shortest_sums<true>(g, w, most, table, scratch, out, read)
                 : shortest_sums<false>(g, w, most, table, scratch, out, read);
   }
-
-#if defined(SYNAPSE_X86)
-  // Whether the gather is less work than the scatter for these events. The scatter of an event
-  // costs as much as a gather looking at rows_an_event rows of a kernel.
-  static bool gather_pays(const ConvGeometry& g, const std::vector<Events>& planes) {
-    constexpr int64_t rows_an_event = 16;
-    int64_t events = 0;
-    for (const Events& plane : planes) events += plane.count;
-    return events * rows_an_event > g.positions() * g.channels * g.kernel_height / 2;
-  }
-#endif
 
   // Computes sums in 16 bits where no sum can overflow them, else in 32, for inputs of magnitudes
   // up to `most`. A sum of weights times inputs is at most largest_sum * most, whatever the order.
@@ -292,73 +253,38 @@ class Convolution {
   template <class S>
   static void write_outputs(const ConvGeometry& g, const ConvWeights& w, const S* total,
                             int64_t positions, int64_t padded, int64_t first, const Outputs& out) {
-    for (int p = 0; p < parts; p++)
-      ScaledOutput<S>::run(total + p * w.group_outputs, positions, padded, w.group_outputs,
-                           out.scale_from(p, first), out.scale[p]->size,
-                           out.y[p] + first * g.positions(), g.positions());
-  }
-
-  ConvGeometry geometry(const Input& x, const ConvWeights& w) const {
-    ConvGeometry g{};
-    g.transposed = transposed;
-    g.batch = x.shape[0] * x.shape[1];
-    g.channels = x.shape[2];
-    g.height = x.shape[3];
-    g.width = x.shape[4];
-    g.outputs = w.outputs;
-    g.groups = group_;
-    g.kernel_height = w.height;
-    g.kernel_width = w.width;
-    g.stride_y = attributes_.strides[0];
-    g.stride_x = attributes_.strides[1];
-    g.pad_y = attributes_.pads[0];
-    g.pad_x = attributes_.pads[1];
-    g.dilation_y = attributes_.dilations[0];
-    g.dilation_x = attributes_.dilations[1];
-    if (g.channels != w.channels)
-      throw CallError("a weight for " + std::to_string(w.channels) +
-                      " channels does not fit an input of " + text(x.shape));
-    const auto [out_height, out_width] = attributes_.output_image(x.shape, w.shape, transposed);
-    g.out_height = out_height;
-    g.out_width = out_width;
-    return g;
+    const int64_t outputs = w.group_outputs, all = g.positions();
+    for (int p = 0; p < parts; p++) {
+      const WeightScale scale = out.scale[p].from(first);
+      float* y = out.y[p] + first * all;
+      ScaledOutput<S>{total + p * outputs, positions, padded, outputs, scale, y, all}.write();
+    }
   }
 
   // Computes the whole call by ONNX Runtime's Conv or ConvTranspose of floats.
-  void run_floats(OrtKernelContext* raw, const Input& x, const ConvWeights& w,
-                  const ConvGeometry& g, const Outputs& to) const {
+  void run_floats(const Ort::KernelContext& context, const Input& x, const ConvWeights& w,
+                  const ConvGeometry& g, const Outputs& out) const {
     std::vector<float> cast;
     const float* data = x.as<float>();
-    if (x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8) {
+    if (x.type == kUint8) {
       cast.assign(x.as<uint8_t>(), x.as<uint8_t>() + x.size);
       data = cast.data();
     }
-    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    const auto tensor = [&](const float* values, std::vector<int64_t> shape) {
-      return Ort::Value::CreateTensor<float>(memory, const_cast<float*>(values),
-                                             static_cast<size_t>(product(shape)), shape.data(),
-                                             shape.size());
-    };
-    const Ort::Value images = tensor(data, {g.batch, g.channels, g.height, g.width});
     for (int part = 0; part < parts; part++) {
-      float* y = to.y[part];
-      const Ort::Value weight = tensor(w.floats[static_cast<size_t>(part)].data(),
-                                       {w.shape[0], w.shape[1], w.shape[2], w.shape[3]});
-      Ort::Value maps = tensor(y, {g.batch, g.outputs, g.out_height, g.out_width});
-      const OrtValue* in[] = {images, weight};
-      OrtValue* out[] = {maps};
-      Ort::Op& op = const_cast<Ort::Op&>(float_conv_);  // the wrapper's Invoke is not const
-      op.Invoke(raw, in, 2, out, 1);
+      float* y = out.y[part];
+      float_conv_.run(context, {data, {g.batch, g.channels, g.height, g.width}},
+                      {w.floats[part].data(), {w.shape.begin(), w.shape.end() - 1}}, y,
+                      {g.batch, g.outputs, g.out_height, g.out_width});
       for (int64_t i = 0; i < g.batch * g.outputs; i++) {
-        const float scale = to.scale_from(part, i % g.outputs)[0];
+        const float scale = out.scale[part][i % g.outputs];
         for (int64_t p = 0; p < g.positions(); p++) y[i * g.positions() + p] *= scale;
       }
     }
   }
 
-  WindowAttributes attributes_;
-  int64_t group_ = 1;
-  Ort::Op float_conv_{nullptr};
+  const WindowAttributes attributes_;
+  const int64_t group_;
+  const FloatOperator float_conv_;
   std::shared_ptr<const ConvWeights> weights_;
   mutable ScratchPool<Scratch> scratch_;
 #if defined(SYNAPSE_X86)

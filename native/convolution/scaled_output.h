@@ -89,47 +89,47 @@ SYNAPSE_AVX2 inline void transpose_256(const S* from, int64_t padded, __m256 sca
 // `all` positions of an output image. A position has `padded` sums.
 template <class S>
 struct ScaledOutput {
-  static void run(const S* sums, int64_t positions, int64_t padded, int64_t outputs,
-                  const float* scale, int64_t scale_count, float* out, int64_t all) {
+  const S* sums;
+  int64_t positions, padded, outputs;
+  WeightScale scale;
+  float* out;
+  int64_t all;
+
+  void write() const {
 #if defined(SYNAPSE_X86)
     static const int level = instruction_level();
-    if (level >= 4) return run_512(sums, positions, padded, outputs, scale, scale_count, out, all);
-    if (level >= 3) return run_256(sums, positions, padded, outputs, scale, scale_count, out, all);
+    if (level >= 4) return write_512();
+    if (level >= 3) return write_256();
 #endif
-    portable(sums, positions, padded, outputs, scale, scale_count, out, all);
+    write_any();
   }
 
  private:
 #if defined(SYNAPSE_X86)
-  SYNAPSE_AVX512
-  static void run_512(const S* sums, int64_t positions, int64_t padded, int64_t outputs,
-                      const float* scale, int64_t scale_count, float* out, int64_t all) {
+  SYNAPSE_AVX512 void write_512() const {
     for (int64_t first = 0; first < outputs; first += kOutputBlock) {
       const int64_t count = std::min<int64_t>(kOutputBlock, outputs - first);
       const __mmask16 here = static_cast<__mmask16>((1u << count) - 1);
-      const __m512 scales =
-          scale_count == 1 ? _mm512_set1_ps(scale[0]) : _mm512_maskz_loadu_ps(here, scale + first);
+      const __m512 scales = scale.shared ? _mm512_set1_ps(scale[0])
+                                         : _mm512_maskz_loadu_ps(here, scale.values + first);
+      const S* from = sums + first;
+      float* to = out + first * all;
       int64_t position = 0;
       for (; position + kOutputBlock <= positions; position += kOutputBlock)
-        transpose_512(sums + position * padded + first, padded, scales, count,
-                      out + first * all + position, all);
-      const S* rest = sums + position * padded + first;
+        transpose_512(from + position * padded, padded, scales, count, to + position, all);
       if (position < positions)
-        portable(rest, positions - position, padded, count,
-                 scale_count == 1 ? scale : scale + first, scale_count,
-                 out + first * all + position, all);
+        ScaledOutput{from + position * padded, positions - position, padded, count,
+                     scale.from(first),        to + position,        all}
+            .write_any();
     }
   }
 
-  SYNAPSE_AVX2 static void run_256(const S* sums, int64_t positions, int64_t padded,
-                                   int64_t outputs, const float* scale, int64_t scale_count,
-                                   float* out, int64_t all) {
+  SYNAPSE_AVX2 void write_256() const {
     constexpr int64_t each = 8;
     for (int64_t first = 0; first < outputs; first += each) {
       const int64_t count = std::min(each, outputs - first);
       alignas(32) float scales[each];
-      for (int64_t i = 0; i < each; i++)
-        scales[i] = i < count ? scale[scale_count == 1 ? 0 : first + i] : 0.0f;
+      for (int64_t i = 0; i < each; i++) scales[i] = i < count ? scale[first + i] : 0.0f;
       const __m256 by = _mm256_load_ps(scales);
       const S* from = sums + first;
       float* to = out + first * all;
@@ -143,31 +143,27 @@ struct ScaledOutput {
   }
 #endif
 
-  SYNAPSE_CLONES static void portable(const S* sums, int64_t positions, int64_t padded,
-                                      int64_t outputs, const float* scale, int64_t scale_count,
-                                      float* out, int64_t all) {
+  SYNAPSE_CLONES void write_any() const {
     for (int64_t first = 0; first < outputs; first += kOutputBlock) {
       const int64_t count = std::min<int64_t>(kOutputBlock, outputs - first);
       alignas(64) float scales[kOutputBlock], block[kOutputBlock][kOutputBlock];
-      for (int64_t i = 0; i < kOutputBlock; i++)
-        scales[i] = i < count ? scale[scale_count == 1 ? 0 : first + i] : 0.0f;
+      for (int64_t i = 0; i < kOutputBlock; i++) scales[i] = i < count ? scale[first + i] : 0.0f;
+      const S* from = sums + first;
+      float* to = out + first * all;
       int64_t position = 0;
       for (; position + kOutputBlock <= positions; position += kOutputBlock) {
         for (int p = 0; p < kOutputBlock; p++) {
-          const S* from = sums + (position + p) * padded + first;
+          const S* row = from + (position + p) * padded;
           SYNAPSE_INDEPENDENT
           for (int i = 0; i < kOutputBlock; i++)
-            block[p][i] = static_cast<float>(from[i]) * scales[i];
+            block[p][i] = static_cast<float>(row[i]) * scales[i];
         }
-        for (int64_t i = 0; i < count; i++) {
-          float* to = out + (first + i) * all + position;
-          for (int p = 0; p < kOutputBlock; p++) to[p] = block[p][i];
-        }
+        for (int64_t i = 0; i < count; i++)
+          for (int p = 0; p < kOutputBlock; p++) to[i * all + position + p] = block[p][i];
       }
       for (; position < positions; position++)
         for (int64_t i = 0; i < count; i++)
-          out[(first + i) * all + position] =
-              static_cast<float>(sums[position * padded + first + i]) * scales[i];
+          to[i * all + position] = static_cast<float>(from[position * padded + i]) * scales[i];
     }
   }
 };

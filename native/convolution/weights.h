@@ -1,16 +1,24 @@
-// The weights of a convolution, laid out for events.
+// The sizes of a convolution, and its weights, laid out for events.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 #include <vector>
 
-#include "base/aligned.h"
-#include "base/tensor.h"
+#include "base/call.h"
+#include "base/memory.h"
 #include "base/window.h"
 
 namespace synapse {
+
+// The sizes of one call.
+struct ConvGeometry : Window {
+  bool transposed;
+  int64_t batch, channels;  // of the input; the batch is time steps times samples
+  int64_t outputs, groups;  // output channels of one part, and groups of channels
+
+  int64_t positions() const { return out_height * out_width; }
+};
 
 constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks of this size
 
@@ -22,7 +30,7 @@ constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks 
 // Weights are kept in 16 bits even where the file has bytes, so that sums in 16 bits need no
 // conversion.
 struct ConvWeights {
-  std::vector<int64_t> shape;
+  Shape shape;
   AlignedVector<int16_t> rows;
   std::vector<std::vector<float>> floats;  // in the file's order, for inputs that are no integers
   int64_t channels = 0, outputs = 0, height = 0, width = 0;
@@ -36,17 +44,15 @@ struct ConvWeights {
       : shape(weights[0].shape), floats(weights.size()) {
     for (const Input& weight : weights) {
       if (weight.shape.size() != 5 || weight.shape[4] != 1)
-        throw CallError(std::string("a weight needs the axes ") +
-                        (transposed ? "(C, O, h, w, 1)" : "(O, C, h, w, 1)") + ", got " +
-                        text(weight.shape));
+        throw CallError("a weight needs the axes ",
+                        transposed ? "(C, O, h, w, 1)" : "(O, C, h, w, 1)", ", got ", weight.shape);
       if (weight.shape != shape)
-        throw CallError("both weights need one shape, got " + text(shape) + " and " +
-                        text(weight.shape));
+        throw CallError("both weights need one shape, got ", shape, " and ", weight.shape);
       bytes = bytes && weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
     }
     if (groups < 1 || shape[0] % groups != 0)
-      throw CallError(std::to_string(shape[0]) + (transposed ? " inputs" : " outputs") +
-                      " do not part into " + std::to_string(groups) + " groups");
+      throw CallError(shape[0], transposed ? " inputs" : " outputs", " do not part into ", groups,
+                      " groups");
     channels = transposed ? shape[0] : shape[1] * groups;
     outputs = transposed ? shape[1] * groups : shape[0];
     height = shape[2];
@@ -62,11 +68,11 @@ struct ConvWeights {
     };
     const std::vector<int64_t> down = phases(height, 0), across = phases(width, 1);
     for (int64_t p = 0; p < parts; p++) {
-      const Input& weight = weights[static_cast<size_t>(p)];
-      std::vector<float>& values = floats[static_cast<size_t>(p)];
-      values.resize(static_cast<size_t>(weight.size));
+      const Input& weight = weights[p];
+      std::vector<float>& values = floats[p];
+      values.resize(weight.size);
       // sums of magnitudes by output channel and phase: only weights of one phase meet at an output
-      std::vector<int64_t> sums(static_cast<size_t>(outputs * height * width));
+      std::vector<int64_t> sums(outputs * height * width);
       const int64_t fan = shape[1];
       for (int64_t i = 0; i < weight.size; i++) {
         const int64_t x = i % width, y = i / width % height;
@@ -79,10 +85,9 @@ struct ConvWeights {
         const int32_t value = integer_weight(weight, i);
         rows.data()[c * channel + at_y * row + at_x * padded + p * group_outputs + o] =
             static_cast<int16_t>(value);
-        values[static_cast<size_t>(i)] = static_cast<float>(value);
-        const int64_t phase = down[static_cast<size_t>(y)] * width + across[static_cast<size_t>(x)];
-        int64_t& sum =
-            sums[static_cast<size_t>((group * group_outputs + o) * height * width + phase)];
+        values[i] = static_cast<float>(value);
+        const int64_t phase = down[y] * width + across[x];
+        int64_t& sum = sums[(group * group_outputs + o) * height * width + phase];
         sum += value < 0 ? -value : value;
         largest_sum = std::max(largest_sum, sum);
       }
@@ -95,10 +100,9 @@ struct ConvWeights {
   // output only if (k - l) * dilation is a multiple of s. Example: 3 weights with stride 2 have the
   // phases 0, 1, 0, and at most two of them meet.
   static std::vector<int64_t> phases_of(int64_t size, int64_t stride, int64_t dilation) {
-    std::vector<int64_t> phases(static_cast<size_t>(size));
+    std::vector<int64_t> phases(size);
     for (int64_t k = 0; k < size; k++)
-      while ((k - phases[static_cast<size_t>(k)]) * dilation % stride != 0)
-        phases[static_cast<size_t>(k)]++;
+      while ((k - phases[k]) * dilation % stride != 0) phases[k]++;
     return phases;
   }
 };

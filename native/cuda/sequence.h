@@ -14,8 +14,8 @@
 #include <type_traits>
 
 #include "base/compiler.h"
-#include "neuron/arguments.h"
 #include "neuron/equation.h"
+#include "neuron/node.h"
 
 namespace synapse {
 
@@ -44,11 +44,9 @@ struct NeuronRegisters {
     a.scale = args.scale;
     unroll<std::size(E::parameters)>([&](auto k) SYNAPSE_LAMBDA {
       constexpr bool decay = E::parameters[decltype(k)::value].decay;
-      const float value = parameter_value(args.parameter[k], args.parameter_size[k], args.sample,
-                                          args.channels, neuron);
-      parameter[k] = a.fraction(value, decay, fits);
+      parameter[k] = a.fraction(args.value(args.parameter[k], neuron), decay, fits);
     });
-    bias = bias_value(args, a, neuron, magnitudes);
+    bias = args.bias(a, neuron, magnitudes);
     unroll<E::states>([&](auto k) SYNAPSE_LAMBDA {
       state[k] = a.start(static_cast<const typename A::Carried*>(states[k])[neuron], magnitudes);
     });
@@ -123,8 +121,7 @@ struct RecurrentSequence {
   static constexpr int kThreads = 512;
   NeuronArguments<E> args;
   const float* matrix[E::currents];  // (C, C), one row for each spiking neuron
-  const float* weight_scale[E::currents];
-  int64_t scale_count[E::currents];
+  WeightScale scale[E::currents];
   const float* spikes;
   float* last_spikes;
 
@@ -149,8 +146,7 @@ struct RecurrentSequence {
       float x[E::currents];
       unroll<E::currents>([&](auto k) SYNAPSE_LAMBDA {
         const float sum = summed(before, matrix[k] + o);
-        x[k] = args.x[k][t * args.neurons + neuron] +
-               sum * weight_scale[k][scale_count[k] == 1 ? 0 : o];
+        x[k] = args.x[k][t * args.neurons + neuron] + sum * scale[k][o];
       });
       NeuronRegisters<E, ExactArithmetic<regime>> registers(args, neuron,
                                                             t == 0 ? args.start : args.last);

@@ -1,5 +1,4 @@
-// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp,
-// ops/dense_neuron.cpp):
+// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp):
 //
 //   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c].
 //
@@ -10,43 +9,48 @@
 
 #include <algorithm>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
-#include "base/parallel.h"
-#include "base/scratch.h"
-#include "base/tensor.h"
-#include "dense/event_rows.h"
-#include "dense/time_last_spikes.h"
-#include "dense/weights.h"
+#include "base/call.h"
+#include "base/memory.h"
+#include "base/op.h"
+#include "dense/rows.h"
+#include "dense/tiles.h"
 #include "synapse/events.h"
 
 namespace synapse {
 
 // With this attribute the input is (N, C, T), and the outputs are (T, N, O) as always. No file has
-// it: `Session` sets it where it removes the Transpose of the network's input.
+// it: `Session` sets it where it removes a file's Transpose to (T, N, C), which ONNX Runtime does
+// on one thread, because only dense synapses read the input.
 constexpr const char* kTimeLast = "time_last";
 
-// `parts` is 1 for a real synapse and 2 for a complex one. The inputs are x, a weight for each part
-// and a weight scale for each part.
+// The kernel of a synapse without a neuron, and what a fused one uses of it.
 template <int parts>
-class Dense {
+class Dense : public Kernel {
  public:
-  static constexpr int kInputs = 1 + 2 * parts;
   static constexpr const char* kName = parts == 1 ? "QuantizedDense" : "QuantizedComplexDense";
+  static constexpr int kParts = parts, kInputs = 1 + 2 * parts;
+  static constexpr ONNXTensorElementDataType kInput = kAny;
 
-  explicit Dense(const OrtKernelInfo* raw) {
-    const Ort::ConstKernelInfo info(raw);
-    time_last_ = flag(info, kTimeLast);
-    const char* names[] = {"T"};
-    const ONNXTensorElementDataType types[] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
-    matmul_ = Ort::Op::Create(raw, "MatMul", "", 13, names, types, 1, nullptr, 0, 2, 1);
-    for (int k = 0; k < parts; k++) {
-      int constant = 0;
-      const auto value = info.GetTensorConstantInput(static_cast<size_t>(1 + k), &constant);
-      if (constant) weights_[k] = std::make_shared<const DenseWeights>(Input(value));
-    }
+  static void infer(const ShapeInference& shapes) {
+    for (int k = 0; k < parts; k++) shapes.replace_last(0, 1 + k, k, shapes.flag(kTimeLast));
+  }
+
+  explicit Dense(const OrtKernelInfo* info)
+      : time_last_(flag(Ort::ConstKernelInfo(info), kTimeLast)), matmul_(info, "MatMul", 13, {}) {
+    for (int k = 0; k < parts; k++)
+      if (const auto value = constant_input(info, 1 + k))
+        weights_[k] = std::make_shared<const DenseWeights>(Input(value));
+  }
+
+  void compute(const Ort::KernelContext& context) const override {
+    const Call call = open(context);
+    float* y[parts];
+    for (int k = 0; k < parts; k++)
+      y[k] = float_output(context, k, {call.steps, call.samples, call.weight[k]->outputs});
+    run(context, call, y);
   }
 
   // The arguments of a call. A row is one time step of one sample: row t * samples + n.
@@ -55,8 +59,7 @@ class Dense {
     bool bytes = false, time_last = false;
     int64_t steps = 0, samples = 0, inputs = 0, outputs = 0;  // outputs of the largest part
     std::shared_ptr<const DenseWeights> weight[parts];
-    const float* scale[parts] = {};
-    int64_t scale_count[parts] = {};
+    WeightScale scale[parts] = {};
 
     explicit Call(Input input) : x(std::move(input)) {}
 
@@ -69,8 +72,7 @@ class Dense {
     int64_t work() const { return 1 + inputs / 4 + inputs * outputs / 256; }
 
     TileOutput target(int part, int64_t first, int count, float* out) const {
-      return {first, count, scale[part] + (scale_count[part] == 1 ? 0 : first),
-              scale_count[part] == 1, out};
+      return {first, count, scale[part].from(first), out};
     }
   };
 
@@ -78,11 +80,10 @@ class Dense {
     Call call(Input(context, 0));
     const auto& shape = call.x.shape;
     if (shape.size() != 3)
-      throw CallError(std::string("the input needs the axes ") +
-                      (time_last_ ? "(N, C, T)" : "(T, N, C)") + ", got " + text(shape));
-    call.bytes = call.x.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-    if (!call.bytes && call.x.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
-      throw CallError("the input must be float32 or uint8");
+      throw CallError("the input needs the axes ", time_last_ ? "(N, C, T)" : "(T, N, C)", ", got ",
+                      shape);
+    call.bytes = call.x.type == kUint8;
+    if (!call.bytes && call.x.type != kFloat) throw CallError("the input must be float32 or uint8");
     call.steps = shape[time_last_ ? 2 : 0];
     call.samples = shape[time_last_ ? 0 : 1];
     call.inputs = shape[time_last_ ? 1 : 2];
@@ -91,14 +92,10 @@ class Dense {
       call.weight[k] = weights_[k];
       if (!call.weight[k])
         call.weight[k] = std::make_shared<const DenseWeights>(Input(context, 1 + k));
-      const Input scale(context, 1 + parts + k);
       const DenseWeights& weight = *call.weight[k];
       if (weight.inputs != call.inputs)
-        throw CallError("a weight for " + std::to_string(weight.inputs) +
-                        " inputs does not fit an input of " + text(shape));
-      check_weight_scale(scale, weight.outputs, "outputs");
-      call.scale[k] = scale.as<float>();
-      call.scale_count[k] = scale.size;
+        throw CallError("a weight for ", weight.inputs, " inputs does not fit an input of ", shape);
+      call.scale[k] = weight_scale(Input(context, 1 + parts + k), weight.outputs, "outputs");
       call.outputs = std::max(call.outputs, weight.outputs);
     }
     return call;
@@ -118,7 +115,7 @@ class Dense {
   // Computes all outputs (T, N, O) of each part.
   void run(const Ort::KernelContext& context, const Call& call, float* const* y) const {
     // 1 for every row with inputs that are no integers
-    std::vector<uint8_t> other(static_cast<size_t>(call.rows()), 0);
+    std::vector<uint8_t> other(call.rows(), 0);
     // A line is a sequence of rows that can be read together: all rows, or with time_last the steps
     // of one sample.
     const int64_t line = call.time_last ? call.steps : call.rows();
@@ -146,8 +143,7 @@ class Dense {
             }
           }
         }
-        for (int64_t r = 0; r < count; r++)
-          other[static_cast<size_t>(first + r * stride)] = !piece.integers(r);
+        for (int64_t r = 0; r < count; r++) other[first + r * stride] = !piece.integers(r);
       }
     });
     if (std::find(other.begin(), other.end(), 1) == other.end()) return;
@@ -191,9 +187,9 @@ class Dense {
         piece->add_spikes(scratch->time_last->begin(t), scratch->time_last->count(t));
       return;
     }
-    std::vector<X> row(static_cast<size_t>(inputs));
+    std::vector<X> row(inputs);
     for (int64_t t = 0; t < count; t++) {
-      for (int64_t c = 0; c < inputs; c++) row[static_cast<size_t>(c)] = begin[c * call.steps + t];
+      for (int64_t c = 0; c < inputs; c++) row[c] = begin[c * call.steps + t];
       events.read(row.data(), inputs);
       piece->add(events);
     }
@@ -204,42 +200,32 @@ class Dense {
                   const std::vector<uint8_t>& other, float* y) const {
     const DenseWeights& weight = *call.weight[part];
     const int64_t inputs = weight.inputs, outputs = weight.outputs;
-    std::vector<float> weights(static_cast<size_t>(inputs * outputs)), values, products;
+    std::vector<float> weights(inputs * outputs);
     for (int64_t c = 0; c < inputs; c++)
       for (int64_t o = 0; o < outputs; o++)
-        weights[static_cast<size_t>(c * outputs + o)] = static_cast<float>(weight.at(c, o));
+        weights[c * outputs + o] = static_cast<float>(weight.at(c, o));
     std::vector<int64_t> rows;
     for (int64_t r = 0; r < call.rows(); r++)
-      if (other[static_cast<size_t>(r)]) rows.push_back(r);
-    for (const int64_t r : rows) {
-      for (int64_t c = 0; c < inputs; c++) {
-        const int64_t at = call.begin(r) + c * call.stride();
-        values.push_back(call.bytes ? call.x.template as<uint8_t>()[at]
-                                    : call.x.template as<float>()[at]);
+      if (other[r]) rows.push_back(r);
+    const int64_t height = static_cast<int64_t>(rows.size()), stride = call.stride();
+    std::vector<float> values(height * inputs);
+    const auto copy = [&](const auto* x) {
+      for (int64_t i = 0; i < height; i++) {
+        const auto* row = x + call.begin(rows[i]);
+        for (int64_t c = 0; c < inputs; c++) values[i * inputs + c] = row[c * stride];
       }
-    }
-    products.resize(rows.size() * static_cast<size_t>(outputs));
-    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    const auto tensor = [&](std::vector<float>& data, int64_t height, int64_t width) {
-      const int64_t shape[] = {height, width};
-      return Ort::Value::CreateTensor<float>(memory, data.data(), data.size(), shape, 2);
     };
-    const int64_t height = static_cast<int64_t>(rows.size());
-    const Ort::Value a = tensor(values, height, inputs), b = tensor(weights, inputs, outputs);
-    Ort::Value result = tensor(products, height, outputs);
-    const OrtValue* in[] = {a, b};
-    OrtValue* out[] = {result};
-    Ort::Op& matmul = const_cast<Ort::Op&>(matmul_);  // the wrapper's Invoke is not const
-    matmul.Invoke(context.GetOrtKernelContext(), in, 2, out, 1);
-    for (size_t i = 0; i < rows.size(); i++)
+    call.bytes ? copy(call.x.template as<uint8_t>()) : copy(call.x.template as<float>());
+    std::vector<float> products(height * outputs);
+    matmul_.run(context, {values.data(), {height, inputs}}, {weights.data(), {inputs, outputs}},
+                products.data(), {height, outputs});
+    for (int64_t i = 0; i < height; i++)
       for (int64_t o = 0; o < outputs; o++)
-        y[rows[i] * outputs + o] =
-            products[i * static_cast<size_t>(outputs) + static_cast<size_t>(o)] *
-            call.scale[part][call.scale_count[part] == 1 ? 0 : o];
+        y[rows[i] * outputs + o] = products[i * outputs + o] * call.scale[part][o];
   }
 
-  Ort::Op matmul_{nullptr};
-  bool time_last_ = false;
+  const bool time_last_;
+  const FloatOperator matmul_;
   mutable ScratchPool<Scratch> scratch_;
   mutable ScratchPool<EventRows> pieces_;
   std::shared_ptr<const DenseWeights> weights_[parts];

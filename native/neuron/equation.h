@@ -1,25 +1,18 @@
-// Equations of neurons. An equation states one time step of one neuron:
+// Equations of neurons. An equation, such as ops/cuba.cpp, states one time step of one neuron:
 //
-//   struct Cuba {
-//     static constexpr const char* name = "Cuba";
-//     static constexpr int currents = 1, states = 2, constants = 1, traces = 2;
-//     static constexpr int graded = 1;         // the trace that is the value of a graded spike
-//     static constexpr Parameter parameters[] = {{}, {}};  // both are decays
-//     static constexpr const char* constant_names[] = {"threshold"};  // attributes
-//     static constexpr bool biased = true;     // has a bias or a norm: inputs after the parameters
-//     static constexpr bool compared = true;   // constants are only compared with states
-//     template <class A>                       // returns whether the neuron spikes
-//     static bool step(const A& a, const typename A::V* x, const typename A::F* p,
-//                      typename A::Bias bias, typename A::V* s, const typename A::V* c,
-//                      typename A::V* trace);
-//   };
+//   name, currents, states, constants, traces  the name of the op, and how many it has
+//   graded          the trace that is the value of a graded spike
+//   parameters      whether each is a decay, and whether it may differ between neurons
+//   constant_names  the attributes that hold them
+//   biased          whether there is a bias or a norm: inputs after the parameters
+//   compared        whether constants are only compared with states
+//   step            computes states s and traces from currents x, parameters p, the bias, states s
+//                   and constants c; returns whether the neuron spikes
 //
-// x are the currents, p the parameters, s the states and c the constants. The kernels of an
-// equation, in all regimes, follow from it: see register.h.
+// The kernels of an equation, in all regimes, follow from it: see register.h.
 #pragma once
 
 #include <cstdint>
-#include <iterator>
 #include <type_traits>
 #include <utility>
 

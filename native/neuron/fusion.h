@@ -2,11 +2,12 @@
 // hands them over while they are still in a cache; they never reach memory as a tensor.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
-#include <string>
 #include <vector>
 
-#include "base/onnxruntime.h"
+#include "base/op.h"
 
 namespace synapse {
 
@@ -25,27 +26,14 @@ class FusedNeuronCall {
   virtual void run_all(const Ort::KernelContext& context, const float* const* x) const = 0;
 };
 
-// The neuron of a fused node, with its attributes.
-class FusedNeuron {
- public:
-  virtual ~FusedNeuron() = default;
+// Opens a call of a fused node, for currents of a shape (T, N, C). The inputs after the currents
+// are `shift` places further on than in a node of the neuron alone.
+using FusedNeuron = std::function<std::unique_ptr<FusedNeuronCall>(
+    const Ort::KernelContext& context, const Shape& shape, int shift)>;
 
-  // Opens a call for currents of a shape (T, N, C). The inputs after the currents are `shift`
-  // places further on than in a node of the neuron alone.
-  virtual std::unique_ptr<FusedNeuronCall> call(const Ort::KernelContext& context,
-                                                const std::vector<int64_t>& shape,
-                                                int shift) const = 0;
-};
-
-// What a fused op needs to know of a neuron.
-struct FusedNeuronType {
-  std::string name;
-  int currents, inputs, states;  // inputs: parameters and states, without the currents
-  ONNXTensorElementDataType state;
-  std::unique_ptr<FusedNeuron> (*make)(const OrtKernelInfo* info);
-};
-
-// Registers the op that computes a dense synapse and such a neuron (ops/dense_neuron.cpp).
-void register_fused_dense(const FusedNeuronType& type);
+// Registers the op that computes a dense synapse and a neuron (ops/dense.cpp). `make` reads
+// the attributes of a fused node.
+void register_fused_dense(const Declaration& neuron, int currents,
+                          FusedNeuron (*make)(const OrtKernelInfo* info));
 
 }  // namespace synapse

@@ -5,9 +5,8 @@
 // re z[t] >= th[t] + r[t], else 0 (graded: re z[t]); where it spiked, r[t] grows by 2 th[t], and
 // then th[t] by threshold_step.
 // Source: lava-dl, slayer/neuron/adrf.py and dynamics/adaptive_phase_th.py.
-#include "neuron/adaptive_threshold.h"
+#include "neuron/dynamics.h"
 #include "neuron/register.h"
-#include "neuron/resonator.h"
 
 namespace synapse {
 namespace {

@@ -4,9 +4,8 @@
 // r[t] = (1 - refractory_decay) r[t-1]; s[t] = 1 where im z[t] >= th[t] + r[t], else 0 (graded:
 // im z[t]); where it spiked, r[t] grows by 2 th[t], and then th[t] by threshold_step.
 // Source: lava-dl, slayer/neuron/adrf_iz.py and dynamics/adaptive_resonator.py.
-#include "neuron/adaptive_threshold.h"
+#include "neuron/dynamics.h"
 #include "neuron/register.h"
-#include "neuron/resonator.h"
 
 namespace synapse {
 namespace {

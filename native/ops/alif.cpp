@@ -4,7 +4,7 @@
 // r[t] = (1 - refractory_decay) r[t-1]; s[t] = 1 where v[t] >= th[t] + r[t], else 0 (graded: v[t]);
 // where it spiked, r[t] grows by 2 th[t], and then th[t] by threshold_step.
 // Source: lava-dl, slayer/neuron/alif.py and dynamics/adaptive_threshold.py.
-#include "neuron/adaptive_threshold.h"
+#include "neuron/dynamics.h"
 #include "neuron/register.h"
 
 namespace synapse {

@@ -1,12 +1,13 @@
-// Convolution with integer weights, of one kernel or of a real and an imaginary one: see
-// convolution/kernel.h.
+// Convolutions with integer weights, plain, transposed and complex: see convolution/kernel.h.
 #include "convolution/kernel.h"
 
 namespace synapse {
 namespace {
 
-const RegisterSynapse<Convolution<false, 1>> real;
-const RegisterSynapse<Convolution<false, 2>> complex;
+const RegisterSynapse<Convolution<false, 1>> conv;
+const RegisterSynapse<Convolution<false, 2>> complex_conv;
+const RegisterSynapse<Convolution<true, 1>> conv_transpose;
+const RegisterSynapse<Convolution<true, 2>> complex_conv_transpose;
 
 }  // namespace
 }  // namespace synapse

@@ -7,11 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
 #include "base/op.h"
-#include "base/parallel.h"
 
 namespace synapse {
 namespace {
@@ -36,12 +34,12 @@ struct Delays {
 
   explicit Delays(const Input& delay) {
     if (delay.shape.size() != 1 || delay.size == 0)
-      throw CallError("delays need the shape (G,), got " + text(delay.shape));
+      throw CallError("delays need the shape (G,), got ", delay.shape);
     each.assign(delay.as<int64_t>(), delay.as<int64_t>() + delay.size);
     shortest = *std::min_element(each.begin(), each.end());
     longest = *std::max_element(each.begin(), each.end());
     for (int64_t g = 0; g < delay.size; g++) {
-      const int64_t steps = each[static_cast<size_t>(g)];
+      const int64_t steps = each[g];
       if (runs.empty() || runs.back().delay != steps) runs.push_back({g, 0, steps});
       runs.back().count++;
     }
@@ -68,63 +66,31 @@ struct History {
   static size_t bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(V); }
 };
 
-// The scratch memory of a thread: the delays of a tile's columns, and the window of its rows.
 template <class V>
-struct TileWindow {
-  int64_t columns, move;  // columns of a whole tile; steps by which the window moves
-  std::vector<int64_t> delay, from;
-  std::vector<V> rows;
-
-  TileWindow(int64_t columns, int64_t move, int64_t rows)
-      : columns(columns),
-        move(move),
-        delay(static_cast<size_t>(columns)),
-        from(static_cast<size_t>(columns)),
-        rows(static_cast<size_t>(rows * columns)) {}
-};
-
-template <class V>
-class DelayKernel {
+class DelayKernel : public Kernel {
  public:
-  explicit DelayKernel(const OrtKernelInfo* raw) {
-    int constant = 0;
-    const auto delay = Ort::ConstKernelInfo(raw).GetTensorConstantInput(1, &constant);
-    if (constant) delays_ = std::make_shared<const Delays>(Input(delay));
+  explicit DelayKernel(const OrtKernelInfo* info) {
+    if (const auto delay = constant_input(info, 1))
+      delays_ = std::make_shared<const Delays>(Input(delay));
   }
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* context) const {
-    return guarded("Delay", [&] { compute(Ort::KernelContext(context)); });
-  }
-
- private:
-  // One call. A column is a neuron of a sample.
-  struct Call {
-    const Delays& delays;
-    History<V> history;
-    int64_t steps, sample, members;  // sample and members: neurons of a sample and of a group
-    V* y;
-  };
-
-  void compute(const Ort::KernelContext& context) const {
+  void compute(const Ort::KernelContext& context) const override {
     const Input x(context, 0), line(context, 2);
-    if (x.shape.size() < 3)
-      throw CallError("the input needs the axes (T, N, C, ...), got " + text(x.shape));
-    std::vector<int64_t> shape = x.shape;
+    plane_of(x.shape);
+    Shape shape = x.shape;
     if (!line.shape.empty()) shape[0] = line.shape[0];
     if (line.shape != shape)
-      throw CallError("a line of shape " + text(line.shape) + " does not fit an input of " +
-                      text(x.shape));
+      throw CallError("a line of shape ", line.shape, " does not fit an input of ", x.shape);
     auto delays = delays_;
     if (!delays) delays = std::make_shared<const Delays>(Input(context, 1));
     const int64_t depth = shape[0], groups = static_cast<int64_t>(delays->each.size());
     const int64_t width = product(x.shape, 1), sample = product(x.shape, 2);
     if (sample % groups != 0)
-      throw CallError(std::to_string(groups) + " delays do not part the " + std::to_string(sample) +
-                      " neurons of an input of " + text(x.shape));
+      throw CallError(groups, " delays do not part the ", sample, " neurons of an input of ",
+                      x.shape);
     if (delays->shortest < 0 || delays->longest > depth)
-      throw CallError("delays of " + std::to_string(delays->shortest) + " to " +
-                      std::to_string(delays->longest) + " steps do not lie in 0 to " +
-                      std::to_string(depth) + ", the steps of the line");
+      throw CallError("delays of ", delays->shortest, " to ", delays->longest,
+                      " steps do not lie in 0 to ", depth, ", the steps of the line");
     V* y = static_cast<V*>(context.GetOutput(0, x.shape).GetTensorMutableRawData());
     V* last = static_cast<V*>(context.GetOutput(1, shape).GetTensorMutableRawData());
     const Call call{
@@ -139,6 +105,15 @@ class DelayKernel {
     }
     copy(context, call.history, x.size, line.size, last);
   }
+
+ private:
+  // One call. A column is a neuron of a sample.
+  struct Call {
+    const Delays& delays;
+    History<V> history;
+    int64_t steps, sample, members;  // sample and members: neurons of a sample and of a group
+    V* y;
+  };
 
   static void copy(const Ort::KernelContext& context, const History<V>& history, int64_t at,
                    int64_t count, V* out) {
@@ -174,30 +149,31 @@ class DelayKernel {
     const int64_t columns = bytes / size, tiles = (call.history.width + columns - 1) / columns;
     const int64_t least = kPiece / (bytes * std::max<int64_t>(call.steps, 1)) + 1;
     parallel(context, tiles, least, [&](int64_t begin, int64_t end) {
-      TileWindow<V> window(columns, move, rows);
+      std::vector<int64_t> delay(columns), from(columns);
+      std::vector<V> window(rows * columns);
       int64_t member = begin * columns % call.sample % call.members;
       int64_t group = begin * columns % call.sample / call.members;
       for (int64_t tile = begin; tile < end; tile++) {
         const int64_t first = tile * columns, count = std::min(columns, call.history.width - first);
         for (int64_t i = 0; i < count; i++) {
-          window.delay[static_cast<size_t>(i)] = call.delays.each[static_cast<size_t>(group)];
+          delay[i] = call.delays.each[group];
           if (++member < call.members) continue;
           member = 0;
           if (++group == static_cast<int64_t>(call.delays.each.size())) group = 0;
         }
         if (windowed) {
-          copy_windowed(call, window, first, count);
+          const int64_t past = *std::max_element(delay.data(), delay.data() + count);
+          for (int64_t i = 0; i < count; i++) from[i] = (past - delay[i]) * columns + i;
+          copy_windowed(call, first, count, columns, past, move, from.data(), window.data());
         } else {
-          copy_direct(call, window, first, count);
+          copy_direct(call, first, count, delay.data());
         }
       }
     });
   }
 
   // A tile copied straight from the line and the input.
-  static void copy_direct(const Call& call, const TileWindow<V>& window, int64_t first,
-                          int64_t count) {
-    const int64_t* delay = window.delay.data();
+  static void copy_direct(const Call& call, int64_t first, int64_t count, const int64_t* delay) {
     for (int64_t t = 0; t < call.steps; t++) {
       V* out = call.y + t * call.history.width + first;
       for (int64_t i = 0; i < count; i++)
@@ -205,14 +181,10 @@ class DelayKernel {
     }
   }
 
-  // A tile copied through its window.
-  static void copy_windowed(const Call& call, TileWindow<V>& window, int64_t first, int64_t count) {
-    const int64_t columns = window.columns, move = window.move;
-    const int64_t past = *std::max_element(window.delay.data(), window.delay.data() + count);
-    V* const rows = window.rows.data();
-    int64_t* const from = window.from.data();  // the offset in the window that each column reads
-    for (int64_t i = 0; i < count; i++)
-      from[i] = (past - window.delay[static_cast<size_t>(i)]) * columns + i;
+  // A tile copied through a window of its rows, which begins `past` steps back and moves by `move`
+  // steps; `from` is the offset in the window that each column reads.
+  static void copy_windowed(const Call& call, int64_t first, int64_t count, int64_t columns,
+                            int64_t past, int64_t move, const int64_t* from, V* rows) {
     const auto read = [&](int64_t t, V* to) {
       std::memcpy(to, call.history.row(call.history.depth + t) + first, History<V>::bytes(count));
     };
@@ -221,10 +193,8 @@ class DelayKernel {
       const int64_t steps = std::min(move, call.steps - begin);
       if (begin > 0) std::copy_n(rows + move * columns, past * columns, rows);
       for (int64_t k = 0; k < steps; k++) read(begin + k, rows + (past + k) * columns);
-      for (int64_t k = 0; k < steps; k++) {
-        V* out = call.y + (begin + k) * call.history.width + first;
-        gather(rows + k * columns, from, count, out);
-      }
+      for (int64_t k = 0; k < steps; k++)
+        gather(rows + k * columns, from, count, call.y + (begin + k) * call.history.width + first);
     }
   }
 
@@ -240,42 +210,20 @@ class DelayKernel {
   std::shared_ptr<const Delays> delays_;
 };
 
-// An unsigned integer of the size of a type.
-template <class T>
-using Bits =
-    std::conditional_t<sizeof(T) == 1, uint8_t,
-                       std::conditional_t<sizeof(T) == 2, uint16_t,
-                                          std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
+// The op for a type T, whose values are copied as unsigned integers V of the same size.
+template <class T, class V>
+Declaration delay() {
+  static_assert(sizeof(T) == sizeof(V));
+  constexpr ONNXTensorElementDataType type = Ort::TypeToTensorType<T>::type;
+  const Types inputs = {type, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, type}, outputs(2, type);
+  return {"Delay", inputs, outputs, copies({0, 2}), make_kernel<DelayKernel<V>>};
+}
 
-template <class T>
-struct DelayOp : CustomOp<DelayOp<T>, DelayKernel<Bits<T>>> {
-  const char* GetName() const { return "Delay"; }
-  size_t GetInputTypeCount() const { return 3; }
-  size_t GetOutputTypeCount() const { return 2; }
-  ONNXTensorElementDataType GetInputType(size_t i) const {
-    return i == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : GetOutputType(i);
-  }
-  ONNXTensorElementDataType GetOutputType(size_t) const { return Ort::TypeToTensorType<T>::type; }
-  void infer(const ShapeInference& shapes) const {
-    shapes.copy(0, 0);
-    shapes.copy(2, 1);
-  }
+const RegisterOp kernels[] = {
+    delay<float, uint32_t>(),   delay<double, uint64_t>(),  delay<bool, uint8_t>(),
+    delay<uint8_t, uint8_t>(),  delay<int8_t, uint8_t>(),   delay<int16_t, uint16_t>(),
+    delay<int32_t, uint32_t>(), delay<int64_t, uint64_t>(),
 };
-
-// Registers a kernel for each of several types.
-template <class... T>
-struct RegisterDelay {
-  RegisterDelay() { (add<T>(), ...); }
-
- private:
-  template <class V>
-  static void add() {
-    static const DelayOp<V> op;
-    RegisterOp(op, "Delay");
-  }
-};
-
-const RegisterDelay<float, double, bool, uint8_t, int8_t, int16_t, int32_t, int64_t> kernels;
 
 }  // namespace
 }  // namespace synapse

@@ -2,8 +2,8 @@
 // z[t] = (cos_decay + i sin_decay) z[t-1] + x[t], never reset; s[t] = 1 where im z[t] >= 0 and
 // im z[t-1] < 0 and re z[t] >= threshold, else 0 (graded: re z[t]).
 // Source: lava-dl, slayer/neuron/rf.py and slayer/spike/complex.py.
+#include "neuron/dynamics.h"
 #include "neuron/register.h"
-#include "neuron/resonator.h"
 
 namespace synapse {
 namespace {

@@ -2,8 +2,8 @@
 // z[t] = (cos_decay + i sin_decay) z[t-1] + x[t]; s[t] = 1 where im z[t] >= threshold, else 0
 // (graded: im z[t]); where it spiked, z[t] = i (threshold - unit), the constant `below`.
 // Source: lava-dl, slayer/neuron/rf_iz.py.
+#include "neuron/dynamics.h"
 #include "neuron/register.h"
-#include "neuron/resonator.h"
 
 namespace synapse {
 namespace {

@@ -12,9 +12,35 @@
 #include <vector>
 
 #include "base/compiler.h"
-#include "synapse/set_bits.h"
 
 namespace synapse {
+
+#if defined(SYNAPSE_X86)
+// The positions of the set bits of every byte, lowest first. Which inputs spike is data that no
+// branch predictor learns: a branch on every spike took a third of the time of an MLP on an AMD
+// EPYC. So AVX2 code looks the positions up. AVX-512 has an instruction for it (`compress`).
+struct SetBits {
+  uint8_t of[256][8] = {};
+
+  constexpr SetBits() {
+    for (int byte = 0; byte < 256; byte++)
+      for (int bit = 0, i = 0; bit < 8; bit++)
+        if (byte >> bit & 1) of[byte][i++] = static_cast<uint8_t>(bit);
+  }
+};
+inline constexpr SetBits kSetBits;
+
+// Writes (base + bit) * factor for each set bit of a byte and returns how many there are. Always
+// writes eight numbers, so `to` needs room beyond its last one.
+SYNAPSE_AVX2 inline int write_set_bits(unsigned byte, int32_t base, int32_t* to,
+                                       int32_t factor = 1) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[byte]));
+  const __m256i at = _mm256_add_epi32(_mm256_set1_epi32(base), _mm256_cvtepu8_epi32(bits));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm256_mullo_epi32(at, _mm256_set1_epi32(factor)));
+  return __builtin_popcount(byte);
+}
+#endif
 
 // Integer inputs are below 2**15 in magnitude, so that they fit the 16-bit products of a
 // convolution.
@@ -29,8 +55,7 @@ struct Events {
 
   static constexpr int64_t kRoom = 16;  // beyond the last event, for stores of whole vectors
 
-  explicit Events(int64_t inputs)
-      : index(static_cast<size_t>(inputs + kRoom)), value(static_cast<size_t>(inputs + kRoom)) {}
+  explicit Events(int64_t inputs) : index(inputs + kRoom), value(inputs + kRoom) {}
 
   void read(const float* x, int64_t inputs) {
     clear();
@@ -109,7 +134,7 @@ struct Events {
     for (int64_t c = from; c < inputs; c++) {
       if (x[c] == 0.0f) continue;
       if (x[c] != 1.0f) return false;
-      index[static_cast<size_t>(count++)] = static_cast<int32_t>(c);
+      index[count++] = static_cast<int32_t>(c);
     }
     return true;
   }
@@ -125,8 +150,8 @@ struct Events {
 
   // Writes the event and advances only where x is not zero, without a branch.
   SYNAPSE_INLINE void put(int32_t x, int64_t i) {
-    index[static_cast<size_t>(count)] = static_cast<int32_t>(i);
-    value[static_cast<size_t>(count)] = x;
+    index[count] = static_cast<int32_t>(i);
+    value[count] = x;
     ones &= (x == 0) | (x == 1);
     total += x < 0 ? -x : x;
     count += x != 0;

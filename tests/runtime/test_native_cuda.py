@@ -1,7 +1,7 @@
 """Kernels for CUDA: their device code on the processor, equal to torch; and on a GPU, where one is.
 
 The library runs the very code of the device with its blocks and threads one after the other where a
-session asks for it (`native/cuda/device.h`). What only a GPU can show is marked ``gpu``.
+session asks for it (`native/cuda/kernel.h`). What only a GPU can show is marked ``gpu``.
 """
 
 from __future__ import annotations
@@ -281,6 +281,9 @@ def test_what_does_not_fit_is_refused(
 
 
 @needs_library
+@pytest.mark.skipif(
+    native.instructions(native.CUDA) == "emulated", reason="a build without nvcc has none of these"
+)
 @pytest.mark.parametrize("functions", [0, 1])
 def test_the_kernels_are_of_cuda_alone(functions: int) -> None:
     """On the processor ONNX Runtime takes neither them nor the body: `Session` does not register

@@ -1,22 +1,105 @@
-// Sums of the weights of a row's events for one tile of outputs: in 16, 32 or 64 bits, whichever is
-// the shortest that holds them. Integer sums are exact in any order, so all of them agree.
+// Integer weights in tiles of outputs, and the sums of a row's events for one tile.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
+#include "base/call.h"
 #include "base/compiler.h"
-#include "dense/event_rows.h"
-#include "dense/tiled_matrix.h"
+#include "base/memory.h"
+#include "dense/rows.h"
 
 namespace synapse {
+
+constexpr int kTileOutputs = 128;  // as many sums as stay in registers
+
+// A matrix of integer weights in tiles of 128 outputs. The weights of a tile lie together, one row
+// for every input; rows of all outputs would leave most sets of a cache unused.
+//
+// 8-bit weights are interleaved: within 64 outputs, the low byte of 16-bit word i is output i and
+// the high byte is output 32 + i. An offset makes every byte positive. Example of one word with the
+// bytes of two events, (low 3, high 5) and (low 250, high 7):
+//
+//   sum of the words       = 3 + 250 + 256 * (5 + 7) = 253 + 256 * 12
+//   sum of the high bytes  = 5 + 7 = 12
+//   sum of the low bytes   = sum of the words - 256 * sum of the high bytes = 253
+//
+// So one shift and two additions of words sum two outputs, and the low sum is exact as long as it
+// is below 2**16: word arithmetic wraps modulo 2**16, and so does the subtraction. The sum of the
+// high bytes has the same bound. Where the weights are small enough, 2, 4 or 8 events are added as
+// bytes first: their sum stays below 2**8, so that no byte wraps.
+template <class W>
+class TiledMatrix {
+ public:
+  static constexpr bool kInterleaved = sizeof(W) == 1;
+  using Stored = std::conditional_t<kInterleaved, uint8_t, W>;
+
+  int64_t inputs = 0, outputs = 0;
+  int32_t offset = 0;   // added to every stored weight
+  int byte_shift = 0;   // the stored bytes of 2**byte_shift events add up to less than 2**8
+  int32_t largest = 0;  // magnitude of a stored weight
+
+  TiledMatrix() = default;
+
+  // Stores the weights (O, C) that weight(output, input) returns.
+  template <class Weight>
+  TiledMatrix(int64_t in, int64_t out, const Weight& weight) : inputs(in), outputs(out) {
+    int32_t least = 0, most = 0;
+    for (int64_t o = 0; o < out; o++) {
+      for (int64_t c = 0; c < in; c++) {
+        least = std::min(least, weight(o, c));
+        most = std::max(most, weight(o, c));
+      }
+    }
+    largest = std::max(-least, most);
+    if (kInterleaved) {
+      for (offset = 128; byte_shift < 3 && -least <= offset / 2 && most < offset / 2; byte_shift++)
+        offset /= 2;
+      largest = 2 * offset - 1;
+    }
+    rows_ = AlignedVector<Stored>(in * ((out + kTileOutputs - 1) / kTileOutputs * kTileOutputs),
+                                  static_cast<Stored>(offset));
+    for (int64_t o = 0; o < out; o++)
+      for (int64_t c = 0; c < in; c++)
+        rows_.data()[at(c, o)] = static_cast<Stored>(weight(o, c) + offset);
+  }
+
+  // The index of an output within a row of its tile.
+  static constexpr int64_t slot(int64_t output) {
+    if (!kInterleaved) return output;
+    const int64_t within = output % 64;
+    return output - within + (within < 32 ? 2 * within : 2 * (within - 32) + 1);
+  }
+
+  // The tile of an output, from that output on, which is the first of 64.
+  const Stored* tile(int64_t first) const {
+    return rows_.data() + (first - first % kTileOutputs) * inputs + first % kTileOutputs;
+  }
+
+  int32_t weight(int64_t input, int64_t output) const {
+    return rows_.data()[at(input, output)] - offset;
+  }
+
+  // Whether sums over some events fit an int32, whatever the order of additions.
+  bool fits(const EventRow& events) const {
+    return static_cast<double>(events.total) * largest < 2147483648.0;
+  }
+
+ private:
+  int64_t at(int64_t input, int64_t output) const {
+    const int64_t within = output % kTileOutputs;
+    return (output - within) * inputs + input * kTileOutputs + slot(within);
+  }
+
+  AlignedVector<Stored> rows_;
+};
 
 // Where the sums of a tile go: out[o] = scale[o] * sum[o] for `count` outputs from `first` on.
 struct TileOutput {
   int64_t first;
-  int count;  // up to kTileOutputs; `first` is a multiple of 64, and all are in one tile
-  const float* scale;
-  bool shared;  // one scale for all outputs
+  int count;          // up to kTileOutputs; `first` is a multiple of 64, and all are in one tile
+  WeightScale scale;  // from `first` on
   float* out;
 };
 
@@ -36,7 +119,7 @@ struct TileSums {
       for (int o = 0; o < count; o++) stored[o] += value * (row[o] - offset);
     }
     for (int o = 0; o < to.count; o++)
-      to.out[o] = static_cast<float>(stored[M::slot(o)]) * to.scale[to.shared ? 0 : o];
+      to.out[o] = static_cast<float>(stored[M::slot(o)]) * to.scale[o];
   }
 };
 
@@ -50,7 +133,7 @@ SYNAPSE_AVX512 void spike_sums_512(const EventRow& events, const TiledMatrix<int
   const int32_t* index = events.index;
   const uint8_t* rows = matrix.tile(to.first);
   // After so many events the 16-bit sums are widened to 32 bits. Until then the sum of the low
-  // bytes is at most most * largest <= 65535; tiled_matrix.h shows why the low sum is exact.
+  // bytes is at most most * largest <= 65535; TiledMatrix shows why the low sum is exact.
   const int64_t most = 65535 / matrix.largest / byte_events * byte_events;
   // every event adds the offset of the stored weights once, so all of it is subtracted up front
   __m512i sums[4 * vectors];
@@ -94,12 +177,13 @@ SYNAPSE_AVX512 void spike_sums_512(const EventRow& events, const TiledMatrix<int
       }
     }
   }
-  const __m512 shared = _mm512_set1_ps(to.scale[0]);
+  const __m512 shared = _mm512_set1_ps(to.scale.values[0]);
   for (int i = 0; i < 4 * vectors; i++) {
     const int left = std::min(to.count - 16 * i, 16);
     if (left <= 0) break;
     const __mmask16 here = static_cast<__mmask16>((1u << left) - 1);
-    const __m512 scale = to.shared ? shared : _mm512_maskz_loadu_ps(here, to.scale + 16 * i);
+    const __m512 scale =
+        to.scale.shared ? shared : _mm512_maskz_loadu_ps(here, to.scale.values + 16 * i);
     _mm512_mask_storeu_ps(to.out + 16 * i, here, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), scale));
   }
 }
@@ -149,26 +233,16 @@ SYNAPSE_AVX2 void spike_sums_256(const EventRow& events, const TiledMatrix<int8_
       }
     }
   }
-  for (int o = 0; o < to.count; o++)
-    to.out[o] = static_cast<float>(sums[o]) * to.scale[to.shared ? 0 : o];
+  for (int o = 0; o < to.count; o++) to.out[o] = static_cast<float>(sums[o]) * to.scale[o];
 }
 
-// The function for a number of outputs and of byte_events.
-using SpikeSums = void (*)(const EventRow&, const TiledMatrix<int8_t>&, const TileOutput&);
-
+// By instructions (AVX2, AVX-512) and byte_shift.
 template <int vectors>
-SpikeSums spike_sums(int byte_events, bool wide) {
-  switch (byte_events) {
-    case 1:
-      return wide ? spike_sums_512<vectors, 1> : spike_sums_256<vectors, 1>;
-    case 2:
-      return wide ? spike_sums_512<vectors, 2> : spike_sums_256<vectors, 2>;
-    case 4:
-      return wide ? spike_sums_512<vectors, 4> : spike_sums_256<vectors, 4>;
-    default:
-      return wide ? spike_sums_512<vectors, 8> : spike_sums_256<vectors, 8>;
-  }
-}
+constexpr decltype(&spike_sums_256<1, 1>) kSpikeSums[2][4] = {
+    {spike_sums_256<vectors, 1>, spike_sums_256<vectors, 2>, spike_sums_256<vectors, 4>,
+     spike_sums_256<vectors, 8>},
+    {spike_sums_512<vectors, 1>, spike_sums_512<vectors, 2>, spike_sums_512<vectors, 4>,
+     spike_sums_512<vectors, 8>}};
 #endif
 
 // Sums the weights of some events for a tile: out[o] = scale[o] * sum of value * weight[index, o].
@@ -180,11 +254,39 @@ void tile_sums(const EventRow& events, const TiledMatrix<W>& matrix, const TileO
   if constexpr (TiledMatrix<W>::kInterleaved) {
     static const int level = instruction_level();
     if (events.value == nullptr && level >= 3)
-      return (to.count > 64 ? spike_sums<2> : spike_sums<1>)(matrix.byte_events, level >= 4)(
+      return (to.count > 64 ? kSpikeSums<2> : kSpikeSums<1>)[level >= 4][matrix.byte_shift](
           events, matrix, to);
   }
 #endif
   TileSums<W, int32_t>::run(events, matrix, to);
 }
+
+// The weights of a dense synapse, laid out for the sums: in 8 bits where the file has int4 or int8,
+// else in 16 bits. Constant weights are laid out once, when the session is created.
+struct DenseWeights {
+  int64_t inputs = 0, outputs = 0;
+  bool wide = false;
+  TiledMatrix<int8_t> bytes;
+  TiledMatrix<int16_t> shorts;
+
+  explicit DenseWeights(const Input& weight) {
+    if (weight.shape.size() < 2) throw CallError("a weight needs the axes (O, C, ...)");
+    outputs = weight.shape[0];
+    inputs = product(weight.shape, 1);
+    wide = weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
+    const auto at = [&](int64_t o, int64_t c) { return integer_weight(weight, o * inputs + c); };
+    if (wide) {
+      shorts = TiledMatrix<int16_t>(inputs, outputs, at);
+    } else {
+      bytes = TiledMatrix<int8_t>(inputs, outputs, at);
+    }
+  }
+
+  int32_t at(int64_t c, int64_t o) const { return wide ? shorts.weight(c, o) : bytes.weight(c, o); }
+
+  void sums(const EventRow& events, const TileOutput& to) const {
+    wide ? tile_sums(events, shorts, to) : tile_sums(events, bytes, to);
+  }
+};
 
 }  // namespace synapse
