@@ -10,9 +10,6 @@ ROOT = Path(__file__).parents[1]
 NATIVE_LINES = 600
 PYTHON_LINES = 500
 
-#: files of tests that are still longer
-LONG = {"tests/report/test_drawing.py", "tests/report/test_plot.py"}
-
 
 def native_files() -> list[Path]:
     return [path for path in (ROOT / "native").rglob("*") if path.suffix in {".h", ".cpp"}]
@@ -47,13 +44,7 @@ def test_native_files_are_short() -> None:
 def test_python_files_are_short() -> None:
     assert len(python_files()) > 250
     offenders = too_long(python_files(), PYTHON_LINES)
-    offenders = [line for line in offenders if line.partition(":")[0] not in LONG]
     assert not offenders, "\n".join(offenders)
-
-
-def test_what_is_excused_is_too_long() -> None:
-    lines = too_long([ROOT / each for each in LONG], PYTHON_LINES)
-    assert {line.partition(":")[0] for line in lines} == LONG, "take short files off LONG"
 
 
 def test_a_long_file_is_named(tmp_path: Path) -> None:
