@@ -13,7 +13,7 @@ PACKAGE = ROOT / "synapse_onnx"
 TESTS = ROOT / "tests"
 
 #: rooms whose code is tested in other rooms too: the equation of a neuron in tests of its ops
-ALSO = {"neuron": ("ops",)}
+ALSO = {"neuron": ("ops",), "ops/equation": ("ops",), "ops/arithmetic": ("ops",)}
 
 
 def sources(given: Sequence[str]) -> list[str]:
@@ -28,11 +28,13 @@ def sources(given: Sequence[str]) -> list[str]:
 def tests_of(path: Path) -> tuple[str, ...]:
     """The files of tests of a file of the package, relative to the checkout; there may be none.
 
-    They are all in the folder of its room, those elsewhere that bear its name, and those that
-    import it or name it with its package, as in ``so.neuron.cuba``.
+    They are all in the folder that mirrors its own, or else its room, those elsewhere that bear its
+    name, and those that import it or name it with its package, as in ``so.neuron.cuba``.
     """
     parts = path.resolve().relative_to(PACKAGE).with_suffix("").parts
-    room, stem = parts[0], parts[-1]
+    stem = parts[-1]
+    rooms = ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)] or [stem]
+    room = next((room for room in rooms if _tests(TESTS / room)), rooms[-1])
     files = {file for name in (room, *ALSO.get(room, ())) for file in _tests(TESTS / name)}
     for file in _tests(TESTS):
         if file.stem == f"test_{stem}" or _names(file.read_text(), parts):

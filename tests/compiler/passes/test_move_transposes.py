@@ -155,6 +155,19 @@ def test_every_elementwise_operator_is_moved(kind: str) -> None:
         assert move_transposes.run(foreign) == 0
 
 
+@pytest.mark.parametrize("unknown", ["input", "output"])
+def test_a_reshape_of_unknown_shape_is_not_moved(unknown: str) -> None:
+    model = turned("k = Constant<value_ints = [2, 3, 4]>()  y = Reshape(c, k)")
+    node = model.graph.node(-1)
+    for value in (node.inputs[0], node.outputs[0]):
+        assert value is not None
+        value.shape = ir.Shape([2, 3, 4])
+    value = node.inputs[0] if unknown == "input" else node.outputs[0]
+    assert value is not None
+    value.shape = None
+    assert move_transposes.run(model) == 0
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
