@@ -64,21 +64,39 @@ def names_of(path: Path) -> set[str]:
     )
 
 
-def select(items: Sequence[Any], names: set[str], spread: int) -> list[Any]:
+def names_beside(path: Path) -> set[str]:
+    """The names of the other files of its folder, but for those that it bears too."""
+    others = (other for other in path.parent.glob("*.py") if other != path)
+    return set[str]().union(*map(names_of, others)) - names_of(path)
+
+
+def select(items: Sequence[Any], names: set[str], spread: int, others: set[str]) -> list[Any]:
     """A few tests of each function: of those whose parameters bear a name, or else of all.
+
+    If some test bears a name, functions whose parameters bear the names of other files alone are
+    left out: of ``Delta`` the sums and products of each neuron say nothing.
 
     Args:
         items: collected tests, with a ``nodeid``.
         names: see :func:`names_of`; a test of ``CubaFloat`` bears the name ``Cuba``.
         spread: most tests of a function, from all over its parameters.
+        others: names of other files.
     """
     by_function: dict[str, list[Any]] = defaultdict(list)
     for item in items:
         by_function[item.nodeid.partition("[")[0]].append(item)
-    words = re.compile("|".join(map(re.escape, sorted(names))))
+
+    def bear(group: Sequence[Any], words: set[str]) -> list[Any]:
+        pattern = re.compile("|".join(map(re.escape, sorted(words))) or r"\Z.")
+        return [item for item in group if pattern.search(item.nodeid.partition("[")[2])]
+
+    known = bool(bear(items, names))
     chosen = []
     for group in by_function.values():
-        mine = [item for item in group if words.search(item.nodeid.partition("[")[2])] or group
+        mine = bear(group, names)
+        if not mine and known and bear(group, others):
+            continue
+        mine = mine or group
         count = min(spread, len(mine))
         chosen += [mine[i * len(mine) // count] for i in range(count)]
     return chosen

@@ -31,7 +31,7 @@ import pytest
 
 from .faults import Mutant
 from .processes import Job, run_all
-from .selection import PACKAGE, ROOT, names_of, select
+from .selection import PACKAGE, ROOT, names_beside, names_of, select
 
 #: processor seconds of tests, on the package as it is, that a mutant is given at the most
 SECONDS = 60.0
@@ -167,8 +167,8 @@ def baseline(
 
     def choose(items: list[Any]) -> list[Any]:
         for path in paths:
-            names = names_of(ROOT / path)
-            chosen[path] = {item.nodeid for item in select(items, names, spread)}
+            names, beside = names_of(ROOT / path), names_beside(ROOT / path)
+            chosen[path] = {item.nodeid for item in select(items, names, spread, beside)}
         return [item for item in items if item.nodeid in set().union(*chosen.values())]
 
     plugin = Chosen(choose, cover)

@@ -111,7 +111,7 @@ def evaluated(group: int) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _is_traced(form: NeuronOp) -> bool:
-    """Whether a form is the first of its equation and kind, or the first that spikes in a regime."""
+    """Whether a form is the first of its equation and kind, or the first to spike in a regime."""
     every: list[Any] = [op.symbolic for op in OPS.values() if is_of_an_equation(op)]
     forms = [symbolic.__self__ for symbolic in every]
     kin = [other for other in forms if (other.e, other.kind) == (form.e, form.kind)]

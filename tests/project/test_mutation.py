@@ -150,14 +150,25 @@ def test_of_each_function_the_tests_that_bear_a_name_are_chosen() -> None:
     ids += [f"a.py::two[{i}]" for i in range(9)] + ["a.py::three", "a.py::Cuba"]
     items = [SimpleNamespace(nodeid=each) for each in ids]
 
-    def chosen(names: set[str], spread: int) -> list[str]:
-        return [item.nodeid for item in selection.select(items, names, spread)]
+    def chosen(names: set[str], spread: int, others: tuple[str, ...] = ()) -> list[str]:
+        return [item.nodeid for item in selection.select(items, names, spread, set(others))]
 
     rest = [*(f"a.py::two[{i}]" for i in (0, 4)), "a.py::three", "a.py::Cuba"]
     assert chosen({"Rf"}, 2) == ["a.py::one[Rf-0]", "a.py::one[Rf-2]", *rest]
     assert chosen({"Cuba"}, 2) == ["a.py::one[Cuba-0]", "a.py::one[CubaFloat-0]", *rest]
     assert chosen({"Alif"}, 2) == ["a.py::one[Cuba-0]", "a.py::one[CubaFloat-2]", *rest]
     assert len(chosen({"Cuba"}, 100)) == 8 + 9 + 2
+    items.append(SimpleNamespace(nodeid="a.py::four[Delta]"))
+    assert chosen({"Delta"}, 2, ("Cuba", "Rf")) == [*rest, "a.py::four[Delta]"]
+    # no test bears the name: a file that others share
+    assert len(chosen({"Shared"}, 2, ("Cuba", "Rf"))) == 2 + 2 + 2 + 1
+
+
+def test_other_files_of_a_folder_lend_their_names(tmp_path: Path) -> None:
+    for name in ("delta", "sigma_delta", "delay"):
+        (tmp_path / f"{name}.py").write_text(f'OP = Op(name="{name.title().replace("_", "")}")\n')
+    others = {"SigmaDelta", "sigma_delta", "Delay", "delay"}
+    assert selection.names_beside(tmp_path / "delta.py") == others
 
 
 def test_the_score_counts_what_was_caught() -> None:
