@@ -53,10 +53,17 @@ class Neuron(Resonator):
         threshold: imaginary part at which the neuron spikes, >= 0; it is reset to just below it.
         period: time steps of a turn, at least 4; a pair (least, most) with ``shared_param=False``.
         decay: fraction of the state's length lost per time step, 0 to 1, likewise.
-        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad:
-            see :class:`synapse_onnx.neuron.rf.Neuron`.
+        tau_grad, scale_grad: width and height of the surrogate gradient, relative to lava-dl's.
+        scale: integer that represents a weight of 1.0, a power of two; 64 * scale: a state of 1.0.
+        norm: constructor of a norm, of real and imaginary current each, or None.
+        dropout: module applied to the spikes (N, C[, H, W], T), or None.
+        shared_param: one value of each parameter for all neurons; False: one a channel, (C,).
+        persistent_state: keep the states from one call to the next, until :meth:`reset`.
+        requires_grad: learn the parameters.
         graded_spike: a spike carries the imaginary part, in units of the threshold, instead of 1.
-        regime, log_init: see :class:`synapse_onnx.neuron.rf.Neuron`.
+        regime: "slayer" (fixed point as in lava-dl on the CPU), "loihi" (24-bit states) or "float".
+        log_init: with ``shared_param=False``, space the channels' frequencies evenly on a
+            logarithmic scale; False draws them at random.
 
     Example:
         >>> import torch
