@@ -114,6 +114,7 @@ def test_no_torch_is_imported(here: Path, args: tuple[str, ...]) -> None:
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.matrix
 def test_the_installed_command(here: Path) -> None:
     """Exit codes and streams of a process, and ✓ where the encoding has none."""

@@ -119,6 +119,7 @@ print(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes_in_every_process() -> None:
     program = _PROGRAM.format(tests=str(Path(__file__).parents[1]))
     sums = {

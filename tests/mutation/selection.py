@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,19 @@ def tests_of(path: Path) -> tuple[str, ...]:
     room = next((room for room in rooms if _tests(TESTS / room)), rooms[-1])
     files = {file for name in (room, *ALSO.get(room, ())) for file in _tests(TESTS / name)}
     for file in _tests(TESTS):
-        if file.stem == f"test_{stem}" or _names(file.read_text(), parts):
+        if file.stem == f"test_{stem}" or _names(_text(file), parts):
             files.add(file)
     return tuple(sorted(str(file.relative_to(ROOT)) for file in files))
 
 
 def _tests(folder: Path) -> list[Path]:
     return sorted(folder.rglob("test_*.py"))
+
+
+@cache
+def _text(file: Path) -> str:
+    """What a file of tests says; it is asked for every file of the package."""
+    return file.read_text()
 
 
 def _names(text: str, parts: Sequence[str]) -> bool:

@@ -202,6 +202,7 @@ ODD_VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_any_value_in_any_place_is_read_or_refused(value: str, tmp_path: Path) -> None:
     """Every dataset of a file in turn becomes something else, or is gone."""

@@ -90,6 +90,7 @@ def test_a_provider_that_does_not_start_is_a_warning(monkeypatch: pytest.MonkeyP
     assert session.run(*drawn(session)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "said"),
     [("NoExecutionProvider", "has no NoExecutionProvider, only "), ("CPUExecutionProvider", "")],

@@ -82,6 +82,7 @@ def test_digits_keep_what_they_promise() -> None:
     assert weights["q8"] <= 0.26 * weights["float"]
 
 
+@pytest.mark.slow
 def test_digits_train() -> None:
     """Two epochs lower the loss far below chance; the whole training is the recipe's own."""
     from exporters.digits import data, train

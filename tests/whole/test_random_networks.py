@@ -78,6 +78,7 @@ def test_a_case_that_once_failed_is_equal(path: Path) -> None:
 # -- the generator -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_synapse_neuron_block_and_weight_is_drawn(drawn: list[rn.Case]) -> None:
     layers = [layer for case in drawn for layer in all_layers(case["layers"])]
     synapses = {(x["name"], x["complex"]) for x in layers if x["is"] == "synapse"}
@@ -98,6 +99,7 @@ def test_every_synapse_neuron_block_and_weight_is_drawn(drawn: list[rn.Case]) ->
     assert {x["each"] for x in layers if x["is"] == "delay"} == {"one", "channel", "neuron"}
 
 
+@pytest.mark.slow
 def test_every_geometry_input_and_way_to_run_is_drawn(drawn: list[rn.Case]) -> None:
     layers = [layer for case in drawn for layer in all_layers(case["layers"])]
     shapes = [x["geometry"] for x in layers if "geometry" in x]
@@ -123,6 +125,7 @@ def test_every_geometry_input_and_way_to_run_is_drawn(drawn: list[rn.Case]) -> N
     assert {1} < {case["steps"] for case in drawn}
 
 
+@pytest.mark.slow
 def test_a_case_is_rebuilt_from_json(drawn: list[rn.Case]) -> None:
     for case in drawn[::15]:
         again = json.loads(json.dumps(case))

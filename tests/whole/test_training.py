@@ -89,6 +89,7 @@ def losses_of(network: nn.Module, x: Tensor, target: Tensor, lr: float) -> list[
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.matrix), 1, 2])
 @pytest.mark.parametrize(("kind", "regime"), [c for c in CASES if c[0] not in PHASE])
 def test_training_tells_two_inputs_apart(kind: str, regime: str, seed: int) -> None:
@@ -103,6 +104,7 @@ def test_training_tells_two_inputs_apart(kind: str, regime: str, seed: int) -> N
     assert np.mean(losses[-5:]) < 0.7 * losses[0], losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("kind", "regime"), [c for c in CASES if c[0] in PHASE])
 def test_training_wakes_neurons_with_a_phase(kind: str, regime: str, seed: int) -> None:
