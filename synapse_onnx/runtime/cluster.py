@@ -100,13 +100,13 @@ class Predictor:
         )
         outputs = results if isinstance(results, tuple) else (results,)
         for name, array in zip(session.outputs, outputs, strict=True):
-            rows = np.moveaxis(array, axes_of(session.layout, array.ndim)[0], 0)
-            if not rows.ndim or len(rows) != len(arrays[0]):
+            axis = axes_of(session.layout, array.ndim)[0]
+            if not array.ndim or array.shape[axis] != len(arrays[0]):
                 raise ShapeError(
                     f"output {name} of shape {array.shape} does not hold {len(arrays[0])} rows, "
                     f"one for each sample"
                 )
-            kept[name] = rows
+            kept[name] = np.moveaxis(array, axis, 0)
         return kept
 
 

@@ -210,6 +210,21 @@ def test_a_predictor_adds_outputs_to_a_batch(tmp_path: Path, layout: str) -> Non
         cluster.Predictor(b"none")
 
 
+@pytest.mark.parametrize(
+    ("end", "node", "shape"),
+    [("float", "ReduceSum<keepdims = 0>(x)", r"\(\)"), ("float[1, 3, T]", "Slice(x, i, j)", ".*")],
+    ids=["a number", "one row"],
+)
+def test_an_output_without_a_row_a_sample_is_refused(
+    end: str, node: str, shape: str, tmp_path: Path
+) -> None:
+    ends = "i = Constant<value_ints = [0]>()  j = Constant<value_ints = [1]>()"
+    text = f"(float[N, 3, T] x) => ({end} y) {{ {ends}  y = {node} }}"
+    predictor = cluster.Predictor(parsed(text, tmp_path / "m.onnx"))
+    with pytest.raises(so.ShapeError, match=rf"output y of shape {shape} does not hold 4 rows"):
+        predictor({"x": spikes(4, 3, 5)})
+
+
 # -- on Ray --------------------------------------------------------------------------------------
 
 
