@@ -53,9 +53,14 @@ SIZES = {"Cuba": (1, 2), "Alif": (1, 4), "Rf": (2, 2), "RfIz": (2, 2), "Adrf": (
          "AdrfIz": (2, 4)}  # fmt: skip
 
 
+def of_equation(name: str) -> str:
+    """The op of the slayer regime: "Cuba" of "CubaLoihi"."""
+    return "Cuba" if name.startswith("Cuba") else name
+
+
 def levels(name: str, threshold: int) -> dict[str, int]:
     """The constants of a neuron of some threshold."""
-    if SIZES[name][1] == 4:
+    if SIZES[of_equation(name)][1] == 4:
         return {"base_threshold": threshold, "threshold_step": threshold // 2}
     return {"threshold": threshold} | ({"below": threshold - 1} if name == "RfIz" else {})
 
@@ -64,7 +69,7 @@ def levels(name: str, threshold: int) -> dict[str, int]:
 def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any:
     """One node with its function, inputs and sizes left open; the spikes of a loop turned."""
     op = ops.get_op(name)
-    count = SIZES[name][1]
+    count = SIZES[of_equation(name)][1]
     kinds = [onnx.TensorProto.FLOAT] * (len(op.inputs) - count) + [onnx.TensorProto.INT64] * count
     infos = [
         onnx.helper.make_tensor_value_info(key, kind, [None] * rank)
@@ -103,7 +108,7 @@ def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tu
     np.testing.assert_array_equal(np.moveaxis(spikes, 0, -1), expected.numpy())
     for found, state in zip(last, states_after, strict=True):
         np.testing.assert_array_equal(found, state.numpy())
-    loops = ["narrow", "wide", *(["short"] if name == "Cuba" else [])]
+    loops = ["narrow", "wide", *(["short"] if of_equation(name) == "Cuba" else [])]
     taken = []
     for loop in loops:
         other, *_ = session(name, ranks, threshold, f"{loop}_step").run(None, feeds)
@@ -133,7 +138,7 @@ def case(name: str, seed: int, level: float, steps: int = 40) -> tuple[Any, ...]
     def draw(*shape: int) -> Tensor:
         return 2 * torch.rand(shape, generator=generator) - 1
 
-    currents, count = SIZES[name]
+    currents, count = SIZES[of_equation(name)]
     x = tuple((level * draw(2, 3, steps) + level * (seed % 3 - 1)) for _ in range(currents))
     if currents == 2:
         length, angle = 4095 * torch.rand(1, generator=generator), 0.2 + (seed % 7) / 5
@@ -237,7 +242,7 @@ def test_the_level_of_a_reset_counts() -> None:
 @pytest.mark.parametrize("name", ["Alif", "Adrf", "AdrfIz"])
 def test_spikes_at_every_step_count(name: str) -> None:
     """Without leak a threshold grows by its step, and what is added to it by twice that."""
-    currents, _ = SIZES[name]
+    currents, _ = SIZES[of_equation(name)]
     x = tuple(torch.zeros(1, 1, 40) for _ in range(currents))
     kept = (
         [torch.tensor([0.0])] * 4 if currents == 1 else [torch.tensor([v]) for v in (0.0, 4095.0)]
@@ -298,6 +303,21 @@ def many(x: float, *, kept: tuple[int, int], steps: int, threshold: int, spread:
 )
 def test_decays_of_few_bits_are_multiplied_in_float32(kept: tuple[int, int], loop: str) -> None:
     assert many(0.5, kept=kept, steps=30, threshold=8 * SCALE, spread=4.0) == loop
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("CubaLoihi", [0.5]), ("CubaBiased", [-0.25]), ("CubaNormed", [0.3, 1.7])],
+    ids=["loihi", "biased", "normed"],
+)
+@pytest.mark.parametrize("level", [4.0, 60.0])
+def test_every_regime_multiplies_in_float32(name: str, norm: list[float], level: float) -> None:
+    """In integers with a bias or a norm between the states, too; not where states may be large."""
+    x = level * (2 * torch.rand(1, NEURONS, 30) - 1)
+    rest = [torch.tensor([value]) for value in (1024.0, 256.0, *norm)]
+    state = torch.zeros(1, NEURONS, dtype=torch.int64)
+    taken = run(name, (x,), tuple(rest), (state, state), 8 * SCALE)
+    assert taken == ("short" if level == 4.0 else "wide")
 
 
 def test_what_24_bits_do_not_hold_is_not_tried() -> None:
