@@ -48,6 +48,9 @@ def turned(nodes: Any, loop: str) -> int:
     return count
 
 
+#: what a body leaves out that serves any node
+NOTHING: frozenset[str] = frozenset()
+
 #: name -> (how many currents, how many states)
 SIZES = {"Cuba": (1, 2), "Alif": (1, 4), "Rf": (2, 2), "RfIz": (2, 2), "Adrf": (2, 4),
          "AdrfIz": (2, 4)}  # fmt: skip
@@ -66,7 +69,9 @@ def levels(name: str, threshold: int) -> dict[str, int]:
 
 
 @cache
-def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any:
+def session(
+    name: str, ranks: tuple[int, ...], threshold: int, loop: str, omits: frozenset[str] = NOTHING
+) -> Any:
     """One node with its function, inputs and sizes left open; the spikes of a loop turned."""
     op = ops.get_op(name)
     count = SIZES[of_equation(name)][1]
@@ -78,8 +83,10 @@ def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any
     attributes = {"scale": SCALE, "graded": 0, **levels(name, threshold)}
     node = onnx.helper.make_node(name, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes)
     outs = [onnx.helper.make_value_info(key, onnx.TypeProto()) for key in op.outputs]
-    function = op.function(21)
-    if loop:
+    function = op.function(21, *([omits] if omits else []))
+    if loop and omits:
+        assert turned(function.node, loop) == 1
+    elif loop:
         # one for spikes, one for graded ones, which the node does not ask for
         branch = next(
             a.g for n in function.node for a in n.attribute
@@ -94,15 +101,18 @@ def session(name: str, ranks: tuple[int, ...], threshold: int, loop: str) -> Any
 
 
 def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tuple[Tensor, ...],
-        threshold: int) -> str:  # fmt: skip
-    """Run in torch and ONNX Runtime, hold them equal, and return the loop that was taken."""
+        threshold: int, omits: frozenset[str] = NOTHING) -> str:  # fmt: skip
+    """Run in torch and ONNX Runtime, hold them equal, and return the loop that was taken.
+
+    With ``omits`` the body is that of a file whose nodes leave this out.
+    """
     op = ops.get_op(name)
     values = dict(zip(op.inputs, (*x, *decays, *states), strict=True))
     ranks = tuple(value.dim() for value in values.values())
     feeds = {key: value.numpy() for key, value in values.items()}
     for key in op.inputs[: len(x)]:
         feeds[key] = np.moveaxis(feeds[key], -1, 0)
-    spikes, *last = session(name, ranks, threshold, "").run(None, feeds)
+    spikes, *last = session(name, ranks, threshold, "", omits).run(None, feeds)
     rest = (SCALE, *levels(name, threshold).values(), 1.0, 1.0, False)
     expected, *states_after = op.torch_op(*values.values(), *rest)
     np.testing.assert_array_equal(np.moveaxis(spikes, 0, -1), expected.numpy())
@@ -111,7 +121,8 @@ def run(name: str, x: tuple[Tensor, ...], decays: tuple[Tensor, ...], states: tu
     loops = ["narrow", "wide", *(["short"] if of_equation(name) == "Cuba" else [])]
     taken = []
     for loop in loops:
-        other, *_ = session(name, ranks, threshold, f"{loop}_step").run(None, feeds)
+        graph = f"no_current_{loop}_step" if "current" in omits else f"{loop}_step"
+        other, *_ = session(name, ranks, threshold, graph, omits).run(None, feeds)
         if not np.array_equal(other, spikes):
             np.testing.assert_array_equal(other, 1 - spikes)
             taken.append(loop)
@@ -324,6 +335,32 @@ def test_what_24_bits_do_not_hold_is_not_tried() -> None:
     """Nothing is left of either state, so no product is too large; on Loihi a current wraps."""
     for units, loop in ((LIMIT - 1, "short"), (LIMIT, "wide")):
         assert many(-units / SCALE, kept=(0, 0), steps=3, threshold=0) == loop
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "units", "loop"),
+    [
+        ("CubaLoihi", [0.0], LIMIT - 1, "short"),
+        ("CubaLoihi", [0.0], LIMIT + 1000, "wide"),  # it wraps
+        ("CubaNormed", [0.0, 2.0**-10], LIMIT - 1, "short"),
+        (
+            "CubaNormed",
+            [0.0, 2.0**-10],
+            1 << 32,
+            "wide",
+        ),  # no int32 holds it, and the norm hides it
+    ],
+    ids=["loihi", "loihi wraps", "normed", "normed too large"],
+)
+def test_a_current_of_which_nothing_is_kept_must_fit(
+    name: str, norm: list[float], units: int, loop: str
+) -> None:
+    """In the body of a file whose nodes keep nothing of it, where it multiplies nothing."""
+    x = torch.full((1, NEURONS, 1), units / SCALE)
+    rest = tuple(torch.tensor([value]) for value in (4096.0, 2048.0, *norm))
+    state = torch.zeros(1, NEURONS, dtype=torch.int64)
+    omits = frozenset({"graded", "current"})
+    assert run(name, (x,), rest, (state, state), 8 * SCALE, omits) == loop
 
 
 def test_few_neurons_are_not_worth_the_question() -> None:

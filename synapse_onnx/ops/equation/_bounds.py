@@ -13,7 +13,15 @@ from synapse_onnx.ops._writer import DOUBLE, FLOAT, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 from synapse_onnx.ops.equation._arithmetic import Arithmetic, Operand
 
-__all__ = ["NARROW_LIMIT", "SHORT_LIMIT", "WHOLE_LIMIT", "Bounds", "all_of", "finite"]
+__all__ = [
+    "LEAST_ODD_PART",
+    "NARROW_LIMIT",
+    "SHORT_LIMIT",
+    "WHOLE_LIMIT",
+    "Bounds",
+    "all_of",
+    "finite",
+]
 
 #: states below this are computed in 32 bits: half of what float32 holds exactly
 NARROW_LIMIT = 1 << 23
@@ -24,6 +32,10 @@ WHOLE_LIMIT = 1 << 51
 
 #: products below this are exact in float32
 SHORT_LIMIT = 1 << 24
+
+#: the odd part of a fraction counts as this at the least: below half of 2**24 no state is wrapped
+#: or cut off at 24 bits either
+LEAST_ODD_PART = 2
 
 #: sums of squares of float32 beyond this may be infinite, or NaN
 _FINITE = 3e38
@@ -78,13 +90,13 @@ class Bounds:
 
             odd_part = Div(kept, Max(BitwiseAnd(kept, Sub(int64_0, kept)), int64_1))
 
-        It is 2 at the least: below half of 2**24 no state is wrapped or cut off at 24 bits either.
+        It is :data:`LEAST_ODD_PART` at the least.
         """
         a = self._a
         # the last bit of n that is set is n & -n; of zero there is none
         last = a.op("Max", a.op("BitwiseAnd", fraction, 0 - fraction), 1)
         odd = a.op("Div", fraction, last, name=f"odd_part_of_{fraction.value.name}")
-        return a.op("Max", self.largest(odd), 2)
+        return a.op("Max", self.largest(odd), LEAST_ODD_PART)
 
     def size(self, level: Operand) -> Operand:
         """Bound |level|, a constant: ``Abs(Cast<to = 11>(level))``."""

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from synapse_onnx.ops._writer import BOOL, FLOAT, INT32
 from synapse_onnx.ops.equation._arithmetic import Operand, Short
-from synapse_onnx.ops.equation._bounds import SHORT_LIMIT, Bounds, all_of
+from synapse_onnx.ops.equation._bounds import LEAST_ODD_PART, SHORT_LIMIT, Bounds, all_of
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, write_loop
 from synapse_onnx.ops.equation._values import narrow_values
@@ -72,10 +72,11 @@ def try_short(
         name: of the graph of a step.
     """
     w, b = a.w, Bounds(a.w, values.currents[0].value)
+    kept = {state: values.p.get(op.e.memory.get(state, "")) for state in op.states}
+    # a state that is not multiplied must fit all the same: in 24 bits on Loihi, in int32 for a norm
     odd = {
-        state: b.odd_part(values.p[fraction])
-        for state, fraction in op.e.memory.items()
-        if isinstance(values.p[fraction], Operand)
+        state: b.odd_part(fraction) if isinstance(fraction, Operand) else LEAST_ODD_PART
+        for state, fraction in kept.items()
     }
     upper = op.e.upper_bounds(b, starts, SimpleNamespace(**values.c))
     likely = [a.op("Greater", a.op("Size", values.states[0]), _FEW_NEURONS), finite]
@@ -90,9 +91,7 @@ def try_short(
 
     def short() -> Sequence[ir.Value]:
         nonlocal inverted
-        lowest = {
-            state: a.cast(value, INT32) for state, value in starting.items() if state in upper
-        }
+        lowest = {state: a.cast(starting[state], INT32) for state in upper}
         narrow = narrow_values(op, a, values)._replace(states=states, watched=lowest)
         (bits,), last = write_loop(op.e, a, narrow, op.e.fires, name)
         inverted = bits.inverted
