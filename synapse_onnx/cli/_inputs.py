@@ -104,7 +104,8 @@ def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:
 
 def read_inputs(model: onnx.ModelProto, paths: Sequence[str]) -> list[Array]:
     """Read an array for every input, (N, C[, H, W], T)."""
-    return [time_last(array, layout_of(model)) for array in read_arrays(paths, inputs_of(model))]
+    layout = layout_of(model)
+    return [time_last(array, layout) for array in read_arrays(paths, inputs_of(model))]
 
 
 def generated_inputs(

@@ -16,7 +16,7 @@ import onnx
 
 from synapse_onnx.errors import ModelError
 from synapse_onnx.formatting import scale_text, shape_text, span_text, weights_text
-from synapse_onnx.model.graph import DOMAIN, ends_of, taken_by
+from synapse_onnx.model.graph import DOMAIN, dims_of, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
 from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
@@ -211,12 +211,10 @@ def _type_texts(graph: onnx.GraphProto) -> dict[str, str]:
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape"):
+            # a name that onnx made up, unk__3, says no more than that the size is open
             shape = [
-                # a name that onnx made up, unk__3, says no more than that the size is open
-                dim.dim_value
-                if dim.HasField("dim_value")
-                else re.sub(r"^(unk__\d+)?$", "?", dim.dim_param)
-                for dim in tensor.shape.dim
+                size if isinstance(size, int) else re.sub(r"^unk__\d+$", "?", size)
+                for size in dims_of(value)
             ]
             kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
             suffix = f" {kind}" if kind not in ("float", "undefined") else ""

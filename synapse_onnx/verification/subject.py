@@ -18,7 +18,7 @@ from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import deployables, freeze
 from synapse_onnx.errors import InputError, ModelError
-from synapse_onnx.model.graph import needed_for
+from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata
@@ -107,24 +107,22 @@ class Subject:
     def has_fixed_length(self) -> bool:
         """Whether the graph takes sequences of one length alone."""
         return any(
-            time is not None and dims[time].HasField("dim_value")
-            for dims, _, time in self._input_axes()
+            time is not None and isinstance(dims[time], int) for dims, _, time in self._input_axes()
         )
 
     @property
     def has_open_batch(self) -> bool:
         """Whether the graph takes batches of any size."""
         return all(
-            bool(dims) and not dims[batch].HasField("dim_value")
-            for dims, batch, _ in self._input_axes()
+            bool(dims) and not isinstance(dims[batch], int) for dims, batch, _ in self._input_axes()
         )
 
-    def _input_axes(self) -> list[tuple[Any, int, int | None]]:
+    def _input_axes(self) -> list[tuple[list[int | str], int, int | None]]:
         """Return sizes, axis of the batch and axis of time of every input of the graph."""
         axes = []
         for value in self.model.graph.input:
             if value.name in self.session.inputs:
-                dims = value.type.tensor_type.shape.dim
+                dims = dims_of(value)
                 axes.append((dims, *axes_of(self.session.layout, len(dims))))
         return axes
 

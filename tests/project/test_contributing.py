@@ -296,6 +296,16 @@ def run(
     )  # fmt: skip
 
 
+def run_mistaken(
+    program: str, folder: Path, block: str, right: str, wrong: str, *args: str, package: str = "ops"
+) -> subprocess.CompletedProcess[str]:
+    """Run it with a mistake in the file, which must be found."""
+    assert block.count(right) == 1
+    result = run(program, folder, block.replace(right, wrong), *args, package=package)
+    assert result.returncode == 1, result.stdout
+    return result
+
+
 def test_the_recipe_adds_an_op_in_one_file(tmp_path: Path) -> None:
     result = run(_END_TO_END, tmp_path, recipe())
     assert result.returncode == 0, result.stderr
@@ -320,10 +330,8 @@ def test_the_tests_of_all_ops_find_it(tmp_path: Path) -> None:
     ids=["body", "torch"],
 )
 def test_the_tests_of_all_ops_find_a_mistake_in_it(tmp_path: Path, right: str, wrong: str) -> None:
-    assert recipe().count(right) == 1
-    broken = recipe().replace(right, wrong)
-    result = run(_TESTS, tmp_path, broken, "LowPass-binary and reference")
-    assert result.returncode == 1, result.stdout
+    tests = "LowPass-binary and reference"
+    result = run_mistaken(_TESTS, tmp_path, recipe(), right, wrong, tests)
     assert "test_torch_equals_onnx_runtime_equals_the_reference[LowPass-" in result.stdout
 
 
@@ -346,9 +354,7 @@ def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
 def test_a_mistake_in_the_neuron_is_found(
     tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    assert recipe("neuron").count(right) == 1
-    result = run(_NEURON, tmp_path, recipe("neuron").replace(right, wrong), package="neuron")
-    assert result.returncode == 1
+    result = run_mistaken(_NEURON, tmp_path, recipe("neuron"), right, wrong, package="neuron")
     assert caught_by in result.stderr
 
 
@@ -375,10 +381,7 @@ def test_the_recipe_adds_a_state_to_the_neuron(tmp_path: Path) -> None:
 def test_a_mistake_in_the_new_state_is_found(
     tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    neuron = with_another_state()
-    assert neuron.count(right) == 1
-    result = run(_STATE, tmp_path, neuron.replace(right, wrong), package="neuron")
-    assert result.returncode == 1
+    result = run_mistaken(_STATE, tmp_path, with_another_state(), right, wrong, package="neuron")
     assert caught_by in result.stderr
 
 
@@ -406,10 +409,8 @@ def test_the_recipe_adds_a_pass_in_one_file(tmp_path: Path) -> None:
 def test_a_mistake_in_the_pass_is_found(
     tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    assert recipe("compiler.passes").count(right) == 1
-    broken = recipe("compiler.passes").replace(right, wrong)
-    result = run(_PASS, tmp_path, broken, package="compiler.passes")
-    assert result.returncode == 1
+    package = "compiler.passes"
+    result = run_mistaken(_PASS, tmp_path, recipe(package), right, wrong, package=package)
     assert caught_by in result.stderr
 
 
@@ -424,8 +425,7 @@ def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_reader_is_found(tmp_path: Path) -> None:
     right = "torch.from_numpy(weight).float().reshape"
-    assert recipe("readers").count(right) == 1
-    broken = recipe("readers").replace(right, f"-{right}")
-    result = run(_READER, tmp_path, broken, package="readers")
-    assert result.returncode == 1
+    result = run_mistaken(
+        _READER, tmp_path, recipe("readers"), right, f"-{right}", package="readers"
+    )
     assert "AssertionError" in result.stderr
