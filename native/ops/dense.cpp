@@ -168,8 +168,8 @@ class DenseNeuronKernel : public Kernel {
   mutable ScratchPool<Currents> currents_;
 };
 
-// The op of a dense synapse and a neuron: the inputs of the synapse, and those of the neuron behind
-// its currents.
+// The op of a dense synapse and its neuron: the inputs of the synapse, then those of the neuron,
+// without its currents.
 template <int parts>
 Declaration dense_and(const Declaration& neuron, FusedNeuron (*make)(const OrtKernelInfo*)) {
   Types inputs(Dense<parts>::kInputs, kFloat);

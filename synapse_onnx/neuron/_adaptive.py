@@ -26,7 +26,7 @@ def adaptive_params(device_params: dict[str, Any], scale: int, p_scale: int) -> 
 
 
 class Adapting(Equation):
-    """The part of an equation that adapts: its tables, which stand behind those of the rest."""
+    """An equation with an adaptive threshold; its tables follow those of the membrane."""
 
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("threshold_decay", "fraction of the added threshold lost every step"),

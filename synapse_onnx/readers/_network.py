@@ -111,7 +111,7 @@ class Concatenate(nn.Module):
 
 
 def unused(name: str, used: Container[str]) -> str:
-    """Return a name, with a number behind it where it is used already."""
+    """Return a name, with a number after it where it is taken."""
     stem, count = name, 2
     while name in used:
         name, count = f"{stem}_{count}", count + 1

@@ -1,6 +1,6 @@
 """Places of boxes and lines: ranks from top to bottom, columns from left to right.
 
-A box's rank is its longest path from a source; a source stands just above its first taker. A box
+A box's rank is its longest path from a source; a source is just above its first taker. A box
 has the column of what it takes from, so a chain is straight; of several that want one column, the
 one with the longest path ahead gets it, and the others get the nearest. A value that passes ranks
 has a column there as well, one for all its takers, so no line crosses a box.
@@ -51,7 +51,7 @@ class Layout:
         self._ranks: dict[str, int] = {}
         self._ahead: dict[str, int] = {}  # length of the longest path to an end
         self._rank()
-        self._taken = defaultdict[int, set[int]](set)  # column -> ranks where something stands
+        self._taken = defaultdict[int, set[int]](set)  # column -> ranks that are occupied
         self._columns: dict[str, int] = {}  # of boxes
         self._choose_columns()
         self._lanes: dict[str, int] = {}  # columns of the values that pass ranks

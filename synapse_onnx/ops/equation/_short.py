@@ -6,11 +6,11 @@
     >
     s, last_current, last_voltage = If(exact) < ... >
 
-15/16 has four bits: its product with a state below 2**20 has 24, and casting it to an integer
-truncates it as ever. Bounds prove that for most states. Of a state that resets keep low they know
-how high it rises, and not well how low it falls: the loop hands on its lowest value. Up to the
-first product that is not exact all states are right, the one that is multiplied there among them,
-so that the lowest value tells of it.
+15/16 has four bits, so its product with a state below 2**20 has 24 and is exact in float32; a cast
+to an integer truncates it. Bounds prove this for most states. A reset keeps a voltage low, and the
+bounds say little about how far it falls. The loop therefore returns its lowest value. All states
+are right up to the first inexact product, and so is the state in that product: the lowest value
+shows it.
 """
 
 from __future__ import annotations
