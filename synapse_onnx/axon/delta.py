@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
+from synapse_onnx._view import view
 from synapse_onnx.errors import InputError
 from synapse_onnx.ops.delta import delta
 
@@ -101,8 +102,10 @@ class Delta(Stateful):
         if isinstance(self.threshold, nn.Parameter):
             self.clamp()
         tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
+        # a checkpoint may hold one a channel as (C, 1, 1); a frozen one goes into a file as it is
+        threshold = self.threshold if self.threshold.dim() == 1 else view(self.threshold, -1)
         sent: Tensor
-        sent, *last = delta(input, self.threshold.flatten(), *self.load_states(input), *tail)
+        sent, *last = delta(input, threshold, *self.load_states(input), *tail)
         self.save_states(**dict(zip(self.state_starts, last, strict=True)))
         return sent
 

@@ -214,7 +214,12 @@ class KWTA(_FeedbackBlock):
         self.bias = Bias(self.neuron.quantize_8bit(level))
 
     def lateral_weight(self) -> Tensor:
-        """Return the weights between the neurons, before the hook, five axes."""
+        """Return the weights between the neurons, before the hook, five axes.
+
+        A step of an optimiser may have left the self-excitation outside 0 to 1; it is brought back.
+        """
+        with torch.no_grad():
+            self.self_excitation.clamp_(0, 1)
         excitation = 1 + self.self_excitation
         eye = torch.eye(self.num_neurons, device=excitation.device)
         return (excitation * eye - 1).reshape(self.num_neurons, self.num_neurons, 1, 1, 1)
@@ -225,8 +230,6 @@ class KWTA(_FeedbackBlock):
 
     def forward(self, x: Tensor) -> Output:
         """Return the spikes of an input; with ``count_log`` also the mean spike rate."""
-        with torch.no_grad():
-            self.self_excitation.clamp_(0, 1)
         z = self.synapse(x)
         # spikes and bias are real: they are added to the real current only
         return self._looped((self.bias(z[0]), z[1]) if self.neuron.complex else self.bias(z))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx._layer import Deployable
+from synapse_onnx._view import view
 from synapse_onnx.block._block import Block, Output
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.ops.average import average
@@ -31,8 +32,9 @@ class Flatten(Block):
         """Return the input with one axis of neurons."""
         if x.dim() != 5:
             raise ShapeError(f"Flatten: expected (N, C, H, W, T), got shape {tuple(x.shape)}")
-        self.shape = [x.shape[1] * x.shape[2] * x.shape[3], 1, 1]
-        return self._logged(x.flatten(1, 3), spikes=False)
+        n, c, h, w, t = x.shape
+        self.shape = [c * h * w, 1, 1]
+        return self._logged(view(x, n, c * h * w, t), spikes=False)
 
 
 class _Mean(Deployable):

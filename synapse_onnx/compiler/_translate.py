@@ -1,9 +1,13 @@
 """From a traced program to an ONNX graph, by torch's exporter.
 
-``torch.onnx.export`` reads torchlib's table of some 500 translations at every call, from the source
-text of each: half of the time that a small network takes, half a second. The function that it calls
-takes a table that is read already. That function is private to torch, so where a torch has another
-one, ``torch.onnx.export`` is called as it is documented, and gives the same graph.
+Two things take most of the time of a small network there, and are left out where they can be:
+
+- ``torch.onnx.export`` reads torchlib's table of some 500 translations at every call, from the
+  source text of each. The function that it calls takes a table that is read already. That function
+  is private to torch, so where a torch has another one, ``torch.onnx.export`` is called as it is
+  documented, and gives the same graph.
+- It traces the whole program once more, to take composite operators apart. A program that has none
+  would come out as it went in.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import copy
 import functools
 import importlib
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +24,7 @@ import onnx_ir as ir
 import torch
 
 from synapse_onnx.errors import ExportError
-from synapse_onnx.ops import all_ops
+from synapse_onnx.ops import TORCH_NAMESPACE, all_ops
 
 __all__ = ["translate"]
 
@@ -29,6 +34,14 @@ _EXPORTER = "torch.onnx._internal.exporter"
 #: torch's exporter without its optimiser, which merges equal initialisers, and the names of layers
 #: with them
 _OPTIONS: Mapping[str, Any] = {"verbose": False, "optimize": False}
+
+
+#: what torch does not tag as core, and takes apart no more than that
+_ELEMENTARY = {
+    operator.getitem,
+    torch.ops.aten.ones.default,
+    torch.ops.aten.zeros.default,
+}
 
 
 def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
@@ -47,13 +60,34 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
             program, dynamo=True, opset_version=opset, custom_translation_table=own, **_OPTIONS
         )
     else:
-        exported = export(
-            program, registry=_with_ops(_torchlib(opset), own), opset_version=opset, **_OPTIONS
-        )
+        table = _with_ops(_torchlib(opset), own)
+        if _is_decomposed(program, table):
+            program.run_decompositions = lambda *_, **__: program  # type: ignore[method-assign]
+        exported = export(program, registry=table, opset_version=opset, **_OPTIONS)
     if exported is None:
         raise ExportError("torch.onnx.export returned no program")
     graph: ir.Model = exported.model
     return graph
+
+
+def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
+    """Whether a second trace would leave a program as it is: every operator is elementary.
+
+    Those are ours, and what torch tags as core and has a translation, like ``view``. ``reshape`` is
+    none, for it is a view or a copy; ``add_`` is none, for it changes its argument.
+    """
+    return all(
+        node.op in ("placeholder", "output")
+        or node.target in _ELEMENTARY
+        or (_is_elementary(node.target) and table.is_registered(node.target))
+        for node in program.graph.nodes
+    )
+
+
+def _is_elementary(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target.namespace == TORCH_NAMESPACE or torch.Tag.core in target.tags
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._view import view
 from synapse_onnx.axon import Delta
 from synapse_onnx.dendrite import Sigma
 from synapse_onnx.errors import InputError, ShapeError
@@ -155,7 +156,7 @@ class Neuron(base.Common):
                     f"{tuple(x.shape)}"
                 )
             if bias.dim() == 1:  # one a channel, or one for all
-                bias = bias.reshape(-1, *(1,) * (x.dim() - 3))
+                bias = view(bias, -1, *(1,) * (x.dim() - 3))
             y = y + bias.unsqueeze(0).unsqueeze(-1)
         return y if self.activation is None else self.activation(y)
 

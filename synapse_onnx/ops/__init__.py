@@ -3,6 +3,7 @@
 from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.ops._registry import (
     DOMAIN_VERSION,
+    TORCH_NAMESPACE,
     OpDef,
     Sample,
     add_package,
@@ -18,6 +19,7 @@ __all__ = [
     "DOMAIN",
     "DOMAIN_VERSION",
     "REGIMES",
+    "TORCH_NAMESPACE",
     "Equation",
     "OpDef",
     "Parameter",

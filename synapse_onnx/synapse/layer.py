@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._view import view
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.ops import OpDef, conv, conv_transpose, dense, pool, unpool
 from synapse_onnx.synapse._generic import GenericLayer
@@ -97,7 +98,8 @@ class Dense(GenericLayer, nn.Conv3d):
         """Flatten an image that the kernel covers; a larger one is convolved, as in lava-dl."""
         if input.dim() == 3 or tuple(input.shape[2:4]) != self.kernel_size[:2]:
             return input, lambda y: y
-        return input.flatten(1, 3), lambda y: y.reshape(y.shape[0], y.shape[1], 1, 1, y.shape[2])
+        n, c, h, w, t = input.shape
+        return view(input, n, c * h * w, t), lambda y: y.unsqueeze(2).unsqueeze(3)
 
     def forms(self, x: Tensor) -> tuple[OpDef, ...]:
         """Dense ops for (N, C, T), convolutions for images larger than the kernel."""
@@ -250,8 +252,8 @@ class _Window(GenericLayer):
         if not self.merge_channels:
             return input, lambda y: y
         n, c, h, w, t = input.shape
-        rows = input.reshape(n, 1, c * h, w, t)
-        return rows, lambda y: y.reshape(y.shape[0], c, y.shape[2] // c, y.shape[3], y.shape[4])
+        rows = view(input, n, 1, c * h, w, t)
+        return rows, lambda y: view(y, n, c, y.shape[2] // c, *y.shape[3:])
 
 
 class Pool(_Window, nn.Conv3d):

@@ -1,34 +1,126 @@
-"""Torch's exporter with a table that is read once gives what it gives as documented."""
+"""What is left out of torch's exporter changes nothing in the file."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from networks import NEURON
+from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.compiler import _translate
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    neuron = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.05}
-    return nn.Sequential(so.block.cuba.Dense(neuron, 6, 5), nn.Softplus(), nn.Unflatten(1, (5, 1)))
+class Core(nn.Module):
+    """Operators of torch's core, a result that nothing reads, an input that is returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = so.block.cuba.Dense(NEURON, 6, 4)
+        self.unread = so.block.cuba.Dense(NEURON, 6, 2)
+        self.register_buffer("gain", torch.tensor([0.5, 1.0, 2.0, 4.0]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        spikes = self.layer(x)
+        self.unread(x)
+        gain = self.gain.unsqueeze(0).unsqueeze(-1)
+        y = torch.relu(spikes * gain - 0.25) / 2 + spikes.mean(dim=1, keepdim=True)
+        y = torch.cat([y, torch.sqrt(y.clamp(min=0)), torch.exp(-y)], dim=1)
+        y = torch.where(y > 0.5, torch.maximum(y, gain.sum(dim=1, keepdim=True)), y.abs())
+        z = y.permute(0, 2, 1).flip(2).permute(0, 2, 1)[:, 1:-1].round()
+        return z, y.select(1, 2).unsqueeze(1), x
 
 
-def test_both_ways_give_the_same_bytes(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.ones(2, 6, 9)
-    table_once = so.export(network, x)
-    monkeypatch.setattr(_translate, "_export_with_table", lambda: None)
-    assert so.export(network, x).SerializeToString() == table_once.SerializeToString()
+class Composite(nn.Module):
+    """Operators that torch takes apart before it translates them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.layer = so.block.cuba.Dense(NEURON, 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if self.kind == "reshape":
+            return y.reshape(y.shape[0], 2, 2, y.shape[2]).flatten(1, 2)
+        if self.kind == "softplus":
+            return nn.functional.softplus(y)
+        if self.kind == "in place":
+            return (y + 1).clamp_(0, 1)
+        return 1 - y.to(torch.float64).to(torch.float32)
 
 
-def test_torchlib_is_read_once_an_opset(
+def _image_network() -> nn.Module:
+    layers, neuron = so.block.sigma_delta, {"threshold": 0.1, "activation": torch.relu}
+    return nn.Sequential(
+        layers.Conv(neuron, 6, 2, 3, padding=1), layers.Flatten(), layers.Dense(neuron, 32, 3)
+    )
+
+
+VECTOR, IMAGE = (2, 6, 9), (2, 6, 4, 4, 9)
+NETWORKS: Mapping[str, Any] = {
+    "core": (Core, VECTOR),
+    "kwta": (lambda: so.block.cuba.KWTA(NEURON, 6, 4, num_winners=2), VECTOR),
+    "images": (_image_network, IMAGE),
+    "merged channels": (lambda: so.synapse.Unpool(2, merge_channels=True), IMAGE),
+}
+COMPOSITE = ("reshape", "softplus", "in place", "types")
+
+
+def _export(network: nn.Module, x: Tensor, **options: Any) -> bytes:
+    return so.export(network, x, **options).SerializeToString(deterministic=True)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What is found of each program that is exported: whether it is traced once."""
+    results: list[bool] = []
+    is_decomposed = _translate._is_decomposed
+
+    def kept(program: torch.export.ExportedProgram, table: Any) -> bool:
+        results.append(is_decomposed(program, table))
+        return results[-1]
+
+    monkeypatch.setattr(_translate, "_is_decomposed", kept)
+    return results
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_second_trace_would_change_nothing(
+    name: str, streaming: bool, judged: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    network, x = make(), torch.ones(shape)
+    once = _export(network, x, streaming=streaming)
+    assert judged == [True]
+    monkeypatch.setattr(_translate, "_is_decomposed", lambda program, table: False)
+    assert _export(network, x, streaming=streaming) == once
+
+
+@pytest.mark.parametrize("kind", COMPOSITE)
+def test_composite_operators_are_taken_apart(kind: str, judged: list[bool]) -> None:
+    network, x = Composite(kind), torch.ones(VECTOR)
+    assert so.verify(network, so.export(network, x), x).ok
+    assert judged == [False]
+
+
+@pytest.mark.parametrize("network", [Core(), Composite("reshape")])
+def test_the_documented_way_gives_the_same_bytes(
     network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    x = torch.ones(VECTOR)
+    table_once = _export(network, x)
+    monkeypatch.setattr(_translate, "_export_with_table", lambda: None)
+    assert _export(network, x) == table_once
+
+
+def test_torchlib_is_read_once_an_opset(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     from_torchlib = _translate._torchlib.__wrapped__
 
@@ -38,12 +130,12 @@ def test_torchlib_is_read_once_an_opset(
 
     monkeypatch.setattr(_translate, "_torchlib", functools.cache(counted))
     for opset in (21, 21, 23, 21):
-        so.export(network, torch.ones(2, 6, 9), opset=opset)
+        so.export(Core(), torch.ones(VECTOR), opset=opset)
     assert read == [21, 23]
 
 
-def test_a_table_is_not_changed_by_an_export(network: nn.Module) -> None:
-    so.export(network, torch.ones(2, 6, 9))
+def test_a_table_is_not_changed_by_an_export() -> None:
+    so.export(Core(), torch.ones(VECTOR))
     own = so.ops.get_op("Cuba").torch_op
     assert own not in _translate._torchlib(21).functions
 

@@ -19,8 +19,9 @@ from synapse_onnx.ops import DOMAIN, get_op
 AFTER = EVERY_OTHER  # nodes that a later pass adds would have no name
 
 _SYMBOL = re.compile(r"\b[su]\d+\b")
-_TRACED = re.compile(r"val_\d+.*|.*:out\d*")
 _SCOPES = "pkg.torch.onnx.name_scopes"
+#: what torch says of a parameter, buffer or other tensor of a module, and of no other initialiser
+_OF_MODULE = "pkg.torch.export.graph_signature.InputSpec.kind"
 
 
 def run(model: ir.Model) -> int:
@@ -50,9 +51,9 @@ def run(model: ir.Model) -> int:
                 value.name = name + suffix
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
+    _name_constants(model.graph)
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-    _name_constants(model.graph)
     _name_open_axes(model.graph)
     return sum(used.values())
 
@@ -61,7 +62,7 @@ def _name_constants(graph: ir.Graph) -> None:
     """Number initialisers that are no parameter of a module: val_7 becomes constant_0."""
     count = 0
     for value in list(graph.initializers.values()):
-        if value.name is not None and _TRACED.fullmatch(value.name):
+        if _OF_MODULE not in value.metadata_props:
             while f"constant_{count}" in graph.initializers:  # ours, or one of the user's
                 count += 1
             value.name = f"constant_{count}"

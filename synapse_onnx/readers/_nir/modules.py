@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._view import view
 from synapse_onnx.block.base import Bias
 from synapse_onnx.readers._fields import Shape
 
@@ -24,7 +25,7 @@ class _PerNeuron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C[, H, W], T)."""
         (value,) = self.buffers()
-        return self._result(x, value.reshape(*value.shape, *(1,) * (x.dim() - 1 - value.dim())))
+        return self._result(x, view(value, *value.shape, *(1,) * (x.dim() - 1 - value.dim())))
 
     def _result(self, x: Tensor, value: Tensor) -> Tensor:
         raise NotImplementedError
@@ -78,7 +79,7 @@ class Reshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, *shape, T)."""
-        return x.reshape(x.shape[0], *self.shape, x.shape[-1])
+        return view(x, x.shape[0], *self.shape, x.shape[-1])
 
 
 class PadEnd(nn.Module):

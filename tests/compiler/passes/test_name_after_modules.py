@@ -47,10 +47,13 @@ def test_a_constant_takes_no_name_of_the_users() -> None:
     model = ir.from_proto(
         parsed("""
     g (float[N, 2] x) => (float[N, 2] y)
-    <float constant_0 = {1}, float val_0 = {2}, float constant_2 = {3}, float val_1 = {4}> {
-      y = Sum(x, constant_0, val_0, constant_2, val_1)
+    <float constant_0 = {1}, float val_0 = {2}, float constant_2 = {3}, float mul_1 = {4}> {
+      y = Sum(x, constant_0, val_0, constant_2, mul_1)
     }""")
     )
+    for name in ("constant_0", "constant_2"):  # parameters of modules, as torch marks them
+        properties = model.graph.initializers[name].metadata_props
+        properties["pkg.torch.export.graph_signature.InputSpec.kind"] = "PARAMETER"
     name_after_modules.run(model)
     values = {name: float(v.const_value.numpy()) for name, v in model.graph.initializers.items()}
     assert values == {"constant_0": 1, "constant_1": 2, "constant_2": 3, "constant_3": 4}
