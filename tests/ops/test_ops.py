@@ -110,13 +110,20 @@ def evaluated(group: int) -> dict[str, tuple[np.ndarray, ...]]:
     return model.by_branch(ReferenceEvaluator(model.model).run(None, feeds))
 
 
-def _is_traced(form: NeuronOp) -> bool:
-    """Whether a form is the first of its equation and kind, or the first to spike in a regime."""
+def _is_traced(op: ops.OpDef) -> bool:
+    """Whether an op is the first of its equation and kind, or the first to spike in a regime."""
+    if not is_of_an_equation(op):
+        return True
     every: list[Any] = [op.symbolic for op in OPS.values() if is_of_an_equation(op)]
     forms = [symbolic.__self__ for symbolic in every]
+    symbolic: Any = op.symbolic
+    form = symbolic.__self__
     kin = [other for other in forms if (other.e, other.kind) == (form.e, form.kind)]
     alike = [other for other in forms if (other.regime, other.kind) == (form.regime, "spikes")]
     return form in (kin[0], *alike[:1])
+
+
+TRACED = [entry for entry in FIRST if _is_traced(entry.values[0])]
 
 
 def _arrays(result: Any) -> list[np.ndarray]:
@@ -134,26 +141,22 @@ def _assert_close(found: Any, expected: Any, rtol: float) -> None:
             assert np.abs(value - reference).max() <= rtol * np.abs(reference).max()
 
 
-@pytest.mark.parametrize(("op", "sample"), FIRST)
-def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
-    """Schema, fake kernel and autograd registration, with gradients asked for.
-
-    Two time steps will do: the check traces every operation of every step. That takes nearly all of
-    its time. An equation is traced alike in all regimes, and a regime computes alike for all
-    equations: each is traced once.
-    """
+def _with_gradients(op: ops.OpDef, sample: ops.Sample) -> tuple[Any, ...]:
+    """Return arguments of two time steps, which ask for gradients."""
     short = [
         a[..., :2] if name.startswith("x") else a
         for name, a in zip(op.inputs, sample.args, strict=False)
     ]
-    args = tuple(
+    return tuple(
         a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
         for a in (*short, *sample.args[len(short) :])
     )
-    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    symbolic: Any = op.symbolic
-    if not is_of_an_equation(op) or _is_traced(symbolic.__self__):
-        checks.append("test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
+    args = _with_gradients(op, sample)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     results = torch.library.opcheck(op.torch_op, args, test_utils=checks)
     assert set(results.values()) == {"SUCCESS"}
     y = op.torch_op(*args)
@@ -161,6 +164,19 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
     first.sum().backward()
     assert args[0].grad is not None
     assert args[0].grad.shape == args[0].shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("op", "sample"), TRACED)
+def test_torch_compiles_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
+    """The check traces every operation of every step, forwards and backwards.
+
+    An equation is traced alike in all regimes, and a regime computes alike for all equations: each
+    is traced once.
+    """
+    args = _with_gradients(op, sample)
+    results = torch.library.opcheck(op.torch_op, args, test_utils="test_aot_dispatch_dynamic")
+    assert set(results.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize(
