@@ -31,8 +31,10 @@ from synapse_onnx.readers import _hdf5, _hdf5_copy
 from synapse_onnx.runtime import providers as execution
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # one process a core: threads of torch's own would only wait for each other
+    # one process a core: threads of torch's own would only wait for each other, and so would those
+    # of the programs that a test starts
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: files of fixtures hold no doctests, and all have the same name, under which doctests import one
 collect_ignore_glob = ["*conftest.py"]

@@ -205,7 +205,7 @@ ODD_VALUES: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_any_value_in_any_place_is_read_or_refused(value: str, tmp_path: Path) -> None:
-    """Every dataset of a file in turn becomes something else, or is gone."""
+    """Datasets of a file become something else, or are gone: each in turn, to four values of 12."""
     source, path = tmp_path / "good.nir", tmp_path / "a.nir"
     image = nir.NIRGraph(
         {
@@ -226,8 +226,10 @@ def test_any_value_in_any_place_is_read_or_refused(value: str, tmp_path: Path) -
     places: list[str] = []
     with h5py.File(source) as file:
         file.visititems(lambda name, item: places.append(name) if hasattr(item, "shape") else None)
+    assert len(places) > 50
+    tried = places[list(ODD_VALUES).index(value) % 3 :: 3]
     refused: list[str] = []
-    for place in places:
+    for place in tried:
         path.write_bytes(source.read_bytes())
         with h5py.File(path, "a") as file:
             del file[place]
@@ -241,8 +243,7 @@ def test_any_value_in_any_place_is_read_or_refused(value: str, tmp_path: Path) -
             refused.append(str(error))
     assert [sentence for sentence in refused if "\n" in sentence] == []
     assert [sentence for sentence in refused if str(path) not in sentence] == []
-    assert len(places) > 50
-    assert len(refused) > len(places) // 3
+    assert len(refused) > len(tried) // 3
 
 
 def test_bytes_that_are_changed_at_random_never_raise_anything_else(tmp_path: Path) -> None:
