@@ -62,7 +62,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     else:
         table = _with_ops(_torchlib(opset), own)
         if _is_decomposed(program, table):
-            program.run_decompositions = lambda *_, **__: program  # type: ignore[method-assign]
+            program.run_decompositions = lambda *_, **__: program
         exported = export(program, registry=table, opset_version=opset, **_OPTIONS)
     if exported is None:
         raise ExportError("torch.onnx.export returned no program")

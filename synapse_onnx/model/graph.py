@@ -63,8 +63,9 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
     copied.CopyFrom(model)
     graph = copied.graph
     present = {value.name for value in graph.output}
-    known = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: value.type for value in known}
+    types = _types_of(graph)
+    if names.keys() - types.keys():  # a tool has left them out
+        types = _types_of(onnx.shape_inference.infer_shapes(copied).graph) | types
     for name, shown in names.items():
         if name == shown and name in present:
             continue
@@ -75,6 +76,11 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
             output.type.CopyFrom(types[name])
         graph.output.append(output)
     return copied
+
+
+def _types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    known = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: value.type for value in known}
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

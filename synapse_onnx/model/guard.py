@@ -68,6 +68,10 @@ def read_states(text: str) -> list[dict[str, Any]]:
     states = json.loads(text)
     if not (isinstance(states, list) and all(map(_is_state, states))):
         raise ValueError("no list of states")
+    for side in ("input", "output"):
+        names = [state[side] for state in states if state[side]]  # "" is one that is not returned
+        if len(set(names)) < len(names):
+            raise ValueError(f"two states have one {side}")
     return states
 
 

@@ -14,7 +14,7 @@ from synapse_onnx.errors import ModelError
 from synapse_onnx.model.guard import read_states
 from synapse_onnx.model.options import Options
 
-__all__ = ["LAYER", "Metadata", "layer_of"]
+__all__ = ["LAYER", "Metadata", "entries_of", "layer_of"]
 
 _PREFIX = "synapse_onnx."
 
@@ -25,6 +25,12 @@ LAYER = f"{_PREFIX}layer"
 def layer_of(node: onnx.NodeProto) -> str | None:
     """Return the path of the module that a node computes; None if it has none."""
     return next((prop.value for prop in node.metadata_props if prop.key == LAYER), None)
+
+
+def entries_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a model as they are stored: name -> text."""
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    return {k.removeprefix(_PREFIX): v for k, v in props.items() if k.startswith(_PREFIX)}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def render(report: Report, whole: bool = True) -> str:
         f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {report.verdict}</h1>',
         f"<p>torch against ONNX Runtime, {escape(report.facts.get('model', ''))}, "
         f"on inputs of shape {escape(report.ran)}</p>",
-        *_not_compared(report),
+        *_said("by-run-alone", "By the run alone", report.by_run_alone),
+        *_said("not-compared", "Not compared", report.not_compared),
         *_divergence(report),
         *_listed("Problems", report.problems),
         "<h2>Layers and outputs</h2>",
@@ -54,11 +55,8 @@ def render(report: Report, whole: bool = True) -> str:
     )
 
 
-def _not_compared(report: Report) -> list[str]:
-    if not report.left_out:
-        return []
-    text = escape(report.not_compared)
-    return [f'<p class="first" id="not-compared">Not compared: {text}</p>']
+def _said(name: str, title: str, text: str) -> list[str]:
+    return [f'<p class="first" id="{name}">{title}: {escape(text)}</p>'] if text else []
 
 
 def _divergence(report: Report) -> list[str]:

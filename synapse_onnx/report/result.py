@@ -201,6 +201,8 @@ class Report:
         problems: sentences on what is wrong besides values: names, shapes, types.
         shapes: input shapes that were run.
         notes: sentences on how the comparison was made.
+        by_run_alone: why the file is not proved to be what its network compiles to, so that only
+            the run speaks for it; "" for a file that is.
         membrane: the membrane around the first divergence, where that is a spike.
         rasters: spikes of every spiking layer and output, a bounded part of one sample.
         facts: the model, its SHA-256, versions, execution providers and native kernels.
@@ -217,6 +219,7 @@ class Report:
     problems: tuple[str, ...] = ()
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     notes: tuple[str, ...] = ()
+    by_run_alone: str = ""
     membrane: Membrane | None = None
     rasters: tuple[Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
@@ -225,10 +228,14 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """Return "equal", or "equal in part" where outputs were left out, or "NOT equal"."""
+        """Return "equal", or "equal in part" where outputs were left out, or "NOT equal".
+
+        "by the run alone" is added where the file is not proved by construction.
+        """
         if not self.ok:
             return "NOT equal"
-        return "equal in part" if self.left_out else "equal"
+        equal = "equal in part" if self.left_out else "equal"
+        return f"{equal} by the run alone" if self.by_run_alone else equal
 
     @property
     def not_compared(self) -> str:
@@ -298,6 +305,8 @@ class Report:
         if self.first_divergence is not None:
             lines.append(f"first divergence: {self.first_divergence}")
         lines += [f"note: {note}" for note in self.notes]
+        if self.by_run_alone:
+            lines.append(f"by the run alone: {self.by_run_alone}")
         if self.left_out:
             lines.append(f"not compared: {self.not_compared}")
         lines.append(f"{self.verdict} on inputs of shape {self.ran}")

@@ -22,6 +22,7 @@ class Findings:
         layers: one row a layer, by name.
         divergence: the first divergence of all.
         membrane: the membrane around it.
+        unproved: why the file is judged by the run alone; "" for one that is not.
     """
 
     def __init__(self) -> None:
@@ -31,11 +32,16 @@ class Findings:
         self.membrane: Membrane | None = None
         self._problems: dict[str, None] = {}  # in order, each once
         self._notes: dict[str, None] = {}
+        self.unproved = ""
         self._rasters: dict[str, Raster] = {}
 
     def problem(self, sentence: str) -> None:
         """Report that something besides values is wrong: the result is not equal then."""
         self._problems[sentence] = None
+
+    def by_run_alone(self, reason: str) -> None:
+        """Report that the file is not proved by construction, and why."""
+        self.unproved = reason
 
     def note(self, sentence: str) -> None:
         """Report how the comparison was made."""
@@ -115,6 +121,7 @@ class Findings:
             problems=tuple(self._problems),
             shapes=tuple(map(tuple, shapes)),
             notes=tuple(self._notes),
+            by_run_alone=self.unproved,
             membrane=self.membrane,
             rasters=tuple(self._rasters.values()),
             facts=facts,

@@ -69,6 +69,9 @@ def _nodes(run: Run, call: Call, total: int) -> Sequence[onnx.NodeProto]:
         return ()  # delays of zero steps leave nothing to compute
     if subject.spares(group):
         return ()
+    if not group and run.findings.unproved:
+        run.findings.note(f"{call.path}: the file has no node of it, so only outputs speak for it")
+        return ()
     if not group or len(group) % total:
         run.findings.problem(
             f"{call.path}: torch calls this layer {total} times and the model has "

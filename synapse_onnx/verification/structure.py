@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from synapse_onnx.errors import ModelError
-from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.subject import Subject
 
-__all__ = ["compare_structure"]
+__all__ = ["compare_structure", "value_differences"]
 
 
 def compare_structure(subject: Subject, findings: Findings) -> None:
     """Compare names and parameters, and take over the notes of the export."""
-    with contextlib.suppress(ModelError):  # a model of another exporter has no metadata
-        for note in Metadata.read(subject.model).notes:
-            findings.note(note)
+    for note in subject.metadata.notes if subject.metadata is not None else ():
+        findings.note(note)
     expected = subject.arguments.names(subject.module)
     names = subject.session.inputs
     if expected and list(names) != expected[: len(names)]:
@@ -47,15 +46,18 @@ def _compare_parameters(subject: Subject, findings: Findings) -> None:
         value = expected.get(tensor.name)
         if value is None or subject.spares_value(tensor.name):
             continue
-        stored, reference = onnx.numpy_helper.to_array(tensor), value.numpy()
-        if stored.shape != reference.shape:
-            findings.problem(
-                f"{tensor.name}: of shape {reference.shape} in the module and {stored.shape} in "
-                f"the model"
-            )
-        elif not np.array_equal(stored, reference):
-            count = int((stored != reference).sum())
-            findings.problem(
-                f"{tensor.name}: {count} of {reference.size} values differ between the frozen "
-                f"module and the model"
-            )
+        stored = onnx.numpy_helper.to_array(tensor)
+        for sentence in value_differences(tensor.name, stored, value.numpy()):
+            findings.problem(sentence)
+
+
+def value_differences(name: str, stored: NDArray[Any], reference: NDArray[Any]) -> Iterator[str]:
+    """Yield a sentence if the values of a model, ``stored``, are not those of its network."""
+    if stored.shape != reference.shape:
+        yield f"{name}: of shape {reference.shape} in the module and {stored.shape} in the model"
+    elif not np.array_equal(stored, reference):
+        count = int((stored != reference).sum())
+        yield (
+            f"{name}: {count} of {reference.size} values differ between the frozen module and the "
+            f"model"
+        )

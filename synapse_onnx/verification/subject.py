@@ -43,6 +43,7 @@ class Subject:
         layers: every outermost layer of ours, by path.
         descriptions: what each layer describes in its frozen form, by path.
         model: the model.
+        metadata: the model's metadata; None of a model that another tool wrote.
         nodes: the nodes of each layer, by path.
         session: the model in ONNX Runtime.
         traced: the same model, which also returns the values of its layers.
@@ -67,12 +68,15 @@ class Subject:
             path: layer.describe() for path, layer in deployables(self.frozen)
         }
         self.model = model
+        self.metadata: Metadata | None = None
+        with contextlib.suppress(ModelError):
+            self.metadata = Metadata.read(model)
         self.nodes = layer_nodes(model, self.layers)
         self.session = Session(model, providers, native)
         self._compared = _checked(self.session.outputs, outputs)
         self.left_out = [name for name in self.session.outputs if name not in self._compared]
-        self._needed = _values_for(model, self._compared)
-        self._spared = _values_for(model, self.left_out) - self._needed
+        self._needed = self._values_for(self._compared)
+        self._spared = self._values_for(self.left_out) - self._needed
         self.traced = Session(with_layer_outputs(model, self.nodes), providers, native)
 
     def has_output(self, name: str) -> bool:
@@ -117,6 +121,12 @@ class Subject:
             bool(dims) and not isinstance(dims[batch], int) for dims, batch, _ in self._input_axes()
         )
 
+    def _values_for(self, outputs: Collection[str]) -> set[str]:
+        """Return the names of the values that outputs need, at this call or a later one."""
+        kept = self.metadata.states if self.metadata is not None else ()
+        states = {str(state["input"]): str(state["output"]) for state in kept}
+        return needed_for(self.model.graph, outputs, states)
+
     def _input_axes(self) -> list[tuple[list[int | str], int, int | None]]:
         """Return sizes, axis of the batch and axis of time of every input of the graph."""
         axes = []
@@ -137,14 +147,6 @@ def _checked(names: Sequence[str], outputs: Sequence[str] | None) -> set[str]:
         what = f"no output {unknown[0]!r}" if unknown else "no output is named"
         raise InputError(f"verify: {what}; the model's outputs are {', '.join(names)}")
     return set(outputs)
-
-
-def _values_for(model: onnx.ModelProto, outputs: Collection[str]) -> set[str]:
-    """Return the names of the values that outputs need, at this call of a stream or a later one."""
-    states: dict[str, str] = {}
-    with contextlib.suppress(ModelError):  # a model of another exporter has no metadata
-        states = {str(s["input"]): str(s["output"]) for s in Metadata.read(model).states}
-    return needed_for(model.graph, outputs, states)
 
 
 def provenance(

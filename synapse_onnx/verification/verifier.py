@@ -22,6 +22,7 @@ from synapse_onnx.model.layout import has_time, time_last
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
+from synapse_onnx.verification.construction import compare_construction
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.layers import compare_layer
 from synapse_onnx.verification.outputs import Run, compare_chunks, compare_outputs
@@ -84,6 +85,7 @@ def verify(
     subject = Subject(module, model, arguments, outputs=outputs, providers=providers, native=native)
     findings = Findings()
     compare_structure(subject, findings)
+    compare_construction(subject, findings)
     variants = _variants(subject, arguments.tensors)
     for tensors in variants:
         _compare_run(subject, findings, tensors, Tolerance(rtol, atol))

@@ -115,6 +115,7 @@ def test_float_currents_may_flip_spikes_but_neurons_stay_right() -> None:
     x = spikes(4, 40, 200, seed=3)
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
+    moved.producer_name = "a tool that adds in another order"
     # 2e-6 of a current is within what another order of addition does to a sum
     dense = next(node for node in moved.graph.node if node.name == "0")
     current = dense.output[0]

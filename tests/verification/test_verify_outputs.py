@@ -189,6 +189,7 @@ def model_without_right(model: onnx.ModelProto) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     del copied.graph.output[1:]
+    copied.producer_name = "a tool that cuts outputs off"  # so it is judged by the run
     return copied
 
 
