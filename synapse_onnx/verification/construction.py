@@ -45,6 +45,11 @@ def compare_construction(subject: Subject, findings: Findings) -> None:
     What differs is a problem of the report. Where the model cannot be compared, or not as a whole,
     the report says that it is judged by the run alone, and why.
     """
+    if subject.reference is not None:
+        findings.by_run_alone(
+            f"the reference is {subject.reference.kind}, not the network that was exported"
+        )
+        return
     if subject.metadata is None:
         findings.by_run_alone("the file was not written by synapse-onnx")
         return

@@ -15,6 +15,7 @@ from synapse_onnx.model.layout import has_time, time_first, time_last
 from synapse_onnx.report.result import Row
 from synapse_onnx.verification.arrays import Agreement, Tolerance, difference, first_place
 from synapse_onnx.verification.findings import Findings
+from synapse_onnx.verification.reference import in_the_order_of
 from synapse_onnx.verification.subject import Subject
 
 __all__ = ["Run", "compare_chunks", "compare_outputs", "compare_values"]
@@ -77,6 +78,9 @@ def compare_values(
 def compare_outputs(run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArray[Any]]) -> None:
     """Compare every output that is in scope, both sides with time last: type, shape, values."""
     problem = run.findings.problem
+    if run.subject.reference is not None:
+        _compare_with_reference(run, expected, arrays)
+        return
     if len(expected) != len(arrays):
         problem(f"the module has {len(expected)} outputs and the model {len(arrays)}")
         return
@@ -95,6 +99,25 @@ def compare_outputs(run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArr
                 f"{int(np.isnan(array).sum())} of the model"
             )
         _compare_output(run, name, "output", reference, array, exact=name in run.exact)
+
+
+def _compare_with_reference(
+    run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArray[Any]]
+) -> None:
+    """Compare outputs by position and shape; those of the reference that are left are named."""
+    names = run.subject.session.outputs
+    ordered = in_the_order_of(arrays, expected)
+    for name, tensor, array in zip(names, ordered, arrays, strict=True):
+        if tensor is not None and run.subject.has_output(name):
+            _compare_output(run, name, "output", tensor.numpy(), array, exact=False)
+        elif run.subject.has_output(name):
+            shapes = ", ".join(str(tuple(x.shape)) for x in expected)
+            run.findings.problem(
+                f"{name}: the model returns shape {array.shape}, and the reference {shapes}"
+            )
+    unmatched = len(expected) - sum(tensor is not None for tensor in ordered)
+    if unmatched:
+        run.findings.note(f"{unmatched} outputs of the reference have no counterpart in the model")
 
 
 def _compare_output(
@@ -120,9 +143,10 @@ def compare_chunks(run: Run, whole: Sequence[NDArray[Any]]) -> None:
         if not run.subject.has_output(name):
             continue
         if name not in run.exact:
-            run.findings.note(
-                f"{name}: float sums round otherwise in chunks, which are not compared"
-            )
+            if run.subject.reference is None:  # of which nothing is known to be exact
+                run.findings.note(
+                    f"{name}: float sums round otherwise in chunks, which are not compared"
+                )
             continue
         pieces = [time_last(p[i] if len(outputs) > 1 else p, layout) for p in parts]
         odd = [piece for piece in pieces if piece.shape[:-1] != reference.shape[:-1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import os
@@ -24,8 +23,9 @@ from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.nodes import layer_nodes, with_layer_outputs
+from synapse_onnx.verification.reference import Reference
 
-__all__ = ["Subject", "provenance"]
+__all__ = ["Subject", "metadata_of", "provenance"]
 
 
 class Subject:
@@ -37,8 +37,8 @@ class Subject:
         InputError: ``outputs`` names no output, or one that the model lacks.
 
     Attributes:
-        module: the network in evaluation mode, on the CPU, unfrozen.
-        frozen: its deployment form.
+        module: the network in evaluation mode, on the CPU, unfrozen; or a :class:`Reference`.
+        frozen: its deployment form; of a reference, itself.
         arguments: how tensors become arguments of ``forward``.
         layers: every outermost layer of ours, by path.
         descriptions: what each layer describes in its frozen form, by path.
@@ -60,17 +60,16 @@ class Subject:
         providers: Sequence[str] | None,
         native: bool | None,
     ) -> None:
-        self.module = copy.deepcopy(module).eval().cpu()
+        self.module = self.frozen = module
+        if not isinstance(module, Reference):
+            self.module, self.frozen = copy.deepcopy(module).eval().cpu(), freeze(module).cpu()
         self.arguments = arguments
         self.layers: dict[str, Deployable] = dict(deployables(self.module))
-        self.frozen = freeze(module).cpu()
         self.descriptions: dict[str, dict[str, Any]] = {
             path: layer.describe() for path, layer in deployables(self.frozen)
         }
         self.model = model
-        self.metadata: Metadata | None = None
-        with contextlib.suppress(ModelError):
-            self.metadata = Metadata.read(model)
+        self.metadata = metadata_of(model)
         self.nodes = layer_nodes(model, self.layers)
         self.session = Session(model, providers, native)
         self._compared = _checked(self.session.outputs, outputs)
@@ -78,6 +77,11 @@ class Subject:
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
         self.traced = Session(with_layer_outputs(model, self.nodes), providers, native)
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the model is compared with, if that is not its network."""
+        return self.module if isinstance(self.module, Reference) else None
 
     def has_output(self, name: str) -> bool:
         """Whether an output is compared."""
@@ -135,6 +139,14 @@ class Subject:
                 dims = dims_of(value)
                 axes.append((dims, *axes_of(self.session.layout, len(dims))))
         return axes
+
+
+def metadata_of(model: onnx.ModelProto) -> Metadata | None:
+    """Return a model's metadata; None of a model that another tool wrote."""
+    try:
+        return Metadata.read(model)
+    except ModelError:
+        return None
 
 
 def _checked(names: Sequence[str], outputs: Sequence[str] | None) -> set[str]:
