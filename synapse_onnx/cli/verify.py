@@ -69,6 +69,12 @@ Exit codes: 0 equal, 1 the numbers differ, 2 wrong input or usage.""",
     help="Write one self-contained page: tables, rasters of torch and ONNX Runtime, and the "
     "membrane around the first divergence.",
 )
+@click.option(
+    "--require-coverage",
+    is_flag=True,
+    help="Exit with 1 also where an input, a spiking layer or an output was never active, or a "
+    "layer always was.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @options.providers()
 @options.native("both", help="; both compares with and without them")
@@ -84,6 +90,7 @@ def command(
     providers: tuple[str, ...],
     native: str,
     report_path: str | None,
+    require_coverage: bool,
     as_json: bool,
     **generated: Any,
 ) -> None:
@@ -131,7 +138,7 @@ def command(
             click.echo(report.to_json())
         else:
             _print_report(str(report), ok=report.ok)
-        ok &= report.ok
+        ok &= report.ok and not (require_coverage and report.not_exercised)
     if report_path is not None:
         write_atomically(report_path, report.to_html().encode())
         if not as_json:

@@ -28,7 +28,7 @@ def render(report: Report, whole: bool = True) -> str:
     """
     sign = "ok" if report.ok else "bad"
     parts = [
-        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {report.verdict}</h1>',
+        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {escape(report.verdict)}</h1>',
         f"<p>torch against ONNX Runtime, {escape(report.facts.get('model', ''))}, "
         f"on inputs of shape {escape(report.ran)}</p>",
         *_said("by-run-alone", "By the run alone", report.by_run_alone),
@@ -37,6 +37,7 @@ def render(report: Report, whole: bool = True) -> str:
         *_listed("Problems", report.problems),
         "<h2>Layers and outputs</h2>",
         _rows([*report.layers, *report.outputs]),
+        *_coverage(report),
         *_rasters(report),
         *_listed("Notes", report.notes),
         "<h2>What was run</h2>",
@@ -70,6 +71,21 @@ def _divergence(report: Report) -> list[str]:
     if report.membrane is not None and first.t is not None:
         parts.append(_membrane(report.membrane, first.t))
     return parts
+
+
+def _coverage(report: Report) -> list[str]:
+    """Tell how much of every input, spiking layer and output was active at some step."""
+    if not report.coverage:
+        return []
+    head = "".join(f"<th>{title}</th>" for title in ("", "kind", "active", "of", ""))
+    lines = "".join(
+        f'<tr class="{"bad" if entry.gap else "ok"}"><td>{escape(entry.name)}</td>'
+        f'<td>{escape(entry.kind)}</td><td class="number">{entry.active:,}</td>'
+        f'<td class="number">{entry.neurons:,}</td><td>{entry.gap}</td></tr>'
+        for entry in report.coverage
+    )
+    table = f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
+    return ["<h2>Active at some step</h2>", f'<div class="wide"><table>{table}</table></div>']
 
 
 def _listed(title: str, sentences: Iterable[str]) -> list[str]:

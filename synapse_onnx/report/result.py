@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synapse_onnx.report.coverage import Coverage, gaps
+
 __all__ = ["NEURONS", "STEPS", "Divergence", "Membrane", "Raster", "Report", "Row", "writes_html"]
 
 #: most neurons and time steps that a raster keeps
@@ -203,6 +205,7 @@ class Report:
         notes: sentences on how the comparison was made.
         by_run_alone: why the file is not proved to be what its network compiles to, so that only
             the run speaks for it; "" for a file that is.
+        coverage: what the inputs reached of every input, spiking layer and output.
         membrane: the membrane around the first divergence, where that is a spike.
         rasters: spikes of every spiking layer and output, a bounded part of one sample.
         facts: the model, its SHA-256, versions, execution providers and native kernels.
@@ -220,6 +223,7 @@ class Report:
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     notes: tuple[str, ...] = ()
     by_run_alone: str = ""
+    coverage: tuple[Coverage, ...] = ()
     membrane: Membrane | None = None
     rasters: tuple[Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
@@ -230,12 +234,19 @@ class Report:
     def verdict(self) -> str:
         """Return "equal", or "equal in part" where outputs were left out, or "NOT equal".
 
-        "by the run alone" is added where the file is not proved by construction.
+        "by the run alone" is added where the file is not proved by construction, and what the
+        inputs have not exercised: "equal, but 1 layer never active: conv".
         """
         if not self.ok:
             return "NOT equal"
         equal = "equal in part" if self.left_out else "equal"
-        return f"{equal} by the run alone" if self.by_run_alone else equal
+        alone = " by the run alone" if self.by_run_alone else ""
+        return f"{equal}{alone}{f', but {self.not_exercised}' if self.not_exercised else ''}"
+
+    @property
+    def not_exercised(self) -> str:
+        """What no input has exercised, so that the run says nothing of it; or ""."""
+        return gaps(self.coverage)
 
     @property
     def not_compared(self) -> str:
@@ -305,11 +316,14 @@ class Report:
         if self.first_divergence is not None:
             lines.append(f"first divergence: {self.first_divergence}")
         lines += [f"note: {note}" for note in self.notes]
+        if self.coverage:
+            lines.append(f"active at some step: {', '.join(map(str, self.coverage))}")
         if self.by_run_alone:
             lines.append(f"by the run alone: {self.by_run_alone}")
         if self.left_out:
             lines.append(f"not compared: {self.not_compared}")
-        lines.append(f"{self.verdict} on inputs of shape {self.ran}")
+        comma = ";" if self.ok and self.not_exercised else ""
+        lines.append(f"{self.verdict}{comma} on inputs of shape {self.ran}")
         return "\n".join(lines)
 
 

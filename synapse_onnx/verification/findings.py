@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from synapse_onnx.model.layout import has_time
 from synapse_onnx.report.result import Divergence, Membrane, Raster, Report, Row
+from synapse_onnx.verification.exercise import Exercise
 
 __all__ = ["Findings"]
 
@@ -23,6 +24,7 @@ class Findings:
         divergence: the first divergence of all.
         membrane: the membrane around it.
         unproved: why the file is judged by the run alone; "" for one that is not.
+        exercise: what the inputs of all runs have exercised.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Findings:
         self._problems: dict[str, None] = {}  # in order, each once
         self._notes: dict[str, None] = {}
         self.unproved = ""
+        self.exercise = Exercise()
         self._rasters: dict[str, Raster] = {}
 
     def problem(self, sentence: str) -> None:
@@ -122,6 +125,7 @@ class Findings:
             shapes=tuple(map(tuple, shapes)),
             notes=tuple(self._notes),
             by_run_alone=self.unproved,
+            coverage=self.exercise.coverage(),
             membrane=self.membrane,
             rasters=tuple(self._rasters.values()),
             facts=facts,

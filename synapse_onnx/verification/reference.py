@@ -72,8 +72,8 @@ def _fresh(call: Callable[..., Any]) -> Callable[..., Any]:
 def as_module(reference: Callable[..., Any], metadata: Metadata | None) -> nn.Module:
     """Return the network of a model itself, and any other reference as a :class:`Reference`.
 
-    A module is the model's network if it has a layer of this package that the model names, or if
-    the model names none.
+    A module is taken for the model's network if it has a layer of this package, or if the model
+    names none.
 
     Raises:
         InputError: the reference cannot be called.
@@ -85,9 +85,9 @@ def as_module(reference: Callable[..., Any], metadata: Metadata | None) -> nn.Mo
         )
     if not isinstance(reference, nn.Module):
         return Reference(reference)
-    named = {layer["path"] for layer in metadata.layers} if metadata is not None else set()
-    own = {path for path, _ in deployables(reference)}
-    return Reference(reference) if named and own.isdisjoint(named) else reference
+    named = metadata.layers if metadata is not None else ()
+    own = next(deployables(reference), None)
+    return Reference(reference) if named and own is None else reference
 
 
 def check_repeatable(reference: Reference, arguments: Sequence[Any]) -> None:

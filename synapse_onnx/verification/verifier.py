@@ -139,6 +139,7 @@ def _compare_run(
         shapes = " and ".join(str(tuple(x.shape)) for x in tensors)
         findings.note(f"inputs of shape {shapes} are not compared: {error}")
         return
+    _see_exercise(subject, findings, tensors, calls, expected)
     exact = exact_values(subject.model, _exact_layers(subject, findings, calls))
     run = Run(subject, findings, tensors, exact, tolerance)
     traced = _run_model(run, subject.traced) if calls else None
@@ -150,6 +151,26 @@ def _compare_run(
         compare_outputs(run, expected, results)
         if subject.session.streaming:
             compare_chunks(run, results)
+
+
+def _see_exercise(
+    subject: Subject,
+    findings: Findings,
+    tensors: Sequence[Tensor],
+    calls: Sequence[Call],
+    expected: Sequence[Tensor],
+) -> None:
+    """Take note of what a run exercises, of all that is compared."""
+    compared = {
+        path: str(facts["kind"])
+        for path, facts in subject.descriptions.items()
+        if not subject.spares_layer(path)
+    }
+    findings.exercise.see_inputs(subject.session.inputs, tensors)
+    findings.exercise.see_layers(calls, compared)
+    for name, tensor in zip(subject.session.outputs, expected, strict=False):
+        if subject.has_output(name):
+            findings.exercise.see_output(name, tensor)
 
 
 def _run_model(run: Run, session: Session) -> list[NDArray[Any]] | None:

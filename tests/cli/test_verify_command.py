@@ -22,6 +22,13 @@ def test_verify_equal(here: Path) -> None:
     assert text.splitlines()[-1].startswith("equal on inputs of shape (8, 4, 50); (1, 4, 50)")
 
 
+def test_coverage_may_be_required(here: Path) -> None:
+    silent = ("net.py:Net", "net.onnx", "--rate", "0")
+    assert "equal, but 1 input never active" in good("verify", *silent)
+    assert invoke("verify", *silent, "--require-coverage").exit_code == 1
+    good("verify", "net.py:Net", "net.onnx", "--require-coverage")
+
+
 def test_verify_prints_the_report(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = so.verify
@@ -110,7 +117,7 @@ VERIFY_FAULTS = {
         ("net.py:Pair", "net.onnx"),
         "forward(x, y) of net.py:Pair does not take 1 inputs; it is not the network that",
     ),
-    "raises": (("net.py:Broken", "net.onnx"), "net.py:Broken raised RuntimeError: mat1 and mat2"),
+    "raises": (("net.py:Broken", "net.onnx"), "the reference raises RuntimeError: mat1 and mat2"),
     "nan": (("net.py:Net", "net.onnx", "--rtol", "nan"), "'nan' is not a finite number"),
     "inf": (("net.py:Net", "net.onnx", "--atol", "inf"), "'inf' is not a finite number"),
     "nan rate": (("net.py:Net", "net.onnx", "--rate", "nan"), "'nan' is not a finite number"),
