@@ -23,6 +23,7 @@ from synapse_onnx.compiler._trace_errors import (
     with_module,
 )
 from synapse_onnx.compiler._translate import translate
+from synapse_onnx.compiler._views import AsViews
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.options import Options
 
@@ -64,7 +65,10 @@ def _to_program(
 ) -> torch.export.ExportedProgram:
     with running_modules(frozen) as running:
         try:
-            return torch.export.export(frozen, tuple(inputs), dynamic_shapes=shapes, strict=False)
+            with AsViews():
+                return torch.export.export(
+                    frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
+                )
         except SynapseError as symbolic:  # a layer of ours refuses its input
             error = symbolic
             try:  # that of the tracer shows symbols (s77), this one the sizes of the inputs

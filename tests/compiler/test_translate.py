@@ -45,8 +45,8 @@ class Composite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x)
-        if self.kind == "reshape":
-            return y.reshape(y.shape[0], 2, 2, y.shape[2]).flatten(1, 2)
+        if self.kind == "unflatten":
+            return y.unflatten(1, (2, 2)).sum(1)
         if self.kind == "softplus":
             return nn.functional.softplus(y)
         if self.kind == "in place":
@@ -68,7 +68,7 @@ NETWORKS: Mapping[str, Any] = {
     "images": (_image_network, IMAGE),
     "merged channels": (lambda: so.synapse.Unpool(2, merge_channels=True), IMAGE),
 }
-COMPOSITE = ("reshape", "softplus", "in place", "types")
+COMPOSITE = ("unflatten", "softplus", "in place", "types")
 
 
 def _export(network: nn.Module, x: Tensor, **options: Any) -> bytes:
@@ -107,7 +107,7 @@ def test_a_second_trace_would_change_nothing(
 def test_composite_operators_are_taken_apart(kind: str, judged: list[bool]) -> None:
     network, x = Composite(kind), torch.ones(VECTOR)
     assert so.verify(network, so.export(network, x), x).ok
-    assert judged == [False]
+    assert set(judged) == {False}
 
 
 def test_the_documented_way_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

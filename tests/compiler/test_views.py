@@ -1,0 +1,101 @@
+"""reshape and flatten of the user's code: traced once, to the file that two traces give."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from networks import NEURON, spikes
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from synapse_onnx._view import view
+from synapse_onnx.compiler import _trace, _translate
+
+Change = Callable[[Tensor], Tensor]
+
+#: what makes (N, 108, T) of (N, 3, 6, 6, T), in ways that give the same graph as two traces
+WAYS: dict[str, Change] = {
+    "method": lambda y: y.flatten(1, 3),
+    "function": lambda y: torch.flatten(y, 1, -2),
+    "module": nn.Flatten(1, 3),
+    "by name": lambda y: y.flatten(start_dim=1, end_dim=3),
+    "turned": lambda y: y.permute(0, 2, 3, 1, 4).flatten(1, 3),
+    "reshape": lambda y: y.reshape(y.shape[0], -1, y.shape[-1]),
+    "function of a size": lambda y: torch.reshape(y, torch.Size((y.size(0), 108, y.size(-1)))),
+    "turned reshape": lambda y: y.permute(0, 2, 3, 1, 4).reshape((y.shape[0], 108, y.shape[-1])),
+}
+
+
+class Images(nn.Module):
+    """A convolution, an image as neurons, a dense layer."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.conv = so.block.cuba.Conv(NEURON, 2, 3, 3, weight_scale=3)
+        self.dense = so.block.cuba.Dense(NEURON, 108, 4, weight_scale=3)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dense(self.change(self.conv(x)))
+        return y
+
+
+def _network(change: Change) -> nn.Module:
+    torch.manual_seed(0)
+    return Images(change).eval()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_trace_gives_the_file_of_two(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = _network(WAYS[way]), spikes(2, 2, 8, 8, 9)
+    judged: list[bool] = []
+    is_decomposed = _translate._is_decomposed
+
+    def kept(program: torch.export.ExportedProgram, table: Any) -> bool:
+        judged.append(is_decomposed(program, table))
+        return judged[-1]
+
+    monkeypatch.setattr(_translate, "_is_decomposed", kept)
+    once = so.export(network, x)
+    assert judged == [True]
+    monkeypatch.setattr(_translate, "_is_decomposed", lambda program, table: False)
+    monkeypatch.setattr(_trace, "AsViews", contextlib.nullcontext)
+    assert so.export(network, x) == once
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.reshape(y.shape[0], 108, -1),
+        lambda y: y.movedim(1, 3).reshape(y.shape[0], 108, -1),
+        lambda y: y.reshape(shape=(y.shape[0], 108, y.shape[-1])),
+    ],
+)
+def test_other_ways_are_right(change: Change) -> None:
+    network, x = _network(change), spikes(3, 2, 8, 8, 12)
+    model: onnx.ModelProto = so.export(network, x)
+    assert so.verify(network, model, x).verdict == "equal"
+
+
+def test_sizes_that_stay_are_left_alone() -> None:
+    class Same(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scalar = x.sum().flatten() + torch.flatten(x.sum())
+            return x.flatten(2) + x.flatten(1, 1) + scalar.reshape(1, 1, 1)
+
+    x = spikes(2, 3, 5)
+    assert so.verify(Same(), so.export(Same(), x), x).ok
+
+
+def test_view_is_reshape() -> None:
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    for tensor in (x, x.movedim(0, 2), x[:, ::2]):
+        size = tensor.numel() // 2
+        assert torch.equal(view(tensor, 2, size), tensor.reshape(2, size))
+        assert torch.equal(view(tensor, -1), tensor.reshape(-1))
+    assert view(x, 6, 4).data_ptr() == x.data_ptr()
