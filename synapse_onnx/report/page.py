@@ -28,10 +28,11 @@ def render(report: Report, whole: bool = True) -> str:
     """
     sign = "ok" if report.ok else "bad"
     parts = [
-        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {escape(report.verdict)}</h1>',
+        f'<h1 class="{sign}">{"✓" if report.ok else "✗"} {report.outcome}</h1>',
         f"<p>torch against ONNX Runtime, {escape(report.facts.get('model', ''))}, "
         f"on inputs of shape {escape(report.ran)}</p>",
         *_said("by-run-alone", "By the run alone", report.by_run_alone),
+        *_said("not-exercised", "Not exercised", report.not_exercised),
         *_said("not-compared", "Not compared", report.not_compared),
         *_divergence(report),
         *_listed("Problems", report.problems),
@@ -46,7 +47,7 @@ def render(report: Report, whole: bool = True) -> str:
     body = f'<div class="synapse-onnx">\n<style>{_STYLE}</style>\n' + "\n".join(parts) + "\n</div>"
     if not whole:
         return body
-    title = f"{report.verdict}: {report.facts.get('model', 'model')}"
+    title = f"{report.outcome}: {report.facts.get('model', 'model')}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -77,7 +78,7 @@ def _coverage(report: Report) -> list[str]:
     """Tell how much of every input, spiking layer and output was active at some step."""
     if not report.coverage:
         return []
-    head = "".join(f"<th>{title}</th>" for title in ("", "kind", "active", "of", ""))
+    head = "".join(f"<th>{title}</th>" for title in ("name", "kind", "active", "of", ""))
     lines = "".join(
         f'<tr class="{"bad" if entry.gap else "ok"}"><td>{escape(entry.name)}</td>'
         f'<td>{escape(entry.kind)}</td><td class="number">{entry.active:,}</td>'

@@ -231,17 +231,22 @@ class Report:
     layers_left_out: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         """Return "equal", or "equal in part" where outputs were left out, or "NOT equal".
 
-        "by the run alone" is added where the file is not proved by construction, and what the
-        inputs have not exercised: "equal, but 1 layer never active: conv".
+        "by the run alone" is added where the file is not proved by construction.
         """
         if not self.ok:
             return "NOT equal"
         equal = "equal in part" if self.left_out else "equal"
-        alone = " by the run alone" if self.by_run_alone else ""
-        return f"{equal}{alone}{f', but {self.not_exercised}' if self.not_exercised else ''}"
+        return f"{equal} by the run alone" if self.by_run_alone else equal
+
+    @property
+    def verdict(self) -> str:
+        """Return the outcome, and what no input has exercised: "equal, but 1 layer never ..."."""
+        if self.ok and self.not_exercised:
+            return f"{self.outcome}, but {self.not_exercised}"
+        return self.outcome
 
     @property
     def not_exercised(self) -> str:

@@ -48,6 +48,9 @@ def test_every_input_layer_and_output_is_counted(network, model) -> None:
     assert f"active at some step: input 5/6, 0.neuron {int(first.sum())}/8" in str(report)
     assert json.loads(report.to_json())["coverage"][0]["active"] == 5
     assert "<h2>Active at some step</h2>" in report.to_html()
+    silent = so.verify(network, model, torch.zeros_like(X)).to_html()
+    assert "✓ equal</h1>" in silent
+    assert 'id="not-exercised">Not exercised: 1 input never active: input;' in silent
 
 
 def test_silence_is_no_equality(network, model) -> None:
