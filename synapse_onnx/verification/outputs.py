@@ -75,11 +75,20 @@ def compare_values(
     return row, first
 
 
-def compare_outputs(run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArray[Any]]) -> None:
-    """Compare every output that is in scope, both sides with time last: type, shape, values."""
+def compare_outputs(
+    run: Run,
+    expected: Sequence[Tensor],
+    arrays: Sequence[NDArray[Any]],
+    *,
+    kind: str = "output",
+) -> None:
+    """Compare every output that is in scope, both sides with time last: type, shape, values.
+
+    The rows of another ``kind`` than "output" bear it beside their name.
+    """
     problem = run.findings.problem
     if run.subject.reference is not None:
-        _compare_with_reference(run, expected, arrays)
+        _compare_with_reference(run, expected, arrays, kind)
         return
     if len(expected) != len(arrays):
         problem(f"the module has {len(expected)} outputs and the model {len(arrays)}")
@@ -87,29 +96,35 @@ def compare_outputs(run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArr
     for name, tensor, array in zip(run.subject.session.outputs, expected, arrays, strict=True):
         if not run.subject.has_output(name):
             continue
-        reference = tensor.numpy()
+        reference, name_of_row = tensor.numpy(), _label(name, kind)
         if reference.dtype != array.dtype:
-            problem(f"{name}: torch returns {reference.dtype}, the model {array.dtype}")
+            problem(f"{name_of_row}: torch returns {reference.dtype}, the model {array.dtype}")
         if reference.shape != array.shape:
-            problem(f"{name}: torch returns shape {reference.shape}, the model {array.shape}")
+            problem(
+                f"{name_of_row}: torch returns shape {reference.shape}, the model {array.shape}"
+            )
             continue
         if np.isnan(reference).any() or np.isnan(array).any():
             problem(
-                f"{name}: NaN in {int(np.isnan(reference).sum())} values of torch and "
+                f"{name_of_row}: NaN in {int(np.isnan(reference).sum())} values of torch and "
                 f"{int(np.isnan(array).sum())} of the model"
             )
-        _compare_output(run, name, "output", reference, array, exact=name in run.exact)
+        _compare_output(run, name_of_row, kind, reference, array, exact=name in run.exact)
+
+
+def _label(name: str, kind: str) -> str:
+    return name if kind == "output" else f"{name} ({kind})"
 
 
 def _compare_with_reference(
-    run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArray[Any]]
+    run: Run, expected: Sequence[Tensor], arrays: Sequence[NDArray[Any]], kind: str
 ) -> None:
     """Compare outputs by position and shape; those of the reference that are left are named."""
     names = run.subject.session.outputs
     ordered = in_the_order_of(arrays, expected)
     for name, tensor, array in zip(names, ordered, arrays, strict=True):
         if tensor is not None and run.subject.has_output(name):
-            _compare_output(run, name, "output", tensor.numpy(), array, exact=False)
+            _compare_output(run, _label(name, kind), kind, tensor.numpy(), array, exact=False)
         elif run.subject.has_output(name):
             shapes = ", ".join(str(tuple(x.shape)) for x in expected)
             run.findings.problem(

@@ -46,6 +46,8 @@ class Subject:
         metadata: the model's metadata; None of a model that another tool wrote.
         nodes: the nodes of each layer, by path.
         session: the model in ONNX Runtime.
+        portable: the model by its function bodies, where the session runs it by native kernels and
+            the caller left the choice.
         traced: the same model, which also returns the values of its layers.
         left_out: names of the outputs that are not compared.
     """
@@ -72,6 +74,9 @@ class Subject:
         self.metadata = metadata_of(model)
         self.nodes = layer_nodes(model, self.layers)
         self.session = Session(model, providers, native)
+        self.portable: Session | None = None
+        if native is None and self.session.kernels:
+            self.portable = Session(model, providers, native=False)
         self._compared = _checked(self.session.outputs, outputs)
         self.left_out = [name for name in self.session.outputs if name not in self._compared]
         self._needed = self._values_for(self._compared)

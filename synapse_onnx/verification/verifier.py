@@ -65,7 +65,8 @@ def verify(
         outputs: names of the model's outputs to compare; all by default. Of others nothing is
             demanded, nor of layers and parameters that serve them alone; the report names them.
         providers: execution providers of ONNX Runtime; the CPU by default.
-        native: whether native kernels run the model, as in :class:`Session`.
+        native: whether native kernels run the model, as in :class:`Session`. By default they do
+            where they are installed, and its outputs are compared without them, too.
 
     Returns:
         A report: ``ok``, ``first_divergence``, a row for each layer and output, ...
@@ -151,6 +152,10 @@ def _compare_run(
         compare_outputs(run, expected, results)
         if subject.session.streaming:
             compare_chunks(run, results)
+    bodies = _run_model(run, subject.portable) if subject.portable is not None else None
+    if bodies is not None:
+        bodies = [time_last(y, subject.session.layout) for y in bodies]
+        compare_outputs(run, expected, bodies, kind="portable")
 
 
 def _see_exercise(
