@@ -36,7 +36,7 @@ class Convolutional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_neuron(self.conv(x))
         x = self.pool_neuron(self.pool(x))
-        return self.dense_neuron(self.dense(x.view(x.shape[0], 64, x.shape[-1])))
+        return self.dense_neuron(self.dense(x.flatten(1, 3)))
 
 
 class Mixed(nn.Module):
