@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -160,22 +161,46 @@ def argument_names(module: nn.Module) -> list[str]:
 
 @contextlib.contextmanager
 def replaced_forward(
-    module: nn.Module, forward: Callable[..., Any], names: Sequence[str]
+    module: nn.Module,
+    make: Callable[[Callable[..., Any]], Callable[..., Any]],
+    names: Sequence[str],
 ) -> Iterator[None]:
-    """Give a module another ``forward``, with arguments of these names, for a while."""
+    """Give a module another ``forward``, with arguments of these names, for a while.
+
+    ``make`` returns it, and is given a function that runs the module as before. The module's own
+    hooks, which know the arguments of before, belong to that one.
+    """
+    plain = before = module.forward
+    hooks = module._forward_pre_hooks, module._forward_hooks
+    if any(hooks):
+
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            with _put(module, before, hooks):
+                return module(*args, **kwargs)
+
+    forward = make(plain)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, kind) for name in names]
     )
-    before = module.__dict__.get("forward")
+    with _put(module, forward, (OrderedDict(), OrderedDict())):
+        yield
+
+
+@contextlib.contextmanager
+def _put(module: nn.Module, forward: Callable[..., Any], hooks: tuple[Any, Any]) -> Iterator[None]:
+    """Give a module this ``forward`` and these hooks, before and after it, for a while."""
+    old, before = module.__dict__.get("forward"), (module._forward_pre_hooks, module._forward_hooks)
     module.forward = forward
+    module._forward_pre_hooks, module._forward_hooks = hooks
     try:
         yield
     finally:
-        if before is None:
+        module._forward_pre_hooks, module._forward_hooks = before
+        if old is None:
             del module.forward
         else:
-            module.forward = before
+            module.forward = old
 
 
 def named_states(module: nn.Module) -> Iterator[tuple[str, Stateful, str]]:

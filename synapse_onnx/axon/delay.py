@@ -162,7 +162,7 @@ class Delay(_Line):
     def _steps(self) -> Tensor:
         """Return the delays as whole steps; the line keeps as many as the longest."""
         delay: Tensor = self.delay
-        if isinstance(delay, nn.Parameter):
+        if "delay" not in self._buffers:  # else it is frozen
             self.clamp()
             delay = torch.floor(delay.detach().flatten() / self.sampling_time).to(torch.int64)
             self.depth = int(delay.max())
@@ -193,7 +193,7 @@ class Delay(_Line):
                 "an axonal delay draws its delays with the first input: run the network once, or "
                 "load a checkpoint, before it is frozen"
             )
-        if isinstance(self.delay, nn.Parameter):
+        if "delay" not in self._buffers:
             steps = self._steps()
             del self.delay
             self.register_buffer("delay", steps)

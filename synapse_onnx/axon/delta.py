@@ -99,7 +99,7 @@ class Delta(Stateful):
         """
         if self._check_shape(input) and not self.shared_param and self.threshold.numel() == 1:
             self.threshold.data = self.threshold.data.expand(input.shape[1]).clone()
-        if isinstance(self.threshold, nn.Parameter):
+        if "threshold" not in self._buffers:  # else it is frozen
             self.clamp()
         tail = (self.scale, self.cum_error, float(self.tau_grad), float(self.scale_grad))
         # a checkpoint may hold one a channel as (C, 1, 1); a frozen one goes into a file as it is

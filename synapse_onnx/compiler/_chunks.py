@@ -17,6 +17,7 @@ from synapse_onnx._layer import Deployable
 from synapse_onnx.compiler._dynamic import steps_per_bin, widen
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import running_modules, trace_error, with_module
+from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import ExportError, ShapeError, SynapseError
 from synapse_onnx.model.layout import has_time
 from synapse_onnx.model.options import Options
@@ -60,7 +61,7 @@ def find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -
 
 
 def _find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -> Streamed:
-    with running_modules(frozen) as running:
+    with running_modules(frozen) as running, eagerly():
         try:
             check_chunks(Streamed(frozen, inputs), inputs)
             return Streamed(frozen, widen(frozen, inputs) if options.dynamic else inputs)
@@ -87,7 +88,7 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
     cut = steps // 2 // streamed.chunk * streamed.chunk
     states: Sequence[Tensor] = [state.example for state in streamed.states]
     with torch.no_grad(), _Recorder(network) as recorder:
-        whole = streamed.run(network.forward, inputs, states)[: -len(states) or None]
+        whole = _run(streamed, inputs, states)[: -len(states) or None]
         for i, y in enumerate(whole):
             if not has_time(y.dim()):
                 raise ExportError(
@@ -100,10 +101,32 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
         for begin, end in ((0, cut), (cut, steps)):
             recorder.next_chunk()
             chunk = [x[..., begin:end] if has_time(x.dim()) else x for x in inputs]
-            results = streamed.run(network.forward, chunk, states)
+            try:
+                results = _run(streamed, chunk, states)
+            except SynapseError:
+                raise
+            except Exception as error:  # of any class, for it is the user's code
+                reason = str(error).strip().partition("\n")[0]
+                raise ExportError(
+                    f"streaming: forward() takes {steps} time steps and fails on a chunk of "
+                    f"{end - begin} of them ({type(error).__name__}: {reason}); let it take any "
+                    f"number of steps, or export without streaming"
+                ) from error
+            for i, (y, all_steps) in enumerate(zip(results, whole, strict=False)):
+                if y.shape == all_steps.shape:
+                    raise ExportError(
+                        f"streaming: output {i} has shape {tuple(y.shape)} for any number of time "
+                        f"steps, so it cannot come step by step; return (N, C[, H, W], T), or "
+                        f"export without streaming"
+                    )
             recorder.pass_outputs(results[: len(whole)])
             states = results[len(whole) :]
         recorder.finish()
+
+
+def _run(streamed: Streamed, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Run the network once, on copies: it may change its arguments in place."""
+    return streamed.run(streamed.network, [x.clone() for x in inputs], states)
 
 
 class _Recorder(contextlib.ExitStack):
@@ -155,7 +178,7 @@ class _Recorder(contextlib.ExitStack):
             key = (place, cause, self._calls[place])
             self._calls[place] += 1
             if not self._compares:
-                self._recorded[key] = value
+                self._recorded[key] = value.clone()  # which may be changed in place
                 continue
             begin = self._steps[key]
             self._steps[key] += value.shape[-1]
@@ -164,7 +187,7 @@ class _Recorder(contextlib.ExitStack):
             expected = self._recorded[key][..., begin : self._steps[key]]
             if not _is_close(value, expected):
                 raise _difference(place, cause)
-            leaves[i] = expected
+            leaves[i] = expected.clone()
         return torch.utils._pytree.tree_unflatten(leaves, structure)
 
 

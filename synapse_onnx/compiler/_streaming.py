@@ -74,45 +74,48 @@ class Streamed:
             for path, layer in self.network.named_modules()
             if isinstance(layer, Stateful) and layer.state_starts
         ]
-        calls: Counter[str] = Counter()
+        calls: Counter[tuple[Stateful, str]] = Counter()
+        last: dict[tuple[Stateful, str], Tensor] = {}
         with contextlib.ExitStack() as stack, torch.no_grad():
-            for path, layer in layers:
-                layer.persistent_state = True
-                stack.callback(layer.reset)
-                stack.callback(setattr, layer, "persistent_state", False)  # before the reset
-                hook = layer.register_forward_pre_hook(lambda *_, path=path: calls.update([path]))
-                stack.enter_context(hook)
-            self.network(*inputs)
-            states = [
-                State(
-                    name, layer, key, layer.state_starts[key],
-                    torch.full_like(getattr(layer, f"{key}_state"), layer.state_starts[key]),
+            for _, layer in layers:
+
+                def save(layer: Stateful = layer, **states: Tensor) -> None:
+                    for key, value in states.items():
+                        calls[layer, key] += 1
+                        last[layer, key] = value
+
+                setattr(layer, "save_states", save)  # noqa: B010 (in place of the method)
+                stack.callback(delattr, layer, "save_states")
+            self.network(*(x.clone() for x in inputs))  # which it may change in place
+        for path, layer in layers:
+            number = max((calls[layer, key] for key in layer.state_starts), default=0)
+            if number > 1:
+                raise ExportError(
+                    f"streaming: forward() calls {path or 'the layer'} {number} times, and it "
+                    f"keeps one state; give every call a layer of its own"
                 )
-                for name, layer, key in named_states(self.network)
-                if getattr(layer, f"{key}_state").dim() > 1
-            ]  # fmt: skip
-        twice = [path for path, number in calls.items() if number > 1]
-        if twice:
-            raise ExportError(
-                f"streaming: forward() calls {twice[0]} {calls[twice[0]]} times, and it keeps one "
-                f"state; give every call a layer of its own"
+        return [
+            State(
+                name, layer, key, layer.state_starts[key],
+                torch.full_like(last[layer, key], layer.state_starts[key]),
             )
-        return states
+            for name, layer, key in named_states(self.network)
+            if (layer, key) in last
+        ]  # fmt: skip
 
     @contextlib.contextmanager
     def traced(self) -> Iterator[None]:
         """Give the network a ``forward(*inputs, *states)`` that returns outputs and states."""
-        plain = self.network.forward
         names = argument_names(self.network)[: self._inputs]
         names = names or [f"input_{i}" for i in range(self._inputs)]
         # the tracer names inputs after the arguments, which must be identifiers; the states get
         # their paths as names afterwards
         names += [f"carried_state_{i}" for i in range(len(self.states))]
 
-        def forward(*args: Tensor) -> tuple[Any, ...]:
-            return self.run(plain, args[: self._inputs], args[self._inputs :])
+        def make(plain: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *args: self.run(plain, args[: self._inputs], args[self._inputs :])
 
-        with replaced_forward(self.network, forward, names):
+        with replaced_forward(self.network, make, names):
             yield
 
     def run(

@@ -24,10 +24,16 @@ from synapse_onnx.compiler._trace_errors import (
 )
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler._views import AsViews
-from synapse_onnx.errors import SynapseError
+from synapse_onnx.compiler.freezer import eagerly
+from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.options import Options
 
 __all__ = ["trace"]
+
+_OUTPUT_TYPES = {
+    torch.float32, torch.float64, torch.float16, torch.bool,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 
 
 def trace(
@@ -46,14 +52,17 @@ def trace(
     if options.dynamic:
         inputs = widen(frozen, inputs)
         shapes = _dynamic_shapes(inputs, len(states))
-        parameters = list(inspect.signature(frozen.forward).parameters.values())
-        if streamed is None and parameters and parameters[0].kind is parameters[0].VAR_POSITIONAL:
-            shapes = (shapes,)  # for a forward(*args) torch wants one tuple for the star
+        kinds = [p.kind for p in inspect.signature(frozen.forward).parameters.values()]
+        if streamed is None and inspect.Parameter.VAR_POSITIONAL in kinds:
+            star = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+            if len(shapes) > star:  # for a forward(*args) torch wants one tuple for the star
+                shapes = (*shapes[:star], shapes[star:])
     _drop_empty_buffers(frozen)
     with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
         program = _to_program(frozen, [*inputs, *states], shapes)
+        _check_outputs(program)
         try:
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
@@ -63,7 +72,7 @@ def trace(
 def _to_program(
     frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
 ) -> torch.export.ExportedProgram:
-    with running_modules(frozen) as running:
+    with running_modules(frozen) as running, eagerly():
         try:
             with AsViews():
                 return torch.export.export(
@@ -72,12 +81,25 @@ def _to_program(
         except SynapseError as symbolic:  # a layer of ours refuses its input
             error = symbolic
             try:  # that of the tracer shows symbols (s77), this one the sizes of the inputs
-                frozen(*inputs)
+                frozen(*(x.clone() for x in inputs))
             except SynapseError as concrete:
                 error = concrete
             raise with_module(error, running) from error
         except Exception as error:  # the tracer raises errors of any class
             raise trace_error(error, running) from error
+
+
+def _check_outputs(program: torch.export.ExportedProgram) -> None:
+    """Refuse outputs of types that NumPy does not have, or a graph only as two numbers."""
+    for i, node in enumerate(program.graph.output_node().args[0]):
+        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+        if not isinstance(value, Tensor) or value.dtype in _OUTPUT_TYPES:
+            continue
+        what = "y.real, y.imag" if value.is_complex() else "y.float()"
+        raise ExportError(
+            f"output {i} is of type {str(value.dtype).removeprefix('torch.')}, which a model "
+            f"cannot return; return {what} in its place"
+        )
 
 
 def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,30 @@ class Arguments:
             pairs.append(pair)
         return cls(tuple(tensors), tuple(pairs))
 
+    def check(self, module: nn.Module, call: str) -> None:
+        """Refuse a ``forward`` that cannot be given these arguments in order, as a model's inputs.
+
+        Raises:
+            InputError: it takes one by keyword alone, or a pair without a name; ``call`` is the
+                name of the calling function.
+        """
+        needed = [
+            p.name
+            for p in inspect.signature(module.forward).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+        ]
+        if needed:
+            raise InputError(
+                f"{call}: forward() takes {', '.join(needed)} by keyword alone, and the inputs of "
+                f"a model are in order; write the argument before the * of forward(), or give it a "
+                f"default"
+            )
+        if any(self.pairs) and not argument_names(module):
+            raise InputError(
+                f"{call}: a pair (real, imag) needs an argument with a name, and forward() takes "
+                f"*args; give the module inside, or name the argument"
+            )
+
     def grouped(self, tensors: Sequence[Any]) -> list[Any]:
         """Return the arguments of ``forward``: tensors, and pairs of them."""
         rest = iter(tensors)
@@ -81,12 +105,11 @@ class Arguments:
         if not any(self.pairs) or not names:
             yield
             return
-        plain = module.forward
 
-        def forward(*tensors: Tensor) -> Any:
-            return plain(*self.grouped(tensors))
+        def make(plain: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *tensors: plain(*self.grouped(tensors))
 
-        with replaced_forward(module, forward, names):
+        with replaced_forward(module, make, names):
             yield
 
 

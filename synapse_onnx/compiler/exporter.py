@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from synapse_onnx.compiler._bind import bind_bodies
 from synapse_onnx.compiler._chunks import find_states
 from synapse_onnx.compiler._describe import describe
+from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._trace import trace
 from synapse_onnx.compiler.arguments import Arguments
-from synapse_onnx.compiler.freezer import freeze
+from synapse_onnx.compiler.freezer import freeze, uncompiled
 from synapse_onnx.compiler.passes import lower
 from synapse_onnx.errors import ExportError
 from synapse_onnx.files import write_atomically
@@ -69,7 +70,9 @@ def export(
             message names the operator and the path of its module.
     """
     options = Options(streaming, dynamic, layout, opset, input_type)
+    module = uncompiled(module)
     arguments = Arguments.of(module, args, "export")
+    arguments.check(module, "export")
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
@@ -90,6 +93,7 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     with arguments.flat(frozen):
         streamed = find_states(frozen, inputs, options) if options.streaming else None
         graph = trace(frozen, inputs, streamed, options)
+    use_first_paths(graph, frozen)
     lower(graph)
     states = [] if streamed is None else streamed.states
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))

@@ -2,27 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import SynapseError
 
-__all__ = ["deployables", "freeze"]
+__all__ = ["copied", "deployables", "eagerly", "freeze", "other_paths", "uncompiled"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def deployables(module: nn.Module, path: str = "") -> Iterator[tuple[str, Deployable]]:
-    """Yield (path, layer) of the outermost layers of this package, in registration order."""
+def deployables(module: nn.Module) -> Iterator[tuple[str, Deployable]]:
+    """Yield (path, layer) of the outermost layers of this package, in registration order.
+
+    A layer that is registered more than once has its first path.
+    """
+    seen: set[Deployable] = set()
+    for path, layer in _outermost(module, ""):
+        if layer not in seen:
+            seen.add(layer)
+            yield path, layer
+
+
+def other_paths(module: nn.Module) -> dict[str, str]:
+    """Return the further paths of layers that are registered more than once -> the first one."""
+    first: dict[Deployable, str] = {}
+    others: dict[str, str] = {}
+    for path, layer in _outermost(module, ""):
+        if first.setdefault(layer, path) != path:
+            others[path] = first[layer]
+    return others
+
+
+def _outermost(module: nn.Module, path: str) -> Iterator[tuple[str, Deployable]]:
     if isinstance(module, Deployable):
         yield path, module
         return
-    for name, child in module.named_children():
-        yield from deployables(child, f"{path}.{name}" if path else name)
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _outermost(child, f"{path}.{name}" if path else name)
+
+
+def uncompiled(module: M) -> M:
+    """Return the network that ``torch.compile`` was given; another one as it is."""
+    while _is_compiled(module):
+        module = module.get_submodule("_orig_mod")  # type: ignore[assignment]
+    return module
+
+
+def copied(module: M) -> M:
+    """Return a copy in evaluation mode, whose parts run as they stand if they were compiled.
+
+    Paths and hooks stay as they are. The tracer would not find the path of what a compiled part
+    calls.
+    """
+    copy_of_it = copy.deepcopy(uncompiled(module)).eval()
+    for part in list(copy_of_it.modules()):
+        if _is_compiled(part):
+            vars(part).pop("forward", None)
+            object.__setattr__(part, "__class__", _Uncompiled)  # part's own goes to what it holds
+    return copy_of_it
+
+
+class _Uncompiled(nn.Module):
+    """What ``torch.compile`` put around a module, without effect."""
+
+    _orig_mod: nn.Module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._orig_mod(*args, **kwargs)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch._dynamo")  # which is slow to import
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Run code that ``torch.compile`` was given as it stands, for a while."""
+    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and it is slow to import
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def freeze(module: M) -> M:
@@ -41,7 +110,7 @@ def freeze(module: M) -> M:
         InputError: a weight is NaN or infinite (the layer is named).
         QuantizationError: a hook returns no weight of the layer's shape (the layer is named).
     """
-    frozen = copy.deepcopy(module).eval().requires_grad_(False)
+    frozen = copied(module).requires_grad_(False)
     for path, layer in deployables(frozen):
         try:
             layer.freeze()

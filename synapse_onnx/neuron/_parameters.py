@@ -115,7 +115,7 @@ class Parametric(Common):
     def parameter_value(self, name: str) -> Tensor:
         """Return a parameter as the ops take it: rounded to 4096ths in fixed point."""
         value: Tensor = getattr(self, name)
-        frozen = not isinstance(value, nn.Parameter)
+        frozen = name in self._buffers  # functional_call puts in tensors that are no parameters
         return value if frozen or self.regime == "float" else round_to_grid(value)
 
     def _values(self) -> list[Tensor]:

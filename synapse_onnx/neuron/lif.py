@@ -190,7 +190,7 @@ class Neuron(base.Neuron):
         value = super().parameter_value(name)
         if name != "v_reset" or not self._subtracts or self.readout:
             return value
-        if not isinstance(value, nn.Parameter):  # frozen
+        if name in self._buffers:  # frozen
             return value
         level = super().parameter_value("v_threshold")
         if not self.strict:

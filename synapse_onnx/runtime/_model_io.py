@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx.errors import InputError, ModelError, ShapeError
 from synapse_onnx.formatting import shape_text
 from synapse_onnx.model.guard import read_states
-from synapse_onnx.model.layout import LAYOUTS, axes_of
+from synapse_onnx.model.layout import LAYOUTS, axes_of, has_time
 
 __all__ = ["DTYPES", "ModelIO", "accepted"]
 
@@ -22,6 +22,7 @@ Array = NDArray[Any]
 #: ONNX Runtime's names of element types -> NumPy's
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
@@ -90,6 +91,29 @@ class ModelIO:
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, without the states."""
         return tuple(value.name for value in self.outputs)
+
+    @property
+    def output_sizes(self) -> list[list[Any]]:
+        """Sizes of the outputs, time last; a name for an open axis."""
+        sizes = [list(value.shape) for value in self.outputs]
+        turned = self.layout == "TNC"
+        return [s[1:] + s[:1] if turned and has_time(len(s)) else s for s in sizes]
+
+    @property
+    def batched(self) -> list[int]:
+        """Indices of the inputs whose first axis is the batch: those with time, if any has time.
+
+        Of a model without, all that have axes.
+        """
+        ranks = [len(value.shape) for value in self.inputs]
+        timed = [i for i, rank in enumerate(ranks) if has_time(rank)]
+        return timed or [i for i, rank in enumerate(ranks) if rank]
+
+    def batch_of(self, arrays: Sequence[Array]) -> int:
+        """Return the batch size of the inputs of a call; 1 where none has axes."""
+        for i in self.batched:
+            return int(arrays[i].shape[axes_of(self.layout, arrays[i].ndim)[0]])
+        return 1
 
     def check_count(self, inputs: Sequence[Any]) -> None:
         """Refuse a wrong number of inputs."""
@@ -161,4 +185,4 @@ def accepted(info: Any, value: ArrayLike) -> Array:
             )
     if array.size == 0:
         raise ShapeError(f"input {info.name}: the array is empty, of shape {array.shape}")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray gives a number an axis

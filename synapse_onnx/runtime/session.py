@@ -150,8 +150,7 @@ class Session:
             for info, value in zip(self._io.inputs, inputs, strict=True)
         }
         if self.states:
-            first = next(iter(feeds.values()))
-            feeds |= self.fresh_states(first.shape[axes_of(self.layout, first.ndim)[0]])
+            feeds |= self.fresh_states(self._io.batch_of(list(feeds.values())))
         try:
             results = self.session.run(list(self.outputs), feeds)
         except Exception as error:
@@ -178,7 +177,7 @@ class Session:
             )
         if not (isinstance(batch, int) and batch > 0):
             raise InputError(f"stream: batch must be a positive integer, got {batch!r}")
-        for info in self._io.inputs:
+        for info in (self._io.inputs[i] for i in self._io.batched):
             fixed = info.shape[axes_of(self.layout, len(info.shape))[0]]
             if isinstance(fixed, int) and fixed != batch:
                 raise InputError(

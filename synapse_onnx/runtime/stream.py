@@ -103,6 +103,10 @@ class Stream:
                     f"input {info.name}: a step has {len(sizes)} axes {shape_text(sizes)}, got "
                     f"shape {array.shape}; run() takes a chunk with time"
                 )
+        if not any(self._timed) and any(sizes[-1:] != [1] for sizes in self._io.output_sizes):
+            raise InputError(
+                "step: no input of the model has time, and a call returns several steps; use run()"
+            )
         results = self._run(self._cut(arrays, np.newaxis))
         if results is None:
             return None
@@ -205,7 +209,9 @@ class Stream:
             for info, array in zip(infos, inputs, strict=True)
         ]
         for info, array in zip(infos, arrays, strict=True):
-            if array.shape[0] != self.batch:
+            batch, _ = axes_of(layout, array.ndim)
+            fixed = not array.ndim or isinstance(info.shape[batch], int)  # and compared by now
+            if not fixed and array.shape[0] != self.batch:
                 raise ShapeError(
                     f"input {info.name}: the stream keeps states for a batch of {self.batch} "
                     f"and got a batch of {array.shape[0]}; open another with "
@@ -226,6 +232,10 @@ class Stream:
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]] | None:
         """Run the steps held back and the new ones, in whole bins; hold the rest back."""
         arrays = self._accepted(inputs)
+        if not any(self._timed):  # a call is a chunk of all the steps that the network makes of it
+            returned = self._call(arrays)
+            self.steps += max(y.shape[-1] for y in returned)
+            return returned
         clock = self._timed.index(True)
         new = arrays[clock].shape[-1]
         if self._held is not None:
@@ -256,7 +266,7 @@ class Stream:
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         for name, array in zip(io.input_names, inputs, strict=True):
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_cpu_input(name, np.asarray(array, order="C"))
         for name, value in self._states.items():
             binding.bind_ortvalue_input(name, value)
         for name in io.output_names:

@@ -37,6 +37,8 @@ class Findings:
         self.unproved = ""
         self.exercise = Exercise()
         self._rasters: dict[str, Raster] = {}
+        #: of an output: the most values that were NaN in one run, and whether any was a number
+        self._nan: dict[str, tuple[int, bool]] = {}
 
     def problem(self, sentence: str) -> None:
         """Report that something besides values is wrong: the result is not equal then."""
@@ -45,6 +47,21 @@ class Findings:
     def by_run_alone(self, reason: str) -> None:
         """Report that the file is not proved by construction, and why."""
         self.unproved = reason
+
+    def saw_nan(self, name: str, count: int, size: int) -> None:
+        """Take note of the values of an output that are NaN on both sides, in one run."""
+        most, any_number = self._nan.get(name, (0, False))
+        self._nan[name] = max(most, count), any_number or not size or count < size
+
+    def _judge_nan(self) -> None:
+        """Report outputs that were NaN; where no output has a number, nothing was compared."""
+        nothing = not any(any_number for _, any_number in self._nan.values())
+        for name, (count, any_number) in self._nan.items():
+            both = f"{name}: NaN in {count} values of torch and of the model, in the same places"
+            if nothing:
+                self.problem(f"{both}, which are all; give inputs on which it has numbers")
+            elif count:
+                self.note(both if any_number else f"{both}, which are all: it was not compared")
 
     def note(self, sentence: str) -> None:
         """Report how the comparison was made."""
@@ -109,6 +126,7 @@ class Findings:
         layers_left_out: Sequence[str],
     ) -> Report:
         """Return the report: with these, what was found; see :class:`Report`."""
+        self._judge_nan()
         outputs, layers = tuple(self.outputs.values()), tuple(self.layers.values())
         flips = [row.spike_flips for row in layers if row.spike_flips is not None]
         if not flips:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from synapse_onnx.axon import Delta
 from synapse_onnx.neuron import base
+from synapse_onnx.verification.recording import own_forward
 
 __all__ = ["EncodingNeuron", "as_argument", "margins", "near_change", "undecided"]
 
@@ -57,7 +58,7 @@ def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
         else:
             return None
         level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 2))
-        return _to_numpy(encoder(x).abs() - level)
+        return _to_numpy(own_forward(encoder, x).abs() - level)
 
 
 def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: float) -> Any:
@@ -141,7 +142,7 @@ def near_change(encoder: Delta, x: Tensor, rtol: float) -> Tensor:
             steps = change * encoder.scale
             parted |= (compared.abs() - level).abs() <= error[..., t]
             near[..., t] = parted | ((steps - steps.round()).abs() <= encoder.scale * error[..., t])
-            encoder(x[..., t : t + 1])
+            own_forward(encoder, x[..., t : t + 1])
     finally:
         encoder.carried = None
     return near

@@ -104,11 +104,13 @@ def compare_outputs(
                 f"{name_of_row}: torch returns shape {reference.shape}, the model {array.shape}"
             )
             continue
-        if np.isnan(reference).any() or np.isnan(array).any():
+        on_torch, on_runtime = np.isnan(reference), np.isnan(array)
+        if not np.array_equal(on_torch, on_runtime):
             problem(
-                f"{name_of_row}: NaN in {int(np.isnan(reference).sum())} values of torch and "
-                f"{int(np.isnan(array).sum())} of the model"
+                f"{name_of_row}: NaN in {int(on_torch.sum())} values of torch and "
+                f"{int(on_runtime.sum())} of the model"
             )
+        run.findings.saw_nan(name_of_row, int(on_torch.sum()), reference.size)
         _compare_output(run, name_of_row, kind, reference, array, exact=name in run.exact)
 
 
@@ -179,15 +181,18 @@ def _run_chunks(run: Run) -> list[Any]:
     """Return the outputs of every chunk, and what the end of the stream still gives."""
     session = run.subject.session
     arrays = [value.detach().cpu().numpy() for value in run.tensors]
-    steps = min(a.shape[-1] for a in arrays if has_time(a.ndim))
+    timed = [a for a in arrays if has_time(a.ndim)]
+    # where no input has time, a call is a chunk of all the steps that the network makes of it
+    steps = min((a.shape[-1] for a in timed), default=1)
     # growing chunks: many places at which a state that is lost would show
     lengths = itertools.accumulate(range(1, steps + 1))
     cuts = [0, *itertools.takewhile(lambda cut: cut < steps, lengths), steps]
     if run.subject.has_fixed_length:  # whose chunks have one length
         cuts = [0, steps]
-    stream = session.stream(arrays[0].shape[0])
+    first = next((a for a in (*timed, *arrays) if a.ndim), None)  # a number has no batch
+    stream = session.stream(1 if first is None else first.shape[0])
     parts = []
     for begin, end in itertools.pairwise(cuts):
         chunk = [a[..., begin:end] if has_time(a.ndim) else a for a in arrays]
         parts.append(stream.run(*(time_first(a, session.layout) for a in chunk)))
-    return [*parts, stream.flush()]
+    return [*parts, stream.flush()] if timed else parts

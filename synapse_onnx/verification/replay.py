@@ -26,6 +26,7 @@ from synapse_onnx.model.operators import FLOAT32_EXACT
 from synapse_onnx.neuron import base
 from synapse_onnx.verification.membranes import as_argument
 from synapse_onnx.verification.nodes import in_torch_layout, input_sequences, output_sequences
+from synapse_onnx.verification.recording import of_own_class, own_forward
 from synapse_onnx.verification.subject import Subject
 from synapse_onnx.verification.sums import magnitudes
 from synapse_onnx.verification.trace import Call
@@ -111,10 +112,11 @@ def replay(
             part.persistent_state = True
         if spikes is None:
             currents, largest_sum = inputs, 0.0
-            result = layer(as_argument(inputs))
+            result = own_forward(layer, as_argument(inputs))
         else:
             currents, largest_sum = with_feedback(layer, inputs, torch.from_numpy(spikes.copy()))
-            result = layer.forward_without_feedback(as_argument(currents))
+            with of_own_class(layer):
+                result = layer.forward_without_feedback(as_argument(currents))
         states = {} if spikes is None else {"spikes": State(spikes[..., -1], timed=False)}
         for part, name in kept:
             value: Tensor = getattr(part, f"{name}_state")
@@ -145,7 +147,7 @@ def with_feedback(
     if synapse is None:
         return tuple(currents), 0.0
     before = functional.pad(spikes, (1, 0))[..., :-1]
-    result = synapse(before)
+    result = own_forward(synapse, before)
     fed_back = result if isinstance(result, tuple) else (result,)
     terms = magnitudes(synapse, before)
     sums = tuple(x + y for x, y in zip(currents, fed_back, strict=True))

@@ -32,7 +32,7 @@ def compare_structure(subject: Subject, findings: Findings) -> None:
             f"{', '.join(expected)}"
         )
     # modules of any kind: one of the user's may call an op of ours by itself
-    known = {path for path, _ in subject.module.named_modules()}
+    known = {path for path, _ in subject.module.named_modules(remove_duplicate=False)}
     foreign = [
         path for path in subject.nodes if path not in known and not subject.spares_layer(path)
     ]

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
-from synapse_onnx.compiler.freezer import deployables, freeze
+from synapse_onnx.compiler.freezer import copied, deployables, freeze
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime.session import Session
+from synapse_onnx.verification.liveness import unused_calls, used
 from synapse_onnx.verification.nodes import layer_nodes, with_layer_outputs
 from synapse_onnx.verification.reference import Reference
+from synapse_onnx.verification.trace import Call
 
 __all__ = ["Subject", "metadata_of", "provenance"]
 
@@ -64,7 +66,7 @@ class Subject:
     ) -> None:
         self.module = self.frozen = module
         if not isinstance(module, Reference):
-            self.module, self.frozen = copy.deepcopy(module).eval().cpu(), freeze(module).cpu()
+            self.module, self.frozen = copied(module).cpu(), freeze(module).cpu()
         self.arguments = arguments
         self.layers: dict[str, Deployable] = dict(deployables(self.module))
         self.descriptions: dict[str, dict[str, Any]] = {
@@ -82,6 +84,18 @@ class Subject:
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
         self.traced = Session(with_layer_outputs(model, self.nodes), providers, native)
+        self._unused: set[tuple[str, int]] | None = None
+
+    def called(self, calls: Sequence[Call], tensors: Sequence[Tensor]) -> list[Call]:
+        """Return the calls of layers that the model has nodes of: those whose results are used."""
+        totals = Counter(call.path for call in calls)
+        if all(n == 1 and self.nodes.get(path) for path, n in totals.items()):
+            return list(calls)  # to find out takes a run of its own
+        if self._unused is None:
+            self._unused = unused_calls(
+                self.module, self.layers, self.arguments, tensors, streaming=self.session.streaming
+            )
+        return used(calls, self._unused, self.nodes)
 
     @property
     def reference(self) -> Reference | None:

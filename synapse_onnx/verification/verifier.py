@@ -16,6 +16,7 @@ from torch import Tensor
 
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.exactness import exact_values
+from synapse_onnx.compiler.freezer import uncompiled
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
@@ -84,8 +85,9 @@ def verify(
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
-    module = as_module(module, metadata_of(model))
+    module = uncompiled(as_module(module, metadata_of(model)))
     arguments = Arguments.of(module, inputs, "verify")
+    arguments.check(module, "verify")
     for i, tensor in enumerate(arguments.tensors):
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"verify: input {i} has NaN or infinite values")
@@ -140,6 +142,7 @@ def _compare_run(
         shapes = " and ".join(str(tuple(x.shape)) for x in tensors)
         findings.note(f"inputs of shape {shapes} are not compared: {error}")
         return
+    calls = _used_calls(subject, findings, calls, tensors)
     _see_exercise(subject, findings, tensors, calls, expected)
     exact = exact_values(subject.model, _exact_layers(subject, findings, calls))
     run = Run(subject, findings, tensors, exact, tolerance)
@@ -176,6 +179,21 @@ def _see_exercise(
     for name, tensor in zip(subject.session.outputs, expected, strict=False):
         if subject.has_output(name):
             findings.exercise.see_output(name, tensor)
+
+
+def _used_calls(
+    subject: Subject, findings: Findings, calls: Sequence[Call], tensors: Sequence[Tensor]
+) -> list[Call]:
+    """Return the calls of layers without those whose results are not used; a note names these."""
+    left = subject.called(calls, tensors)
+    missing = Counter(call.path for call in calls)
+    missing.subtract(call.path for call in left)
+    for path in +missing:
+        findings.note(
+            f"{path}: no output depends on {missing[path]} of its calls, so the model has no node "
+            f"of them and they are not compared"
+        )
+    return left
 
 
 def _run_model(run: Run, session: Session) -> list[NDArray[Any]] | None:

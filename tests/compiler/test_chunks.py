@@ -146,3 +146,53 @@ def test_a_sum_rounded_otherwise_in_a_chunk_is_no_reason_to_refuse() -> None:
     whole, first = module(x), module(x[..., :4])
     assert not torch.equal(whole[..., :4], first)  # spikes flip
     check_chunks(Streamed(module, [x]), [x])
+
+
+class OneLength(nn.Module):
+    """Code that takes one number of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(20, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+class Table(Backwards):
+    """A constant beside the spikes, of a rank that sequences have."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.neuron(x), torch.ones(1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OneLength(), r"takes 20 time steps and fails on a chunk of 10 of them \(RuntimeError: "),
+        (Table(), r"output 1 has shape \(1, 2, 1\) for any number of time steps, so it cannot"),
+    ],
+)
+def test_what_cannot_come_in_chunks_is_said(module: nn.Module, message: str) -> None:
+    with pytest.raises(so.ExportError, match=message) as caught:
+        so.export(module, spikes(2, 12, 20), streaming=True)
+    assert "\n" not in str(caught.value)
+
+
+class Overwrites(Backwards):
+    """Code that changes its argument and a layer's output in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.neuron(x.mul_(2))
+        x.zero_()
+        return y.mul_(0.5)
+
+
+def test_arguments_and_outputs_may_be_changed_in_place() -> None:
+    x = spikes(2, 12, 20, rate=0.6)
+    given = x.clone()
+    model = so.export(Overwrites(), x, streaming=True)
+    assert torch.equal(x, given)
+    report = so.verify(Overwrites(), model, x)
+    assert report.ok, str(report)
+    assert torch.equal(x, given)

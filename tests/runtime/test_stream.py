@@ -264,3 +264,68 @@ def test_a_network_without_states_streams_too() -> None:
     stream = so.Session(so.export(synapse, x, streaming=True)).stream(2)
     assert stream.step(x[..., 0].numpy()).shape == (2, 3)
     assert stream.states == {}
+
+
+class Frames(nn.Module):
+    """Inputs without time: an image (N, C, W) whose columns are the steps, or a single step."""
+
+    def __init__(self, single: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block, self.single = so.block.cuba.Dense(CUBA, 3, 4, weight_scale=4), single
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.unsqueeze(-1) if self.single else x.flatten(1, 2))
+
+
+def test_a_call_of_a_model_without_time_is_a_chunk() -> None:
+    model = so.export(Frames(False), spikes(2, 3, 1, 5), streaming=True)
+    stream = so.Session(model).stream(2)
+    chunks = [spikes(2, 3, 1, 5, seed=seed, rate=0.6) for seed in (0, 1)]
+    found = [stream.run(chunk.numpy()) for chunk in chunks]
+    expected = Frames(False).block(torch.cat(chunks, -1).flatten(1, 2))
+    np.testing.assert_array_equal(np.concatenate(found, -1), expected.detach())
+    assert expected.any()
+    assert stream.steps == 10
+    with pytest.raises(so.InputError, match="step: no input of the model has time, and a call"):
+        stream.step(chunks[0].numpy())
+    assert stream.steps == 10
+
+
+def test_a_step_of_a_model_without_time() -> None:
+    x = spikes(2, 3, 6, rate=0.6)
+    stream = so.Session(so.export(Frames(True), x[..., 0], streaming=True)).stream(2)
+    found = np.stack([stream.step(x[..., t].numpy()) for t in range(6)], -1)
+    np.testing.assert_array_equal(found, Frames(True).block(x).detach())
+    assert stream.steps == 6
+
+
+class Scaled(Frames):
+    """A number, and one gain a channel, beside the spikes."""
+
+    def forward(self, number: Tensor, gain: Tensor, x: Tensor) -> Tensor:
+        return self.block(x * gain[:, None] * number)
+
+
+def test_inputs_without_a_batch() -> None:
+    given = torch.tensor(0.5), torch.tensor([1.0, 2.0, 4.0]), spikes(2, 3, 6, rate=0.6)
+    model = so.export(Scaled(True), given, streaming=True, dynamic=False)
+    session = so.Session(model)
+    arrays = [value.numpy() for value in given]
+    expected = Scaled(True)(*given).detach()
+    np.testing.assert_array_equal(session.run(*arrays), expected)
+    np.testing.assert_array_equal(session.stream(2).run(*arrays), expected)
+    with pytest.raises(so.InputError, match="exported with a fixed batch of 2, got batch=3"):
+        session.stream(3)
+
+
+def test_halves_are_returned() -> None:
+    class Half(Frames):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(x).half()
+
+    x = spikes(2, 3, 6, rate=0.6)
+    stream = so.Session(so.export(Half(True), x, streaming=True)).stream(2)
+    parts = [stream.run(x.numpy()), stream.flush()]
+    assert [part.dtype for part in parts] == [np.float16, np.float16]
+    assert [part.shape[-1] for part in parts] == [6, 0]
