@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
-from synapse_onnx.compiler._dynamic import steps_per_bin, widen
+from synapse_onnx.compiler._dynamic import excerpt, steps_per_bin, widen
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import running_modules, trace_error, with_module
 from synapse_onnx.compiler.freezer import eagerly
@@ -52,11 +52,10 @@ def find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -
             )
     steps = max(_EXCERPT, 2 * size)
     if options.dynamic and any(has_time(x.dim()) and x.shape[-1] > steps for x in inputs):
-        excerpt = [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
         # a forward() that needs the whole number of steps fails on the excerpt, and the error of
         # the whole sequence is the one to report
         with contextlib.suppress(SynapseError):
-            return _find_states(frozen, excerpt, options)
+            return _find_states(frozen, excerpt(inputs, steps), options)
     return _find_states(frozen, inputs, options)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["open_axes", "steps_per_bin", "widen"]
+__all__ = ["excerpt", "open_axes", "steps_per_bin", "widen"]
 
 
 def steps_per_bin(network: nn.Module) -> int:
@@ -26,6 +26,11 @@ def open_axes(value: Tensor) -> dict[int, str]:
     if value.dim() < 1:
         return {}
     return {0: "N", value.dim() - 1: "T"} if has_time(value.dim()) else {0: "N"}
+
+
+def excerpt(inputs: Sequence[Tensor], steps: int) -> list[Tensor]:
+    """Return the first time steps of every input that has a time axis, at most so many."""
+    return [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
 
 
 def widen(network: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

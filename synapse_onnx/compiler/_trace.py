@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._dynamic import open_axes, widen
+from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import (
     conversion_error,
@@ -28,7 +29,7 @@ from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.options import Options
 
-__all__ = ["trace"]
+__all__ = ["quiet", "trace"]
 
 _OUTPUT_TYPES = {
     torch.float32, torch.float64, torch.float16, torch.bool,
@@ -58,11 +59,12 @@ def trace(
             if len(shapes) > star:  # for a forward(*args) torch wants one tuple for the star
                 shapes = (*shapes[:star], shapes[star:])
     _drop_empty_buffers(frozen)
-    with _quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
+    with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
         program = _to_program(frozen, [*inputs, *states], shapes)
         _check_outputs(program)
+        check_statistics(program)
         try:
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
@@ -121,7 +123,7 @@ def _drop_empty_buffers(frozen: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide the tracer's warnings, logs and prints, which are meant for its own developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -11,10 +11,12 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._bind import bind_bodies
+from synapse_onnx.compiler._calls import check_calls
 from synapse_onnx.compiler._chunks import find_states
 from synapse_onnx.compiler._describe import describe
 from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
+from synapse_onnx.compiler._silent import check_chance
 from synapse_onnx.compiler._trace import trace
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import freeze, uncompiled
@@ -67,13 +69,16 @@ def export(
         ShapeError: the example input does not fit the network.
         QuantizationError: a hook does not return a weight of its synapse's shape.
         ExportError: the module has an operator or a control flow that ONNX cannot express; the
-            message names the operator and the path of its module.
+            message names the operator and the path of its module. Or its outputs depend on earlier
+            calls or on random numbers, or it has layers in a plain list or closure; the message
+            names the attribute.
     """
     options = Options(streaming, dynamic, layout, opset, input_type)
     module = uncompiled(module)
     arguments = Arguments.of(module, args, "export")
     arguments.check(module, "export")
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
+    check_calls(frozen, arguments)
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
         write_atomically(path, model.SerializeToString(deterministic=True))
@@ -95,6 +100,7 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
         graph = trace(frozen, inputs, streamed, options)
     use_first_paths(graph, frozen)
     lower(graph)
+    check_chance(graph)
     states = [] if streamed is None else streamed.states
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name

@@ -1,0 +1,297 @@
+"""The calls of a network against each other: none may depend on those before it, or on chance.
+
+A graph starts every call afresh. A module that remembers (a membrane in a buffer, a counter, its
+last output) would lose in the file what it keeps in torch, and one that draws random numbers has no
+outputs to compare. Both are traced without an error, so the network is run to see them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import tree_leaves
+
+from synapse_onnx._layer import Stateful
+from synapse_onnx.compiler._changes import changes, is_same
+from synapse_onnx.compiler._dynamic import excerpt
+from synapse_onnx.compiler._trace import quiet
+from synapse_onnx.compiler._unregistered import Unregistered
+from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.freezer import eagerly
+from synapse_onnx.errors import ExportError
+
+__all__ = ["check_calls"]
+
+#: steps of a long example that are run, so that the time of an export does not grow with its length
+_STEPS = 16
+
+#: steps that are run once something has changed, for spikes may need many to reach the output
+_MORE_STEPS = 256
+
+#: factors of random inputs and of states for a network that something changed in: weak ones stay
+#: below a threshold, strong ones carry a difference through many layers
+_FACTORS = (1.0, 8.0, 0.25, 64.0, -1.0)
+
+#: names of attributes in an error
+_NAMES = 3
+
+_Tensors = Sequence[Tensor]
+
+#: what each module gave: (path, number of the call) -> tensors and numbers; "" is the network
+_Values = dict[tuple[str, int], list[Any]]
+
+
+def check_calls(frozen: nn.Module, arguments: Arguments) -> None:
+    """Run copies of a frozen network, and refuse it where a graph would not do what it does.
+
+    Two copies get the same input: one at its first call, one after a call with other values. If
+    nothing differs, not even in an attribute, these three runs are all. Where only attributes
+    differ (a counter, say), stronger inputs and states tell whether an output ever does. A network
+    that cannot be run is left to the tracer, which says why.
+
+    States that belong to one sequence are reset before every call: those of this package's layers,
+    and of layers of other frameworks that take whole sequences and are reset before each.
+
+    Raises:
+        ExportError: outputs depend on earlier calls or on random numbers, or a layer is used that
+            torch does not know to be part of the network.
+    """
+    with quiet(), torch.no_grad(), _generators_kept(), eagerly():  # it is not worth compiling
+        tensors = _part(arguments.tensors, _STEPS)
+        first = _first_call(frozen, arguments, tensors)
+        if first is not None:
+            _compare(frozen, first, arguments, tensors, _part(arguments.tensors, _MORE_STEPS))
+            return
+        # forward() may need the example's batch size or number of steps
+        tensors = arguments.tensors
+        first = _first_call(frozen, arguments, tensors)
+        if first is not None:
+            _compare(frozen, first, arguments, tensors, tensors)
+
+
+def _part(tensors: _Tensors, steps: int) -> _Tensors:
+    """Return one sample and a few steps: a state is kept for every sample, and from any step."""
+    return [x[:1] if x.dim() else x for x in excerpt(tensors, steps)]
+
+
+def _first_call(
+    frozen: nn.Module, arguments: Arguments, tensors: _Tensors
+) -> tuple[nn.Module, _Values] | None:
+    """Run a copy for the first time; return it with its outputs, or None if it cannot run."""
+    fresh = copy.deepcopy(frozen)
+    watched = Unregistered(fresh)
+    try:
+        with watched.refused():
+            values = _call(fresh, arguments, tensors)
+    except Exception:
+        if watched.error is not None:
+            raise watched.error from None
+        return None
+    watched.check_reads(lambda: _call(fresh, arguments, tensors))
+    return fresh, values
+
+
+def _compare(
+    frozen: nn.Module,
+    first: tuple[nn.Module, _Values],
+    arguments: Arguments,
+    tensors: _Tensors,
+    longer: _Tensors,
+) -> None:
+    """Compare the first call of a copy with a later call of another one."""
+    used = copy.deepcopy(frozen)
+    try:
+        _call(used, arguments, [_noise(x, i) for i, x in enumerate(tensors)])
+    except Exception:  # forward() takes no such values
+        used = copy.deepcopy(frozen)
+        with contextlib.suppress(Exception):
+            _call(used, arguments, tensors)
+    _reset(used)
+    try:
+        place = _difference(first[1], _call(used, arguments, tensors))
+    except Exception as error:
+        raise _called_again(error) from error
+    if place is None and any(changes(first[0], used)):
+        place = _probe(frozen, first[0], used, arguments, longer)
+    if place is not None:
+        try:
+            cause = _cause(place, frozen, used, arguments, tensors)
+        except Exception as error:
+            cause = _called_again(error)
+        raise cause
+
+
+def _probe(
+    frozen: nn.Module,
+    fresh: nn.Module,
+    used: nn.Module,
+    arguments: Arguments,
+    tensors: _Tensors,
+) -> str | None:
+    """Return where a used copy differs from an unused one on random input; None if nowhere.
+
+    A membrane far from its threshold shows in no spike. So what the calls changed, the difference
+    between the copies ``fresh`` and ``used``, is also magnified.
+    """
+    for seed, factor in enumerate(_FACTORS, start=len(tensors)):
+        values = [_noise(x, seed + i, factor) for i, x in enumerate(tensors)]
+        magnified = copy.deepcopy(used)
+        with contextlib.suppress(Exception):
+            try:
+                expected = _call(copy.deepcopy(frozen), arguments, values)
+            except Exception:  # forward() takes no such values
+                values = list(tensors)
+                expected = _call(copy.deepcopy(frozen), arguments, values)
+            for _, _, value in changes(fresh, magnified):
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    value.mul_(factor * (_noise(torch.zeros(value.shape), seed) * 2 - 1))
+            for other in (used, magnified):
+                _reset(other)
+                place = _difference(expected, _call(other, arguments, values))
+                if place is not None:
+                    return place
+    return None
+
+
+def _cause(
+    place: str, frozen: nn.Module, used: nn.Module, arguments: Arguments, tensors: _Tensors
+) -> ExportError:
+    """Say why two calls differ, by runs of copies that differ in one thing alone."""
+    where = f"the output of module '{place}'" if place else "the output"
+    copies = [copy.deepcopy(frozen) for _ in range(3)]
+    generators = _generators()
+    one = _call(copies[0], arguments, tensors)
+    _set_generators(generators)
+    again = _call(copies[1], arguments, tensors)
+    other = _call(copies[2], arguments, tensors)  # the same, with other random numbers
+    names = [name for name, _, _ in changes(copies[0], used)]
+    outside = _difference(one, again) is not None
+    if not outside and _difference(again, other) is not None:
+        active = [path for path, module in frozen.named_modules() if path and module.training]
+        hint = f" ('{active[0]}' stays in training mode after eval())" if active else ""
+        return ExportError(
+            f"{where} is random: two calls with the same input differ{hint}; draw no random "
+            f"numbers in forward() in evaluation mode"
+        )
+    if outside or not names:
+        return ExportError(
+            f"{where} depends on earlier calls or on the time, and no attribute of the module "
+            f"changes with it; keep nothing in global variables or closures that forward() reads, "
+            f"and read no clock there"
+        )
+    names.sort(key=lambda name: not f"{name}.".startswith(f"{place}."))  # the nearest first
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ExportError(
+        f"{where} depends on earlier calls, through {', '.join(names[:_NAMES])}{more}, which an "
+        f"exported graph does not keep; reset at the start of forward(), or use neurons of this "
+        f"package, whose states streaming=True keeps"
+    )
+
+
+def _reset(network: nn.Module) -> None:
+    """Forget the states that belong to one sequence."""
+    for module in network.modules():
+        roots = {kind.__module__.split(".")[0] for kind in type(module).__mro__}
+        if isinstance(module, Stateful):
+            module.reset()
+        elif "spikingjelly" in roots and getattr(module, "step_mode", None) == "m":
+            getattr(module, "reset", _nothing)()
+        elif "sinabs" in roots:
+            getattr(module, "reset_states", _nothing)()
+
+
+def _nothing() -> None:
+    """Stand for a method that a module lacks."""
+
+
+def _called_again(error: Exception) -> ExportError:
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return ExportError(
+        f"the module fails when it is called again with the same input ({reason}), so its outputs "
+        f"depend on earlier calls; reset at the start of forward()"
+    )
+
+
+def _call(network: nn.Module, arguments: Arguments, tensors: _Tensors) -> _Values:
+    """Run a network; return copies of what every submodule, and the network itself, returned."""
+    values: _Values = {}
+    calls: Counter[str] = Counter()
+    paths = {id(module): path for path, module in network.named_modules()}
+    thread = threading.get_ident()  # the hook sees the modules of every thread
+
+    def record(path: str, outputs: Any) -> None:
+        leaves = [x for x in tree_leaves(outputs) if isinstance(x, Tensor | int | float | complex)]
+        # copies, because a module may return a state that its next call changes in place
+        values[path, calls[path]] = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
+        calls[path] += 1
+
+    def after(module: nn.Module, _: Any, outputs: Any) -> None:
+        path = paths.get(id(module))
+        if path and threading.get_ident() == thread:
+            record(path, outputs)
+
+    with register_module_forward_hook(after):
+        outputs = network(*arguments.grouped([x.clone() for x in tensors]))
+    record("", outputs)
+    return values
+
+
+def _difference(one: _Values, other: _Values) -> str | None:
+    """Return the path of the first module whose outputs differ; "" for the network, None if none.
+
+    A module that ran more often in one call filled a cache, which the network's outputs judge.
+    """
+    counts = [Counter(path for path, _ in values) for values in (one, other)]
+    for (path, number), outputs in one.items():
+        if counts[0][path] == counts[1][path]:
+            others = other[path, number]
+            if len(outputs) != len(others) or not all(map(is_same, outputs, others)):
+                return path
+    return None
+
+
+def _noise(x: Tensor, seed: int, factor: float = 1.0) -> Tensor:
+    """Return other values of an input's kind: spikes for spikes, integers in the same range."""
+    generator = torch.Generator().manual_seed(seed)
+    if x.is_complex():
+        return torch.view_as_complex(_noise(torch.view_as_real(x), seed, factor).contiguous())
+    values = torch.rand(x.shape, generator=generator)
+    if x.dtype == torch.bool:
+        return values < 0.5
+    low, high = (float(bound) for bound in x.double().aminmax())
+    if not x.is_floating_point():
+        return (low + (values * (high - low + 1)).floor()).to(x.dtype)
+    if factor == 1.0 and bool(((x == 0) | (x == 1)).all()):
+        return (values < 0.5).to(x.dtype)
+    return (factor * (low + values * ((high - low) or 1.0))).to(x.dtype)
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Leave the random numbers of the caller as they are."""
+    generators = _generators()
+    try:
+        yield
+    finally:
+        _set_generators(generators)
+
+
+def _generators() -> tuple[Any, ...]:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _set_generators(states: tuple[Any, ...]) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
