@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx.errors import ShapeError
+from synapse_onnx.errors import InputError, ShapeError
 
-__all__ = ["Deployable", "Stateful", "argument_names", "named_states", "replaced_forward"]
+__all__ = [
+    "Deployable",
+    "Stateful",
+    "argument_names",
+    "named_states",
+    "replaced_forward",
+    "whole_scale",
+]
+
+#: with more, a state of 1.0, which is 64 * scale, times a decay of 4096ths leaves 64 bits
+_LARGEST_SCALE = 1 << 44
 
 
 class Deployable(nn.Module):
@@ -24,6 +34,8 @@ class Deployable(nn.Module):
 
     #: whether the outputs are spikes, to be counted as flips where they differ
     spiking: bool = False
+    #: paths of tensors, relative to this layer, that its frozen form holds with other values
+    rewritten: frozenset[str] = frozenset()
 
     def freeze(self) -> None:
         """Turn this layer into its deployment form, in place, where that is another one."""
@@ -209,3 +221,22 @@ def named_states(module: nn.Module) -> Iterator[tuple[str, Stateful, str]]:
         if isinstance(layer, Stateful):
             for state in layer.state_starts:
                 yield f"{path}.{state}" if path else state, layer, state
+
+
+def whole_scale(scale: Any) -> int:
+    """Return a scale, the integer that represents 1.0, as an int.
+
+    Raises:
+        InputError: it is no positive integer, or so large that states of 64 bits cannot hold 1.0.
+    """
+    try:
+        whole = int(scale)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole < 1 or whole != scale:
+        raise InputError(f"scale must be a positive integer, got {scale}")
+    if whole > _LARGEST_SCALE:
+        raise InputError(
+            f"scale must be at most 2**44, so that a state of 1.0 fits into 64 bits, got {scale}"
+        )
+    return whole

@@ -51,6 +51,10 @@ def round_to_grid(x: Tensor, scale: float = 1.0) -> Tensor:
     return result
 
 
+#: with more, the distance of two weights is soon no float32
+_LARGEST_SCALE = 1 << 100
+
+
 @dataclass(frozen=True)
 class Quantizer:
     """Weights of ``bits`` bits, multiples of ``2 / scale``, as lava-dl quantises them.
@@ -65,7 +69,7 @@ class Quantizer:
         bits: width of the stored integer, sign included, 2 to 16.
 
     Raises:
-        InputError: scale is not positive, or bits not in 2 ... 16.
+        InputError: scale is no positive integer of at most 2**100, or bits not in 2 ... 16.
     """
 
     scale: float = 64
@@ -74,6 +78,10 @@ class Quantizer:
     def __post_init__(self) -> None:
         if not (isinstance(self.scale, Real) and 0 < self.scale < math.inf):
             raise InputError(f"Quantizer: scale must be positive, got {self.scale}")
+        if self.scale != int(self.scale) or self.scale > _LARGEST_SCALE:
+            raise InputError(
+                f"Quantizer: scale must be an integer of at most 2**100, got {self.scale}"
+            )
         if not (isinstance(self.bits, Integral) and 2 <= self.bits <= 16):
             raise InputError(f"Quantizer: bits must be 2 to 16, got {self.bits}")
 

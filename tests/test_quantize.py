@@ -69,6 +69,8 @@ def test_the_gradient_passes_straight_through_inside_the_range() -> None:
         ({"scale": float("inf")}, "scale must be positive, got inf"),
         ({"scale": 0}, "scale must be positive, got 0"),
         ({"scale": float("nan")}, "scale must be positive, got nan"),
+        ({"scale": 33.3}, "scale must be an integer of at most 2..100, got 33.3"),
+        ({"scale": 1e300}, "scale must be an integer of at most 2..100, got 1e.300"),
     ],
 )
 def test_quantizers_that_make_no_sense(kwargs: dict[str, float], message: str) -> None:

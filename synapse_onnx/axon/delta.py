@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx._layer import Stateful
+from synapse_onnx._layer import Stateful, whole_scale
 from synapse_onnx._view import view
 from synapse_onnx.errors import InputError
 from synapse_onnx.ops.delta import delta
@@ -66,9 +66,7 @@ class Delta(Stateful):
         self.regime = regime
         if not (math.isfinite(threshold) and threshold >= 0):
             raise InputError(f"threshold must be a finite number >= 0, got {threshold}")
-        if not scale > 0:
-            raise InputError(f"scale must be a positive integer, got {scale}")
-        self.scale = int(scale)
+        self.scale = whole_scale(scale)
         self.tau_grad, self.scale_grad = tau_grad, scale_grad
         self.cum_error = cum_error
         self.shared_param = shared_param

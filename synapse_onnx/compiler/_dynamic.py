@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["excerpt", "open_axes", "steps_per_bin", "widen"]
+__all__ = ["AXES", "excerpt", "open_axes", "steps_per_bin", "widen"]
+
+#: what the open axes are, for sentences
+AXES = {"N": "batch size N", "T": "number of time steps T"}
 
 
 def steps_per_bin(network: nn.Module) -> int:

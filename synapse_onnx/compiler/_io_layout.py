@@ -146,14 +146,19 @@ def _takes_bytes(node: ir.Node) -> bool:
 # -- names ---------------------------------------------------------------------------------------
 
 
-def name_inputs_and_outputs(graph: ir.Graph, states: Sequence[State]) -> None:
-    """Keep the names of the inputs, those of forward()'s arguments; name outputs and states.
+def name_inputs_and_outputs(
+    graph: ir.Graph, states: Sequence[State], arguments: Sequence[str] = ()
+) -> None:
+    """Name inputs after ``arguments``, those of forward() if it names any; name outputs and states.
+
+    torch's exporter has names of its own for some: ``N`` is ``n`` there.
 
     One output is ``output``, several are ``output_0``, ``output_1``. The states come last, among
     the inputs and among the outputs: ``fc.neuron.voltage`` and ``fc.neuron.voltage.next``.
     """
     inputs = [value.name or "" for value in graph.inputs]
     inputs[len(inputs) - len(states) :] = [state.name for state in states]
+    inputs[: len(arguments)] = arguments
     stem = "output"
     taken = {*inputs, *graph.initializers}
     while any(name.startswith(stem) for name in taken):

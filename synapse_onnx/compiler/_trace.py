@@ -14,27 +14,26 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx.compiler._axis_errors import axis_error
 from synapse_onnx.compiler._dynamic import open_axes, widen
+from synapse_onnx.compiler._program_checks import check_program
 from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import (
     conversion_error,
+    failure,
     running_modules,
     trace_error,
     with_module,
 )
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler._views import AsViews
+from synapse_onnx.compiler._watch import Watch
 from synapse_onnx.compiler.freezer import eagerly
-from synapse_onnx.errors import ExportError, SynapseError
+from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.options import Options
 
 __all__ = ["quiet", "trace"]
-
-_OUTPUT_TYPES = {
-    torch.float32, torch.float64, torch.float16, torch.bool,
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-}  # fmt: skip
 
 
 def trace(
@@ -50,6 +49,8 @@ def trace(
     """
     states = [] if streamed is None else [state.example for state in streamed.states]
     shapes: Any = None
+    # what fails on numbers fails in the tracer, too, and says so more clearly
+    example = inputs if streamed is None else None
     if options.dynamic:
         inputs = widen(frozen, inputs)
         shapes = _dynamic_shapes(inputs, len(states))
@@ -62,8 +63,7 @@ def trace(
     with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
-        program = _to_program(frozen, [*inputs, *states], shapes)
-        _check_outputs(program)
+        program = _to_program(frozen, [*inputs, *states], shapes, example)
         check_statistics(program)
         try:
             return translate(program, options.opset)
@@ -72,36 +72,40 @@ def trace(
 
 
 def _to_program(
-    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any, example: Sequence[Tensor] | None
 ) -> torch.export.ExportedProgram:
-    with running_modules(frozen) as running, eagerly():
-        try:
-            with AsViews():
-                return torch.export.export(
-                    frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
-                )
-        except SynapseError as symbolic:  # a layer of ours refuses its input
-            error = symbolic
-            try:  # that of the tracer shows symbols (s77), this one the sizes of the inputs
-                frozen(*(x.clone() for x in inputs))
-            except SynapseError as concrete:
-                error = concrete
-            raise with_module(error, running) from error
-        except Exception as error:  # the tracer raises errors of any class
-            raise trace_error(error, running) from error
+    """Trace, and refuse what a trace leaves out or a model cannot hold.
+
+    ``example`` are the inputs that the user gave, which may be smaller; None if they have run.
+    """
+    watch = Watch(frozen)
+    running: list[str] = []
+    try:
+        with running_modules(frozen) as running, watch.running(), eagerly(), AsViews():
+            program = torch.export.export(
+                frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
+            )
+    except SynapseError as symbolic:  # a layer of ours refuses its input
+        # that of the tracer shows symbols (s77), this one the sizes of the inputs
+        raise failure(frozen, inputs, _sizes(inputs)) or with_module(
+            symbolic, running
+        ) from symbolic
+    except Exception as error:  # the tracer raises errors of any class
+        watch.raise_read()
+        raise (
+            (example and failure(frozen, example, "the example inputs"))
+            or axis_error(error, frozen, inputs, shapes)
+            or failure(frozen, inputs, _sizes(inputs))
+            or trace_error(error, running)
+        ) from error
+    watch.raise_found()
+    check_program(program, frozen)
+    return program
 
 
-def _check_outputs(program: torch.export.ExportedProgram) -> None:
-    """Refuse outputs of types that NumPy does not have, or a graph only as two numbers."""
-    for i, node in enumerate(program.graph.output_node().args[0]):
-        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
-        if not isinstance(value, Tensor) or value.dtype in _OUTPUT_TYPES:
-            continue
-        what = "y.real, y.imag" if value.is_complex() else "y.float()"
-        raise ExportError(
-            f"output {i} is of type {str(value.dtype).removeprefix('torch.')}, which a model "
-            f"cannot return; return {what} in its place"
-        )
+def _sizes(inputs: Sequence[Tensor]) -> str:
+    shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
+    return f"inputs of shape {shapes}, while it runs on the example (export with dynamic=False)"
 
 
 def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:

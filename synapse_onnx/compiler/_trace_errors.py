@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from synapse_onnx.errors import ExportError, SynapseError
 
-__all__ = ["conversion_error", "running_modules", "trace_error", "with_module"]
+__all__ = ["conversion_error", "failure", "running_modules", "trace_error", "with_module"]
 
 
 @contextlib.contextmanager
@@ -44,24 +44,59 @@ def trace_error(error: Exception, running: Sequence[str]) -> ExportError:
     """Return one sentence on why the tracer stopped, where, and what to do."""
     text = str(error)
     where = f" in module '{running[-1]}'" if running and running[-1] else ""
-    # torch: "You marked N as dynamic but your code specialized it to be a constant (2)."
-    constant = re.search(
-        r"You marked (\w+) as dynamic but your code specialized it .*?\((\d+)\)", text
-    )
-    if constant:
-        name = {"N": "batch size N", "T": "number of time steps T"}.get(constant[1], constant[1])
-        return ExportError(
-            f"the module uses the {name} as a constant ({constant[2]}); keep it open in forward(), "
-            f"or export with dynamic=False"
-        )
     if "data-dependent" in text:
         return ExportError(
             f"the module cannot be traced: a branch or size{where} depends on the values of a "
             f"tensor; use torch.where or a mask in forward()"
         )
-    lines = [line.strip(" -\n") for line in text.splitlines() if line.strip()]
+    for pattern, sentence in _KNOWN:
+        match = re.search(pattern, text)
+        if match is not None:
+            return ExportError(sentence.format(*match.groups(), where=where))
+    return ExportError(f"the module cannot be traced{where}: {_gist(error)}")
+
+
+#: what torch says, and what a user can do about it
+_KNOWN = (
+    (
+        r"Found <class '(?:.*\.)?(\w+)'> in output, which is not a known type",
+        "forward() returns a {0}, and a model returns tensors; return tensors, or tuples, lists "
+        "and dicts of them",
+    ),
+    (
+        r"^(aten\.[\w.]+)$",
+        "operator {0}{where} cannot be traced; replace it in forward() by standard operators",
+    ),
+    (
+        r"numpy\(\) is not supported for tensor subclasses",
+        "the module cannot be traced: a tensor{where} becomes a NumPy array; compute with torch",
+    ),
+    (
+        r"found a fake tensor in the exported program constant's list",
+        "the module cannot be traced: forward() reads the .data of a tensor, or keeps one outside "
+        "of modules; use .detach(), and hold tensors in buffers",
+    ),
+)
+
+
+def failure(frozen: nn.Module, inputs: Sequence[Tensor], what: str) -> SynapseError | None:
+    """Return the error that a network raises by itself on these inputs; None where it runs."""
+    with running_modules(frozen) as running, torch.no_grad():
+        try:
+            frozen(*inputs)
+        except SynapseError as error:
+            return with_module(error, running)
+        except Exception as error:  # code of the user's
+            where = f", in module '{running[-1]}'" if running and running[-1] else ""
+            return ExportError(f"forward() fails on {what}{where}: {_gist(error)}")
+    return None
+
+
+def _gist(error: Exception) -> str:
+    """Return class and first line of an error."""
+    lines = [line.strip(" -\n") for line in str(error).splitlines() if line.strip()]
     reason = lines[0].rstrip(".") if lines else "no reason given"
-    return ExportError(f"the module cannot be traced{where}: {type(error).__name__}: {reason}")
+    return f"{type(error).__name__}: {reason}"
 
 
 def conversion_error(error: Exception, program: torch.export.ExportedProgram) -> ExportError:

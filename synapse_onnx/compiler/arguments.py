@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import argument_names, replaced_forward
 from synapse_onnx.errors import InputError
 
 __all__ = ["Arguments"]
+
+
+@runtime_checkable
+class _NamedTuple(Protocol):
+    """What every class of ``typing.NamedTuple`` has."""
+
+    _fields: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,12 @@ class Arguments:
     Attributes:
         tensors: every tensor; the parts of a pair follow each other.
         pairs: for each argument, whether it is a pair.
+        named: the NamedTuple of each argument that is one.
     """
 
     tensors: tuple[Tensor, ...]
     pairs: tuple[bool, ...]
+    named: Mapping[int, Callable[..., Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, args: Any, call: str) -> Arguments:
@@ -39,13 +49,20 @@ class Arguments:
         calling function, for errors.
 
         Raises:
-            InputError: an argument is no tensor and no pair, or is empty.
+            InputError: an argument is no tensor and no pair, is empty, or is of a kind of tensor
+                that no model takes.
         """
-        values = [args] if isinstance(args, Tensor) else list(args)
+        if not isinstance(args, Iterable) or isinstance(args, (str, Mapping)):
+            raise InputError(
+                f"{call}: args must be a tensor or a sequence of tensors and pairs (real, imag), "
+                f"in the order of forward()'s arguments, got a {type(args).__name__}"
+            )
+        values: list[Any] = [args] if isinstance(args, Tensor | _NamedTuple) else list(args)
         if len(values) == 2 and all(isinstance(a, Tensor) for a in values) and _takes_one(module):
             values = [tuple(values)]
         tensors: list[Tensor] = []
         pairs: list[bool] = []
+        named: dict[int, Callable[..., Any]] = {}
         for i, value in enumerate(values):
             pair = isinstance(value, tuple | list)
             parts = list(value) if pair else [value]
@@ -53,21 +70,24 @@ class Arguments:
                 kind = f"{type(value).__name__} of {len(parts)}" if pair else type(value).__name__
                 raise InputError(
                     f"{call}: args must be a tensor or a sequence of tensors and pairs (real, "
-                    f"imag); argument {i} is a {kind}"
+                    f"imag); argument {i} is a {kind}; {_remedy(value)}"
                 )
+            if isinstance(value, _NamedTuple):
+                named[i] = type(value)
             for part in parts:
+                _check_tensor(part, f"{call}: argument {i}")
                 if part.numel() == 0:
                     raise InputError(f"{call}: argument {i} is empty, of shape {tuple(part.shape)}")
             tensors += [part.detach().cpu() for part in parts]
             pairs.append(pair)
-        return cls(tuple(tensors), tuple(pairs))
+        return cls(tuple(tensors), tuple(pairs), named)
 
     def check(self, module: nn.Module, call: str) -> None:
-        """Refuse a ``forward`` that cannot be given these arguments in order, as a model's inputs.
+        """Check that ``forward`` can be given these arguments in order, as a model's inputs.
 
         Raises:
-            InputError: it takes one by keyword alone, or a pair without a name; ``call`` is the
-                name of the calling function.
+            InputError: it takes more or fewer, or one by keyword alone, or a pair without a name;
+                ``call`` is the name of the calling function.
         """
         needed = [
             p.name
@@ -85,11 +105,21 @@ class Arguments:
                 f"{call}: a pair (real, imag) needs an argument with a name, and forward() takes "
                 f"*args; give the module inside, or name the argument"
             )
+        try:
+            inspect.signature(module.forward).bind(*self.grouped(self.tensors))
+        except TypeError as error:
+            raise InputError(
+                f"{call}: forward() of {type(module).__name__} does not take {len(self.pairs)} "
+                f"positional arguments ({error}); give one example for each of its arguments"
+            ) from error
 
     def grouped(self, tensors: Sequence[Any]) -> list[Any]:
         """Return the arguments of ``forward``: tensors, and pairs of them."""
         rest = iter(tensors)
-        return [(next(rest), next(rest)) if pair else next(rest) for pair in self.pairs]
+        values = [(next(rest), next(rest)) if pair else next(rest) for pair in self.pairs]
+        for i, kind in self.named.items():
+            values[i] = kind(*values[i])
+        return values
 
     def names(self, module: nn.Module) -> list[str]:
         """Return the names of the inputs, those of ``forward``'s arguments; none for ``*args``."""
@@ -119,3 +149,26 @@ def _takes_one(module: nn.Module) -> bool:
     return len(parameters) == 1 and all(
         p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
     )
+
+
+def _check_tensor(value: Tensor, what: str) -> None:
+    """Refuse tensors without dense values."""
+    if value.is_nested:
+        raise InputError(f"{what} is a nested tensor; give a tensor padded to one length")
+    if value.is_meta:
+        raise InputError(f"{what} is on the meta device and has no values; give a tensor with some")
+    if value.layout is not torch.strided:
+        raise InputError(f"{what} is sparse ({value.layout}); give its to_dense()")
+    if value.is_quantized:
+        raise InputError(f"{what} is quantised ({value.dtype}); give its dequantize()")
+
+
+def _remedy(value: Any) -> str:
+    """Return what to do with an argument that is no tensor."""
+    if isinstance(value, bool | int | float):
+        return f"give torch.tensor({value!r}), or settle it in a module around the network"
+    if value is None:
+        return "leave it out, or settle it in a module around the network"
+    if type(value).__module__ == "numpy":
+        return "give a tensor, by torch.from_numpy()"
+    return "give each of its tensors as an argument of its own, in a module around the network"

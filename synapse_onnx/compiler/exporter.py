@@ -18,8 +18,9 @@ from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._silent import check_chance
 from synapse_onnx.compiler._trace import trace
+from synapse_onnx.compiler._trace_errors import failure
 from synapse_onnx.compiler.arguments import Arguments
-from synapse_onnx.compiler.freezer import freeze, uncompiled
+from synapse_onnx.compiler.freezer import freeze, uncompiled, without_autocast
 from synapse_onnx.compiler.passes import lower
 from synapse_onnx.errors import ExportError
 from synapse_onnx.files import write_atomically
@@ -75,9 +76,9 @@ def export(
     """
     options = Options(streaming, dynamic, layout, opset, input_type)
     module = uncompiled(module)
-    arguments = Arguments.of(module, args, "export")
-    arguments.check(module, "export")
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
+    arguments = Arguments.of(frozen, args, "export")
+    arguments.check(frozen, "export")
     check_calls(frozen, arguments)
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
@@ -85,6 +86,7 @@ def export(
     return model
 
 
+@without_autocast()
 def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) -> onnx.ModelProto:
     """Make the model of a frozen network, which is what :func:`freeze` returns, on the CPU.
 
@@ -104,11 +106,15 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     states = [] if streamed is None else streamed.states
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name
-    name_inputs_and_outputs(graph.graph, states)
+    name_inputs_and_outputs(graph.graph, states, arguments.names(frozen))
     model = ir.to_proto(graph)
     arithmetic = bind_bodies(model, options)
     describe(model, frozen, streamed, options, arithmetic)
-    check_model(model)
+    try:
+        check_model(model)
+    except ExportError as error:  # the tracer forgives types that torch does not multiply
+        with arguments.flat(frozen):
+            raise failure(frozen, inputs, "the example inputs") or error from error
     return model
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
+from synapse_onnx.compiler import _copy
+from synapse_onnx.compiler._fold import fold_computed
 from synapse_onnx.errors import SynapseError
 
-__all__ = ["copied", "deployables", "eagerly", "freeze", "other_paths", "uncompiled"]
+__all__ = [
+    "copied", "deployables", "eagerly", "freeze", "other_paths", "uncompiled", "without_autocast",
+]  # fmt: skip
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -63,7 +66,7 @@ def copied(module: M) -> M:
     Paths and hooks stay as they are. The tracer would not find the path of what a compiled part
     calls.
     """
-    copy_of_it = copy.deepcopy(uncompiled(module)).eval()
+    copy_of_it = _copy.copied(uncompiled(module)).eval()
     for part in list(copy_of_it.modules()):
         if _is_compiled(part):
             vars(part).pop("forward", None)
@@ -94,26 +97,62 @@ def eagerly() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Compute in the types of the tensors, also where the caller is in ``torch.autocast``."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@without_autocast()
 def freeze(module: M) -> M:
     """Return the deployment form of a network; the network itself is not touched.
 
-    Weight norm is folded, hooks are evaluated, and a weight on an integer grid becomes integers and
-    a step. Decays are rounded, dropout is removed, persistent states are reset, and the module is
-    in evaluation mode. Its outputs are those of ``module.eval()``: bit for bit if the steps are
-    powers of two and the sums stay within float32. (Larger sums are exact in the frozen form, and
-    rounded in the other.)
+    Weight norm, pruning and parametrisations of our layers are folded, hooks are evaluated, and a
+    weight on an integer grid becomes integers and a step. Decays are rounded, dropout is removed,
+    persistent states are reset, and the module is in evaluation mode. Its outputs are those of
+    ``module.eval()``: bit for bit if the steps are powers of two and the sums stay within float32.
+    (Larger sums are exact in the frozen form, and rounded in the other.)
 
     Args:
         module: any torch module; the layers of this package in it are frozen.
 
     Raises:
-        InputError: a weight is NaN or infinite (the layer is named).
+        InputError: a weight is NaN or infinite (the layer is named), or something in the module
+            cannot be copied, or has no values yet.
         QuantizationError: a hook returns no weight of the layer's shape (the layer is named).
     """
+    module = uncompiled(module)
     frozen = copied(module).requires_grad_(False)
-    for path, layer in deployables(frozen):
+    for (path, layer), (_, before) in zip(deployables(frozen), deployables(module), strict=True):
         try:
+            fold_computed(layer)
             layer.freeze()
+            layer.rewritten = _rewritten(layer, before)
         except SynapseError as error:
             raise type(error)(f"{path or 'the module'}: {error}") from error
     return frozen
+
+
+@torch.no_grad()
+def _rewritten(frozen: Deployable, before: Deployable) -> frozenset[str]:
+    """Return the paths of a frozen layer's tensors that had other values before, or none."""
+    paths = []
+    for path, module in frozen.named_modules():
+        other = before.get_submodule(path)
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and not _is_same(tensor, getattr(other, name, None)):
+                paths.append(f"{path}.{name}" if path else name)
+    return frozenset(paths)
+
+
+def _is_same(tensor: Tensor, other: object) -> bool:
+    return (
+        isinstance(other, Tensor)
+        and tensor.dtype == other.dtype
+        and tensor.shape == other.shape
+        and torch.equal(tensor, other)
+    )

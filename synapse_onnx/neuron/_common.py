@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict
 
 from torch import Tensor, nn
 
-from synapse_onnx._layer import Stateful
+from synapse_onnx._layer import Stateful, whole_scale
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.ops import REGIMES
 from synapse_onnx.ops.arithmetic import fixed
@@ -93,9 +93,8 @@ class Common(Stateful):
         if regime not in REGIMES:
             raise InputError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}")
         self.regime = regime
-        self.w_scale, self.s_scale = int(scale), int(scale) * (1 << 6)
-        if not self.w_scale > 0:
-            raise InputError(f"scale must be a positive integer, got {scale}")
+        self.w_scale = whole_scale(scale)
+        self.s_scale = self.w_scale * (1 << 6)
         self._check_scale()
         # lava-dl keeps the threshold on the grid of the weights
         self._threshold = self._on_grid("threshold", threshold)
@@ -134,6 +133,11 @@ class Common(Stateful):
             raise InputError(f"{name} must be a finite number >= 0, got {level}")
         if self.regime == "float":
             return float(level)
+        if level * self.s_scale >= fixed.STATE_LIMIT:
+            raise InputError(
+                f"{name} must be below {fixed.STATE_LIMIT / self.s_scale:g}, which no state of 64 "
+                f"bits reaches at a scale of {self.w_scale}, got {level}"
+            )
         return int(level * self.w_scale) / self.w_scale
 
     @property

@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 import torch
 from graphs import own_nodes
-from networks import Complex, Convolutional, Mixed, built, spikes
+from networks import NEURON, Complex, Convolutional, Mixed, built, spikes
 from torch import nn
 
 import synapse_onnx as so
@@ -231,3 +231,14 @@ def test_a_buffer_that_is_none() -> None:
     model = so.export(network, x)
     np.testing.assert_array_equal(so.Session(model).run(x.numpy()), network(x).numpy())
     assert "offset" in network._buffers  # a copy is traced
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
+def test_a_batch_as_large_as_a_layer_stays_open(n: int) -> None:
+    """To ask whether N is 3 tells torch that it is, if the example's is."""
+    network = nn.Sequential(
+        so.block.cuba.Dense(NEURON, 6, 4), so.block.cuba.Recurrent(NEURON, 4, 3)
+    )
+    model = so.export(network, spikes(n, 6, n))
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["N", 6, "T"]

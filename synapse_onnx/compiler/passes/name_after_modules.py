@@ -61,9 +61,11 @@ def run(model: ir.Model) -> int:
 def _name_constants(graph: ir.Graph) -> None:
     """Number initialisers that are no parameter of a module: val_7 becomes constant_0."""
     count = 0
+    inputs = {value.name for value in graph.inputs}
     for value in list(graph.initializers.values()):
         if _OF_MODULE not in value.metadata_props:
-            while f"constant_{count}" in graph.initializers:  # ours, or one of the user's
+            # ours, or one of the user's
+            while f"constant_{count}" in graph.initializers or f"constant_{count}" in inputs:
                 count += 1
             value.name = f"constant_{count}"
 

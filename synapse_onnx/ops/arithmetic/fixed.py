@@ -22,6 +22,7 @@ from torch import Tensor
 __all__ = [
     "DECAY_ONE",
     "NO_THRESHOLD",
+    "STATE_LIMIT",
     "decay_state",
     "integer_threshold",
     "to_fixed",
@@ -30,6 +31,9 @@ __all__ = [
 
 #: a decay of one (all of the state is lost every step), in 4096ths
 DECAY_ONE = 1 << 12
+
+#: one more than the largest state whose product with a decay stays within 64 bits
+STATE_LIMIT = 1 << 51
 
 #: an integer threshold that no state reaches
 NO_THRESHOLD = (1 << 63) - 1
@@ -53,9 +57,15 @@ def decay_state(state: Tensor, keep: Tensor) -> Tensor:
 
 
 def integer_threshold(threshold: float, scale: int) -> int:
-    """Return the least integer k with ``float32(k) >= float32(threshold * scale)``."""
+    """Return the least integer k with ``float32(k) >= float32(threshold * scale)``.
+
+    Above 2**24 several integers share one float32: k is the first that rounds to it or above. A
+    number halfway between two float32 rounds to the one whose last bit is 0.
+    """
     limit = np.float32(threshold * scale)
-    k = math.ceil(float(limit))
-    while np.float32(k - 1) >= limit:  # above 2**24 several integers share one float32
-        k -= 1
-    return k
+    least = math.ceil(float(limit))
+    below = float(np.nextafter(limit, np.float32(-np.inf)))
+    if least - below <= 1:  # no integer lies between the float32 below and the limit
+        return least
+    half = (int(below) + least) // 2
+    return half if np.float32(half) >= limit else half + 1

@@ -45,6 +45,39 @@ def test_the_integer_threshold_is_the_least_that_spikes(threshold: float, scale:
     assert np.float32(k - 1) < limit
 
 
+def counted_down(threshold: float, scale: int) -> int:
+    """The least integer that spikes, found one by one."""
+    limit = np.float32(threshold * scale)
+    k = int(np.ceil(limit))
+    while np.float32(k - 1) >= limit:
+        k -= 1
+    return k
+
+
+def neighbours(value: float) -> list[float]:
+    """Float32 numbers around a value, and numbers between them."""
+    above = [float(np.nextafter(np.float32(value), np.float32(end))) for end in (np.inf, -np.inf)]
+    return [value, *above, *((value + x) / 2 for x in above), value - 1, value + 1, value + 0.5]
+
+
+@pytest.mark.parametrize("scale", [1, 64, 6400])
+@pytest.mark.parametrize("exponent", [*range(-6, 36, 3), 23, 24, 25, 26])
+def test_the_integer_threshold_is_that_of_counting(exponent: int, scale: int) -> None:
+    generator = np.random.default_rng(exponent + 10)
+    drawn = [float(x) * 2.0**exponent for x in generator.uniform(0.5, 2, 20)]
+    for value in [*neighbours(2.0**exponent), *neighbours(1.5 * 2.0**exponent), *drawn]:
+        for threshold in (value / scale, -value / scale):
+            assert fixed.integer_threshold(threshold, scale) == counted_down(threshold, scale)
+
+
+@pytest.mark.parametrize("threshold", [1e12, 2.0**48 + 2.0**26, 2.0**50, 2.0**60, 3.0**38])
+def test_the_integer_threshold_of_large_numbers(threshold: float) -> None:
+    k = fixed.integer_threshold(threshold, 1)
+    limit = torch.tensor(threshold, dtype=torch.float32)
+    states = torch.tensor([k - 1, k]).to(torch.float32)
+    assert [bool(state >= limit) for state in states] == [False, True]
+
+
 def test_the_constants_are_those_of_lava_dl() -> None:
     assert fixed.DECAY_ONE == 4096
     assert np.iinfo(np.int64).max == fixed.NO_THRESHOLD

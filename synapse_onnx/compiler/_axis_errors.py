@@ -1,0 +1,153 @@
+"""Sentences of traces that fix an open axis: which axis, to what, and where it was fixed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from synapse_onnx.compiler._dynamic import AXES
+from synapse_onnx.compiler._trace_errors import running_modules
+from synapse_onnx.compiler._watch import caller, named_symbols, package, place_of, within_forward
+from synapse_onnx.errors import ExportError
+
+__all__ = ["axis_error"]
+
+#: where torch's own code is
+_TORCH = os.path.dirname(torch.__file__)
+
+
+def axis_error(
+    error: Exception, frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+) -> ExportError | None:
+    """Return the sentence on an axis that a network does not leave open; None for other errors.
+
+    torch says which axis, in its own words, and not where: so the network is traced once more,
+    with axes that may become fixed, and each condition on a size is noted as it arises.
+    """
+    text = str(error)
+    violated = re.search(r"Constraints violated \(([\w, ]+)\)", text)
+    # torch: "You marked N as dynamic but your code specialized it to be a constant (2)."
+    constants = dict(
+        re.findall(r"You marked (\w+) as dynamic but your code specialized it .*?\((\d+)\)", text)
+    )
+    if violated is None and not constants:
+        return None
+    names = list(constants) or (violated[1].split(", ") if violated else [])
+    axis, condition, source, place = _cause(names, frozen, inputs, shapes)
+    what = AXES.get(axis, axis)
+    rank = next((x.dim() for x in inputs if x.dim() in (3, 5)), 0)
+    layout = {3: " of inputs (N, C, T)", 5: " of inputs (N, C, H, W, T)"}.get(rank, "")
+    where = (f", {source}{layout}" if source else "") + place
+    if axis in constants:
+        how = f"the module uses the {what} as a constant ({constants[axis]}){where}"
+    else:
+        needed = _suggested(axis, text) or condition or "some values"
+        how = f"the module needs {needed} for the {what}{where}"
+    return ExportError(f"{how}; keep it open in forward(), or export with dynamic=False")
+
+
+def _suggested(axis: str, text: str) -> str:
+    """Return the range that torch suggests for an axis: ``T = Dim('T', min=3)`` is "T >= 3"."""
+    found = re.search(rf"{axis} = Dim\('{axis}'(?:, min=(\d+))?(?:, max=(\d+))?\)", text)
+    least, most = found.groups() if found else (None, None)
+    bounds = [f"{axis} >= {least}"] if least else []
+    return " and ".join(bounds + ([f"{axis} <= {most}"] if most else []))
+
+
+def _cause(
+    names: Sequence[str], frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+) -> tuple[str, str, str, str]:
+    """Return (axis, condition, size, place) of the first condition that fixes one of these axes.
+
+    Example: ("T", "T >= 3", "x.shape[2]", " (__getitem__ at line 7 of net.py)").
+    """
+    with running_modules(frozen) as running:
+        noted = _Conditions(running)
+        # this trace only looks for a place: its own errors say nothing new
+        with contextlib.suppress(Exception), within_forward(frozen, noted):
+            automatic = _automatic(shapes)
+            torch.export.export(frozen, tuple(inputs), dynamic_shapes=automatic, strict=False)
+        noted.note((), "")  # conditions after the last call
+    if noted.shape_env is None:
+        return names[0], "", "", ""
+    symbols = named_symbols(noted.shape_env)
+    found = []
+    for expression, place in noted.found:
+        ends = {symbols.get(symbol, ("", ""))[0] for symbol in expression.free_symbols}
+        hit = next((name for name in names if name in ends), None)
+        tied = len(expression.args) == 2 and all(arg.is_Symbol for arg in expression.args)
+        if hit is not None and not (tied and len(ends) == 1):
+            vague = type(expression).__name__ == "Unequality"  # another condition says it better
+            found.append(((names.index(hit), vague), hit, expression, place))
+    if not found:
+        return names[0], "", "", ""
+    _, axis, expression, place = min(found, key=lambda each: each[0])
+    source = next(
+        source
+        for symbol, (name, source) in symbols.items()
+        if name == axis and symbol in expression.free_symbols
+    )
+    return axis, _as_text(expression, symbols), source, place
+
+
+def _as_text(expression: Any, symbols: dict[Any, tuple[str, str]]) -> str:
+    """Write a condition with the names of axes: ``s53 >= 3`` is "T >= 3"."""
+    named = {symbol: type(symbol)(symbols[symbol][0]) for symbol in expression.free_symbols}
+    sides = [str(side.xreplace(named)) for side in expression.args]
+    sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
+    if sign is None:
+        sign = getattr(expression, "rel_op", "")
+    return f"{sides[0]} {sign} {sides[1]}" if sign and len(sides) == 2 else str(expression)
+
+
+def _automatic(shapes: Any) -> Any:
+    """Return dynamic shapes with axes that a trace may fix."""
+    if isinstance(shapes, dict):
+        return dict.fromkeys(shapes, torch.export.Dim.AUTO)
+    return tuple(_automatic(each) for each in shapes)
+
+
+class _Conditions(TorchFunctionMode):
+    """Notes conditions on sizes, and the call or the line of code in which each arises."""
+
+    def __init__(self, running: Sequence[str]) -> None:
+        super().__init__()
+        self._running = running
+        self.shape_env: Any = None
+        self.found: list[tuple[Any, str]] = []
+        self._seen = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.note(args, "")
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.note(args, getattr(func, "__name__", str(func)))
+
+    def note(self, args: tuple[Any, ...], call: str) -> None:
+        """Note the conditions that are new since the last call."""
+        if self.shape_env is None:
+            mode = torch._guards.detect_fake_mode(args)
+            self.shape_env = getattr(mode, "shape_env", None)
+        guards = getattr(self.shape_env, "guards", ())
+        for guard in guards[self._seen :]:
+            frame = caller()
+            line = guard.sloc.framework_loc
+            place = ""
+            if line is not None and not str(line.filename).startswith(_TORCH):
+                place = f" (line {line.lineno} of {os.path.basename(line.filename)})"
+            elif call and frame is not None and package(frame) != "synapse_onnx":
+                place = f" ({call} at {place_of(frame)})"
+            elif call and self._running and self._running[-1]:
+                place = f" ({call} in module '{self._running[-1]}')"
+            self.found.append((guard.expr, place))
+        self._seen = len(guards)
