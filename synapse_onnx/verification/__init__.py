@@ -3,8 +3,13 @@
 ``verifier`` holds the public function. The way of a comparison:
 
 - ``subject``: both sides, opened, and which outputs and layers count;
+- ``reference``: what is compared, where that is not the network of the export;
 - ``structure``: names and parameters of the file against the module's, before any run;
-- ``trace``: torch with the input and output of each layer, and ONNX Runtime;
+- ``construction``: the whole file against what the network compiles to, in its ``normal_form`` if a
+  tool has written it anew;
+- ``trace``: torch with the input and output of each layer (``recording``), without the calls that
+  nothing uses (``liveness``), and ONNX Runtime;
+- ``exercise``: which inputs, layers and outputs were active at all;
 - ``layers``: each layer by its trajectory and, by ``replay``, on its own input;
 - ``outputs``: the whole network, in one piece and in chunks;
 - ``findings``: what the report is made of.
