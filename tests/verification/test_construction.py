@@ -248,3 +248,10 @@ def test_a_network_that_was_changed_after_the_export_is_another_one(network, mod
     report = so.verify(changed, model, torch.zeros_like(IMAGES))
     assert not report.ok
     assert any("threshold of node dense_neuron" in problem for problem in report.problems)
+
+
+def test_metadata_that_were_added_are_the_users(network, model) -> None:
+    def add(copied: onnx.ModelProto) -> None:
+        copied.metadata_props.add(key="synapse_onnx.show", value="{}")
+
+    assert so.verify(network, _changed(model, add), IMAGES).verdict == "equal"
