@@ -98,3 +98,18 @@ class Carries(nn.Module):
 def stacked(kind: type[nn.Module], depth: int = 5) -> nn.Module:
     torch.manual_seed(3)
     return nn.Sequential(*(part for _ in range(depth) for part in (nn.Linear(12, 12), kind())))
+
+
+class Stubborn(nn.Module):
+    """A part, given by its name, that eval() does not reach."""
+
+    def __init__(self, **part: nn.Module) -> None:
+        super().__init__()
+        ((self.name, module),) = part.items()
+        self.add_module(self.name, module)
+
+    def train(self, _: bool = True) -> Stubborn:
+        return super().train(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.get_submodule(self.name)(x)

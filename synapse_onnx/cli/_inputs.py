@@ -41,10 +41,7 @@ def read_metadata(model: onnx.ModelProto) -> Metadata | None:
     """Read the metadata of a model; None for a model of another tool."""
     from synapse_onnx.model.metadata import Metadata
 
-    try:
-        return Metadata.read(model)
-    except ModelError:
-        return None
+    return Metadata.find(model)
 
 
 def layout_of(model: onnx.ModelProto) -> str:

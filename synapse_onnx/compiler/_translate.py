@@ -36,7 +36,7 @@ _EXPORTER = "torch.onnx._internal.exporter"
 _OPTIONS: Mapping[str, Any] = {"verbose": False, "optimize": False}
 
 
-#: what torch does not tag as core, and takes apart no more than that
+#: operators that torch does not tag as core and does not take apart either
 _ELEMENTARY = {
     operator.getitem,
     torch.ops.aten.ones.default,
@@ -73,8 +73,8 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
 def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
     """Whether a second trace would leave a program as it is: every operator is elementary.
 
-    Those are ours, and what torch tags as core and has a translation, like ``view``. ``reshape`` is
-    none, for it is a view or a copy; ``add_`` is none, for it changes its argument.
+    Elementary operators are ours, and those that torch tags as core and translates, like ``view``.
+    ``reshape`` is not: it is a view or a copy. ``add_`` is not: it changes its argument.
     """
     return all(
         node.op in ("placeholder", "output")

@@ -20,7 +20,7 @@ from synapse_onnx.compiler._silent import check_chance
 from synapse_onnx.compiler._trace import trace
 from synapse_onnx.compiler._trace_errors import failure
 from synapse_onnx.compiler.arguments import Arguments
-from synapse_onnx.compiler.freezer import freeze, uncompiled, without_autocast
+from synapse_onnx.compiler.freezer import freeze, without_autocast
 from synapse_onnx.compiler.passes import lower
 from synapse_onnx.errors import ExportError
 from synapse_onnx.files import write_atomically
@@ -75,7 +75,6 @@ def export(
             names the attribute.
     """
     options = Options(streaming, dynamic, layout, opset, input_type)
-    module = uncompiled(module)
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
     arguments = Arguments.of(frozen, args, "export")
     arguments.check(frozen, "export")

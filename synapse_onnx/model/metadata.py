@@ -123,6 +123,14 @@ class Metadata:
                 "the model carries no synapse-onnx metadata; it was not written by this tool"
             ) from error
 
+    @classmethod
+    def find(cls, model: onnx.ModelProto) -> Metadata | None:
+        """Read the metadata of a model; None for a model of another tool."""
+        try:
+            return cls.read(model)
+        except ModelError:
+            return None
+
 
 def _texts(value: Any) -> list[str]:
     if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from synapse_onnx.errors import ModelError
 from synapse_onnx.formatting import scale_text, shape_text, span_text, weights_text
 from synapse_onnx.model.graph import DOMAIN, dims_of, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
@@ -46,10 +45,7 @@ class Diagram:
         self.boxes: dict[str, Box] = {}
         self.lines: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
-        try:
-            self._metadata: Metadata | None = Metadata.read(model)
-        except ModelError:  # a model of another exporter
-            self._metadata = None
+        self._metadata = Metadata.find(model)
         self._layers = {str(layer["path"]): layer for layer in self._described("layers")}
         self._rates = _rates(activity)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from synapse_onnx.errors import ModelError
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.ops import DOMAIN, get_op
@@ -68,8 +66,8 @@ def with_layer_outputs(
         name for node in group for name in (*input_sequences(node), *filter(None, node.output))
     ]
     copied = with_outputs(model, {name: name for name in names})
-    with contextlib.suppress(ModelError):  # a session hides the states of a stream
-        metadata = Metadata.read(model)
+    metadata = Metadata.find(model)
+    if metadata is not None:  # a session hides the states of a stream
         shown = tuple({**state, "output": ""} for state in metadata.states)
         replace(metadata, states=shown).write(copied)
     return copied

@@ -16,7 +16,7 @@ from synapse_onnx._layer import Deployable
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import copied, deployables, freeze
-from synapse_onnx.errors import InputError, ModelError
+from synapse_onnx.errors import InputError
 from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
@@ -27,7 +27,7 @@ from synapse_onnx.verification.nodes import layer_nodes, with_layer_outputs
 from synapse_onnx.verification.reference import Reference
 from synapse_onnx.verification.trace import Call
 
-__all__ = ["Subject", "metadata_of", "provenance"]
+__all__ = ["Subject", "provenance"]
 
 
 class Subject:
@@ -73,7 +73,7 @@ class Subject:
             path: layer.describe() for path, layer in deployables(self.frozen)
         }
         self.model = model
-        self.metadata = metadata_of(model)
+        self.metadata = Metadata.find(model)
         self.nodes = layer_nodes(model, self.layers)
         self.session = Session(model, providers, native)
         self.portable: Session | None = None
@@ -158,14 +158,6 @@ class Subject:
                 dims = dims_of(value)
                 axes.append((dims, *axes_of(self.session.layout, len(dims))))
         return axes
-
-
-def metadata_of(model: onnx.ModelProto) -> Metadata | None:
-    """Return a model's metadata; None of a model that another tool wrote."""
-    try:
-        return Metadata.read(model)
-    except ModelError:
-        return None
 
 
 def _checked(names: Sequence[str], outputs: Sequence[str] | None) -> set[str]:

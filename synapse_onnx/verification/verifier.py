@@ -20,6 +20,7 @@ from synapse_onnx.compiler.freezer import uncompiled
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
+from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
@@ -29,7 +30,7 @@ from synapse_onnx.verification.layers import compare_layer
 from synapse_onnx.verification.outputs import Run, compare_chunks, compare_outputs
 from synapse_onnx.verification.reference import as_module, check_repeatable
 from synapse_onnx.verification.structure import compare_structure
-from synapse_onnx.verification.subject import Subject, metadata_of, provenance
+from synapse_onnx.verification.subject import Subject, provenance
 from synapse_onnx.verification.sums import has_exact_input, summed
 from synapse_onnx.verification.trace import Call, run_session, run_torch
 
@@ -85,7 +86,7 @@ def verify(
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
-    module = uncompiled(as_module(module, metadata_of(model)))
+    module = uncompiled(as_module(module, Metadata.find(model)))
     arguments = Arguments.of(module, inputs, "verify")
     arguments.check(module, "verify")
     for i, tensor in enumerate(arguments.tensors):

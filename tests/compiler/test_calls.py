@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import torch
 from networks import NEURON, built, spikes
-from remembering import Carries, Checks, InitHidden, Memories, Pair, Says, Wrapped, stacked
+from remembering import (
+    Carries,
+    Checks,
+    InitHidden,
+    Memories,
+    Pair,
+    Says,
+    Stubborn,
+    Wrapped,
+    stacked,
+)
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -159,20 +169,6 @@ class Lazy(nn.Module):
         return x * self.scale
 
 
-class Stubborn(nn.Module):
-    """A dropout that eval() does not reach."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drop = nn.Dropout(0.5)
-
-    def train(self, _: bool = True) -> Stubborn:
-        return super().train(True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(x)
-
-
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -181,7 +177,10 @@ class Stubborn(nn.Module):
         (Says(lambda x: x * random.random()), "the output is random"),
         (Says(lambda x: x * float(np.random.rand())), "the output is random"),
         (Lazy(), "the output is random"),
-        (Stubborn(), r"'drop' is random: .* \('drop' stays in training mode after eval\(\)\)"),
+        (
+            Stubborn(drop=nn.Dropout(0.5)),
+            r"'drop' is random: .* \('drop' stays in training mode after eval\(\)\)",
+        ),
         (nn.Sequential(Says(nn.ReLU()), Says(made_linear)), "calls a Linear"),
     ],
     ids=["noise", "dropout", "python", "numpy", "lazy", "training", "made in forward"],
@@ -402,7 +401,8 @@ def test_the_module_and_all_random_numbers_stay_as_they_are() -> None:
         module(x)
     kept = [buffer.clone() for buffer in module.buffers()]
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    for network in (module, Says(lambda x: x + torch.rand(1) + random.random()), Stubborn()):
+    noisy = Says(lambda x: x + torch.rand(1) + random.random())
+    for network in (module, noisy, Stubborn(drop=nn.Dropout(0.5))):
         with pytest.raises(so.ExportError):
             so.export(network, x)
     assert all(map(torch.equal, module.buffers(), kept))

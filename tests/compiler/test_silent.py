@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from remembering import Stubborn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,20 +38,6 @@ def test_noise_that_no_run_shows(draw, operator: str) -> None:
         so.export(nn.Sequential(nn.Sequential(nn.ReLU(), Rarely(draw))), x)
 
 
-class Stubborn(nn.Module):
-    """A batch norm that eval() does not reach."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(3)
-
-    def train(self, _: bool = True) -> Stubborn:
-        return super().train(True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
-
 class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +50,7 @@ class Functional(nn.Module):
 
 @pytest.mark.parametrize(
     ("module", "where"),
-    [(Stubborn(), "module 'norm'"), (Functional(), "the module")],
+    [(Stubborn(norm=nn.BatchNorm1d(3)), "module 'norm'"), (Functional(), "the module")],
     ids=["module", "function"],
 )
 def test_batch_statistics_beside_running_ones_are_refused(module: nn.Module, where: str) -> None:

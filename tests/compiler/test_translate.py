@@ -75,20 +75,6 @@ def _export(network: nn.Module, x: Tensor, **options: Any) -> bytes:
     return so.export(network, x, **options).SerializeToString(deterministic=True)
 
 
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What is found of each program that is exported: whether it is traced once."""
-    results: list[bool] = []
-    is_decomposed = _translate._is_decomposed
-
-    def kept(program: torch.export.ExportedProgram, table: Any) -> bool:
-        results.append(is_decomposed(program, table))
-        return results[-1]
-
-    monkeypatch.setattr(_translate, "_is_decomposed", kept)
-    return results
-
-
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_second_trace_would_change_nothing(
