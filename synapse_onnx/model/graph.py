@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "dims_of", "ends_of", "needed_for", "places_along", "taken_by", "with_outputs"]
+__all__ = [
+    "DOMAIN",
+    "dims_of",
+    "ends_of",
+    "needed_for",
+    "places_along",
+    "taken_by",
+    "types_of",
+    "with_outputs",
+]
 
 #: the ONNX domain of our ops
 DOMAIN = "ai.synapse"
@@ -63,9 +72,7 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
     copied.CopyFrom(model)
     graph = copied.graph
     present = {value.name for value in graph.output}
-    types = _types_of(graph)
-    if names.keys() - types.keys():  # a tool has left them out
-        types = _types_of(onnx.shape_inference.infer_shapes(copied).graph) | types
+    types = types_of(model, names)
     for name, shown in names.items():
         if name == shown and name in present:
             continue
@@ -78,7 +85,20 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
     return copied
 
 
-def _types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+def types_of(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, onnx.TypeProto]:
+    """Return the types of values of a graph, by name; ``names`` are among them if they are known.
+
+    Those that a tool has left out of the model are inferred.
+    """
+    import onnx
+
+    types = _stated_types(model.graph)
+    if set(names) - types.keys():
+        types = _stated_types(onnx.shape_inference.infer_shapes(model).graph) | types
+    return types
+
+
+def _stated_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     known = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: value.type for value in known}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Coverage", "gaps"]
+__all__ = ["BranchCoverage", "Coverage", "StateRange", "branches_taken", "gaps", "largest_states"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,68 @@ class Coverage:
 
     def __str__(self) -> str:
         return f"{self.name} {self.active}/{self.neurons}"
+
+
+@dataclass(frozen=True)
+class BranchCoverage:
+    """Whether a branch of a function body was taken, as that of the loop in 32 bits or in 64.
+
+    Attributes:
+        op: name of the op.
+        name: names of the branches that it is in and its own, such as ``graded.wide``.
+        taken: whether any input took it: a sample, or a generated one.
+        by_samples: whether a sample did.
+    """
+
+    op: str
+    name: str
+    taken: bool
+    by_samples: bool
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name}"
+
+
+@dataclass(frozen=True)
+class StateRange:
+    """How large a state of a neuron in fixed point became in the samples.
+
+    Attributes:
+        layer: path of the neuron.
+        state: name of the state, such as "voltage".
+        largest: largest magnitude, in the unit of the threshold.
+        bound: up to which it fits, in the same unit. A state of the regime "slayer" that may pass
+            it is computed in 64 bits; one of "loihi" is cut to 24 bits, as on the chip.
+    """
+
+    layer: str
+    state: str
+    largest: float
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.largest / self.bound:.2g}"
+
+
+def largest_states(ranges: Sequence[StateRange]) -> list[str]:
+    """Say how large states became, as parts of their bounds."""
+    if not ranges:
+        return []
+    layers: dict[str, list[str]] = {}
+    for one in ranges:
+        layers.setdefault(one.layer, []).append(str(one))
+    parts = [f"{layer} {', '.join(states)}" for layer, states in layers.items()]
+    return [f"largest states, as parts of 2**23 units: {'; '.join(parts)}"]
+
+
+def branches_taken(branches: Sequence[BranchCoverage]) -> list[str]:
+    """Say which branches were taken by the samples, by generated inputs alone, and by none."""
+    told = (
+        ("branches taken by the samples", [b for b in branches if b.by_samples]),
+        ("by generated inputs alone", [b for b in branches if b.taken and not b.by_samples]),
+        ("never taken", [b for b in branches if not b.taken]),
+    )
+    return [f"{what}: {', '.join(map(str, which))}" for what, which in told if which]
 
 
 def gaps(coverage: Sequence[Coverage]) -> str:

@@ -39,6 +39,7 @@ def render(report: Report, whole: bool = True) -> str:
         "<h2>Layers and outputs</h2>",
         _rows([*report.layers, *report.outputs]),
         *_coverage(report),
+        *_listed("Inside the layers", report.inside),
         *_rasters(report),
         *_listed("Notes", report.notes),
         "<h2>What was run</h2>",

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synapse_onnx.report.coverage import Coverage, gaps
+from synapse_onnx.report.coverage import (
+    BranchCoverage,
+    Coverage,
+    StateRange,
+    branches_taken,
+    gaps,
+    largest_states,
+)
 
 __all__ = ["NEURONS", "STEPS", "Divergence", "Membrane", "Raster", "Report", "Row", "writes_html"]
 
@@ -206,6 +213,10 @@ class Report:
         by_run_alone: why the file is not proved to be what its network compiles to, so that only
             the run speaks for it; "" for a file that is.
         coverage: what the inputs reached of every input, spiking layer and output.
+        states: how large the states of neurons in fixed point became.
+        probed: by what each layer was compared alone on generated inputs: "function bodies",
+            "native kernels".
+        branches: the branches of the function bodies, and which of them were taken.
         membrane: the membrane around the first divergence, where that is a spike.
         rasters: spikes of every spiking layer and output, a bounded part of one sample.
         facts: the model, its SHA-256, versions, execution providers and native kernels.
@@ -224,6 +235,9 @@ class Report:
     notes: tuple[str, ...] = ()
     by_run_alone: str = ""
     coverage: tuple[Coverage, ...] = ()
+    states: tuple[StateRange, ...] = ()
+    probed: tuple[str, ...] = ()
+    branches: tuple[BranchCoverage, ...] = ()
     membrane: Membrane | None = None
     rasters: tuple[Raster, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
@@ -258,6 +272,16 @@ class Report:
         """The outputs and layers that were left out, as text; "" where there are none."""
         parts = (("outputs", self.left_out), ("layers", self.layers_left_out))
         return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names)
+
+    @property
+    def inside(self) -> list[str]:
+        """Sentences on what went on inside the layers: states, branches, generated inputs."""
+        probed = f"each layer alone on generated inputs: by {' and '.join(self.probed)}"
+        return [
+            *largest_states(self.states),
+            *([probed] if self.probed else []),
+            *branches_taken(self.branches),
+        ]
 
     @property
     def ran(self) -> str:
@@ -323,6 +347,7 @@ class Report:
         lines += [f"note: {note}" for note in self.notes]
         if self.coverage:
             lines.append(f"active at some step: {', '.join(map(str, self.coverage))}")
+        lines += self.inside
         if self.by_run_alone:
             lines.append(f"by the run alone: {self.by_run_alone}")
         if self.left_out:

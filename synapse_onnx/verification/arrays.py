@@ -19,6 +19,8 @@ RTOL = 1e-5
 
 def difference(reference: NDArray[Any], array: NDArray[Any]) -> NDArray[np.float64]:
     """Return absolute differences; NaN on both sides is none, on one side an infinite one."""
+    if np.array_equal(reference, array):  # most are, and all that follows is slow
+        return np.zeros(reference.shape)
     same = (reference == array) | (np.isnan(reference) & np.isnan(array))
     with np.errstate(invalid="ignore"):
         distance = np.where(same, 0.0, np.abs(reference.astype(np.float64) - array))

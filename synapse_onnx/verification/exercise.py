@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from synapse_onnx.model.branches import Branch, branches_of, is_told, names_of_taken
 from synapse_onnx.model.layout import has_time
-from synapse_onnx.report.coverage import Coverage
+from synapse_onnx.report.coverage import BranchCoverage, Coverage, StateRange
 from synapse_onnx.verification.trace import Call
 
 __all__ = ["Exercise"]
@@ -19,6 +23,10 @@ class Exercise:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], _Seen] = {}
+        #: (layer, state) -> its largest magnitude, and its bound
+        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
+        #: branches that were taken -> whether by an input of the user's
+        self._taken: dict[Branch, bool] = {}
 
     def see_inputs(self, names: Iterable[str], tensors: Sequence[Tensor]) -> None:
         """Take note of the inputs of a run."""
@@ -34,6 +42,41 @@ class Exercise:
     def see_output(self, name: str, tensor: Tensor) -> None:
         """Take note of an output of a run."""
         self._see(name, "output", [tensor], spiking=False)
+
+    def see_states(self, layer: str, variables: Mapping[str, Tensor], bound: float) -> None:
+        """Take note of the variables of a neuron's equation over time, and of their bound."""
+        for name, values in variables.items():
+            known = self._largest.get((layer, name), (0.0, bound))[0]
+            self._largest[layer, name] = max(known, float(values.abs().max())), bound
+
+    def states(self) -> tuple[StateRange, ...]:
+        """Return how large states became."""
+        return tuple(StateRange(*names, *sizes) for names, sizes in self._largest.items())
+
+    def see_branches(
+        self, model: onnx.ModelProto, results: Mapping[str, NDArray[Any]], *, probed: bool
+    ) -> None:
+        """Take note of the branches that function bodies took, where the results tell of them.
+
+        Args:
+            model: the model.
+            results: what a copy returned that tells of branches, by name.
+            probed: whether the inputs were generated, or those of the user.
+        """
+        told = {name: int(value) for name, value in results.items() if is_told(name)}
+        for branches in names_of_taken(model, told).values():
+            for branch in branches:
+                self._taken[branch] = self._taken.get(branch, False) or not probed
+
+    def branches(self, model: onnx.ModelProto) -> tuple[BranchCoverage, ...]:
+        """Return which branches of the model's function bodies were taken, and by which inputs."""
+        return tuple(
+            BranchCoverage(
+                branch.op, branch.name, branch in self._taken, self._taken.get(branch, False)
+            )
+            for function in model.functions
+            for branch in branches_of(function)
+        )
 
     def coverage(self) -> tuple[Coverage, ...]:
         """Return what was reached of each of them, in the order in which they were met."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synapse_onnx.model.layout import has_time
+from synapse_onnx.report.coverage import BranchCoverage
 from synapse_onnx.report.result import Divergence, Membrane, Raster, Report, Row
 from synapse_onnx.verification.exercise import Exercise
 
@@ -25,6 +26,7 @@ class Findings:
         membrane: the membrane around it.
         unproved: why the file is judged by the run alone; "" for one that is not.
         exercise: what the inputs of all runs have exercised.
+        probed: by what each layer was compared alone on generated inputs.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class Findings:
         self._notes: dict[str, None] = {}
         self.unproved = ""
         self.exercise = Exercise()
+        self.probed: list[str] = []
         self._rasters: dict[str, Raster] = {}
         #: of an output: the most values that were NaN in one run, and whether any was a number
         self._nan: dict[str, tuple[int, bool]] = {}
@@ -43,6 +46,12 @@ class Findings:
     def problem(self, sentence: str) -> None:
         """Report that something besides values is wrong: the result is not equal then."""
         self._problems[sentence] = None
+
+    def failures(self) -> list[str]:
+        """Return a sentence for everything that is not as it should be, so far."""
+        rows = [*self.layers.values(), *self.outputs.values()]
+        wrong = [str(row.first or f"{row.name}: states differ") for row in rows if not row.ok]
+        return [*self._problems, *wrong]
 
     def by_run_alone(self, reason: str) -> None:
         """Report that the file is not proved by construction, and why."""
@@ -122,6 +131,7 @@ class Findings:
         self,
         shapes: Sequence[Sequence[tuple[int, ...]]],
         facts: dict[str, str],
+        branches: Sequence[BranchCoverage],
         left_out: Sequence[str],
         layers_left_out: Sequence[str],
     ) -> Report:
@@ -144,6 +154,9 @@ class Findings:
             notes=tuple(self._notes),
             by_run_alone=self.unproved,
             coverage=self.exercise.coverage(),
+            states=self.exercise.states(),
+            probed=tuple(self.probed),
+            branches=tuple(branches),
             membrane=self.membrane,
             rasters=tuple(self._rasters.values()),
             facts=facts,

@@ -24,13 +24,15 @@ from synapse_onnx.neuron import base
 from synapse_onnx.report.result import Divergence, Membrane, Row
 from synapse_onnx.verification import membranes
 from synapse_onnx.verification.arrays import difference, first_place, largest
+from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.nodes import in_torch_layout, last_states, output_sequences
 from synapse_onnx.verification.outputs import Run, compare_values
 from synapse_onnx.verification.replay import Replay, replay, with_feedback
+from synapse_onnx.verification.subject import Subject
 from synapse_onnx.verification.sums import magnitudes, sums_of
 from synapse_onnx.verification.trace import Call
 
-__all__ = ["compare_layer"]
+__all__ = ["compare_layer", "nodes_of_call"]
 
 Array = NDArray[Any]
 Place = tuple[int, ...]
@@ -39,14 +41,25 @@ Place = tuple[int, ...]
 _AROUND = 40
 
 
-def compare_layer(run: Run, values: Mapping[str, Array], call: Call, total: int) -> None:
-    """Compare one call of a layer, of ``total``, with ``values`` of the graph, time-major."""
-    nodes = _nodes(run, call, total)
+def compare_layer(
+    run: Run, values: Mapping[str, Array], call: Call, total: int, known: Replay | None = None
+) -> None:
+    """Compare one call of a layer with values of the graph.
+
+    Args:
+        run: the run.
+        values: values of the graph by name, time-major.
+        call: the call in torch.
+        total: number of the calls of this layer.
+        known: what torch gives on the input in ``values``, if that is known already.
+    """
+    nodes = nodes_of_call(run.subject, run.findings, call, total)
     if not nodes:
         return
     names = output_sequences(nodes[-1])
     exact = run.exact.issuperset(names)
-    replayed = replay(run.subject, call, nodes, values, exact=exact)
+    if known is None or (run.subject.feeds_back(call.path) and not exact):
+        known = replay(run.subject, call, nodes, values, exact=exact)
     if not exact and sums_of(call.layer):
         with torch.no_grad():
             terms = magnitudes(call.layer, call.inputs[0])
@@ -56,24 +69,25 @@ def compare_layer(run: Run, values: Mapping[str, Array], call: Call, total: int)
     if isinstance(layer, base.Neuron) and layer.readout and len(names) > 1:
         # the node returns all variables of the equation, the layer one of them
         names = [names[layer.equation.traces.index(layer.equation.readout)]]
-    comparison = _Comparison(run, values, call, nodes, replayed, exact)
+    comparison = _Comparison(run, values, call, nodes, known, exact)
     for i in range(len(call.outputs)):
         comparison.compare_output(i, names[i], several=total > 1)
 
 
-def _nodes(run: Run, call: Call, total: int) -> Sequence[onnx.NodeProto]:
-    """Return the nodes of one call; none where there is nothing to compare."""
-    subject = run.subject
+def nodes_of_call(
+    subject: Subject, findings: Findings, call: Call, total: int
+) -> Sequence[onnx.NodeProto]:
+    """Return the nodes of one call of a layer, of ``total``; none where nothing is to compare."""
     group = subject.nodes.get(call.path, [])
     if not group and not any(subject.descriptions[call.path].get("delays", (1,))):
         return ()  # delays of zero steps leave nothing to compute
     if subject.spares(group):
         return ()
-    if not group and run.findings.unproved:
-        run.findings.note(f"{call.path}: the file has no node of it, so only outputs speak for it")
+    if not group and findings.unproved:
+        findings.note(f"{call.path}: the file has no node of it, so only outputs speak for it")
         return ()
     if not group or len(group) % total:
-        run.findings.problem(
+        findings.problem(
             f"{call.path}: torch calls this layer {total} times and the model has "
             f"{len(group)} nodes of it"
         )

@@ -42,7 +42,11 @@ def unused_calls(
     with _Origins() as origins:
 
         def record(
-            path: str, number: int, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+            path: str,
+            number: int,
+            inputs: tuple[Tensor, ...],
+            outputs: tuple[Tensor, ...],
+            states: Any,
         ) -> None:
             place = path, number
             every.add(place)

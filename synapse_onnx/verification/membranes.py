@@ -18,7 +18,7 @@ from synapse_onnx.axon import Delta
 from synapse_onnx.neuron import base
 from synapse_onnx.verification.recording import own_forward
 
-__all__ = ["EncodingNeuron", "as_argument", "margins", "near_change", "undecided"]
+__all__ = ["EncodingNeuron", "as_argument", "margins", "near_change", "undecided", "variables"]
 
 
 @runtime_checkable
@@ -40,6 +40,18 @@ def as_argument(tensors: Sequence[Tensor]) -> Any:
     return tuple(tensors) if len(tensors) == 2 else tensors[0]
 
 
+def variables(neuron: base.Neuron, currents: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the variables of a neuron's equation over time, by name, from fresh states.
+
+    Args:
+        neuron: the neuron; its own states are forgotten.
+        currents: its input (N, C[, H, W], T); two tensors for a complex one.
+    """
+    with _fresh_states(neuron):
+        values = neuron.dynamics(as_argument(currents))
+    return dict(zip(neuron.equation.traces, values, strict=True))
+
+
 def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
     """Return how far the membrane is above what it must reach, over time, before resets.
 
@@ -49,8 +61,8 @@ def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
     """
     with _fresh_states(layer):
         if isinstance(layer, base.Neuron):
-            variables = _variables(layer, currents)
-            return _to_numpy(variables[layer.equation.membrane] - _limit(layer, variables))
+            values = variables(layer, currents)
+            return _to_numpy(values[layer.equation.membrane] - _limit(layer, values))
         if isinstance(layer, EncodingNeuron):
             encoder, x = layer.delta, layer.encoder_input(currents[0])
         elif isinstance(layer, Delta):
@@ -96,24 +108,19 @@ def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _variables(neuron: base.Neuron, currents: Sequence[Tensor]) -> dict[str, Tensor]:
-    values = neuron.dynamics(as_argument(currents))
-    return dict(zip(neuron.equation.traces, values, strict=True))
-
-
-def _limit(neuron: base.Neuron, variables: dict[str, Tensor]) -> Tensor | float:
+def _limit(neuron: base.Neuron, values: dict[str, Tensor]) -> Tensor | float:
     """Return what the membrane must reach: a number, or over time where the threshold adapts."""
-    if "refractory" in variables:
-        return variables["threshold"] + variables["refractory"]
+    if "refractory" in values:
+        return values["threshold"] + values["refractory"]
     return neuron.threshold
 
 
 def _near_threshold(neuron: base.Neuron, currents: Sequence[Tensor], rtol: float) -> Tensor:
-    variables = _variables(neuron, currents)
-    membrane = variables[neuron.equation.membrane]
-    near = (membrane - _limit(neuron, variables)).abs() <= rtol * membrane.abs()
+    values = variables(neuron, currents)
+    membrane = values[neuron.equation.membrane]
+    near = (membrane - _limit(neuron, values)).abs() <= rtol * membrane.abs()
     if neuron.equation.phase:  # the imaginary part is compared with zero, now and one step before
-        imag = variables["imag"]
+        imag = values["imag"]
         crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True)
         near |= crossing
         near[..., 1:] |= crossing[..., :-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from synapse_onnx.model.metadata import Metadata, layer_of
 from synapse_onnx.ops import DOMAIN, get_op
 
 __all__ = [
+    "entering_sequences",
     "in_torch_layout",
     "input_sequences",
     "last_states",
@@ -43,6 +44,14 @@ def input_sequences(node: onnx.NodeProto) -> list[str]:
     """Names of the values that enter a node as sequences over time, not weights or states."""
     ends = zip(node.input, get_op(node.op_type).inputs, strict=False)
     return [name for name, formal in ends if formal.startswith("x")]
+
+
+def entering_sequences(nodes: Sequence[onnx.NodeProto], count: int) -> list[str]:
+    """Names of the values that enter a layer: ``count`` of them.
+
+    A pair enters one node, or two that norm its parts.
+    """
+    return [name for node in nodes for name in input_sequences(node)][:count]
 
 
 def output_sequences(node: onnx.NodeProto) -> list[str]:

@@ -9,16 +9,24 @@ returns. That is part of the graph between the nodes. So a layer is recorded whe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from synapse_onnx._layer import Deployable, Stateful
+from synapse_onnx._layer import Deployable, Stateful, named_states
 
-__all__ = ["of_own_class", "own_forward", "recorded"]
+__all__ = ["State", "keeping_states", "kept_states", "of_own_class", "own_forward", "recorded"]
 
 _PACKAGE = __name__.partition(".")[0]
+
+
+class State(NamedTuple):
+    """Last state of a layer: its value (N, C[, H, W][, T]), and whether it has an axis of time."""
+
+    value: NDArray[Any]
+    timed: bool
 
 
 def own_forward(layer: Deployable, *args: Any) -> Any:
@@ -38,8 +46,33 @@ def of_own_class(layer: Deployable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def recorded(layer: Deployable, record: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Call ``record(argument, result)`` after every run of a layer's own ``forward``.
+def keeping_states(layer: Deployable) -> Iterator[None]:
+    """Let a layer keep the states that it ends with, for a while."""
+    parts = {part for _, part, _ in named_states(layer)}
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            stack.callback(setattr, part, "persistent_state", part.persistent_state)
+            part.persistent_state = True
+        yield
+
+
+def kept_states(layer: Deployable) -> dict[str, State]:
+    """Return the states that a layer has kept, by name; those of parts that have run."""
+    states = {}
+    for _, part, name in named_states(layer):
+        value: Tensor = getattr(part, f"{name}_state")
+        if value.dim() > 1:  # else one number: this part has not run
+            states[name] = State(value.numpy(), timed=part.state_depth(name) is not None)
+    return states
+
+
+@contextlib.contextmanager
+def recorded(
+    layer: Deployable, record: Callable[[Any, Any, Mapping[str, State] | None], None]
+) -> Iterator[None]:
+    """Call ``record(argument, result, states)`` after every run of a layer's own ``forward``.
+
+    The states are those that it ends with, by name; None of a layer that keeps some by itself.
 
     For the time being the layer's class gets one more base, right before the class of this package,
     so that ``super().forward`` of a subclass finds it as well.
@@ -47,8 +80,15 @@ def recorded(layer: Deployable, record: Callable[[Any, Any], None]) -> Iterator[
     kind, own = type(layer), _own_class(layer)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        result = own.forward(self, *args, **kwargs)
-        record(args[0] if args else next(iter(kwargs.values())), result)
+        states = None
+        if any(part.persistent_state for _, part, _ in named_states(layer)):
+            result = own.forward(self, *args, **kwargs)
+        else:
+            with keeping_states(layer):
+                result = own.forward(self, *args, **kwargs)
+            states = kept_states(layer)
+            layer.reset()  # the next call starts afresh, as this one has
+        record(args[0] if args else next(iter(kwargs.values())), result, states)
         return result
 
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}

@@ -17,6 +17,7 @@ from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.freezer import copied, deployables, freeze
 from synapse_onnx.errors import InputError
+from synapse_onnx.model.branches import with_branches
 from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
@@ -47,10 +48,13 @@ class Subject:
         model: the model.
         metadata: the model's metadata; None of a model that another tool wrote.
         nodes: the nodes of each layer, by path.
+        providers: execution providers of its sessions.
+        native: whether native kernels run them; None where they do if they are installed.
         session: the model in ONNX Runtime.
         portable: the model by its function bodies, where the session runs it by native kernels and
-            the caller left the choice.
-        traced: the same model, which also returns the values of its layers.
+            the caller left the choice; it also tells which branches these took.
+        traced: the same model, which also returns the values of its layers; without native kernels
+            it tells of branches, too.
         left_out: names of the outputs that are not compared.
     """
 
@@ -75,15 +79,19 @@ class Subject:
         self.model = model
         self.metadata = Metadata.find(model)
         self.nodes = layer_nodes(model, self.layers)
+        self.providers, self.native = providers, native
         self.session = Session(model, providers, native)
         self.portable: Session | None = None
         if native is None and self.session.kernels:
-            self.portable = Session(model, providers, native=False)
+            self.portable = Session(with_branches(model), providers, native=False)
         self._compared = _checked(self.session.outputs, outputs)
         self.left_out = [name for name in self.session.outputs if name not in self._compared]
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
-        self.traced = Session(with_layer_outputs(model, self.nodes), providers, native)
+        traced = with_layer_outputs(model, self.nodes)
+        if not self.session.kernels:
+            traced = with_branches(traced)
+        self.traced = Session(traced, providers, native)
         self._unused: set[tuple[str, int]] | None = None
 
     def called(self, calls: Sequence[Call], tensors: Sequence[Tensor]) -> list[Call]:

@@ -8,7 +8,7 @@ be much larger than the sum itself: 1e6 - 1e6 + 0.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,9 +18,11 @@ from synapse_onnx.compiler.exactness import has_exact_sums
 from synapse_onnx.model.operators import FLOAT32_EXACT
 from synapse_onnx.synapse import GenericLayer
 from synapse_onnx.synapse.complex import ComplexLayer
+from synapse_onnx.verification.findings import Findings
+from synapse_onnx.verification.subject import Subject
 from synapse_onnx.verification.trace import Call
 
-__all__ = ["has_exact_input", "magnitudes", "summed", "sums_of"]
+__all__ = ["exact_layers", "magnitudes", "sums_of"]
 
 
 def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
@@ -41,7 +43,26 @@ def magnitudes(synapse: Any, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(results)
 
 
-def has_exact_input(call: Call, facts: Mapping[str, Any]) -> bool | None:
+def exact_layers(subject: Subject, findings: Findings, calls: Iterable[Call]) -> dict[str, bool]:
+    """Return which layers that sum are exact on the inputs of this run, by path."""
+    exact: dict[str, bool] = {}
+    for call in calls:
+        description = subject.descriptions[call.path]
+        sums = not description.keys().isdisjoint({"quantized", "feedback", "sums"})
+        if not sums or subject.spares_layer(call.path):
+            continue
+        fits = _has_exact_input(call, description)
+        if fits is False:
+            findings.note(
+                f"{call.path}: its input is too fine or too large for exact float32 sums (bound: "
+                f"{_summed(call, description)[1]} units of the input's grid), so it is compared "
+                f"with a tolerance"
+            )
+        exact[call.path] = exact.get(call.path, True) and bool(fits)
+    return exact
+
+
+def _has_exact_input(call: Call, facts: Mapping[str, Any]) -> bool | None:
     """Whether the float32 sums of a layer are exact on the input of this call.
 
     The weights are whole multiples of one power of two. So the sums are exact if the input lies on
@@ -50,11 +71,11 @@ def has_exact_input(call: Call, facts: Mapping[str, Any]) -> bool | None:
     """
     if not has_exact_sums(facts):
         return None
-    x, bound = summed(call, facts)
+    x, bound = _summed(call, facts)
     return grid_units(x) <= bound
 
 
-def summed(call: Call, facts: Mapping[str, Any]) -> tuple[Tensor, int]:
+def _summed(call: Call, facts: Mapping[str, Any]) -> tuple[Tensor, int]:
     """Return what a layer sums over, and the largest value, in its grid's units, of exact sums."""
     if "feedback" in facts:  # the neuron's own spikes
         return call.outputs[0], int(facts["feedback"].get("input_bound", 0))

@@ -20,7 +20,7 @@ from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.layout import time_first
 from synapse_onnx.runtime.session import Session
-from synapse_onnx.verification.recording import recorded
+from synapse_onnx.verification.recording import State, recorded
 
 __all__ = ["Call", "run_layers", "run_session", "run_torch"]
 
@@ -35,6 +35,7 @@ class Call:
         layer: the layer; a copy where the network had put other parameters into it for this call.
         inputs: what it was given: one tensor, or two for a complex input.
         outputs: what it returned, likewise.
+        states: those that it ended with, by name; None of a layer that keeps some by itself.
     """
 
     path: str
@@ -42,6 +43,13 @@ class Call:
     layer: Deployable
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    states: Mapping[str, State] | None = None
+
+
+#: path and number of a call, its inputs, outputs and last states
+Recorder = Callable[
+    [str, int, tuple[Tensor, ...], tuple[Tensor, ...], Mapping[str, State] | None], None
+]
 
 
 def run_torch(
@@ -68,19 +76,19 @@ def run_layers(
     layers: Mapping[str, Deployable],
     arguments: Arguments,
     tensors: Sequence[Tensor],
-    record: Callable[[str, int, tuple[Tensor, ...], tuple[Tensor, ...]], None],
+    record: Recorder,
 ) -> list[Tensor]:
     """Run a network from fresh states, and return the tensors that it returned.
 
-    After every call of a layer, ``record(path, number, inputs, outputs)`` is called. The network
-    may change its arguments in place: it gets copies. Code that ``torch.compile`` was given runs as
-    it stands.
+    After every call of a layer, ``record(path, number, inputs, outputs, states)`` is called. The
+    network may change its arguments in place: it gets copies. Code that ``torch.compile`` was given
+    runs as it stands.
     """
     counts: Counter[str] = Counter()
 
-    def note(path: str, argument: Any, result: Any) -> None:
+    def note(path: str, argument: Any, result: Any, states: Mapping[str, State] | None) -> None:
         counts[path] += 1
-        record(path, counts[path], _as_tuple(argument), _as_tuple(result))
+        record(path, counts[path], _as_tuple(argument), _as_tuple(result), states)
 
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(eagerly())
@@ -126,14 +134,19 @@ def _run_kept(
     resting = {path: _parameters(layer) for path, layer in layers.items()}
 
     def record(
-        path: str, number: int, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+        path: str,
+        number: int,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[Tensor, ...],
+        states: Mapping[str, State] | None,
     ) -> None:
         layer = layers[path]
         if _parameters(layer) != resting[path]:  # torch.func.functional_call
             kind = type(layer).__mro__[1]
             layer = copy.deepcopy(layer)
             layer.__class__ = kind
-        calls.append(Call(path, number, layer, kept.all_of(inputs), kept.all_of(outputs)))
+        ends = kept.all_of(inputs), kept.all_of(outputs)
+        calls.append(Call(path, number, layer, *ends, states))
 
     outputs = run_layers(module, layers, arguments, tensors, record)
     return list(kept.all_of(outputs)), calls

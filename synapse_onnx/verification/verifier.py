@@ -21,17 +21,22 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.neuron import base
+from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
 from synapse_onnx.verification.construction import compare_construction
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.layers import compare_layer
+from synapse_onnx.verification.membranes import variables
 from synapse_onnx.verification.outputs import Run, compare_chunks, compare_outputs
+from synapse_onnx.verification.probes import probe_layers
 from synapse_onnx.verification.reference import as_module, check_repeatable
+from synapse_onnx.verification.replay import with_feedback
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
-from synapse_onnx.verification.sums import has_exact_input, summed
+from synapse_onnx.verification.sums import exact_layers
 from synapse_onnx.verification.trace import Call, run_session, run_torch
 
 __all__ = ["verify"]
@@ -50,8 +55,9 @@ def verify(
 ) -> Report:
     """Compare a torch network with its exported model in ONNX Runtime.
 
-    The network runs in evaluation mode on a copy, unfrozen. Besides the inputs as given, their
-    first sample alone, their first step alone and their first 7 steps are run, from one session.
+    The network runs in evaluation mode on a copy, unfrozen. Besides the inputs as given, other
+    batch sizes and lengths are run: the first sample with 7 steps more, one step of one sample
+    more, 7 steps of two samples. Then each layer is run alone on generated inputs.
 
     Args:
         module: the network that was exported; or any other reference, which is called with the
@@ -99,28 +105,49 @@ def verify(
     compare_structure(subject, findings)
     compare_construction(subject, findings)
     variants = _variants(subject, arguments.tensors)
+    runs = []
     for i, tensors in enumerate(variants):
-        _compare_run(subject, findings, tensors, Tolerance(rtol, atol), cut=i > 0)
+        calls = _compare_run(subject, findings, tensors, Tolerance(rtol, atol), cut=i > 0)
+        if calls:
+            runs.append((tensors, calls))
+    if not findings.failures():
+        probe_layers(subject, findings, runs, Tolerance(rtol, atol))
     return findings.report(
         shapes=[tuple(tuple(tensor.shape) for tensor in tensors) for tensors in variants],
         facts=provenance(model_or_path, subject.session),
+        branches=findings.exercise.branches(subject.model),
         left_out=subject.left_out,
         layers_left_out=[path for path in subject.layers if subject.spares_layer(path)],
     )
 
 
 def _variants(subject: Subject, tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Return the inputs as given, and cut to other batch sizes and lengths where those are open."""
+    """Return the inputs as given, and of other batch sizes and lengths where those are open.
+
+    What goes beyond the samples begins with them anew.
+    """
+    batch = tensors[0].shape[0] if tensors[0].dim() else 1
+    lengths = {x.shape[-1] for x in tensors if has_time(x.dim())}
+    steps = max(lengths, default=1)
+    sizes = [(batch, steps), (1, steps + 7), (batch + 1, 1), (2, 7)]
+    if not subject.has_open_batch:
+        sizes = [(batch, t) for _, t in sizes]
+    if subject.has_fixed_length or len(lengths) != 1:
+        sizes = [(n, steps) for n, _ in sizes]
     variants = [tuple(tensors)]
-    if subject.has_open_batch and tensors[0].shape[0] > 1:
-        variants.append(tuple(tensor[:1] for tensor in tensors))
-    steps = min((x.shape[-1] for x in tensors if has_time(x.dim())), default=0)
-    if not subject.has_fixed_length:
-        lengths = [n for n in (1, 7) if n < steps]
-        variants += [
-            tuple(x[..., :n] if has_time(x.dim()) else x for x in tensors) for n in lengths
-        ]
+    for n, t in dict.fromkeys(sizes[1:]):
+        if (n, t) != (batch, steps):
+            variants.append(tuple(_resized(x, n, batch, t, steps) for x in tensors))
     return variants
+
+
+def _resized(x: Tensor, samples: int, given: int, steps: int, length: int) -> Tensor:
+    """Return an input with other numbers of samples and of steps than are given."""
+    if samples != given:
+        x = x[torch.arange(samples) % given]
+    if steps != length and has_time(x.dim()):
+        x = x[..., torch.arange(steps) % length]
+    return x
 
 
 def _compare_run(
@@ -130,10 +157,11 @@ def _compare_run(
     tolerance: Tolerance,
     *,
     cut: bool,
-) -> None:
+) -> Sequence[Call]:
     """Compare one run: every layer in the order in which it ran, then the outputs, then chunks.
 
-    A reference may not take inputs that are ``cut``; then they are not compared.
+    A reference may not take inputs that are ``cut``; then they are not compared. Returns the calls
+    of layers.
     """
     try:
         expected, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
@@ -142,14 +170,18 @@ def _compare_run(
             raise
         shapes = " and ".join(str(tuple(x.shape)) for x in tensors)
         findings.note(f"inputs of shape {shapes} are not compared: {error}")
-        return
+        return ()
     calls = _used_calls(subject, findings, calls, tensors)
     _see_exercise(subject, findings, tensors, calls, expected)
-    exact = exact_values(subject.model, _exact_layers(subject, findings, calls))
+    if not cut:
+        _see_states(findings, calls)
+    exact = exact_values(subject.model, exact_layers(subject, findings, calls))
     run = Run(subject, findings, tensors, exact, tolerance)
     traced = _run_model(run, subject.traced) if calls else None
     if traced is not None:
-        _compare_layers(run, calls, dict(zip(subject.traced.outputs, traced, strict=True)))
+        values = dict(zip(subject.traced.outputs, traced, strict=True))
+        findings.exercise.see_branches(subject.model, values, probed=False)
+        _compare_layers(run, calls, values)
     results = _run_model(run, subject.session)
     if results is not None:
         results = [time_last(y, subject.session.layout) for y in results]
@@ -157,9 +189,14 @@ def _compare_run(
         if subject.session.streaming:
             compare_chunks(run, results)
     bodies = _run_model(run, subject.portable) if subject.portable is not None else None
-    if bodies is not None:
-        bodies = [time_last(y, subject.session.layout) for y in bodies]
+    if bodies is not None and subject.portable is not None:
+        values = dict(zip(subject.portable.outputs, bodies, strict=True))
+        findings.exercise.see_branches(subject.model, values, probed=False)
+        bodies = [
+            time_last(values[name], subject.session.layout) for name in subject.session.outputs
+        ]
         compare_outputs(run, expected, bodies, kind="portable")
+    return calls
 
 
 def _see_exercise(
@@ -180,6 +217,17 @@ def _see_exercise(
     for name, tensor in zip(subject.session.outputs, expected, strict=False):
         if subject.has_output(name):
             findings.exercise.see_output(name, tensor)
+
+
+def _see_states(findings: Findings, calls: Sequence[Call]) -> None:
+    """Take note of how large the states of neurons in fixed point become."""
+    for call in calls:
+        layer = call.layer
+        if isinstance(layer, base.Neuron) and layer.regime != "float":
+            with torch.no_grad():
+                currents, _ = with_feedback(layer, call.inputs, call.outputs[0])
+            bound = STATE_LIMIT / layer.s_scale
+            findings.exercise.see_states(call.path, variables(layer, currents), bound)
 
 
 def _used_calls(
@@ -219,22 +267,3 @@ def _compare_layers(run: Run, calls: Sequence[Call], traced: Mapping[str, NDArra
     totals = Counter(call.path for call in calls)
     for call in calls:
         compare_layer(run, values, call, totals[call.path])
-
-
-def _exact_layers(subject: Subject, findings: Findings, calls: Sequence[Call]) -> dict[str, bool]:
-    """Return which layers that sum are exact on the inputs of this run, by path."""
-    exact: dict[str, bool] = {}
-    for call in calls:
-        description = subject.descriptions[call.path]
-        sums = not description.keys().isdisjoint({"quantized", "feedback", "sums"})
-        if not sums or subject.spares_layer(call.path):
-            continue
-        fits = has_exact_input(call, description)
-        if fits is False:
-            findings.note(
-                f"{call.path}: its input is too fine or too large for exact float32 sums (bound: "
-                f"{summed(call, description)[1]} units of the input's grid), so it is compared "
-                f"with a tolerance"
-            )
-        exact[call.path] = exact.get(call.path, True) and bool(fits)
-    return exact

@@ -128,7 +128,7 @@ def test_inputs_that_are_cut_may_be_refused(network, model) -> None:
     report = so.verify(whole, model, X)
     assert report.ok
     assert (
-        "inputs of shape (1, 6, 24) are not compared: verify: the reference raises ValueError: "
+        "inputs of shape (1, 6, 31) are not compared: verify: the reference raises ValueError: "
         "takes (3, 6, 24)"
     ) in report.notes
 

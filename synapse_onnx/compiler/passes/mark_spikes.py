@@ -21,13 +21,13 @@ def run(model: ir.Model) -> int:
     changes = 0
     for node in model.graph:
         mark = node.attributes.get("spikes")
-        if node.domain == DOMAIN and mark is not None and _are_spikes(node.inputs[0]):
+        if node.domain == DOMAIN and mark is not None and are_spikes(node.inputs[0]):
             node.attributes["spikes"] = ir.AttrInt64("spikes", 1)
             changes += mark.as_int() == 0
     return changes
 
 
-def _are_spikes(value: ir.Value | None) -> bool:
+def are_spikes(value: ir.Value | None) -> bool:
     """Whether a value is 0 or 1 wherever the graph gets its inputs from."""
     while value is not None:
         node = value.producer()
@@ -43,6 +43,6 @@ def _are_spikes(value: ir.Value | None) -> bool:
         if not operator.copies:
             return False
         if operator.joins:
-            return all(_are_spikes(part) for part in node.inputs)
+            return all(are_spikes(part) for part in node.inputs)
         value = node.inputs[0]
     return False
