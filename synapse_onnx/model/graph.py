@@ -88,14 +88,19 @@ def with_outputs(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.Model
 def types_of(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, onnx.TypeProto]:
     """Return the types of values of a graph, by name; ``names`` are among them if they are known.
 
-    Those that a tool has left out of the model are inferred.
+    What the model does not state of them is inferred.
     """
     import onnx
 
     types = _stated_types(model.graph)
-    if set(names) - types.keys():
-        types = _stated_types(onnx.shape_inference.infer_shapes(model).graph) | types
+    if any(name not in types or not _has_shape(types[name]) for name in names):
+        inferred = _stated_types(onnx.shape_inference.infer_shapes(model).graph)
+        types |= {name: kind for name, kind in inferred.items() if _has_shape(kind)}
     return types
+
+
+def _has_shape(kind: onnx.TypeProto) -> bool:
+    return bool(kind.tensor_type.HasField("shape"))
 
 
 def _stated_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 __all__ = ["BranchCoverage", "Coverage", "StateRange", "branches_taken", "gaps", "largest_states"]
 
+#: names of branches in the function bodies -> what a reader knows them as
+_WORDS = {"narrow": "32 bits", "wide": "64 bits", "single": "one step", "several": "several steps"}
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -59,7 +62,8 @@ class BranchCoverage:
     by_samples: bool
 
     def __str__(self) -> str:
-        return f"{self.op} {self.name}"
+        parts = [_WORDS.get(part, part).replace("_", " ") for part in self.name.split(".")]
+        return f"{self.op} ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ def largest_states(ranges: Sequence[StateRange]) -> list[str]:
 
 
 def branches_taken(branches: Sequence[BranchCoverage]) -> list[str]:
-    """Say which branches were taken by the samples, by generated inputs alone, and by none."""
+    """Say which branches were taken by the samples, by generated inputs alone, and by none.
+
+    A branch that holds others is left out: one of these was taken with it.
+    """
+    holders = {(b.op, b.name.rpartition(".")[0]) for b in branches}
+    branches = [b for b in branches if (b.op, b.name) not in holders]
     told = (
         ("branches taken by the samples", [b for b in branches if b.by_samples]),
         ("by generated inputs alone", [b for b in branches if b.taken and not b.by_samples]),

@@ -30,13 +30,15 @@ class CutModel:
 
     Attributes:
         model: the copy.
-        types: types of the chosen values, by name.
+        types: types of values, by name; those of its inputs are among them.
+        chosen: names of the values that are inputs.
         added: those of them that were no inputs before.
         outputs: name of a value in the model -> name of the copy's output.
     """
 
     model: onnx.ModelProto
     types: Mapping[str, onnx.TypeProto]
+    chosen: Collection[str]
     added: Collection[str]
     outputs: Mapping[str, str]
 
@@ -76,7 +78,7 @@ class CutModel:
         if metadata is not None:  # a session hides the states of a stream
             states = tuple({**state, "output": ""} for state in metadata.states)
             replace(metadata, states=states).write(copied)
-        return cls(copied, {name: types[name] for name in inputs}, moved, shown)
+        return cls(copied, types, set(inputs), moved, shown)
 
     def session(
         self, providers: Sequence[str] | None, *, native: bool | None, branches: bool
@@ -97,7 +99,7 @@ class CutModel:
         return np.ascontiguousarray(array, dtype=self.dtype_of(name))
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
-        """Return the type of a chosen value's elements."""
+        """Return the type of a value's elements."""
         return np.dtype(
             onnx.helper.tensor_dtype_to_np_dtype(self.types[name].tensor_type.elem_type)
         )
@@ -118,9 +120,12 @@ class CutModel:
         Raises:
             ModelError: ONNX Runtime failed.
         """
-        sequences = [time_first(array, session.layout) for array in inputs]
         names = [name for name in session.inputs if name not in self.added]
-        feeds = dict(zip(names, sequences, strict=True)) | dict(chosen)
+        feeds = {
+            name: time_first(array, session.layout).astype(self.dtype_of(name))
+            for name, array in zip(names, inputs, strict=True)
+        }
+        feeds |= chosen
         with_axes = [array for array in inputs if array.ndim]
         batched = [array for array in with_axes if has_time(array.ndim)] or with_axes
         feeds |= session.fresh_states(batched[0].shape[0] if batched else 1)

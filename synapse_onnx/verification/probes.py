@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ class _Bench:
         self.subject, self.findings, self.cut = subject, findings, cut
         graph = ir.serde.deserialize_model(subject.model).graph
         values = {value.name: value for node in graph for value in node.outputs}
-        self.spikes = {name for name in cut.types if are_spikes(values.get(name))}
+        self.spikes = {name for name in cut.chosen if are_spikes(values.get(name))}
         self.sessions: dict[str, Session] = {}
         providers, native = subject.providers, subject.native
         if subject.session.kernels:
@@ -109,7 +110,8 @@ class _Bench:
     def probe(self, kind: str, sizes: Sizes, tolerance: Tolerance, seed: int) -> None:
         """Compare all layers on inputs of one kind, of the sizes that they have in a run."""
         tensors, calls = sizes
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] = {}  # in the types of the graph
+        values: dict[str, NDArray[Any]] = {}  # the same as floats, which layers take in torch
         probed = []
         for total, nodes, call in _with_nodes(self.subject, calls):
             names = entering_sequences(nodes, len(call.inputs))
@@ -117,12 +119,13 @@ class _Bench:
                 if name not in arrays:
                     sequence = stimulus(kind, x.shape, self._domain(name, call), seed)
                     arrays[name] = self.cut.as_array(name, sequence)
+                    values[name] = arrays[name].astype(np.float32)
             with eagerly():
-                known = replay(self.subject, call, nodes, arrays, exact=True)
+                known = replay(self.subject, call, nodes, values, exact=True)
             if known.outputs is not None:
                 on_these = replace(call, inputs=known.inputs, outputs=known.outputs)
                 probed.append(_Probed(on_these, total, known, names))
-        if arrays.keys() != self.cut.types.keys():
+        if arrays.keys() != self.cut.chosen:
             return  # a run in which other layers were called
         inputs = [tensor.detach().numpy() for tensor in tensors]
         for by, session in self.sessions.items():
@@ -132,7 +135,7 @@ class _Bench:
                 self.findings.problem(f"probed alone with {kind} inputs, by {by}: {error}")
                 continue
             self.findings.exercise.see_branches(self.subject.model, results, probed=True)
-            for sentence in self._differences(probed, arrays, results, tolerance):
+            for sentence in self._differences(probed, values, results, tolerance):
                 self.findings.problem(f"probed alone with {kind} inputs, by {by}: {sentence}")
 
     def _differences(

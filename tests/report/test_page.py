@@ -51,7 +51,9 @@ def test_rates_and_rasters_are_those_of_the_network(network, inputs, equal) -> N
     rows = {row.name: row for row in equal.layers}
     assert rows["conv"].spikes is None
     with torch.no_grad():
-        runs = [inputs, inputs[:1], inputs[..., :1], inputs[..., :7]]
+        longer = torch.cat([inputs[:1], inputs[:1, ..., :7]], dim=-1)
+        more = torch.cat([inputs, inputs[:1]])[..., :1]
+        runs = [inputs, longer, more, inputs[:2, ..., :7]]
         hidden = [network.conv_neuron(network.conv(x)) for x in runs]
     count = sum(int(x.count_nonzero()) for x in hidden)
     assert rows["conv_neuron"].spikes == (count, count)

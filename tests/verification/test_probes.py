@@ -99,8 +99,8 @@ def test_branches_of_samples_are_told_from_those_of_generated_inputs(network, mo
     report = so.verify(network, model, X)
     found = {branch.name: (branch.taken, branch.by_samples) for branch in report.branches}
     assert found == {"narrow": (True, True), "wide": (True, False)}
-    assert "branches taken by the samples: Cuba narrow" in str(report)
-    assert "by generated inputs alone: Cuba wide" in str(report)
+    assert "branches taken by the samples: Cuba (32 bits)" in str(report)
+    assert "by generated inputs alone: Cuba (64 bits)" in str(report)
     assert json.loads(report.to_json())["branches"][1]["by_samples"] is False
     assert "<h2>Inside the layers</h2>" in report.to_html()
     large = so.verify(network, model, X * 1e6)
@@ -136,7 +136,13 @@ def test_fixed_sizes_are_kept(network) -> None:
     report = so.verify(network, so.export(network, X, dynamic=False), X)
     assert report.ok, str(report)
     assert report.shapes == (((3, 6, 20),),)
-    assert all(branch.taken for branch in report.branches if branch.name != "as_before")
+    assert all(branch.taken for branch in report.branches)
+
+
+def test_inputs_of_bytes_are_probed_as_bytes(network) -> None:
+    report = so.verify(network, so.export(network, X, input_type="uint8"), X)
+    assert report.ok, str(report)
+    assert report.probed
 
 
 def test_a_value_that_two_layers_read_is_one_input() -> None:
