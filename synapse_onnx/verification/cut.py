@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from synapse_onnx.errors import ModelError
 from synapse_onnx.model.branches import with_branches
-from synapse_onnx.model.graph import types_of
 from synapse_onnx.model.layout import has_time, time_first
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime.providers import first_line
@@ -44,18 +43,20 @@ class CutModel:
 
     @classmethod
     def of(
-        cls, model: onnx.ModelProto, inputs: Collection[str], outputs: Sequence[str]
-    ) -> CutModel | None:
-        """Cut a model; None where the shape of one of the ``inputs`` is not known.
+        cls,
+        model: onnx.ModelProto,
+        types: Mapping[str, onnx.TypeProto],
+        inputs: Collection[str],
+        outputs: Sequence[str],
+    ) -> CutModel:
+        """Cut a model.
 
         Args:
             model: the model; it is not changed.
+            types: the types of its values, by name; those of ``inputs`` are among them.
             inputs: names of values that become inputs. What computed them stays, and goes nowhere.
             outputs: names of values that the copy returns, as they are computed.
         """
-        types = types_of(model, {*inputs, *outputs})
-        if not all(name in types and types[name].tensor_type.HasField("shape") for name in inputs):
-            return None
         copied = onnx.ModelProto()
         copied.CopyFrom(model)
         graph = copied.graph
@@ -92,10 +93,9 @@ class CutModel:
     def as_array(self, name: str, sequence: NDArray[Any]) -> NDArray[Any]:
         """Bring a sequence (N, C[, H, W], T) to the layout and the type of a chosen value."""
         kind = self.types[name].tensor_type
-        sizes = [dim.dim_value for dim in kind.shape.dim][2:]
         array = np.moveaxis(sequence, -1, 0)
-        if all(sizes) and array.size:  # flat where the layer has axes of size one
-            array = array.reshape(*array.shape[:2], *sizes)
+        sizes = [dim.dim_value for dim in kind.shape.dim][2:]
+        array = array.reshape(*array.shape[:2], *sizes)  # flat where axes have size one
         return np.ascontiguousarray(array, dtype=self.dtype_of(name))
 
     def dtype_of(self, name: str) -> np.dtype[Any]:

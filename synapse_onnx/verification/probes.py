@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.compiler.passes.mark_spikes import are_spikes
 from synapse_onnx.errors import ModelError
+from synapse_onnx.model.graph import types_of
 from synapse_onnx.neuron import base
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.arrays import Agreement, Tolerance
@@ -84,8 +85,11 @@ class _Probed(NamedTuple):
 class _Bench:
     """A model that is cut before every layer, in ONNX Runtime."""
 
-    def __init__(self, subject: Subject, findings: Findings, cut: CutModel) -> None:
+    def __init__(
+        self, subject: Subject, findings: Findings, cut: CutModel, left_out: Collection[str]
+    ) -> None:
         self.subject, self.findings, self.cut = subject, findings, cut
+        self.left_out = left_out
         graph = ir.serde.deserialize_model(subject.model).graph
         values = {value.name: value for node in graph for value in node.outputs}
         self.spikes = {name for name in cut.chosen if are_spikes(values.get(name))}
@@ -98,14 +102,35 @@ class _Bench:
 
     @classmethod
     def of(cls, subject: Subject, findings: Findings, calls: Sequence[Call]) -> _Bench | None:
-        """Cut a model before the layers of some calls; None where it has no layers."""
+        """Cut a model before the layers of some calls; None where it has none that can be.
+
+        A layer cannot whose node takes something else than the layer, such as what was padded.
+        """
         inputs: dict[str, None] = {}
         outputs: dict[str, None] = {}
-        for _, nodes, call in _with_nodes(subject, calls):
-            inputs |= dict.fromkeys(entering_sequences(nodes, len(call.inputs)))
-            outputs |= dict.fromkeys(name for node in nodes for name in node.output if name)
-        cut = CutModel.of(subject.model, inputs, list(outputs)) if inputs else None
-        return None if cut is None else cls(subject, findings, cut)
+        left_out = set()
+        of_calls = [
+            (call, nodes, entering_sequences(nodes, len(call.inputs)))
+            for _, nodes, call in _with_nodes(subject, calls)
+        ]
+        ends = {name for _, nodes, _ in of_calls for node in nodes for name in node.output}
+        entering = {name for _, _, names in of_calls for name in names}
+        types = types_of(subject.model, entering | ends - {""})
+        for call, nodes, names in of_calls:
+            if all(map(_fits, (types.get(name) for name in names), call.inputs)):
+                inputs |= dict.fromkeys(names)
+                outputs |= dict.fromkeys(name for node in nodes for name in node.output if name)
+            else:
+                left_out.add(call.path)
+        if left_out:
+            findings.note(
+                f"{', '.join(sorted(left_out))}: not compared alone on generated inputs, for the "
+                f"graph states no shape of the input, or another one than the layer's"
+            )
+        if not inputs:
+            return None
+        cut = CutModel.of(subject.model, types, inputs, list(outputs))
+        return cls(subject, findings, cut, left_out)
 
     def probe(self, kind: str, sizes: Sizes, tolerance: Tolerance, seed: int) -> None:
         """Compare all layers on inputs of one kind, of the sizes that they have in a run."""
@@ -114,6 +139,8 @@ class _Bench:
         values: dict[str, NDArray[Any]] = {}  # the same as floats, which layers take in torch
         probed = []
         for total, nodes, call in _with_nodes(self.subject, calls):
+            if call.path in self.left_out:
+                continue
             names = entering_sequences(nodes, len(call.inputs))
             for name, x in zip(names, call.inputs, strict=True):
                 if name not in arrays:
@@ -170,6 +197,14 @@ class _Bench:
             unit=unit if 0 < unit < math.inf else 1.0,
             resolution=getattr(layer, "s_scale", 1),
         )
+
+
+def _fits(kind: onnx.TypeProto | None, x: Tensor) -> bool:
+    """Whether a sequence (N, C[, H, W], T) has the neurons of a value (T, N, ...) of the graph."""
+    if kind is None or not kind.tensor_type.HasField("shape"):
+        return False
+    neurons: int = math.prod(dim.dim_value for dim in kind.tensor_type.shape.dim[2:])
+    return neurons == math.prod(x.shape[1:-1])
 
 
 def _with_nodes(

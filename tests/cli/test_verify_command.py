@@ -19,7 +19,7 @@ def test_verify_equal(here: Path) -> None:
     assert "✓ dense " in text
     assert "✓ neuron " in text
     assert "✗" not in text
-    assert text.splitlines()[-1].startswith("equal on inputs of shape (8, 4, 50); (1, 4, 50)")
+    assert text.splitlines()[-1].startswith("equal on inputs of shape (8, 4, 50); (1, 4, 57)")
 
 
 def test_coverage_may_be_required(here: Path) -> None:

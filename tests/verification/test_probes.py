@@ -16,8 +16,7 @@ from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
-from synapse_onnx.verification import verifier
-from synapse_onnx.verification.cut import CutModel
+from synapse_onnx.verification import probes, verifier
 from synapse_onnx.verification.stimuli import KINDS, Domain, stimulus
 
 X = spikes(3, 6, 20, rate=0.4)
@@ -182,10 +181,24 @@ def test_stimuli_stay_in_their_domain(kind: str) -> None:
     )
 
 
-def test_a_model_without_shapes_is_not_cut(model) -> None:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    for value in bare.graph.value_info:
-        value.type.tensor_type.ClearField("shape")
-    assert CutModel.of(bare, ["0.neuron:s"], ["1.synapse:y"]) is None
-    assert CutModel.of(model, ["0.neuron:s"], ["1.synapse:y"]) is not None
+def test_a_layer_whose_node_takes_more_than_the_layer_is_left_out() -> None:
+    """A pool that pads: its node takes the padded image."""
+    network = nn.Sequential(
+        so.synapse.Pool((1, 2), stride=1, padding=(0, 1)), so.neuron.cuba.Neuron(0.5, 0.25, 0.25)
+    ).eval()
+    x = spikes(2, 1, 1, 1, 5)
+    report = so.verify(network, so.export(network, x), x)
+    assert report.ok, str(report)
+    assert report.probed
+    assert report.notes == (
+        "0: not compared alone on generated inputs, for the graph states no shape of the input, "
+        "or another one than the layer's",
+    )
+
+
+def test_a_model_without_shapes_is_compared_by_the_samples(network, model, monkeypatch) -> None:
+    monkeypatch.setattr(probes, "types_of", lambda *_: {})
+    report = so.verify(network, model, X)
+    assert report.ok
+    assert report.probed == ()
+    assert report.notes[0].startswith("0.neuron, 0.step, 0.synapse, 1.neuron, ")
