@@ -18,6 +18,7 @@ __all__ = [
     "Stateful",
     "argument_names",
     "named_states",
+    "put_forward",
     "replaced_forward",
     "whole_scale",
 ]
@@ -187,7 +188,7 @@ def replaced_forward(
     if any(hooks):
 
         def plain(*args: Any, **kwargs: Any) -> Any:
-            with _put(module, before, hooks):
+            with put_forward(module, before, hooks):
                 return module(*args, **kwargs)
 
     forward = make(plain)
@@ -195,16 +196,21 @@ def replaced_forward(
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, kind) for name in names]
     )
-    with _put(module, forward, (OrderedDict(), OrderedDict())):
+    with put_forward(module, forward, (OrderedDict(), OrderedDict())):
         yield
 
 
 @contextlib.contextmanager
-def _put(module: nn.Module, forward: Callable[..., Any], hooks: tuple[Any, Any]) -> Iterator[None]:
-    """Give a module this ``forward`` and these hooks, before and after it, for a while."""
+def put_forward(
+    module: nn.Module, forward: Callable[..., Any], hooks: tuple[Any, Any] | None = None
+) -> Iterator[None]:
+    """Give a module this ``forward``, and these hooks before and after it, for a while.
+
+    ``hooks`` of None leaves it its own.
+    """
     old, before = module.__dict__.get("forward"), (module._forward_pre_hooks, module._forward_hooks)
     module.forward = forward
-    module._forward_pre_hooks, module._forward_hooks = hooks
+    module._forward_pre_hooks, module._forward_hooks = before if hooks is None else hooks
     try:
         yield
     finally:

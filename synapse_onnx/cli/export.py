@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import shlex
 from typing import Any
@@ -103,11 +102,13 @@ def command(
     match_arguments(module, example, source, "give --shape once for every argument")
     import torch
 
+    from synapse_onnx.compiler.freezer import copied
+
     tensors = [torch.from_numpy(array) for array in example]
     # an error in forward() is clearer on numbers than in the tracer, which sees symbols; errors of
     # our own layers are left to the export, which names their paths
     with users_forward(source), contextlib.suppress(SynapseError), torch.no_grad():
-        copy.deepcopy(module).eval()(*tensors)
+        copied(module)(*tensors)
     try:
         with users_forward(source):
             model = synapse_onnx.export(module, tensors, output, dynamic=not static, **how)

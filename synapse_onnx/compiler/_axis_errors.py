@@ -19,6 +19,13 @@ from synapse_onnx.errors import ExportError
 
 __all__ = ["axis_error"]
 
+#: sizes of an axis that a condition is tried with, and of the other axes
+_SIZES = range(1, 65)
+_OTHER_SIZES = (2, 3, 5, 7)
+
+#: sizes that a sentence lists
+_TOLD = 4
+
 #: where torch's own code is
 _TORCH = os.path.dirname(torch.__file__)
 
@@ -94,17 +101,43 @@ def _cause(
         for symbol, (name, source) in symbols.items()
         if name == axis and symbol in expression.free_symbols
     )
-    return axis, _as_text(expression, symbols), source, place
+    return axis, _in_words(expression, axis, symbols), source, place
 
 
-def _as_text(expression: Any, symbols: dict[Any, tuple[str, str]]) -> str:
-    """Write a condition with the names of axes: ``s53 >= 3`` is "T >= 3"."""
-    named = {symbol: type(symbol)(symbols[symbol][0]) for symbol in expression.free_symbols}
-    sides = [str(side.xreplace(named)) for side in expression.args]
-    sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
-    if sign is None:
-        sign = getattr(expression, "rel_op", "")
-    return f"{sides[0]} {sign} {sides[1]}" if sign and len(sides) == 2 else str(expression)
+def _in_words(expression: Any, axis: str, symbols: dict[Any, tuple[str, str]]) -> str:
+    """Say for which sizes of an axis a condition holds, whatever those of other axes.
+
+    The tracer's own form is often unreadable: ``Mod(4*N*T, 12*N) == 0`` is "a multiple of 3".
+    """
+    holds = [size for size in _SIZES if _holds(expression, axis, size, symbols)]
+    if not 0 < len(holds) < len(_SIZES):
+        return ""
+    step, fails = holds[0], set(_SIZES) - set(holds)
+    if len(holds) == 1:
+        return f"{axis} == {step}"
+    if all((size in fails) == bool(size % step) for size in _SIZES) and step > 1:
+        return f"a multiple of {step}"
+    least = max(fails, default=0) + 1
+    if least <= _SIZES[-1] // 2:
+        return f"{axis} >= {least}"
+    if len(holds) == holds[-1]:
+        return f"{axis} <= {holds[-1]}"
+    return f"one of {', '.join(map(str, holds[:_TOLD]))}, ..."
+
+
+def _holds(expression: Any, axis: str, size: int, symbols: dict[Any, tuple[str, str]]) -> bool:
+    """Whether a condition holds at a size of an axis, for every size of the others."""
+    for other in _OTHER_SIZES:
+        values = {
+            symbol: size if symbols.get(symbol, ("", ""))[0] == axis else other
+            for symbol in expression.free_symbols
+        }
+        try:
+            if not bool(expression.subs(values)):
+                return False
+        except (TypeError, ValueError, ZeroDivisionError):  # no truth value
+            return False
+    return True
 
 
 def _automatic(shapes: Any) -> Any:

@@ -8,7 +8,6 @@ outputs to compare. Both are traced without an error, so the network is run to s
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
 import threading
 from collections import Counter
@@ -24,9 +23,12 @@ from torch.utils._pytree import tree_leaves
 from synapse_onnx._layer import Stateful
 from synapse_onnx.compiler._changes import changes, is_same
 from synapse_onnx.compiler._dynamic import excerpt
+from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler._unregistered import Unregistered
-from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler._watch import is_users
+from synapse_onnx.compiler.arguments import Arguments, kind_refused
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import ExportError
 
@@ -63,8 +65,8 @@ def check_calls(frozen: nn.Module, arguments: Arguments) -> None:
     and of layers of other frameworks that take whole sequences and are reset before each.
 
     Raises:
-        ExportError: outputs depend on earlier calls or on random numbers, or a layer is used that
-            torch does not know to be part of the network.
+        ExportError: outputs depend on earlier calls or on random numbers, or have no dense values,
+            or a layer is used that torch does not know to be part of the network.
     """
     with quiet(), torch.no_grad(), _generators_kept(), eagerly():  # it is not worth compiling
         tensors = _part(arguments.tensors, _STEPS)
@@ -88,7 +90,7 @@ def _first_call(
     frozen: nn.Module, arguments: Arguments, tensors: _Tensors
 ) -> tuple[nn.Module, _Values] | None:
     """Run a copy for the first time; return it with its outputs, or None if it cannot run."""
-    fresh = copy.deepcopy(frozen)
+    fresh = copied_value(frozen)
     watched = Unregistered(fresh)
     try:
         with watched.refused():
@@ -98,6 +100,10 @@ def _first_call(
             raise watched.error from None
         return None
     watched.check_reads(lambda: _call(fresh, arguments, tensors))
+    for value in values["", 0]:
+        unlike = kind_refused(value, "return") if isinstance(value, Tensor) else ""
+        if unlike:
+            raise ExportError(f"forward() returns a tensor that is {unlike}")
     return fresh, values
 
 
@@ -109,11 +115,11 @@ def _compare(
     longer: _Tensors,
 ) -> None:
     """Compare the first call of a copy with a later call of another one."""
-    used = copy.deepcopy(frozen)
+    used = copied_value(frozen)
     try:
         _call(used, arguments, [_noise(x, i) for i, x in enumerate(tensors)])
     except Exception:  # forward() takes no such values
-        used = copy.deepcopy(frozen)
+        used = copied_value(frozen)
         with contextlib.suppress(Exception):
             _call(used, arguments, tensors)
     _reset(used)
@@ -145,13 +151,13 @@ def _probe(
     """
     for seed, factor in enumerate(_FACTORS, start=len(tensors)):
         values = [_noise(x, seed + i, factor) for i, x in enumerate(tensors)]
-        magnified = copy.deepcopy(used)
+        magnified = copied_value(used)
         with contextlib.suppress(Exception):
             try:
-                expected = _call(copy.deepcopy(frozen), arguments, values)
+                expected = _call(copied_value(frozen), arguments, values)
             except Exception:  # forward() takes no such values
                 values = list(tensors)
-                expected = _call(copy.deepcopy(frozen), arguments, values)
+                expected = _call(copied_value(frozen), arguments, values)
             for _, _, value in changes(fresh, magnified):
                 if isinstance(value, Tensor) and value.is_floating_point():
                     value.mul_(factor * (_noise(torch.zeros(value.shape), seed) * 2 - 1))
@@ -168,7 +174,7 @@ def _cause(
 ) -> ExportError:
     """Say why two calls differ, by runs of copies that differ in one thing alone."""
     where = f"the output of module '{place}'" if place else "the output"
-    copies = [copy.deepcopy(frozen) for _ in range(3)]
+    copies = [copied_value(frozen) for _ in range(3)]
     generators = _generators()
     one = _call(copies[0], arguments, tensors)
     _set_generators(generators)
@@ -210,8 +216,8 @@ def _reset(network: nn.Module) -> None:
             getattr(module, "reset_states", _nothing)()
 
 
-def _nothing() -> None:
-    """Stand for a method that a module lacks."""
+def _nothing(*_: Any) -> None:
+    """Stand for a method that a module lacks, or for a listener."""
 
 
 def _called_again(error: Exception) -> ExportError:
@@ -241,7 +247,7 @@ def _call(network: nn.Module, arguments: Arguments, tensors: _Tensors) -> _Value
         if path and threading.get_ident() == thread:
             record(path, outputs)
 
-    with register_module_forward_hook(after):
+    with register_module_forward_hook(after), listed_as_before(is_users, _nothing):
         outputs = network(*arguments.grouped([x.clone() for x in tensors]))
     record("", outputs)
     return values

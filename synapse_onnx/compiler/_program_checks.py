@@ -60,14 +60,11 @@ def _check_write(program: torch.export.ExportedProgram, node: torch.fx.Node) -> 
 
 def _check_call(node: torch.fx.Node) -> None:
     target: Any = node.target
-    if target is torch.ops.higher_order.wrap_with_autocast:
-        device, _, enabled = node.args[:3]
-        if enabled and device == "cpu":
-            raise ExportError(
-                f"{_module_of(node)} enters torch.autocast, and layers compute in float32; leave "
-                f"it out for the export, for example by enabled=self.training"
-            )
-        return
+    if target is torch.ops.higher_order.wrap_with_autocast:  # others are written in line by now
+        raise ExportError(
+            f"{_module_of(node)} enters torch.autocast, and layers compute in float32; leave it "
+            f"out for the export, for example by enabled=self.training"
+        )
     value = node.meta.get("val")
     if getattr(target, "namespace", "") == TORCH_NAMESPACE:
         _check_layer(node)

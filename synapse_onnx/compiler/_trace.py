@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._axis_errors import axis_error
+from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import open_axes, widen
 from synapse_onnx.compiler._program_checks import check_program
 from synapse_onnx.compiler._silent import check_statistics
@@ -99,6 +100,7 @@ def _to_program(
             or trace_error(error, running)
         ) from error
     watch.raise_found()
+    write_in_line(program)
     check_program(program, frozen)
     return program
 

@@ -64,7 +64,12 @@ _KNOWN = (
         "and dicts of them",
     ),
     (
-        r"^(aten\.[\w.]+)$",
+        r"\A(aten\.\w*sparse[\w.]*)",
+        "forward() makes a sparse tensor{where} ({0}), and a model has dense ones alone; compute "
+        "with dense tensors",
+    ),
+    (
+        r"\A(aten\.[\w.]+)(?:\n|\Z)",
         "operator {0}{where} cannot be traced; replace it in forward() by standard operators",
     ),
     (

@@ -22,11 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from synapse_onnx._layer import Deployable
+from synapse_onnx._layer import Deployable, put_forward
 from synapse_onnx.compiler._dynamic import AXES
+from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.errors import ExportError
 
-__all__ = ["Watch", "caller", "named_symbols", "package", "place_of", "within_forward"]
+__all__ = [
+    "Watch", "caller", "is_users", "named_symbols", "package", "place_of", "within_forward",
+]  # fmt: skip
 
 #: what is asked of a tensor without reading its values
 _FACTS = {
@@ -52,7 +55,8 @@ class Watch:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Watch a trace, from the outermost forward on."""
-        with _branches(self._on_branch), within_forward(self._frozen, _Reads(self)):
+        listed = listed_as_before(is_users, self._on_blank)
+        with _branches(self._on_branch), listed, within_forward(self._frozen, _Reads(self)):
             yield
 
     def raise_read(self) -> None:
@@ -69,7 +73,7 @@ class Watch:
     # -- branches ------------------------------------------------------------------------------
 
     def _on_branch(self, condition: torch.SymBool, frame: FrameType) -> None:
-        if self._branch is not None or not _is_users(frame):
+        if self._branch is not None or not is_users(frame):
             return
         expression = condition.node.expr
         symbols = sorted(getattr(expression, "free_symbols", ()), key=str)
@@ -95,7 +99,7 @@ class Watch:
         if self._read is not None or not any(isinstance(value, Tensor) for value in values):
             return
         frame = caller()
-        if frame is None or not _is_users(frame):
+        if frame is None or not is_users(frame):
             return
         name = getattr(function, "__name__", "")
         if name == "__get__":
@@ -107,6 +111,10 @@ class Watch:
             if id(tensor) in tensors:
                 self._read = read_error(path, tensor, f" at {place_of(frame)}")
                 return
+
+    def _on_blank(self, layer: nn.Module, name: str, tensor: Tensor) -> None:
+        path = next(path for path, module in self._frozen.named_modules() if module is layer)
+        self._copies.append((f"{path}.{name}" if path else name, tensor))
 
     def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> None:
         """Follow a copy of such a tensor: functional_call may put it into the layer again."""
@@ -181,7 +189,8 @@ def package(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def _is_users(frame: FrameType) -> bool:
+def is_users(frame: FrameType) -> bool:
+    """Whether a frame's code is the user's."""
     return package(frame) not in ("torch", "synapse_onnx", "sympy")
 
 
@@ -191,22 +200,15 @@ def within_forward(module: nn.Module, mode: TorchFunctionMode) -> Iterator[None]
 
     Not by hooks: torch runs none after an error while it traces, and modes must be left in order.
     """
-    plain, attributes = module.forward, module.__dict__
+    plain = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         with mode:
             return plain(*args, **kwargs)
 
     forward.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
-    before = attributes.get("forward")
-    attributes["forward"] = forward
-    try:
+    with put_forward(module, forward):
         yield
-    finally:
-        if before is None:
-            del attributes["forward"]
-        else:
-            attributes["forward"] = before
 
 
 def named_symbols(shape_env: Any) -> dict[Any, tuple[str, str]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from synapse_onnx._layer import argument_names, replaced_forward
 from synapse_onnx.errors import InputError
 
-__all__ = ["Arguments"]
+__all__ = ["Arguments", "kind_refused"]
 
 
 @runtime_checkable
@@ -75,7 +75,9 @@ class Arguments:
             if isinstance(value, _NamedTuple):
                 named[i] = type(value)
             for part in parts:
-                _check_tensor(part, f"{call}: argument {i}")
+                unlike = kind_refused(part, "give")
+                if unlike:
+                    raise InputError(f"{call}: argument {i} is {unlike}")
                 if part.numel() == 0:
                     raise InputError(f"{call}: argument {i} is empty, of shape {tuple(part.shape)}")
             tensors += [part.detach().cpu() for part in parts]
@@ -151,16 +153,17 @@ def _takes_one(module: nn.Module) -> bool:
     )
 
 
-def _check_tensor(value: Tensor, what: str) -> None:
-    """Refuse tensors without dense values."""
+def kind_refused(value: Tensor, verb: str) -> str:
+    """Say what is wrong with a tensor without dense values, and what to do; "" of another."""
     if value.is_nested:
-        raise InputError(f"{what} is a nested tensor; give a tensor padded to one length")
+        return f"a nested tensor; {verb} a tensor padded to one length"
     if value.is_meta:
-        raise InputError(f"{what} is on the meta device and has no values; give a tensor with some")
+        return f"on the meta device and has no values; {verb} a tensor with some"
     if value.layout is not torch.strided:
-        raise InputError(f"{what} is sparse ({value.layout}); give its to_dense()")
+        return f"sparse ({value.layout}); {verb} its to_dense()"
     if value.is_quantized:
-        raise InputError(f"{what} is quantised ({value.dtype}); give its dequantize()")
+        return f"quantised ({value.dtype}); {verb} its dequantize()"
+    return ""
 
 
 def _remedy(value: Any) -> str:

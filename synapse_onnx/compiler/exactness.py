@@ -6,7 +6,7 @@ for those of ONNX; ops of ours say it of themselves (``OpDef.exact``), or leave 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx
@@ -31,14 +31,18 @@ def has_exact_sums(facts: Mapping[str, Any]) -> bool:
     return bool(facts.get("sums"))
 
 
-def exact_values(model: onnx.ModelProto, layers: Mapping[str, bool]) -> set[str]:
+def exact_values(
+    model: onnx.ModelProto, layers: Mapping[str, bool], given: Collection[str] = ()
+) -> set[str]:
     """Return the names of exact values.
 
     Args:
         model: a graph whose nodes of our domain carry their layer's path in their metadata.
         layers: path of each layer that sums -> whether its products and sums are exact.
+        given: names of values that are taken to be exact, whatever computes them.
     """
-    exact = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
+    exact = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    exact |= {"", *given}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             declared = get_op(node.op_type).exact

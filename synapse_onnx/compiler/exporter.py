@@ -66,7 +66,8 @@ def export(
         The model; an ``onnx.ModelProto``.
 
     Raises:
-        InputError: an argument, or a weight that is NaN or infinite.
+        InputError: an argument, or a weight that is NaN or infinite, or a forward hook on a part
+            within a neuron.
         ShapeError: the example input does not fit the network.
         QuantizationError: a hook does not return a weight of its synapse's shape.
         ExportError: the module has an operator or a control flow that ONNX cannot express; the

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
-from synapse_onnx.compiler import _copy
+from synapse_onnx.compiler import copies
 from synapse_onnx.compiler._fold import fold_computed
+from synapse_onnx.compiler._lists import remember_lists
 from synapse_onnx.errors import SynapseError
 
 __all__ = [
@@ -66,7 +67,7 @@ def copied(module: M) -> M:
     Paths and hooks stay as they are. The tracer would not find the path of what a compiled part
     calls.
     """
-    copy_of_it = _copy.copied(uncompiled(module)).eval()
+    copy_of_it = copies.copied(uncompiled(module)).eval()
     for part in list(copy_of_it.modules()):
         if _is_compiled(part):
             vars(part).pop("forward", None)
@@ -121,8 +122,8 @@ def freeze(module: M) -> M:
         module: any torch module; the layers of this package in it are frozen.
 
     Raises:
-        InputError: a weight is NaN or infinite (the layer is named), or something in the module
-            cannot be copied, or has no values yet.
+        InputError: a weight is NaN or infinite, or a part within a neuron has a forward hook (the
+            layer is named), or something in the module cannot be copied, or has no values yet.
         QuantizationError: a hook returns no weight of the layer's shape (the layer is named).
     """
     module = uncompiled(module)
@@ -132,6 +133,7 @@ def freeze(module: M) -> M:
             fold_computed(layer)
             layer.freeze()
             layer.rewritten = _rewritten(layer, before)
+            remember_lists(layer, before)
         except SynapseError as error:
             raise type(error)(f"{path or 'the module'}: {error}") from error
     return frozen

@@ -206,8 +206,29 @@ class Common(Stateful):
         result: Tensor = spikes if self.drop is None else self.drop(spikes)
         return result
 
+    def _part_names(self) -> tuple[str, ...]:
+        """Names of the modules that this neuron calls."""
+        return *self._norm_names(), "drop"
+
+    def _refuse_hooks(self) -> None:
+        """Refuse forward hooks within this neuron: it is exported and compared as one layer."""
+        for name in self._part_names():
+            part: Any = getattr(self, name)
+            for path, module in part.named_modules(prefix=name) if part is not None else ():
+                if module._forward_hooks or module._forward_pre_hooks:
+                    raise InputError(
+                        f"{path}, a part of the {self.kind} neuron, has a forward hook, which no "
+                        f"model holds within a layer; put it on the neuron, or remove it before "
+                        f"the export"
+                    )
+
     def freeze(self) -> None:
-        """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
+        """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``).
+
+        Raises:
+            InputError: a norm, dropout or other part of it has a forward hook.
+        """
+        self._refuse_hooks()
         for norm in self._norms():
             if hasattr(norm, "freeze"):
                 norm.freeze()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.neuron._common import Arguments, Common, Current, input_text
 from synapse_onnx.neuron._parameters import Decay, Parametric
-from synapse_onnx.ops.arithmetic import fixed
+from synapse_onnx.ops.arithmetic import fixed, loihi
 
 __all__ = ["Arguments", "Common", "Current", "Decay", "Neuron"]
 
@@ -95,6 +95,18 @@ class Neuron(Parametric):
         if self.regime == "loihi":  # > is >= of the next integer
             return int(self._threshold * self.s_scale) + (self.threshold_eps > 0)
         return fixed.integer_threshold(self._threshold + self.threshold_eps, self.s_scale)
+
+    @property
+    def never_spikes(self) -> bool:
+        """Whether the threshold is one that a voltage of Loihi's 24 bits cannot reach.
+
+        lava-dl reads membranes so, of neurons with a huge threshold.
+        """
+        return (
+            self.regime == "loihi"
+            and not self.readout
+            and self.integer_threshold >= loihi.STATE_LIMIT
+        )
 
     def _levels(self) -> tuple[float, ...]:
         constants = self.constants()

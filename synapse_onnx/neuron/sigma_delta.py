@@ -194,6 +194,9 @@ class Neuron(base.Common):
             self.bias_is_set = self.bias_is_set or bool((value != 0).any())
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
+    def _part_names(self) -> tuple[str, ...]:
+        return *super()._part_names(), "sigma", "delta"
+
     def freeze(self) -> None:
         """Turn this neuron into its deployment form, in place (see ``synapse_onnx.freeze``)."""
         bias = self.bias.detach().clone()

@@ -13,7 +13,6 @@ were only folded, and nodes shared, dropped or renamed, it is proved all the sam
 
 from __future__ import annotations
 
-import copy
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -21,13 +20,14 @@ from typing import Any
 
 import onnx
 
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exporter import compile_frozen
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.graph import DOMAIN, dims_of
 from synapse_onnx.model.metadata import entries_of, layer_of
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.normal_form import same_outputs
-from synapse_onnx.verification.structure import value_differences
+from synapse_onnx.verification.structure import compare_parameters, value_differences
 from synapse_onnx.verification.subject import Subject
 
 __all__ = ["compare_construction", "differences"]
@@ -52,17 +52,20 @@ def compare_construction(subject: Subject, findings: Findings) -> None:
         return
     if subject.metadata is None:
         findings.by_run_alone("the file was not written by synapse-onnx")
+        compare_parameters(subject, findings)
         return
     try:
-        options, frozen = subject.metadata.options, copy.deepcopy(subject.frozen)
+        options, frozen = subject.metadata.options, copied_value(subject.frozen)
         compiled = compile_frozen(frozen, subject.arguments, options)
     except SynapseError as error:
         findings.by_run_alone(f"the network does not compile again: {error}")
+        compare_parameters(subject, findings)
         return
     comparison = _Comparison(subject, compiled)
     reason = _rewritten(subject.model, compiled)
     if reason:
         findings.by_run_alone(reason)
+        compare_parameters(subject, findings)
         found = list(comparison.of_known_nodes())
     else:
         found = differences(subject, compiled)

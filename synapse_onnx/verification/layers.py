@@ -199,7 +199,8 @@ class _Comparison:
 
     def _wrong_outputs(self, expected: Array, array: Array, allowed: float) -> tuple[Array, Array]:
         """Return where an output is wrong on its own input, and which neurons have flipped."""
-        layer, replayed, rtol = self.call.layer, self.replayed, self.run.tolerance.rtol
+        layer: Any = self.call.layer
+        replayed, rtol = self.replayed, self.run.tolerance.rtol
         off = difference(expected, array)
         wrong = off > max(allowed, rtol * replayed.largest_sum)
         bounds = replayed.bounds
@@ -209,7 +210,9 @@ class _Comparison:
             wrong &= ~both | (off > bounds.spikes)
         if not (layer.spiking and wrong.any()):
             return wrong, np.zeros((), dtype=bool)
-        if bounds is None:
+        if bounds is None and self._rounds_in_units:
+            near = membranes.within_units(layer, replayed.currents, rtol, self._steps)
+        elif bounds is None:
             near = membranes.undecided(layer, replayed.currents, rtol, replayed.largest_sum)
         else:
             near = bounds.may_flip
@@ -217,12 +220,23 @@ class _Comparison:
         flipped = np.logical_or.accumulate(wrong & near, axis=-1)
         return wrong & ~flipped, flipped[..., -1]
 
+    @property
+    def _steps(self) -> int:
+        return self.call.inputs[0].shape[-1]
+
+    @property
+    def _rounds_in_units(self) -> bool:
+        """Whether roundings within a neuron may move its states in fixed point, a unit a step."""
+        subject, path = self.run.subject, self.call.path
+        return subject.is_fixed_point(path) and subject.rounds_within(path)
+
     def _compare_states(self, label: str, flipped: Array) -> Divergence | None:
         """Compare the last states of a layer; returns the first that is wrong.
 
         A state of floats may be what remains of values that cancelled, with their rounding: the
         largest value that went in or out is a scale as well. A state in fixed point is equal, but
-        for sums that are not exact, by which it may have moved. Neurons that have ``flipped`` at
+        for sums that are not exact, by which it may have moved; or, in a neuron that rounds within,
+        by a unit a step. Neurons that have ``flipped`` at
         their threshold have other states.
         """
         replayed, rtol = self.replayed, self.run.tolerance.rtol
@@ -253,6 +267,8 @@ class _Comparison:
                 wrong = difference(expected, array) > np.maximum(sums, moved)
             else:
                 wrong = expected != array  # not as floats: states may exceed 2**53
+                if wrong.any() and self.run.subject.rounds_within(self.call.path):
+                    wrong = difference(expected, array) > rtol * largest(expected) + self._steps
             wrong &= ~(flipped[..., np.newaxis] if state.timed else flipped)
             if wrong.any():
                 # a state has no time axis: the first sample and neuron

@@ -18,7 +18,15 @@ from synapse_onnx.axon import Delta
 from synapse_onnx.neuron import base
 from synapse_onnx.verification.recording import own_forward
 
-__all__ = ["EncodingNeuron", "as_argument", "margins", "near_change", "undecided", "variables"]
+__all__ = [
+    "EncodingNeuron",
+    "as_argument",
+    "margins",
+    "near_change",
+    "undecided",
+    "variables",
+    "within_units",
+]
 
 
 @runtime_checkable
@@ -93,6 +101,21 @@ def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: 
     if distance is not None:
         near |= np.abs(distance) <= rtol * largest_sum
     return near
+
+
+def within_units(neuron: base.Neuron, currents: Sequence[Tensor], rtol: float, units: int) -> Any:
+    """Return where so many units of a state, or rtol of the membrane, decide on a spike.
+
+    Args:
+        neuron: a neuron in fixed point.
+        currents: its input (N, C[, H, W], T); two tensors for a complex one.
+        rtol: size of an error, relative to the largest value of the membrane.
+        units: size of another one, in units of a state.
+    """
+    values = variables(neuron, currents)
+    membrane = values[neuron.equation.membrane]
+    error = rtol * float(membrane.abs().max()) + units / neuron.s_scale
+    return _to_numpy((membrane - _limit(neuron, values)).abs() <= error)
 
 
 @contextlib.contextmanager

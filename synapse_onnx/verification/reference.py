@@ -6,7 +6,6 @@ alone are compared: by position and shape, whatever its arguments and outputs ar
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.freezer import deployables
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.metadata import Metadata
@@ -47,7 +47,7 @@ class Reference(nn.Module):
         call = _fresh(self.__dict__["call"])
         try:
             with torch.no_grad():
-                result = call(*copy.deepcopy(arguments))
+                result = call(*copied_value(arguments))
         except Exception as error:  # of any framework
             lines = str(error).strip().splitlines() or [""]
             raise InputError(
@@ -63,8 +63,8 @@ class Reference(nn.Module):
 def _fresh(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return a copy in evaluation mode of a module; a function, and what has no copy, as it is."""
     try:
-        copied = copy.deepcopy(call)
-    except Exception:  # locks, files, generators, graphs of autograd: a module may hold anything
+        copied = copied_value(call)
+    except Exception:  # locks, files, generators: a module may hold anything
         return call
     return copied.eval().cpu() if isinstance(copied, nn.Module) else copied
 

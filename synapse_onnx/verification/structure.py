@@ -9,19 +9,26 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from synapse_onnx.compiler.freezer import deployables
+from synapse_onnx.neuron import base
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.subject import Subject
 
-__all__ = ["compare_structure", "value_differences"]
+__all__ = ["compare_parameters", "compare_structure", "value_differences"]
 
 
 def compare_structure(subject: Subject, findings: Findings) -> None:
-    """Compare names and parameters, and take over the notes of the export.
+    """Compare names, and take over the notes of the export.
 
     A reference of another kind has names of its own, which are not compared.
     """
     for note in subject.metadata.notes if subject.metadata is not None else ():
         findings.note(note)
+    for path, layer in deployables(subject.frozen):
+        if isinstance(layer, base.Neuron) and layer.never_spikes and not subject.spares_layer(path):
+            findings.note(
+                f"{path or layer.kind}: its threshold is beyond Loihi's 24 bits, so it never spikes"
+            )
     if subject.reference is not None:
         return
     expected = subject.arguments.names(subject.module)
@@ -38,13 +45,13 @@ def compare_structure(subject: Subject, findings: Findings) -> None:
     ]
     if foreign:
         findings.problem(f"the model has layers that the module lacks: {', '.join(foreign)}")
-    _compare_parameters(subject, findings)
 
 
-def _compare_parameters(subject: Subject, findings: Findings) -> None:
+def compare_parameters(subject: Subject, findings: Findings) -> None:
     """Compare every parameter that bears the same name on both sides.
 
-    A wrong decay need not show in the spikes of a few samples.
+    A wrong decay need not show in the spikes of a few samples. Where two whole files are compared,
+    their initialisers are among what is.
     """
     expected = subject.frozen.state_dict()
     for tensor in subject.model.graph.initializer:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from synapse_onnx._layer import Deployable
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.freezer import copied, deployables, freeze
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.branches import with_branches
@@ -24,7 +25,12 @@ from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.liveness import unused_calls, used
-from synapse_onnx.verification.nodes import layer_nodes, with_layer_outputs
+from synapse_onnx.verification.nodes import (
+    input_sequences,
+    layer_nodes,
+    output_sequences,
+    with_layer_outputs,
+)
 from synapse_onnx.verification.reference import Reference
 from synapse_onnx.verification.trace import Call
 
@@ -93,6 +99,7 @@ class Subject:
             traced = with_branches(traced)
         self.traced = Session(traced, providers, native)
         self._unused: set[tuple[str, int]] | None = None
+        self._rounds_within: dict[str, bool] = {}
 
     def called(self, calls: Sequence[Call], tensors: Sequence[Tensor]) -> list[Call]:
         """Return the calls of layers that the model has nodes of: those whose results are used."""
@@ -133,6 +140,19 @@ class Subject:
     def is_fixed_point(self, path: str) -> bool:
         """Whether a layer is a neuron that computes in integers."""
         return str(self.descriptions[path].get("regime", "float")) != "float"
+
+    def rounds_within(self, path: str) -> bool:
+        """Whether a layer computes in floats between its input and its output.
+
+        A neuron in fixed point does whose norm is a module of torch's.
+        """
+        nodes = self.nodes.get(path, [])
+        if path not in self._rounds_within:
+            entering = [name for node in nodes[:1] for name in input_sequences(node)]
+            exact = exact_values(self.model, {path: True}, entering)
+            ends = [name for node in nodes[-1:] for name in output_sequences(node)]
+            self._rounds_within[path] = not exact.issuperset(ends)
+        return self._rounds_within[path]
 
     def feeds_back(self, path: str) -> bool:
         """Whether a layer is a neuron that sees its own spikes through a synapse."""

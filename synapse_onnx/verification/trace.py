@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable, named_states
 from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.layout import time_first
@@ -143,7 +143,7 @@ def _run_kept(
         layer = layers[path]
         if _parameters(layer) != resting[path]:  # torch.func.functional_call
             kind = type(layer).__mro__[1]
-            layer = copy.deepcopy(layer)
+            layer = copied_value(layer)
             layer.__class__ = kind
         ends = kept.all_of(inputs), kept.all_of(outputs)
         calls.append(Call(path, number, layer, *ends, states))

@@ -220,6 +220,22 @@ FORWARDS: dict[str, tuple[Callable[..., Any], str]] = {
     "bfloat16": (lambda net, y: (y.bfloat16() * 2).float(), r"^Net computes in bfloat16 \(mul\)"),
     "bfloat16 output": (lambda net, y: y.bfloat16(), "output 0 of .* bfloat16.*return float32"),
     "complex output": (lambda net, y: torch.complex(y, y), r"output 0 .* complex.*\(real, imag\)"),
+    "sparse output": (
+        lambda net, y: (y, y.to_sparse()),
+        r"returns a tensor that is sparse \(torch\.sparse_coo\); return its to_dense\(\)",
+    ),
+    "sparse within": (
+        lambda net, y: y.to_sparse().to_dense(),
+        r"makes a sparse tensor \(aten\._to_sparse\.default\), .*compute with dense tensors",
+    ),
+    "nested output": (
+        lambda net, y: torch.nested.nested_tensor([y[0], y[1, :, :2]]),
+        "returns a tensor that is a nested tensor; return a tensor padded to one length",
+    ),
+    "quantised output": (
+        lambda net, y: torch.quantize_per_tensor(y, 0.1, 0, torch.quint8),
+        r"returns a tensor that is quantised \(torch\.quint8\); return its dequantize\(\)",
+    ),
     "float": (lambda net, y: (y, 1.5), "output 1 .* a Python float.*return it as a tensor"),
     "int": (lambda net, y: (y, 3), "output 1 .* a Python int"),
     "size": (lambda net, y: (y, y.shape[0]), "output 1 .* a Python int"),

@@ -255,3 +255,20 @@ def test_metadata_that_were_added_are_the_users(network, model) -> None:
         copied.metadata_props.add(key="synapse_onnx.show", value="{}")
 
     assert so.verify(network, _changed(model, add), IMAGES).verdict == "equal"
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["whole", "by the run alone"])
+def test_a_parameter_that_differs_is_told_once(alone: bool, network, model) -> None:
+    def change(m: onnx.ModelProto) -> None:
+        tensor = next(t for t in m.graph.initializer if t.name.endswith("voltage_decay"))
+        array = onnx.numpy_helper.to_array(tensor) + 1
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        if alone:
+            m.producer_name = "a tool"
+
+    report = so.verify(network, _changed(model, change), IMAGES)
+    assert not report.ok
+    assert bool(report.by_run_alone) == alone
+    told = [problem for problem in report.problems if "voltage_decay" in problem]
+    assert len(told) == 1
+    assert "values differ between the frozen module and the model" in told[0]

@@ -144,6 +144,17 @@ def test_inputs_of_bytes_are_probed_as_bytes(network) -> None:
     assert report.probed
 
 
+def test_a_norm_of_torchs_moves_states_by_units() -> None:
+    """Between integer states it rounds floats: of large ones, states differ by more than nothing."""
+    network = network_of("cuba", norm=lambda: nn.Sequential(nn.BatchNorm1d(3)))[1:]
+    x = spikes(3, 8, 20, rate=0.4)
+    network.train()
+    network(x)
+    report = so.verify(network.eval(), so.export(network, x), x)
+    assert report.ok, str(report)
+    assert report.probed
+
+
 def test_a_value_that_two_layers_read_is_one_input() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

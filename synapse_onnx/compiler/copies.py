@@ -13,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from synapse_onnx.errors import InputError
 
-__all__ = ["copied"]
+__all__ = ["copied", "copied_value"]
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 
 def copied(module: M) -> M:
@@ -35,12 +36,21 @@ def copied(module: M) -> M:
     for path, child in module.named_modules():
         _check(path, child)
     try:
-        with _WithoutGraph():
-            return copy.deepcopy(module)
+        return copied_value(module)
     except MemoryError:
         raise
     except Exception as error:  # every class has its own way to refuse
         raise InputError(_sentence(module, error)) from error
+
+
+def copied_value(value: T) -> T:
+    """Return a deep copy of anything, likewise without graphs.
+
+    Raises:
+        Exception: of any class, as the objects in it refuse to be copied.
+    """
+    with _WithoutGraph():
+        return copy.deepcopy(value)
 
 
 class _WithoutGraph(TorchFunctionMode):
@@ -103,8 +113,7 @@ def _faults(module: nn.Module) -> Iterator[tuple[str, Exception]]:
             if name == "_modules":
                 continue
             try:
-                with _WithoutGraph():
-                    copy.deepcopy(value)
+                copied_value(value)
             except Exception as error:
                 owner = f"module '{path}'" if path else "the module"
                 yield f"attribute '{name}' of {owner}, a {type(value).__name__},", error

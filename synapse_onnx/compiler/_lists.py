@@ -1,0 +1,167 @@
+"""Lists of a frozen network's tensors, as code of the user's knows them.
+
+A frozen layer holds integers in buffers that were parameters, and weight norm has left it, so that
+``sum(p.abs().sum() for p in self.parameters())`` in ``forward`` would be of other tensors. While
+the network runs, such a list has the names and shapes of before: a tensor of the layer where it has
+one of the name, and else a blank one. Code may ask for their sizes; :mod:`_watch` refuses to
+compute with those that have other values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx._layer import Deployable
+
+__all__ = ["listed_as_before", "remember_lists"]
+
+#: what a list of each kind is made of
+_KINDS = {"named_parameters": "_parameters", "named_buffers": "_buffers"}
+
+#: modules of the frames between a list and the code that asks for it: parameters() calls
+#: named_parameters()
+_BETWEEN = ("functools", "torch.nn.modules.module")
+
+#: name of the attribute in which a frozen layer keeps what it listed before
+_BEFORE = "_listed_before"
+
+
+class _Entry(NamedTuple):
+    """A tensor that a layer listed before it was frozen."""
+
+    name: str
+    kind: str
+    identity: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def without_identity(self) -> tuple[Any, ...]:
+        """What two layers with the same list have in common."""
+        return self.name, self.kind, self.shape, self.dtype
+
+
+def remember_lists(frozen: Deployable, before: Deployable) -> None:
+    """Keep with a frozen layer which tensors it listed before, if that has changed."""
+    entries = _entries(before)
+    frozen.__dict__.pop(_BEFORE, None)  # of a network that was frozen twice
+    if [each.without_identity for each in _entries(frozen)] != [
+        each.without_identity for each in entries
+    ]:
+        frozen.__dict__[_BEFORE] = entries
+
+
+def _entries(layer: nn.Module) -> tuple[_Entry, ...]:
+    # negative: no tensor that is made later has such an id
+    return tuple(
+        _Entry(name, kind, -id(tensor), tensor.shape, tensor.dtype)
+        for kind in _KINDS
+        for name, tensor in getattr(layer, kind)(remove_duplicate=False)
+    )
+
+
+#: is told of a blank tensor: its layer, its name there, and itself
+OnBlank = Callable[[nn.Module, str, Tensor], None]
+
+#: of every thread that runs such a network: whose frames count, and who is told of blank tensors
+_running: dict[int, tuple[Callable[[Any], bool], OnBlank]] = {}
+_lock = threading.Lock()
+_plain = {kind: getattr(nn.Module, kind) for kind in _KINDS}
+
+
+@contextlib.contextmanager
+def listed_as_before(is_users: Callable[[Any], bool], on_blank: OnBlank) -> Iterator[None]:
+    """Let frozen layers list their tensors as before to code in frames that are the user's.
+
+    ``on_blank(layer, name, tensor)`` is told of every blank tensor of a list.
+    """
+    thread = threading.get_ident()
+    with _lock:
+        outer = _running.get(thread)
+        _running[thread] = is_users, on_blank
+        for kind in _KINDS:
+            setattr(nn.Module, kind, functools.partialmethod(_list, kind))
+    try:
+        yield
+    finally:
+        with _lock:
+            if outer is None:
+                del _running[thread]
+            else:
+                _running[thread] = outer
+            for kind, function in _plain.items() if not _running else ():
+                setattr(nn.Module, kind, function)
+
+
+def _list(self: nn.Module, kind: str, /, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
+    """Stand for ``named_parameters`` or ``named_buffers``."""
+    is_users, on_blank = _running.get(threading.get_ident(), (None, None))
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
+        frame = frame.f_back
+    if is_users is not None and on_blank is not None and frame is not None and is_users(frame):
+        return _listed(self, kind, on_blank, *args, **kwargs)
+    result: Iterator[tuple[str, Tensor]] = _plain[kind](self, *args, **kwargs)
+    return result
+
+
+def _listed(
+    module: nn.Module,
+    kind: str,
+    on_blank: OnBlank,
+    prefix: str = "",
+    recurse: bool = True,
+    remove_duplicate: bool = True,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield what ``named_parameters`` or ``named_buffers`` would have yielded before."""
+    seen: set[int] = set()
+    for name, identity, tensor in _tensors(module, prefix, kind, recurse, on_blank):
+        if identity not in seen or not remove_duplicate:
+            seen.add(identity)
+            yield name, tensor
+
+
+def _tensors(
+    module: nn.Module,
+    path: str,
+    kind: str,
+    recurse: bool,
+    on_blank: OnBlank,
+) -> Iterator[tuple[str, int, Tensor]]:
+    start = f"{path}." if path else ""
+    before: tuple[_Entry, ...] | None = module.__dict__.get(_BEFORE)
+    if before is not None:
+        for entry in before:
+            if entry.kind == kind and (recurse or "." not in entry.name):
+                tensor = _tensor_of(module, entry)
+                if tensor is None:
+                    tensor = torch.zeros(entry.shape, dtype=entry.dtype)
+                    on_blank(module, entry.name, tensor)
+                yield start + entry.name, entry.identity, tensor
+        return
+    for name, tensor in getattr(module, _KINDS[kind]).items():
+        if tensor is not None:
+            yield start + name, id(tensor), tensor
+    for name, child in module._modules.items() if recurse else ():
+        if child is not None:
+            yield from _tensors(child, start + name, kind, recurse, on_blank)
+
+
+def _tensor_of(layer: nn.Module, entry: _Entry) -> Tensor | None:
+    """Return the tensor that a layer has under a name, in whatever form; None without one."""
+    owner, _, name = entry.name.rpartition(".")
+    try:
+        part = layer.get_submodule(owner)
+    except AttributeError:  # dropout is removed
+        return None
+    held: Tensor | None = part._parameters.get(name)
+    held = part._buffers.get(name) if held is None else held
+    return held if held is not None and held.shape == entry.shape else None

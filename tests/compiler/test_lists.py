@@ -1,0 +1,112 @@
+"""Lists of tensors in ``forward``: those of the network as it was, or one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from networks import spikes
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import synapse_onnx as so
+from synapse_onnx.quantize import q8
+
+X = spikes(2, 6, 5)
+
+
+class Net(nn.Module):
+    def __init__(self, use: Callable[[nn.Module], Any], hook: Any = q8, **neuron: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.use = use
+        self.dense = so.synapse.Dense(6, 4, weight_scale=3, pre_hook_fx=hook)
+        self.neuron = so.neuron.cuba.Neuron(1.0, 0.25, 0.1, dropout=nn.Dropout(0.5), **neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(self.dense(x)) + self.use(self)
+
+
+#: what is computed of all weights
+SUMS: dict[str, Callable[[Any], Any]] = {
+    "parameters": lambda net: sum(p.abs().sum() for p in net.parameters()),
+    "named_parameters": lambda net: sum(p.abs().sum() for _, p in net.named_parameters()),
+    "those of a layer": lambda net: sum(p.abs().sum() for p in net.dense.parameters()),
+    "without recursion": lambda net: sum(p.abs().sum() for p in net.dense.parameters(False)),
+    "state_dict": lambda net: sum(p.float().abs().sum() for p in net.state_dict().values()),
+    "type": lambda net: float(next(net.parameters()).dtype == torch.float32),
+}
+
+#: what is asked of them
+FACTS: dict[str, Callable[[Any], Any]] = {
+    "count": lambda net: sum(p.numel() for p in net.parameters()),
+    "number": lambda net: len(list(net.parameters())) + 10 * len(list(net.buffers())),
+    "names": lambda net: sum(len(name) for name, _ in net.named_parameters()),
+    "device": lambda net: torch.ones(1, device=next(net.parameters()).device),
+    "states": lambda net: sum(b.numel() for b in net.buffers()),
+}
+
+
+def normed(use: Callable[[nn.Module], Any]) -> Net:
+    net = Net(use)
+    net.dense.enable_weight_norm()
+    return net
+
+
+def pruned(use: Callable[[nn.Module], Any]) -> Net:
+    net = Net(use)
+    prune.l1_unstructured(net.dense, "weight", 0.3)
+    return net
+
+
+@pytest.mark.parametrize("make", [Net, normed, pruned])
+@pytest.mark.parametrize("case", SUMS)
+def test_what_differs_is_refused(case: str, make: Callable[..., Net]) -> None:
+    sentence = (
+        r"^forward\(\) reads dense\.weight\w* at line \d+ of test_lists\.py.*effective_weight"
+    )
+    with pytest.raises(so.ExportError, match=sentence) as caught:
+        so.export(make(SUMS[case]), X)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_that_freezing_removes_is_refused() -> None:
+    net = pruned(lambda net: sum(b.sum() for b in net.dense.buffers()))
+    with pytest.raises(so.ExportError, match=r"reads dense\.weight_mask at line"):
+        so.export(net, X)
+
+
+@pytest.mark.parametrize("make", [Net, normed, pruned])
+@pytest.mark.parametrize("case", FACTS)
+def test_facts_are_those_of_before(case: str, make: Callable[..., Net]) -> None:
+    net = make(FACTS[case])
+    report = so.verify(net, so.export(net, X), X)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("case", ["parameters", "named_parameters"])
+def test_values_that_stay_may_be_read(case: str) -> None:
+    """In the float regime decays only move into buffers."""
+    net = Net(SUMS[case], hook=None, regime="float")
+    report = so.verify(net, so.export(net, X), X)
+    assert report.ok, str(report)
+
+
+def test_tied_parameters_are_listed_once() -> None:
+    net = Net(FACTS["count"])
+    net.other = so.synapse.Dense(6, 4, pre_hook_fx=q8)
+    net.other.weight = net.dense.weight
+    assert sum(p.numel() for p in net.parameters()) == 26
+    report = so.verify(net, so.export(net, X), X)
+    assert report.ok, str(report)
+
+
+def test_lists_are_torchs_own_afterwards() -> None:
+    before = nn.Module.named_parameters, nn.Module.named_buffers
+    with pytest.raises(so.ExportError, match="reads"):
+        so.export(Net(SUMS["parameters"]), X)
+    assert (nn.Module.named_parameters, nn.Module.named_buffers) == before
+    frozen = so.freeze(Net(FACTS["count"]))
+    assert "dense.weight" not in dict(frozen.named_parameters())
