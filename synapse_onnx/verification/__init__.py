@@ -11,7 +11,8 @@
   nothing uses (``liveness``), and ONNX Runtime;
 - ``exercise``: which inputs, layers and outputs were active at all;
 - ``layers``: each layer by its trajectory and, by ``replay``, on its own input;
-- ``outputs``: the whole network, in one piece and in chunks;
+- ``outputs``: the whole network, in one piece;
+- ``chunks``: a stream; ``followed``, ``continued``, ``doubts``: torch beside it, from its states;
 - ``findings``: what the report is made of.
 
 Two standards, chosen for each value by what the graph allows:

@@ -21,6 +21,7 @@ from synapse_onnx.verification.recording import own_forward
 __all__ = [
     "EncodingNeuron",
     "as_argument",
+    "changes",
     "margins",
     "near_change",
     "undecided",
@@ -81,8 +82,12 @@ def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
         return _to_numpy(own_forward(encoder, x).abs() - level)
 
 
-def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: float) -> Any:
+def undecided(
+    layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: float, size: float = 0.0
+) -> Any:
     """Return where one rounding error decides on a spike: what is compared lies within it.
+
+    The layer starts from fresh states, or from those that it is made to carry.
 
     Args:
         layer: a layer that spikes; one that is no neuron compares what it is given.
@@ -90,11 +95,12 @@ def undecided(layer: Any, currents: Sequence[Tensor], rtol: float, largest_sum: 
         rtol: size of the error, relative to the membrane.
         largest_sum: where the currents contain sums in another order, the largest sum of
             magnitudes: errors of these are ``rtol * largest_sum``; else 0.
+        size: where the input itself has errors, ``rtol * size`` is the largest; else 0.
     """
     near = np.zeros(currents[0].shape, dtype=bool)
     with _fresh_states(layer):
         if isinstance(layer, base.Neuron) and layer.regime == "float":
-            near = _to_numpy(_near_threshold(layer, currents, rtol))
+            near = _to_numpy(_near_threshold(layer, currents, rtol, size))
         elif isinstance(layer, EncodingNeuron) and not layer.encodes_exactly:
             near = _to_numpy(near_change(layer.delta, layer.encoder_input(currents[0]), rtol))
     distance = margins(layer, currents) if largest_sum else None
@@ -138,13 +144,15 @@ def _limit(neuron: base.Neuron, values: dict[str, Tensor]) -> Tensor | float:
     return neuron.threshold
 
 
-def _near_threshold(neuron: base.Neuron, currents: Sequence[Tensor], rtol: float) -> Tensor:
+def _near_threshold(
+    neuron: base.Neuron, currents: Sequence[Tensor], rtol: float, size: float
+) -> Tensor:
     values = variables(neuron, currents)
     membrane = values[neuron.equation.membrane]
     near = (membrane - _limit(neuron, values)).abs() <= rtol * membrane.abs()
     if neuron.equation.phase:  # the imaginary part is compared with zero, now and one step before
         imag = values["imag"]
-        crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True)
+        crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True).clamp(min=size)
         near |= crossing
         near[..., 1:] |= crossing[..., :-1]
     return near
@@ -158,21 +166,37 @@ def near_change(encoder: Delta, x: Tensor, rtol: float) -> Tensor:
     floored to the next step of 1 / scale or not, at this step alone. The encoder has fresh states,
     and its input is (N, C[, H, W], T).
     """
+    parted, floored = changes(encoder, x, rtol * torch.cummax(x.abs(), dim=-1).values)
+    return parted | floored
+
+
+def changes(encoder: Delta, x: Tensor, error: Tensor, moved: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return from where errors decide whether a change is sent, and where on how it is floored.
+
+    Args:
+        encoder: an encoder with fresh states, or with those that it is made to carry.
+        x: its input (N, C[, H, W], T).
+        error: how far it may be off, of the same shape.
+        moved: how far the changes may be off besides, because others were floored otherwise.
+
+    Returns:
+        bool, of the shape of the input. After a change that is sent or not, all is undecided.
+    """
     names = tuple(encoder.state_starts)
     states = dict(zip(names, encoder.load_states(x), strict=True))
-    error = rtol * torch.cummax(x.abs(), dim=-1).values
     level = encoder.threshold.detach().reshape(1, -1, *(1,) * (x.dim() - 3))
-    near = torch.zeros_like(x, dtype=torch.bool)
-    parted = torch.zeros_like(near[..., 0])
-    encoder.carried = states  # the encoder loads and saves these instead of its own
+    parted, floored = (torch.zeros_like(x, dtype=torch.bool) for _ in range(2))
+    so_far = torch.zeros_like(parted[..., 0])
+    outer, encoder.carried = encoder.carried, states  # it loads and saves these instead
     try:
         for t in range(x.shape[-1]):
             change = x[..., t] - states["pre"] + states["residual"]
             compared = states["error"] + change if encoder.cum_error else change
             steps = change * encoder.scale
-            parted |= (compared.abs() - level).abs() <= error[..., t]
-            near[..., t] = parted | ((steps - steps.round()).abs() <= encoder.scale * error[..., t])
+            so_far |= (compared.abs() - level).abs() <= error[..., t] + moved
+            parted[..., t] = so_far
+            floored[..., t] = (steps - steps.round()).abs() <= encoder.scale * error[..., t]
             own_forward(encoder, x[..., t : t + 1])
     finally:
-        encoder.carried = None
-    return near
+        encoder.carried = outer
+    return parted, floored

@@ -53,6 +53,7 @@ def probe_layers(
 
     What differs is a problem of the report; which branches the function bodies took is noted.
     """
+    runs = [run for run in runs if run[1]]
     bench = _Bench.of(subject, findings, runs[0][1]) if runs else None
     if bench is None:
         return

@@ -122,7 +122,7 @@ def replay(
 
 
 def with_feedback(
-    neuron: Any, currents: Sequence[Tensor], spikes: Tensor
+    neuron: Any, currents: Sequence[Tensor], spikes: Tensor, first: Tensor | None = None
 ) -> tuple[tuple[Tensor, ...], float]:
     """Return the currents of a neuron and the feedback of given spikes, summed.
 
@@ -130,6 +130,7 @@ def with_feedback(
         neuron: the neuron; one without feedback leaves the currents as they are.
         currents: (N, C, T); two tensors of a resonator.
         spikes: (N, C, T), fed back one step later, whatever the neuron itself would do.
+        first: (N, C), fed back at the first step; none by default.
 
     Returns:
         The sums, and the largest sum of magnitudes, to which their rounding is relative; 0 without
@@ -139,6 +140,8 @@ def with_feedback(
     if synapse is None:
         return tuple(currents), 0.0
     before = functional.pad(spikes, (1, 0))[..., :-1]
+    if first is not None:
+        before = torch.cat([first.unsqueeze(-1), spikes[..., :-1]], dim=-1)
     result = own_forward(synapse, before)
     fed_back = result if isinstance(result, tuple) else (result,)
     terms = magnitudes(synapse, before)

@@ -26,11 +26,12 @@ from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
+from synapse_onnx.verification.chunks import compare_chunks
 from synapse_onnx.verification.construction import compare_construction
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.layers import compare_layer
 from synapse_onnx.verification.membranes import variables
-from synapse_onnx.verification.outputs import Run, compare_chunks, compare_outputs
+from synapse_onnx.verification.outputs import Run, compare_outputs
 from synapse_onnx.verification.probes import probe_layers
 from synapse_onnx.verification.reference import as_module, check_repeatable
 from synapse_onnx.verification.replay import with_feedback
@@ -108,12 +109,12 @@ def verify(
     runs = []
     for i, tensors in enumerate(variants):
         calls = _compare_run(subject, findings, tensors, Tolerance(rtol, atol), cut=i > 0)
-        if calls:
+        if calls is not None:
             runs.append((tensors, calls))
     if not findings.failures():
         probe_layers(subject, findings, runs, Tolerance(rtol, atol))
     return findings.report(
-        shapes=[tuple(tuple(tensor.shape) for tensor in tensors) for tensors in variants],
+        shapes=[tuple(tuple(tensor.shape) for tensor in tensors) for tensors, _ in runs],
         facts=provenance(model_or_path, subject.session),
         branches=findings.exercise.branches(subject.model),
         left_out=subject.left_out,
@@ -157,20 +158,25 @@ def _compare_run(
     tolerance: Tolerance,
     *,
     cut: bool,
-) -> Sequence[Call]:
+) -> Sequence[Call] | None:
     """Compare one run: every layer in the order in which it ran, then the outputs, then chunks.
 
-    A reference may not take inputs that are ``cut``; then they are not compared. Returns the calls
-    of layers.
+    A network or a reference may not take inputs that are ``cut``: ``y[..., 1]`` of one step, or
+    ``topk(3)`` of one sample. What the model does with them is not demanded. Returns the calls of
+    layers, or None if the run was not compared.
     """
     try:
         expected, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
-    except InputError as error:
-        if subject.reference is None or not cut:
+    except Exception as error:  # of any class: forward() is the user's code
+        if not cut:
             raise
         shapes = " and ".join(str(tuple(x.shape)) for x in tensors)
-        findings.note(f"inputs of shape {shapes} are not compared: {error}")
-        return ()
+        reason = str(error)
+        if subject.reference is None:
+            line = reason.strip().partition("\n")[0]
+            reason = f"the network raises {type(error).__name__}: {line}"
+        findings.note(f"inputs of shape {shapes} are not compared: {reason}")
+        return None
     calls = _used_calls(subject, findings, calls, tensors)
     _see_exercise(subject, findings, tensors, calls, expected)
     if not cut:
@@ -187,7 +193,8 @@ def _compare_run(
         results = [time_last(y, subject.session.layout) for y in results]
         compare_outputs(run, expected, results)
         if subject.session.streaming:
-            compare_chunks(run, results)
+            # torch in chunks takes as long as all the rest of a run, and cut inputs show no more
+            compare_chunks(run, expected, results, follow=not cut)
     bodies = _run_model(run, subject.portable) if subject.portable is not None else None
     if bodies is not None and subject.portable is not None:
         values = dict(zip(subject.portable.outputs, bodies, strict=True))

@@ -145,7 +145,7 @@ def test_inputs_of_bytes_are_probed_as_bytes(network) -> None:
 
 
 def test_a_norm_of_torchs_moves_states_by_units() -> None:
-    """Between integer states it rounds floats: of large ones, states differ by more than nothing."""
+    """It rounds floats between states in fixed point, which large currents show."""
     network = network_of("cuba", norm=lambda: nn.Sequential(nn.BatchNorm1d(3)))[1:]
     x = spikes(3, 8, 20, rate=0.4)
     network.train()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from faults import replace_values
 from networks import cuba, spikes
-from torch import nn
+from torch import Tensor, nn
 
 import synapse_onnx as so
 
@@ -69,3 +71,54 @@ def test_values_of_another_batch_are_compared(scalar: bool) -> None:
     report = so.verify(network, model, x)
     assert [row.ok for row in report.layers] == [True, True, False]
     assert not any(row.ok for row in report.outputs)
+
+
+class Picked(nn.Module):
+    """A layer and code behind it that needs more than one step or sample."""
+
+    def __init__(self, pick: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.dense = so.synapse.Dense(6, 5, weight_scale=3, pre_hook_fx=so.quantize.q8)
+        self.neuron, self.pick = cuba(), pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pick(self.neuron(self.dense(x)))
+
+
+@pytest.mark.parametrize(
+    ("pick", "refused"),
+    [
+        (lambda y: y[..., 1], {(4, 6, 1): "IndexError"}),
+        (lambda y: y[1], {(1, 6, 27): "IndexError"}),
+        (lambda y: y.topk(2, dim=0).values, {(1, 6, 27): "RuntimeError"}),
+        (
+            lambda y: y.index_select(-1, torch.tensor([0, 9])),
+            {(4, 6, 1): "IndexError", (2, 6, 7): "IndexError"},
+        ),
+    ],
+    ids=["step", "sample", "topk", "index_select"],
+)
+def test_inputs_that_are_cut_may_be_refused_by_the_network(
+    pick: Callable[[Tensor], Tensor], refused: dict[tuple[int, ...], str]
+) -> None:
+    network, x = Picked(pick).eval(), spikes(3, 6, 20)
+    model = so.export(network, x)
+    report = so.verify(network, model, x)
+    assert report.ok, str(report)
+    notes = [note for note in report.notes if "not compared" in note]
+    assert len(notes) == len(refused)
+    for note, (shape, error) in zip(notes, refused.items(), strict=True):
+        start = f"inputs of shape {shape} are not compared: the network raises {error}: "
+        assert note.startswith(start)
+        assert "\n" not in note
+    ran = {(3, 6, 20), (1, 6, 27), (4, 6, 1), (2, 6, 7)} - set(refused)
+    assert {shapes[0] for shapes in report.shapes} == ran
+    replace_values(model, "dense.weight", lambda array: array.__imul__(-1))
+    assert not so.verify(network, model, x).ok
+
+
+def test_inputs_as_given_that_the_network_refuses_are_its_error() -> None:
+    network, x = Picked(lambda y: y[1]).eval(), spikes(3, 6, 20)
+    model = so.export(network, x)
+    with pytest.raises(IndexError):
+        so.verify(network, model, x[:1])
