@@ -23,12 +23,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from compiled import remembering
 
 import synapse_onnx as so
 import synapse_onnx.neuron  # its ops are in the registry then
+from synapse_onnx.compiler import exporter
 from synapse_onnx.model.limits import max_bytes
 from synapse_onnx.readers import _hdf5, _hdf5_copy
 from synapse_onnx.runtime import providers as execution
+from synapse_onnx.verification import construction
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other, and so would those
@@ -138,6 +141,23 @@ def spikes() -> Callable[..., torch.Tensor]:
         return (torch.rand(shape, generator=generator) < rate).float()
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def _compiled() -> Callable[..., onnx.ModelProto]:
+    return remembering()
+
+
+@pytest.fixture
+def compiled_once(
+    _compiled: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let ``verify`` take what a test of this file has compiled, as ``compiled.py`` says.
+
+    For tests of other things than compiling, which change no code of the package.
+    """
+    for module in (exporter, construction):
+        monkeypatch.setattr(module, "compile_frozen", _compiled)
 
 
 @pytest.fixture(scope="session")

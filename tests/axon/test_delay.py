@@ -14,6 +14,8 @@ from torch import nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("each", [False, True], ids=["channels", "every-neuron"])
 @pytest.mark.parametrize("sampling_time", [1, 0.5, 3])

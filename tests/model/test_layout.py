@@ -19,7 +19,7 @@ from synapse_onnx.model import layout
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.ops import DOMAIN
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("compiled_once")]
 
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "convolutional": (networks.Convolutional(), (2, 2, 8, 8, 12)),

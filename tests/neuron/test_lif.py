@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("compiled_once")]
 
 STEPS = 50
 RESETS = ("zero", "subtract", "delayed", "delayed_zero")

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("kind", RESONATORS)
 def test_a_period_has_four_steps_at_the_least(kind: str) -> None:

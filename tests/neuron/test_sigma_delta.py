@@ -13,6 +13,8 @@ from torch import nn
 import synapse_onnx as so
 from synapse_onnx.verification.membranes import undecided
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("cumulative", [False, True], ids=["change", "cumulative"])
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])

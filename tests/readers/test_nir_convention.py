@@ -15,6 +15,8 @@ from nir_graphs import DT, NEURONS, STEPS, both, drive, line, loop, many
 import synapse_onnx as so
 from synapse_onnx.readers._nir.convention import CONVENTIONS
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_at_its_threshold(strict: bool, tmp_path: Path) -> None:

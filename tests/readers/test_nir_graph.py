@@ -13,6 +13,8 @@ from nir_graphs import BIAS, DT, STEPS, TAU, WEIGHT, both, drive, lif, line, man
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def test_branches_add_up_and_there_may_be_several_ends(tmp_path: Path) -> None:
     graph = nir.NIRGraph(

@@ -14,6 +14,8 @@ from nir_graphs import DT, NEURONS, NODES, TAU, both, drive, line, loop
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # torch's, of its own way
 @pytest.mark.parametrize("name", NODES)

@@ -16,6 +16,8 @@ from networks import Convolutional, spikes
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture(scope="module")
 def network() -> Convolutional:

@@ -19,7 +19,7 @@ from networks import Convolutional, spikes
 
 import synapse_onnx as so
 
-pytestmark = pytest.mark.usefixtures("settings_stay")
+pytestmark = pytest.mark.usefixtures("settings_stay", "compiled_once")
 
 plot = so.plot
 

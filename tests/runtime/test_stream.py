@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,9 +22,14 @@ pytestmark = pytest.mark.gpu
 
 
 @cache
-def session(name: str) -> so.Session:
+def streaming(name: str) -> onnx.ModelProto:
     _, shape = NETWORKS[name]
-    return so.Session(so.export(network(name), spikes(2, *shape, 16), streaming=True))
+    return so.export(network(name), spikes(2, *shape, 16), streaming=True)
+
+
+@cache
+def session(name: str) -> so.Session:
+    return so.Session(streaming(name))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -100,7 +106,7 @@ def test_bins_of_time_come_when_they_are_full() -> None:
     assert stream.run(x[..., :1].numpy()).shape == (1, 3, 0)
     assert stream.flush().shape == (1, 3, 1)
     assert stream.flush().shape == (1, 3, 0)
-    metadata = Metadata.read(so.export(network("decimated"), x, streaming=True))
+    metadata = Metadata.read(streaming("decimated"))
     assert metadata.chunk == 8
 
 
@@ -109,7 +115,7 @@ def test_a_stream_needs_nothing_but_onnx_runtime() -> None:
     import onnxruntime
 
     x = spikes(2, 12, 20, rate=0.4)
-    model = so.export(network("cuba"), x, streaming=True)
+    model = streaming("cuba")
     raw = onnxruntime.InferenceSession(model.SerializeToString())
     described = Metadata.read(model).states
     states = {
@@ -128,8 +134,7 @@ def test_a_stream_needs_nothing_but_onnx_runtime() -> None:
 def test_steps_go_on_whatever_comes_between(how: str, tmp_path: Path) -> None:
     """Steps of one shape run in buffers of their own, which follow what else changes states."""
     x = spikes(2, 12, 16, rate=0.5)
-    stream = so.Session(so.export(network("cuba"), x, streaming=True)).stream(batch=2)
-    other = so.Session(so.export(network("cuba"), x, streaming=True)).stream(batch=2)
+    stream, other = (so.Session(streaming("cuba")).stream(batch=2) for _ in range(2))
     frames = [np.ascontiguousarray(x[..., t].numpy()) for t in range(x.shape[-1])]
     kept = [stream.step(frame) for frame in frames[:7]]
     before = [y.copy() for y in kept]

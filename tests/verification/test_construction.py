@@ -85,6 +85,7 @@ def test_every_fault_of_the_catalogue_is_named(name: str, streaming: bool) -> No
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
+@pytest.mark.usefixtures("compiled_once")
 def test_verify_calls_no_fault_equal(streaming: bool) -> None:
     """A share of the catalogue, by the whole of verify."""
     network, model = _made("encoders", streaming)

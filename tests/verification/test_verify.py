@@ -61,6 +61,7 @@ def test_the_network_really_spikes(network, inputs) -> None:
 @pytest.mark.parametrize(("fault", "layer"), FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("hook", [so.quantize.q8, None], ids=["q8", "float"])
 @pytest.mark.matrix
+@pytest.mark.usefixtures("compiled_once")
 def test_planted_faults_are_found_in_their_layer(fault, layer: str, hook, inputs) -> None:
     torch.manual_seed(0)
     network = Convolutional(hook).eval()
@@ -231,6 +232,7 @@ def _nan(model: onnx.ModelProto) -> None:
     ],
     ids=["name", "count", "rank", "dtype", "NaN"],
 )
+@pytest.mark.usefixtures("compiled_once")
 def test_what_is_wrong_beside_values(fault, message: str) -> None:
     torch.manual_seed(0)
     network = Mixed().eval()
@@ -280,6 +282,7 @@ def test_a_layer_that_is_given_nan_is_not_right() -> None:
     ids=["a thousandth", "NaN", "infinite"],
 )
 @pytest.mark.parametrize("state", ["last_pre", "last_residual"])
+@pytest.mark.usefixtures("compiled_once")
 def test_a_last_state_that_no_output_shows_is_compared(state: str, statements: str) -> None:
     """The encoder's states are floats; an output that is right does not excuse them."""
     network = nn.Sequential(so.axon.Delta(threshold=0.5))
@@ -299,6 +302,7 @@ def test_a_last_state_that_no_output_shows_is_compared(state: str, statements: s
 
 @pytest.mark.parametrize("complex_", [False, True])
 @pytest.mark.parametrize("fault", ["none", "step", "decay"])
+@pytest.mark.usefixtures("compiled_once")
 def test_feedback_that_grows_is_followed_step_by_step(fault: str, complex_: bool) -> None:
     """Roundings grow with it, so that a fault is what the spikes themselves do not lead to."""
     torch.manual_seed(0)
@@ -326,6 +330,7 @@ def test_feedback_that_grows_is_followed_step_by_step(fault: str, complex_: bool
 
 @pytest.mark.parametrize("fault", ["none", "current_decay", "voltage_decay", "threshold"])
 @pytest.mark.parametrize(("graded", "neurons", "steps"), [(True, 32, 100), (False, 64, 300)])
+@pytest.mark.usefixtures("compiled_once")
 def test_feedback_of_float_sums_excuses_what_a_rounding_decides(
     graded: bool, neurons: int, steps: int, fault: str
 ) -> None:
@@ -363,6 +368,7 @@ FIXED = [
     ("kind", "graded", "regime"),
     [(kind, i % 2 == 0, ("slayer", "loihi")[i % 3 == 0]) for i, kind in enumerate(FIXED)],
 )
+@pytest.mark.usefixtures("compiled_once")
 def test_feedback_of_float_weights_excuses_no_fault(kind: str, graded: bool, regime: str) -> None:
     """Half a hundredth of any fraction shows, and what roundings decide is none."""
     torch.manual_seed(7)

@@ -20,6 +20,8 @@ from synapse_onnx.cli import main
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.graph import needed_for, taken_by
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(3, 6, 24, seed=4)
 
 

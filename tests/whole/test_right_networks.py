@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 import pytest
 import right_networks as right
@@ -10,11 +12,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, on what the netwo
 
 #: the networks of these tests
 SEEDS = range(30)
+#: of these a share runs with every change; the others are of the same sweep
+QUICK = 15
 #: a stream of chunks of one length that cuts bins of time
 REFUSED = {24}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+def _swept(seeds: Iterable[int]) -> list[object]:
+    return [pytest.param(s, marks=[pytest.mark.slow] * (s >= QUICK)) for s in seeds]
+
+
+@pytest.mark.parametrize("seed", _swept(SEEDS))
 def test_a_right_network_is_called_equal(seed: int) -> None:
     drawn = right.draw(seed)
     verdict = right.judge(drawn)
@@ -31,7 +39,8 @@ def _one_weight(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 4, 7, 9, 14, 15, 17, 18, 25])
+@pytest.mark.parametrize("seed", _swept([0, 1, 2, 4, 7, 9, 14, 15, 17, 18, 25]))
+@pytest.mark.usefixtures("compiled_once")
 def test_a_wrong_weight_is_not_called_equal(seed: int) -> None:
     drawn = right.draw(seed)
     verdict = right.judge(drawn, _one_weight)

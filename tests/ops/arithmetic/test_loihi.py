@@ -71,6 +71,7 @@ def expected(kind: str, parts: list[np.ndarray], bias: Any = 0) -> tuple[np.ndar
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", DEVICE)
+@pytest.mark.usefixtures("compiled_once")
 def test_every_neuron_is_the_plain_loop(kind: str, size: str) -> None:
     parts, given = drawn(kind, SIZES[size])
     spikes, membrane = expected(kind, parts)
@@ -122,6 +123,7 @@ def test_cuba_spikes_above_its_threshold_and_resonators_at_it() -> None:
     [((1,), (1, 6)), ((3,), (1, 6)), ((3, 2, 2), (1, 6)), ((3, 2, 2), (-60_000, 60_000))],
     ids=["one", "channels", "neurons", "fills 24 bits"],
 )
+@pytest.mark.usefixtures("compiled_once")
 def test_a_bias_is_added_at_every_step(
     kind: str, shape: tuple[int, ...], ends: tuple[int, int]
 ) -> None:
@@ -192,6 +194,7 @@ def test_training_passes_gradients_through_what_was_cut_off() -> None:
 @pytest.mark.parametrize("threshold", [0, 1, 12])
 @pytest.mark.parametrize("activation", ["relu", "none"])
 @pytest.mark.parametrize("mode", ["neuron", "encoder", "decoder"])
+@pytest.mark.usefixtures("compiled_once")
 def test_sigma_delta_is_the_plain_loop(mode: str, activation: str, threshold: int) -> None:
     rng = np.random.default_rng(threshold)
     # what a synapse gives: integers over 2**18, of messages over 2**12; an input is over 2**6
