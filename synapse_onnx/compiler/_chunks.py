@@ -86,16 +86,12 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
     steps = min((x.shape[-1] for x in inputs if has_time(x.dim())), default=0)
     cut = steps // 2 // streamed.chunk * streamed.chunk
     states: Sequence[Tensor] = [state.example for state in streamed.states]
+    if cut < 1:
+        _check_longer(streamed, inputs, states)
+        return
     with torch.no_grad(), _Recorder(network) as recorder:
         whole = _run(streamed, inputs, states)[: -len(states) or None]
-        for i, y in enumerate(whole):
-            if not has_time(y.dim()):
-                raise ExportError(
-                    f"streaming: output {i} of shape {tuple(y.shape)} has no time axis, so it "
-                    f"cannot come step by step; return (N, C[, H, W], T)"
-                )
-        if cut < 1:
-            return
+        _check_axes(whole)
         recorder.pass_outputs(whole)
         for begin, end in ((0, cut), (cut, steps)):
             recorder.next_chunk()
@@ -113,14 +109,44 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
                 ) from error
             for i, (y, all_steps) in enumerate(zip(results, whole, strict=False)):
                 if y.shape == all_steps.shape:
-                    raise ExportError(
-                        f"streaming: output {i} has shape {tuple(y.shape)} for any number of time "
-                        f"steps, so it cannot come step by step; return (N, C[, H, W], T), or "
-                        f"export without streaming"
-                    )
+                    raise _same_shape(i, y)
             recorder.pass_outputs(results[: len(whole)])
             states = results[len(whole) :]
         recorder.finish()
+
+
+def _check_axes(whole: Sequence[Tensor]) -> None:
+    for i, y in enumerate(whole):
+        if not has_time(y.dim()):
+            raise ExportError(
+                f"streaming: output {i} of shape {tuple(y.shape)} has no time axis, so it cannot "
+                f"come step by step; return (N, C[, H, W], T)"
+            )
+
+
+def _check_longer(streamed: Streamed, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+    """Refuse an output without time, by a longer input where this one is too short to be cut."""
+    times = 2 * streamed.chunk
+    longer = [torch.cat([x] * times, dim=-1) if has_time(x.dim()) else x for x in inputs]
+    with torch.no_grad():
+        whole = _run(streamed, inputs, states)[: -len(states) or None]
+        _check_axes(whole)
+        if not any(has_time(x.dim()) for x in inputs):
+            return
+        try:
+            results = _run(streamed, longer, states)
+        except Exception:  # of any class: the network takes one length alone
+            return
+    for i, (y, once) in enumerate(zip(results, whole, strict=False)):
+        if y.shape == once.shape:
+            raise _same_shape(i, y)
+
+
+def _same_shape(i: int, y: Tensor) -> ExportError:
+    return ExportError(
+        f"streaming: output {i} has shape {tuple(y.shape)} for any number of time steps, so it "
+        f"cannot come step by step; return (N, C[, H, W], T), or export without streaming"
+    )
 
 
 def _run(streamed: Streamed, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Any, ...]:

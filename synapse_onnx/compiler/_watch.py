@@ -113,7 +113,8 @@ class Watch:
                 return
 
     def _on_blank(self, layer: nn.Module, name: str, tensor: Tensor) -> None:
-        path = next(path for path, module in self._frozen.named_modules() if module is layer)
+        modules = self._frozen.named_modules()
+        path = next((path for path, module in modules if module is layer), type(layer).__name__)
         self._copies.append((f"{path}.{name}" if path else name, tensor))
 
     def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> None:

@@ -50,10 +50,13 @@ class Tolerance:
     Attributes:
         rtol: relative tolerance.
         atol: absolute tolerance, added to it.
+        largest_value: the largest value in the network, of which values that are zero throughout
+            may be what remains, as the deviation of equal values.
     """
 
     rtol: float
     atol: float
+    largest_value: float = 0.0
     #: address of a tensor of torch's that holds sums of floats -> largest sum of magnitudes. A
     #: tensor passes from layer to layer, and to the output, as it is
     _sums: dict[int, float] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class Tolerance:
     def of(self, reference: NDArray[Any]) -> float:
         """Return the largest difference allowed of values that are not exact."""
         scale = max(largest(reference), self._sums.get(reference.ctypes.data, 0.0))
-        return self.atol + self.rtol * scale
+        return self.atol + self.rtol * (scale or self.largest_value)
 
 
 class Agreement:

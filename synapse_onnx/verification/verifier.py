@@ -25,7 +25,7 @@ from synapse_onnx.neuron import base
 from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session
-from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance
+from synapse_onnx.verification.arrays import RTOL, Agreement, Tolerance, largest
 from synapse_onnx.verification.chunks import compare_chunks
 from synapse_onnx.verification.construction import compare_construction
 from synapse_onnx.verification.findings import Findings
@@ -182,6 +182,8 @@ def _compare_run(
     if not cut:
         _see_states(findings, calls)
     exact = exact_values(subject.model, exact_layers(subject, findings, calls))
+    passed = (y.numpy() for call in calls for y in (*call.inputs, *call.outputs))
+    tolerance.largest_value = max(map(largest, passed), default=0.0)
     run = Run(subject, findings, tensors, exact, tolerance)
     traced = _run_model(run, subject.traced) if calls else None
     if traced is not None:

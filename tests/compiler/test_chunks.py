@@ -179,6 +179,15 @@ def test_what_cannot_come_in_chunks_is_said(module: nn.Module, message: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_constant_is_told_from_one_step(dynamic: bool) -> None:
+    """One step is too short to be cut."""
+    with pytest.raises(so.ExportError, match=r"output 1 has shape \(1, 2, 1\) for any number of "):
+        so.export(Table(), spikes(2, 12, 1), streaming=True, dynamic=dynamic)
+    plain = nn.Sequential(so.neuron.cuba.Neuron(**CUBA)).eval()
+    assert so.export(plain, spikes(2, 12, 1), streaming=True, dynamic=dynamic).graph.node
+
+
 class Overwrites(Backwards):
     """Code that changes its argument and a layer's output in place."""
 

@@ -103,6 +103,13 @@ def test_tied_parameters_are_listed_once() -> None:
     assert report.ok, str(report)
 
 
+def test_replicas_list_their_tensors() -> None:
+    """The layers of a replica are no modules of the network."""
+    net = nn.DataParallel(nn.DataParallel(Net(FACTS["count"])))
+    report = so.verify(net, so.export(net, X), X)
+    assert report.ok, str(report)
+
+
 def test_lists_are_torchs_own_afterwards() -> None:
     before = nn.Module.named_parameters, nn.Module.named_buffers
     with pytest.raises(so.ExportError, match="reads"):
