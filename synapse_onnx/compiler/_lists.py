@@ -49,20 +49,29 @@ class _Entry(NamedTuple):
         return self.name, self.kind, self.shape, self.dtype
 
 
-def remember_lists(frozen: Deployable, before: Deployable) -> None:
-    """Keep with a frozen layer which tensors it listed before, if that has changed."""
-    entries = _entries(before)
+def remember_lists(frozen: Deployable, before: Deployable, numbers: dict[int, int]) -> None:
+    """Keep with a frozen layer which tensors it listed before, if that has changed.
+
+    ``numbers`` tell tensors of a network apart, which layers may share: one dictionary a network.
+    """
+    entries = _entries(before, numbers)
     frozen.__dict__.pop(_BEFORE, None)  # of a network that was frozen twice
-    if [each.without_identity for each in _entries(frozen)] != [
+    if [each.without_identity for each in _entries(frozen, {})] != [
         each.without_identity for each in entries
     ]:
         frozen.__dict__[_BEFORE] = entries
 
 
-def _entries(layer: nn.Module) -> tuple[_Entry, ...]:
-    # negative: no tensor that is made later has such an id
+def _entries(layer: nn.Module, numbers: dict[int, int]) -> tuple[_Entry, ...]:
+    # negative: no tensor has such an id
     return tuple(
-        _Entry(name, kind, -id(tensor), tensor.shape, tensor.dtype)
+        _Entry(
+            name,
+            kind,
+            -1 - numbers.setdefault(id(tensor), len(numbers)),
+            tensor.shape,
+            tensor.dtype,
+        )
         for kind in _KINDS
         for name, tensor in getattr(layer, kind)(remove_duplicate=False)
     )

@@ -128,12 +128,13 @@ def freeze(module: M) -> M:
     """
     module = uncompiled(module)
     frozen = copied(module).requires_grad_(False)
+    numbers: dict[int, int] = {}
     for (path, layer), (_, before) in zip(deployables(frozen), deployables(module), strict=True):
         try:
             fold_computed(layer)
             layer.freeze()
             layer.rewritten = _rewritten(layer, before)
-            remember_lists(layer, before)
+            remember_lists(layer, before, numbers)
         except SynapseError as error:
             raise type(error)(f"{path or 'the module'}: {error}") from error
     return frozen
