@@ -9,10 +9,11 @@
   tool has written it anew;
 - ``trace``: torch with the input and output of each layer (``recording``), without the calls that
   nothing uses (``liveness``), and ONNX Runtime;
-- ``exercise``: which inputs, layers and outputs were active at all;
+- ``exercise``: which inputs, layers and outputs were active at all, which branches ran;
 - ``layers``: each layer by its trajectory and, by ``replay``, on its own input;
 - ``outputs``: the whole network, in one piece;
 - ``chunks``: a stream; ``followed``, ``continued``, ``doubts``: torch beside it, from its states;
+- ``probes``: each layer alone, in a model that is ``cut`` before every layer, on ``stimuli``;
 - ``findings``: what the report is made of.
 
 Two standards, chosen for each value by what the graph allows:

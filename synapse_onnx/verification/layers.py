@@ -228,7 +228,8 @@ class _Comparison:
     def _rounds_in_units(self) -> bool:
         """Whether roundings within a neuron may move its states in fixed point, a unit a step."""
         subject, path = self.run.subject, self.call.path
-        return subject.is_fixed_point(path) and subject.rounds_within(path)
+        has_states = isinstance(self.call.layer, base.Neuron) and subject.is_fixed_point(path)
+        return has_states and subject.rounds_within(path)
 
     def _compare_states(self, label: str, flipped: Array) -> Divergence | None:
         """Compare the last states of a layer; returns the first that is wrong.
