@@ -88,6 +88,8 @@ class _Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._of: defaultdict[int, set[Place]] = defaultdict(set)
+        #: tensors with origins, so that no other tensor gets their memory while calls are followed
+        self._held: list[Tensor] = []
 
     def of(self, tensor: Tensor) -> set[Place]:
         """Return the calls that went into a tensor."""
@@ -95,18 +97,17 @@ class _Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def add(self, tensor: Tensor, places: set[Place]) -> None:
         """Take note that calls went into a tensor."""
-        self._of[_memory(tensor)] |= places
+        if places:
+            self._of[_memory(tensor)] |= places
+            self._held.append(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, and pass on what went into its arguments."""
         result = func(*args, **(kwargs or {}))
         given = _tensors((args, kwargs))
         places: set[Place] = set().union(*map(self.of, given))
-        memory = {_memory(tensor) for tensor in given}
         written = given if func._schema.is_mutable else []
         for tensor in (*_tensors(result), *written):
-            if _memory(tensor) not in memory:  # it may be where a tensor was that is gone
-                self._of[_memory(tensor)] = set()
             self.add(tensor, places)
         return result
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.quantize import q8
+from synapse_onnx.verification.liveness import _Origins
 
 
 def dense(count: int, out: int, hook: Any = q8) -> so.synapse.Dense:
@@ -301,6 +302,17 @@ def test_calls_whose_results_are_not_used(between, path: str) -> None:
         note.startswith(f"{path}: no output depends on 1 of its calls") for note in report.notes
     )
     assert_found(module)
+
+
+def test_a_constant_in_the_memory_of_an_unused_result_is_no_use_of_it() -> None:
+    """Memory that is free again may become that of a constant, which no operator makes."""
+    with _Origins() as origins:
+        result = torch.zeros(4) + 1
+        origins.add(result, {("layer", 1)})
+        assert origins.of(result + 1) == {("layer", 1)}
+        del result
+        constants = [torch.tensor([1.0, 2.0, 3.0, 4.0]) for _ in range(50)]
+        assert not any(map(origins.of, constants))
 
 
 def test_a_wide_synapse_is_two_nodes_of_one_call() -> None:
