@@ -24,23 +24,28 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def use_first_paths(model: ir.Model, network: nn.Module) -> None:
     """Give the nodes of a layer of this package its first path, in a graph as torch wrote it."""
     firsts = other_paths(network)
-    if not firsts:
-        return
     known = {path for path, _ in network.named_modules(remove_duplicate=False)}
+    if len(known) == sum(1 for _ in network.modules()):
+        return  # no module has two names
     layers = [path for path, _ in deployables(network)]
     for node in model.graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
         if node.domain == DOMAIN and len(scopes) > 1 and scopes[-2] not in known:
-            scopes[-2] = _whole(scopes[-2], layers)
+            scopes[-2] = _whole(scopes[-2], layers, node)
         node.metadata_props[_SCOPES] = repr([_first(path, firsts) for path in scopes])
 
 
-def _whole(path: str, layers: Sequence[str]) -> str:
-    """Return the path of the one layer that ends like this.
+def _whole(path: str, layers: Sequence[str], node: ir.Node) -> str:
+    """Return the path of the one layer that ends like this, and whose parameters the node has.
 
-    Where a module has two names, torch 2.13 may leave out the path of the module that holds it.
+    Where a module has two names, torch 2.13 may leave out the path of the module that holds it:
+    one ``nn.ReLU`` behind two blocks makes "synapse" of "0.synapse" and of "2.synapse".
     """
     fitting = [layer for layer in layers if f".{layer}".endswith(f".{path}")]
+    if len(fitting) > 1:
+        given = [str(value.name) for value in node.inputs if value is not None]
+        owned = [layer for layer in fitting if any(n.startswith(f"{layer}.") for n in given)]
+        fitting = owned or fitting
     return fitting[0] if len(fitting) == 1 else path
 
 

@@ -129,7 +129,9 @@ def freeze(module: M) -> M:
     module = uncompiled(module)
     frozen = copied(module).requires_grad_(False)
     numbers: dict[int, int] = {}
-    for (path, layer), (_, before) in zip(deployables(frozen), deployables(module), strict=True):
+    # of a copy: spectral norm changes a network in training whenever its weight is read
+    unfrozen = copied(module)
+    for (path, layer), (_, before) in zip(deployables(frozen), deployables(unfrozen), strict=True):
         try:
             fold_computed(layer)
             layer.freeze()

@@ -94,7 +94,10 @@ def types_of(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, onnx.Typ
 
     types = _stated_types(model.graph)
     if any(name not in types or not _has_shape(types[name]) for name in names):
-        inferred = _stated_types(onnx.shape_inference.infer_shapes(model).graph)
+        try:
+            inferred = _stated_types(onnx.shape_inference.infer_shapes(model).graph)
+        except onnx.shape_inference.InferenceError:  # of a graph that contradicts itself
+            return types
         types |= {name: kind for name, kind in inferred.items() if _has_shape(kind)}
     return types
 

@@ -190,6 +190,8 @@ class Neuron(Leaky):
         mean, std = (getattr(norm, name, None) for name in ("running_mean", "frozen_std"))
         if self.regime != "slayer" or not self._only_rounds or mean is None or std is None:
             return
+        if not self._is_plain(norm):
+            return
         units, gain = mean * self.s_scale, 1 / std
         powers_of_two = (torch.frexp(std).mantissa == 0.5) & (gain * std == 1)
         if not bool(units.isfinite().all() and powers_of_two.all()):
@@ -198,6 +200,11 @@ class Neuron(Leaky):
         whole = (units.remainder(1) == 0) & (units.abs() < 2**62)
         if not bool((std == 1).all() and whole.all()):
             self.norm_gain = gain
+
+    def _is_plain(self, norm: Any) -> bool:
+        """Whether neither this neuron nor its norm has a subclass's own step."""
+        own = all(getattr(type(self), m) is getattr(Neuron, m) for m in ("dynamics", "spike"))
+        return own and type(norm).forward.__module__ == "synapse_onnx.neuron.norm"
 
     @property
     def _form(self) -> str:

@@ -250,7 +250,10 @@ class _Comparison:
             title = f"{label} ({formal.replace('_', ' ')})"
             # an integrator's node has one state, whatever the neuron calls it: taken in order
             state_name = formal.removeprefix("last_")
-            state_name = state_name if state_name in left else next(iter(left))
+            state_name = state_name if state_name in left else next(iter(left), "")
+            if not state_name:
+                self.run.findings.problem(f"{title}: torch keeps no such state")
+                continue
             state = left.pop(state_name)
             expected = state.value
             array = np.moveaxis(self.values[name], 0, -1) if state.timed else self.values[name]
