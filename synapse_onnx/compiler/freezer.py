@@ -130,7 +130,7 @@ def freeze(module: M) -> M:
     frozen = copied(module).requires_grad_(False)
     numbers: dict[int, int] = {}
     # of a copy: spectral norm changes a network in training whenever its weight is read
-    unfrozen = copied(module)
+    unfrozen = copies.copied_value(frozen)
     for (path, layer), (_, before) in zip(deployables(frozen), deployables(unfrozen), strict=True):
         try:
             fold_computed(layer)

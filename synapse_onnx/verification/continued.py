@@ -17,6 +17,7 @@ from synapse_onnx._layer import Stateful, named_states
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.verification.doubts import Doubts
 from synapse_onnx.verification.outputs import Run
+from synapse_onnx.verification.recording import keeping_states
 from synapse_onnx.verification.trace import run_torch
 
 __all__ = ["Continued"]
@@ -36,17 +37,15 @@ class Continued:
         self._run = run
         self._places = {n: (layer, key) for n, layer, key in named_states(run.subject.module)}
         self.starts = {n: layer.state_starts[key] for n, (layer, key) in self._places.items()}
-        self._persisted = {layer: layer.persistent_state for layer, _ in self._places.values()}
         self._begun: dict[str, Tensor] = {}
-        for layer in self._persisted:
-            layer.reset()
-            layer.persistent_state = True
+        self._reset()
+        self._keeping = contextlib.ExitStack()
+        self._keeping.enter_context(keeping_states(run.subject.module))
 
     def close(self) -> None:
         """Forget the states."""
-        for layer, persisted in self._persisted.items():
-            layer.persistent_state = persisted
-            layer.reset()
+        self._keeping.close()
+        self._reset()
 
     def run(self, states: Mapping[str, NDArray[Any]], tensors: Sequence[Tensor]) -> list[Tensor]:
         """Run a chunk from these states, by name, and return the tensors that it returned.
@@ -90,6 +89,10 @@ class Continued:
                 stack.callback(setattr, layer, "carried", None)
             outputs, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
             return Doubts.of(self._run, outputs, calls)
+
+    def _reset(self) -> None:
+        for layer in {layer for layer, _ in self._places.values()}:
+            layer.reset()
 
     def _set(self, states: Mapping[str, Tensor]) -> None:
         for name, state in states.items():

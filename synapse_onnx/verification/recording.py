@@ -46,9 +46,9 @@ def of_own_class(layer: Deployable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping_states(layer: Deployable) -> Iterator[None]:
-    """Let a layer keep the states that it ends with, for a while."""
-    parts = {part for _, part, _ in named_states(layer)}
+def keeping_states(module: nn.Module) -> Iterator[None]:
+    """Let the layers of a module, or one layer, keep the states that they end with, for a while."""
+    parts = {part for _, part, _ in named_states(module)}
     with contextlib.ExitStack() as stack:
         for part in parts:
             stack.callback(setattr, part, "persistent_state", part.persistent_state)
