@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from synapse_onnx.compiler._dynamic import AXES
+from synapse_onnx.compiler._dynamic import AXES, named_symbols
+from synapse_onnx.compiler._frames import caller, package, place_of
 from synapse_onnx.compiler._trace_errors import running_modules
-from synapse_onnx.compiler._watch import caller, named_symbols, package, place_of, within_forward
+from synapse_onnx.compiler._watch import within_forward
 from synapse_onnx.errors import ExportError
 
 __all__ = ["axis_error"]

@@ -26,7 +26,6 @@ from synapse_onnx.compiler._dynamic import excerpt
 from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler._unregistered import Unregistered
-from synapse_onnx.compiler._watch import is_users
 from synapse_onnx.compiler.arguments import Arguments, kind_refused
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.freezer import eagerly
@@ -217,7 +216,7 @@ def _reset(network: nn.Module) -> None:
 
 
 def _nothing(*_: Any) -> None:
-    """Stand for a method that a module lacks, or for a listener."""
+    """Stand for a method that a module lacks."""
 
 
 def _called_again(error: Exception) -> ExportError:
@@ -247,7 +246,7 @@ def _call(network: nn.Module, arguments: Arguments, tensors: _Tensors) -> _Value
         if path and threading.get_ident() == thread:
             record(path, outputs)
 
-    with register_module_forward_hook(after), listed_as_before(is_users, _nothing):
+    with register_module_forward_hook(after), listed_as_before():
         outputs = network(*arguments.grouped([x.clone() for x in tensors]))
     record("", outputs)
     return values

@@ -24,6 +24,8 @@ _BLOCKS: dict[Any, int] = {
 def write_in_line(program: torch.export.ExportedProgram) -> None:
     """Write every block of a program in line whose context has no effect on a CPU."""
     if _write_in_line(program.graph_module):
+        # torch's exporter visits every block, also an empty one: set_grad_enabled(True) at the end
+        program.graph_module.delete_all_unused_submodules()
         program.graph_module.recompile()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["AXES", "excerpt", "open_axes", "steps_per_bin", "widen"]
+__all__ = ["AXES", "excerpt", "named_symbols", "open_axes", "steps_per_bin", "widen"]
 
 #: what the open axes are, for sentences
 AXES = {"N": "batch size N", "T": "number of time steps T"}
@@ -54,3 +55,17 @@ def widen(network: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
         # which reads no values. But a view must be, or its strides become conditions on its sizes.
         widened.append(value.contiguous() if set(repeats) <= {1} else value.repeat(repeats))
     return widened
+
+
+def named_symbols(shape_env: Any) -> dict[Any, tuple[str, str]]:
+    """Return symbol -> (name of the axis, the size that it is, like "x.shape[2]")."""
+    names: dict[Any, tuple[str, str]] = {}
+    for symbol, sources in shape_env.var_to_sources.items():
+        source = sources[0].name
+        source = source if isinstance(source, str) else source()
+        text = source.replace(".size()[", ".shape[")
+        start = text.find("['")
+        argument, _, rest = text[start + 2 :].partition("']")
+        axis = text.rpartition("[")[2].rstrip("]")
+        names[symbol] = ("N" if axis == "0" else "T", f"{argument}{rest}")
+    return names

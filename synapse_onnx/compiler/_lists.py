@@ -2,9 +2,9 @@
 
 A frozen layer holds integers in buffers that were parameters, and weight norm has left it, so that
 ``sum(p.abs().sum() for p in self.parameters())`` in ``forward`` would be of other tensors. While
-the network runs, such a list has the names and shapes of before: a tensor of the layer where it has
-one of the name, and else a blank one. Code may ask for their sizes; :mod:`_watch` refuses to
-compute with those that have other values.
+the network runs, such a list has the names, shapes and types of before: a tensor of the layer where
+it has the same one, and else a blank one. Code may ask for their sizes and types;
+``next(self.parameters()).dtype`` is float32. :mod:`_watch` refuses to compute with blank ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
+from synapse_onnx.compiler._frames import is_users
 
 __all__ = ["listed_as_before", "remember_lists"]
 
@@ -80,14 +81,19 @@ def _entries(layer: nn.Module, numbers: dict[int, int]) -> tuple[_Entry, ...]:
 #: is told of a blank tensor: its layer, its name there, and itself
 OnBlank = Callable[[nn.Module, str, Tensor], None]
 
-#: of every thread that runs such a network: whose frames count, and who is told of blank tensors
-_running: dict[int, tuple[Callable[[Any], bool], OnBlank]] = {}
+
+def _nobody(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Let blank tensors pass: a trace will find them, if they are read."""
+
+
+#: who is told of blank tensors, of every thread that runs such a network
+_running: dict[int, OnBlank] = {}
 _lock = threading.Lock()
 _plain = {kind: getattr(nn.Module, kind) for kind in _KINDS}
 
 
 @contextlib.contextmanager
-def listed_as_before(is_users: Callable[[Any], bool], on_blank: OnBlank) -> Iterator[None]:
+def listed_as_before(on_blank: OnBlank = _nobody) -> Iterator[None]:
     """Let frozen layers list their tensors as before to code in frames that are the user's.
 
     ``on_blank(layer, name, tensor)`` is told of every blank tensor of a list.
@@ -95,7 +101,7 @@ def listed_as_before(is_users: Callable[[Any], bool], on_blank: OnBlank) -> Iter
     thread = threading.get_ident()
     with _lock:
         outer = _running.get(thread)
-        _running[thread] = is_users, on_blank
+        _running[thread] = on_blank
         for kind in _KINDS:
             setattr(nn.Module, kind, functools.partialmethod(_list, kind))
     try:
@@ -112,11 +118,11 @@ def listed_as_before(is_users: Callable[[Any], bool], on_blank: OnBlank) -> Iter
 
 def _list(self: nn.Module, kind: str, /, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
     """Stand for ``named_parameters`` or ``named_buffers``."""
-    is_users, on_blank = _running.get(threading.get_ident(), (None, None))
+    on_blank = _running.get(threading.get_ident())
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
-    if is_users is not None and on_blank is not None and frame is not None and is_users(frame):
+    if on_blank is not None and frame is not None and is_users(frame):
         return _listed(self, kind, on_blank, *args, **kwargs)
     result: Iterator[tuple[str, Tensor]] = _plain[kind](self, *args, **kwargs)
     return result
@@ -147,7 +153,7 @@ def _tensors(
 ) -> Iterator[tuple[str, int, Tensor]]:
     start = f"{path}." if path else ""
     before: tuple[_Entry, ...] | None = module.__dict__.get(_BEFORE)
-    if before is not None:
+    if before is not None and isinstance(module, Deployable):
         for entry in before:
             if entry.kind == kind and (recurse or "." not in entry.name):
                 tensor = _tensor_of(module, entry)
@@ -164,8 +170,10 @@ def _tensors(
             yield from _tensors(child, start + name, kind, recurse, on_blank)
 
 
-def _tensor_of(layer: nn.Module, entry: _Entry) -> Tensor | None:
-    """Return the tensor that a layer has under a name, in whatever form; None without one."""
+def _tensor_of(layer: Deployable, entry: _Entry) -> Tensor | None:
+    """Return the tensor that a layer has under a name; None where it is another one by now."""
+    if entry.name in layer.rewritten:
+        return None
     owner, _, name = entry.name.rpartition(".")
     try:
         part = layer.get_submodule(owner)
@@ -173,4 +181,5 @@ def _tensor_of(layer: nn.Module, entry: _Entry) -> Tensor | None:
         return None
     held: Tensor | None = part._parameters.get(name)
     held = part._buffers.get(name) if held is None else held
-    return held if held is not None and held.shape == entry.shape else None
+    same = held is not None and held.shape == entry.shape and held.dtype == entry.dtype
+    return held if same else None

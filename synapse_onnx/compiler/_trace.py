@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._axis_errors import axis_error
+from synapse_onnx.compiler._bounds import unify_bounds
 from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import open_axes, widen
 from synapse_onnx.compiler._program_checks import check_program
@@ -87,6 +88,7 @@ def _to_program(
                 frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
             )
     except SynapseError as symbolic:  # a layer of ours refuses its input
+        watch.raise_read()
         # that of the tracer shows symbols (s77), this one the sizes of the inputs
         raise failure(frozen, inputs, _sizes(inputs)) or with_module(
             symbolic, running
@@ -95,12 +97,14 @@ def _to_program(
         watch.raise_read()
         raise (
             (example and failure(frozen, example, "the example inputs"))
+            or watch.branch
             or axis_error(error, frozen, inputs, shapes)
             or failure(frozen, inputs, _sizes(inputs))
             or trace_error(error, running)
         ) from error
     watch.raise_found()
     write_in_line(program)
+    unify_bounds(program)
     check_program(program, frozen)
     return program
 

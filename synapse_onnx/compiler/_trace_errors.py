@@ -81,6 +81,21 @@ _KNOWN = (
         "the module cannot be traced: forward() reads the .data of a tensor, or keeps one outside "
         "of modules; use .detach(), and hold tensors in buffers",
     ),
+    (
+        r"unhashable type: non-nested Sym",
+        "forward() looks a size up in a dictionary or a set{where}, and a model is for all sizes; "
+        "leave it out, or export with dynamic=False",
+    ),
+    (
+        r"not '(?:SymBool|SymInt|SymFloat)'",
+        "forward() makes a Python number of a size{where}, and a model is for all sizes; compute "
+        "with the size as it is, or export with dynamic=False",
+    ),
+    (
+        r"data is not allocated yet",
+        "forward() makes a tensor of the values of others{where} by torch.FloatTensor or the like; "
+        "use torch.stack",
+    ),
 )
 
 
@@ -116,6 +131,21 @@ def conversion_error(error: Exception, program: torch.export.ExportedProgram) ->
             return ExportError(
                 f"operator {operator} in module {_module_of(operator, program)} has no ONNX form; "
                 f"replace it in forward() by standard operators"
+            )
+        match = re.search(
+            r"parameter '(\w+)' is not provided.*torch_lib::(aten)_(\w+)\(", str(link)
+        )
+        if match is not None:
+            missing, operator = match[1], f"{match[2]}.{match[3]}"
+            return ExportError(
+                f"operator {operator} in module {_module_of(operator, program)} has an ONNX form "
+                f"with its argument {missing!r} alone; give it in forward()"
+            )
+        match = re.search(r"No ONNX function found for <built-in function (\w+)>", str(link))
+        if match is not None:
+            return ExportError(
+                f"forward() applies {match[1]}() to a size, which has no ONNX form; use // or "
+                f"math.floor, or export with dynamic=False"
             )
     lines = str(chain[-1]).strip().splitlines()
     reason = lines[0] if lines else type(chain[-1]).__name__

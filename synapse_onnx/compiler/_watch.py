@@ -1,7 +1,6 @@
 """What a network's own code does while it is traced that no graph shows.
 
-- A branch on a size: the tracer takes sizes to be 2 or more, so ``if x.shape[0] > 1`` is settled
-  without a word, and the graph holds one branch alone.
+- A branch on a size that the tracer settles without a word: :mod:`_branches`.
 - A tensor of a frozen layer that is read by code of the user's: its values are not those of the
   network that was frozen.
 """
@@ -10,12 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,13 +17,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from synapse_onnx._layer import Deployable, put_forward
-from synapse_onnx.compiler._dynamic import AXES
+from synapse_onnx.compiler._branches import Branches
+from synapse_onnx.compiler._frames import caller, is_users, place_of
 from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.errors import ExportError
 
-__all__ = [
-    "Watch", "caller", "is_users", "named_symbols", "package", "place_of", "within_forward",
-]  # fmt: skip
+__all__ = ["Watch", "read_error", "rewritten_tensors", "within_forward"]
 
 #: what is asked of a tensor without reading its values
 _FACTS = {
@@ -47,16 +40,17 @@ class Watch:
 
     def __init__(self, frozen: nn.Module) -> None:
         self._frozen = frozen
-        self._sources: dict[str, str] = {}
+        self._branches = Branches()
         self._read: ExportError | None = None
-        self._branch: ExportError | None = None
-        self._copies: list[tuple[str, Tensor]] = []  # kept, so that no other tensor has their id
+        # kept, so that no other tensor has their id
+        self._copies: list[tuple[str, Tensor]] = []
+        self._blank: list[tuple[str, Tensor]] = []
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Watch a trace, from the outermost forward on."""
-        listed = listed_as_before(is_users, self._on_blank)
-        with _branches(self._on_branch), listed, within_forward(self._frozen, _Reads(self)):
+        listed = listed_as_before(self._on_blank)
+        with self._branches.running(), listed, within_forward(self._frozen, _Reads(self)):
             yield
 
     def raise_read(self) -> None:
@@ -67,63 +61,54 @@ class Watch:
     def raise_found(self) -> None:
         """Raise the first error that was recorded."""
         self.raise_read()
-        if self._branch is not None:
-            raise self._branch
+        if self.branch is not None:
+            raise self.branch
 
-    # -- branches ------------------------------------------------------------------------------
-
-    def _on_branch(self, condition: torch.SymBool, frame: FrameType) -> None:
-        if self._branch is not None or not is_users(frame):
-            return
-        expression = condition.node.expr
-        symbols = sorted(getattr(expression, "free_symbols", ()), key=str)
-        if not symbols:
-            return
-        sizes = itertools.product((1, 2, 3, 1000), repeat=len(symbols))
-        answers = {str(expression.subs(dict(zip(symbols, size, strict=True)))) for size in sizes}
-        settled = condition.node.shape_env._maybe_evaluate_static(expression) is not None
-        if settled and answers == {"True", "False"}:
-            names = named_symbols(condition.node.shape_env)
-            axes = [names[symbol] for symbol in symbols if symbol in names]
-            what = " and ".join(dict.fromkeys(AXES[axis] for axis, _ in axes)) or "a size"
-            self._branch = ExportError(
-                f"forward() branches on the {what} at {place_of(frame)}, and a model holds one "
-                f"branch alone; leave the branch out, for example by torch.where or a mask, or "
-                f"export with dynamic=False"
-            )
-
-    # -- reads ---------------------------------------------------------------------------------
+    @property
+    def branch(self) -> ExportError | None:
+        """Return the error of the first branch on a size, if there was one."""
+        return self._branches.error
 
     def on_call(self, function: Any, values: tuple[Any, ...]) -> None:
-        """Record a call of user's code on a tensor that freezing has rewritten."""
+        """Record a call of user's code on a tensor that freezing has rewritten, or a condition."""
+        name = getattr(function, "__name__", "")
+        for value in values:  # y * (N > T) makes a number of it
+            if isinstance(value, torch.SymBool) and not name.startswith("sym_"):
+                self._branches.on_asked(value, caller())
         if self._read is not None or not any(isinstance(value, Tensor) for value in values):
             return
         frame = caller()
         if frame is None or not is_users(frame):
             return
-        name = getattr(function, "__name__", "")
         if name == "__get__":
             name = getattr(getattr(function, "__self__", None), "__name__", name)
         if name in _FACTS or name in _COPIES:
             return
         tensors = {id(value) for value in values}
+        place = f" at {place_of(frame)}"
         for path, tensor in (*rewritten_tensors(self._frozen), *self._copies):
             if id(tensor) in tensors:
-                self._read = read_error(path, tensor, f" at {place_of(frame)}")
+                self._read = read_error(path, tensor, place)
+                return
+        for path, tensor in self._blank if name != "dtype" else ():
+            if id(tensor) in tensors:
+                self._read = read_error(path, None, place)
                 return
 
     def _on_blank(self, layer: nn.Module, name: str, tensor: Tensor) -> None:
         modules = self._frozen.named_modules()
         path = next((path for path, module in modules if module is layer), type(layer).__name__)
-        self._copies.append((f"{path}.{name}" if path else name, tensor))
+        self._blank.append((f"{path}.{name}" if path else name, tensor))
 
     def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> None:
         """Follow a copy of such a tensor: functional_call may put it into the layer again."""
         if getattr(function, "__name__", "") in _COPIES and isinstance(result, Tensor):
-            for path, tensor in (*rewritten_tensors(self._frozen), *self._copies):
-                if any(tensor is value for value in values):
-                    self._copies.append((path, result))
-                    return
+            held = (*rewritten_tensors(self._frozen), *self._copies)
+            for tensors, copies in ((held, self._copies), ((*self._blank,), self._blank)):
+                for path, tensor in tensors:
+                    if any(tensor is value for value in values):
+                        copies.append((path, result))
+                        return
 
 
 def rewritten_tensors(frozen: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -137,14 +122,17 @@ def rewritten_tensors(frozen: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{path}.{name}" if path else name, tensor
 
 
-def read_error(path: str, tensor: Tensor, place: str) -> ExportError:
-    """Say that code outside a layer reads a tensor that has other values when frozen."""
+def read_error(path: str, tensor: Tensor | None, place: str) -> ExportError:
+    """Say that code outside a layer reads a tensor that has other values when frozen.
+
+    ``tensor`` is the one of the frozen layer; None for one that a list has in its place.
+    """
     layer, _, name = path.rpartition(".")
     weight = f"{layer}.effective_weight" if layer else "effective_weight"
-    kind = str(tensor.dtype).removeprefix("torch.")
+    kind = "" if tensor is None else f" ({str(tensor.dtype).removeprefix('torch.')})"
     other = f"{weight}, the weight in use" if name.startswith("weight") else "a copy in a buffer"
     return ExportError(
-        f"forward() reads {path}{place}, which the frozen layer holds with other values ({kind}); "
+        f"forward() reads {path}{place}, which the frozen layer holds with other values{kind}; "
         f"use {other}"
     )
 
@@ -164,37 +152,6 @@ class _Reads(TorchFunctionMode):
         return result
 
 
-# -- where ---------------------------------------------------------------------------------------
-
-
-def caller() -> FrameType | None:
-    """Return the innermost frame outside torch and the caller's file."""
-    frame: FrameType | None = sys._getframe(1)
-    watching = sys._getframe(1).f_globals, globals()
-    while frame is not None and (
-        package(frame) == "torch"
-        or frame.f_code.co_filename.startswith("<")  # code that torch generates
-        or any(frame.f_globals is each for each in watching)
-    ):
-        frame = frame.f_back
-    return frame
-
-
-def place_of(frame: FrameType) -> str:
-    """Return file and line of a frame, for a sentence."""
-    return f"line {frame.f_lineno} of {os.path.basename(frame.f_code.co_filename)}"
-
-
-def package(frame: FrameType) -> str:
-    """Return the package that a frame's code belongs to."""
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def is_users(frame: FrameType) -> bool:
-    """Whether a frame's code is the user's."""
-    return package(frame) not in ("torch", "synapse_onnx", "sympy")
-
-
 @contextlib.contextmanager
 def within_forward(module: nn.Module, mode: TorchFunctionMode) -> Iterator[None]:
     """Enter a mode whenever the module runs; the tracer's own calls around it do not count.
@@ -210,49 +167,3 @@ def within_forward(module: nn.Module, mode: TorchFunctionMode) -> Iterator[None]
     forward.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
     with put_forward(module, forward):
         yield
-
-
-def named_symbols(shape_env: Any) -> dict[Any, tuple[str, str]]:
-    """Return symbol -> (name of the axis, the size that it is, like "x.shape[2]")."""
-    names: dict[Any, tuple[str, str]] = {}
-    for symbol, sources in shape_env.var_to_sources.items():
-        source = sources[0].name
-        source = source if isinstance(source, str) else source()
-        text = source.replace(".size()[", ".shape[")
-        start = text.find("['")
-        argument, _, rest = text[start + 2 :].partition("']")
-        axis = text.rpartition("[")[2].rstrip("]")
-        names[symbol] = ("N" if axis == "0" else "T", f"{argument}{rest}")
-    return names
-
-
-# -- branches --------------------------------------------------------------------------------------
-
-_lock = threading.Lock()
-_listeners: dict[int, list[Callable[[torch.SymBool, FrameType], None]]] = {}
-_plain: Any = torch.SymBool.__bool__
-
-
-def _listened(self: torch.SymBool) -> bool:
-    for listener in _listeners.get(threading.get_ident(), ()):
-        listener(self, sys._getframe(1))
-    answer: bool = _plain(self)
-    return answer
-
-
-@contextlib.contextmanager
-def _branches(listener: Callable[[torch.SymBool, FrameType], None]) -> Iterator[None]:
-    """Call a listener for every condition on a size that this thread's code branches on."""
-    thread = threading.get_ident()
-    with _lock:
-        _listeners.setdefault(thread, []).append(listener)
-        torch.SymBool.__bool__ = _listened  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        with _lock:
-            _listeners[thread].remove(listener)
-            if not _listeners[thread]:
-                del _listeners[thread]
-            if not _listeners:
-                torch.SymBool.__bool__ = _plain  # type: ignore[method-assign]

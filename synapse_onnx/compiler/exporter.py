@@ -16,6 +16,7 @@ from synapse_onnx.compiler._chunks import find_states
 from synapse_onnx.compiler._describe import describe
 from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
+from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._silent import check_chance
 from synapse_onnx.compiler._trace import trace
 from synapse_onnx.compiler._trace_errors import failure
@@ -87,6 +88,7 @@ def export(
 
 
 @without_autocast()
+@listed_as_before()
 def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) -> onnx.ModelProto:
     """Make the model of a frozen network, which is what :func:`freeze` returns, on the CPU.
 

@@ -7,6 +7,7 @@ integer in which each branch that ran is one bit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,13 +51,13 @@ def names_of_taken(model: onnx.ModelProto, values: Mapping[str, int]) -> dict[st
     """
     tables = {function.name: branches_of(function) for function in model.functions}
     return {
-        node.name: [
+        name.removesuffix(_SUFFIX): [
             branch
             for bit, branch in enumerate(tables[node.op_type])
-            if int(values[_output_of(node)]) >> bit & 1
+            if int(values[name]) >> bit & 1
         ]
-        for node in model.graph.node
-        if node.domain == DOMAIN and _output_of(node) in values
+        for node, name in _own_nodes(model)
+        if name in values
     }
 
 
@@ -80,19 +81,24 @@ def with_branches(model: onnx.ModelProto) -> onnx.ModelProto:
         if function.domain == DOMAIN and branches_of(function):
             telling[function.name] = len(function.output)
             function.output.append(_tell(function, "branches", iter(range(_BITS))))
-    for node in copied.graph.node:
-        if node.domain == DOMAIN and node.op_type in telling:
+    for node, name in _own_nodes(copied):
+        if node.op_type in telling:
             missing = range(len(node.output), telling[node.op_type])
-            node.output.extend(f"{_output_of(node)}_{i}" for i in missing)
-            node.output.append(_output_of(node))
+            node.output.extend(f"{name}_{i}" for i in missing)
+            node.output.append(name)
             copied.graph.output.append(
-                onnx.helper.make_tensor_value_info(_output_of(node), onnx.TensorProto.INT64, [])
+                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [])
             )
     return copied
 
 
-def _output_of(node: onnx.NodeProto) -> str:
-    return f"{node.name}{_SUFFIX}"
+def _own_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """Yield our nodes, each with the name of the output that tells; nodes may have no names."""
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    taken = {node.name for node in nodes}
+    free = (name for i in itertools.count() if (name := f"node {i}") not in taken)
+    for node in nodes:
+        yield node, f"{node.name or next(free)}{_SUFFIX}"
 
 
 def _conditions(graph: Any) -> Iterator[tuple[onnx.NodeProto, list[onnx.GraphProto]]]:

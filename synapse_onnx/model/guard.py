@@ -209,6 +209,8 @@ class _Guard:
                 f"{self._where}: the values of {_name(tensor)} are in another file, which is "
                 f"refused; where you trust it, onnx.load and onnx.save write it as one file"
             )
+        if tensor.HasField("segment"):  # which onnx does not read
+            raise self._fail(f"{_name(tensor)} is a segment of a tensor and not a whole one")
         count = math.prod(tensor.dims)
         held = len(tensor.raw_data) or max(len(getattr(tensor, name)) for name in _FIELDS)
         # the smallest type has two bits: four values in a byte or entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,17 @@ class ModelIO:
         missing = [state["input"] for state in states if state["input"] not in names]
         if missing:
             raise ModelError(f"{where}: its metadata name a state {missing[0]} that no input has")
+        names_out = Counter(value.name for value in outputs)
+        # "" is a state that is not returned
+        needed = {state["output"] for state in states} - {""} | (
+            set(names_out) if states else set()
+        )
+        wrong = [name for name in sorted(needed) if names_out[name] != 1]
+        if wrong:
+            raise ModelError(
+                f"{where}: {names_out[wrong[0]] or 'no'} outputs are called {wrong[0]!r}, and a "
+                f"stream needs one; export the network again"
+            )
         carried = {name for state in states for name in (state["input"], state["output"])}
         return cls(
             [value for value in inputs if value.name not in carried],

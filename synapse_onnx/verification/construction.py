@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,12 @@ from synapse_onnx.verification.structure import compare_parameters, value_differ
 from synapse_onnx.verification.subject import Subject
 
 __all__ = ["compare_construction", "differences"]
+
+#: most characters of a value that a sentence shows
+_SHOWN = 60
+
+#: what a sentence says "are" of
+_PLURALS = {"inputs", "outputs", "layers", "notes", "states"}
 
 #: metadata that say who wrote a file
 _WRITER = ("version", "torch_version")
@@ -138,6 +145,9 @@ class _Comparison:
     def _beside_the_graph(self) -> Iterator[str]:
         """Compare metadata, opsets and function bodies."""
         stored, expected = entries_of(self.model), entries_of(self.compiled)
+        keys = Counter(prop.key for prop in self.model.metadata_props)
+        for key in (key for key, count in keys.items() if count > 1):
+            yield f"metadata {key} is in the file {keys[key]} times"
         for name in expected:  # a user may have added others, as for `play`
             if name not in _WRITER and stored.get(name) != expected[name]:
                 yield _sentence(f"metadata {name}", stored.get(name), expected.get(name))
@@ -196,8 +206,12 @@ class _Comparison:
             {value.name: _type_of(value) for value in getattr(model.graph, kind)}
             for model in (self.model, self.compiled)
         )
-        if kind != "value_info" and list(stored) != list(expected):
-            yield _sentence(f"the {kind}s", ", ".join(stored), ", ".join(expected))
+        names = [
+            [value.name for value in getattr(model.graph, kind)]  # of which two may be one
+            for model in (self.model, self.compiled)
+        ]
+        if kind != "value_info" and names[0] != names[1]:
+            yield _sentence(f"the {kind}s", *map(", ".join, names))
         for name in stored.keys() & expected.keys():
             if stored[name] != expected[name]:
                 yield _sentence(f"the type of {name}", stored[name], expected[name])
@@ -235,8 +249,8 @@ def _body(
     elif body != other:
         pairs = itertools.zip_longest(body.node, other.node)
         where = next((i for i, (node, expected) in enumerate(pairs) if node != expected), None)
-        place = "its inputs, outputs or opsets" if where is None else f"node {where}"
-        yield f"the body of {name} is not what the network compiles to: {place} differs"
+        place = "its inputs, outputs or opsets differ" if where is None else f"node {where} differs"
+        yield f"the body of {name} is not what the network compiles to: {place}"
 
 
 def _type_of(value: onnx.ValueInfoProto) -> str:
@@ -259,7 +273,16 @@ def _names(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
 
 
 def _sentence(what: str, stored: object, expected: object) -> str:
-    texts = [textwrap.shorten(str(value), 60, placeholder="...") for value in (stored, expected)]
+    texts = [" ".join(str(value).split()) for value in (stored, expected)]
+    pairs = itertools.zip_longest(*texts)
+    begin = next((i for i, (one, other) in enumerate(pairs) if one != other), 0)
+    # long texts are shown from just before the place where they part
+    begin = max(begin - 20, 0) if min(map(len, texts)) > _SHOWN else 0
+    texts = [
+        ("..." if begin else "") + textwrap.shorten(text[begin:], _SHOWN, placeholder="...")
+        for text in texts
+    ]
+    verb = "are" if what.partition(" of ")[0].split()[-1] in _PLURALS else "is"
     if texts[0] == texts[1]:
-        return f"{what} is not what the network compiles to"
-    return f"{what} is {texts[0]} in the file, and the network compiles to {texts[1]}"
+        return f"{what} {verb} not what the network compiles to"
+    return f"{what} {verb} {texts[0]} in the file, and the network compiles to {texts[1]}"

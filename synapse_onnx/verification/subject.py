@@ -172,6 +172,17 @@ class Subject:
             bool(dims) and not isinstance(dims[batch], int) for dims, batch, _ in self._input_axes()
         )
 
+    def sorts(self, output: str) -> bool:
+        """Whether an output depends on the order of values: by TopK, as ``topk`` and ``sort`` do.
+
+        Of equal values torch and ONNX Runtime may take either first.
+        """
+        needed = self._values_for([output])
+        return any(
+            node.op_type == "TopK" and not needed.isdisjoint(node.output)
+            for node in self.model.graph.node
+        )
+
     def _values_for(self, outputs: Collection[str]) -> set[str]:
         """Return the names of the values that outputs need, at this call or a later one."""
         kept = self.metadata.states if self.metadata is not None else ()

@@ -81,6 +81,78 @@ def test_a_context_without_effect_leaves_no_trace(context: Callable[[], Any]) ->
     assert [row.name for row in report.layers] == ["dense", "neuron"]
 
 
+class Switched(Within):
+    """Switches gradients by calls instead of blocks, also before and after all else."""
+
+    def __init__(self, *switches: bool | None) -> None:
+        super().__init__(contextlib.nullcontext)
+        self.switches = switches
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        before, between, after = self.switches
+        _switch(before)
+        y = self.neuron(self.dense(self.linear(x.transpose(1, 2)).transpose(1, 2)))
+        _switch(between)
+        z = y * 2
+        results = y + z, z
+        _switch(after)
+        return results
+
+
+class Plain(nn.Module):
+    """Layers of ours alone, whose program torch's exporter takes as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense = so.synapse.Dense(6, 4, weight_scale=3, pre_hook_fx=q8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.set_grad_enabled(False)
+        y: Tensor = self.dense(x)
+        torch.set_grad_enabled(True)
+        return y
+
+
+def test_gradients_may_be_switched_on_at_the_end() -> None:
+    net = Plain()
+    report = so.verify(net, so.export(net, X), X)
+    assert report.ok, str(report)
+
+
+def _switch(enabled: bool | None) -> None:
+    if enabled is not None:
+        torch.set_grad_enabled(enabled)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        (False, None, True),
+        (True, None, False),
+        (False, True, None),
+        (False, True, False),
+        (True, False, True),
+        (None, None, True),
+        (True, None, None),
+    ],
+    ids=str,
+)
+def test_switched_gradients_leave_no_trace(switches: tuple[bool | None, ...]) -> None:
+    plain = so.export(Within(contextlib.nullcontext), X)
+    net = Switched(*switches)
+    enabled = torch.is_grad_enabled()
+    model = so.export(net, X)
+    assert torch.is_grad_enabled() == enabled
+    assert [node.op_type for node in model.graph.node] == [
+        node.op_type for node in plain.graph.node
+    ]
+    report = so.verify(net, model, X)
+    assert report.ok, str(report)
+    assert [row.name for row in report.layers] == ["dense", "neuron"]
+    assert torch.is_grad_enabled() == enabled
+
+
 @pytest.mark.parametrize(
     "context",
     [autocast("cpu", enabled=True), enabled_in_disabled, disabled_in_enabled],

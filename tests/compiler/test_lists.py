@@ -36,7 +36,6 @@ SUMS: dict[str, Callable[[Any], Any]] = {
     "those of a layer": lambda net: sum(p.abs().sum() for p in net.dense.parameters()),
     "without recursion": lambda net: sum(p.abs().sum() for p in net.dense.parameters(False)),
     "state_dict": lambda net: sum(p.float().abs().sum() for p in net.state_dict().values()),
-    "type": lambda net: float(next(net.parameters()).dtype == torch.float32),
 }
 
 #: what is asked of them
@@ -46,6 +45,13 @@ FACTS: dict[str, Callable[[Any], Any]] = {
     "names": lambda net: sum(len(name) for name, _ in net.named_parameters()),
     "device": lambda net: torch.ones(1, device=next(net.parameters()).device),
     "states": lambda net: sum(b.numel() for b in net.buffers()),
+    "type": lambda net: torch.ones(1, dtype=next(net.parameters()).dtype),
+    "types": lambda net: (
+        len({p.dtype for p in net.parameters()}) + len(str(net.dense.weight.shape))
+    ),
+    "type of a detached one": lambda net: torch.ones(
+        1, dtype=[*net.parameters()][-1].detach().dtype
+    ),
 }
 
 
@@ -84,6 +90,50 @@ def test_facts_are_those_of_before(case: str, make: Callable[..., Net]) -> None:
     net = make(FACTS[case])
     report = so.verify(net, so.export(net, X), X)
     assert report.ok, str(report)
+
+
+class Cast(nn.Module):
+    """Casts its input to the type of its first parameter, as networks of mixed precision do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        neuron = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
+        self.layer = so.block.cuba.Dense(neuron, 6, 4, weight_scale=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.to(next(self.parameters()).dtype))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_network_casts_to_its_own_type(streaming: bool) -> None:
+    """Its frozen form has integers alone, and no parameters."""
+    net = Cast()
+    report = so.verify(net, so.export(net, X, streaming=streaming), X)
+    assert report.ok, str(report)
+
+
+def test_an_error_on_other_sizes_is_the_networks_own() -> None:
+    """The network runs once more for the sentence, and lists its parameters there, too."""
+
+    class Fixed(Cast):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.ones(1, 1, 5)[..., : x.shape[-1]].expand(2, 4, 5)
+
+    with pytest.raises(so.ExportError, match="as a constant") as caught:
+        so.export(Fixed(), X)
+    assert "StopIteration" not in str(caught.value)
+
+
+def test_the_type_of_a_weight_is_refused_in_one_sentence() -> None:
+    """Its layer refuses such an input, but that is not the cause."""
+
+    class Own(Cast):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.to(self.layer.synapse.weight.dtype))
+
+    with pytest.raises(so.ExportError, match=r"reads layer\.synapse\.weight at line .*effective_w"):
+        so.export(Own(), X)
 
 
 @pytest.mark.parametrize("case", ["parameters", "named_parameters"])

@@ -244,6 +244,14 @@ FORWARDS: dict[str, tuple[Callable[..., Any], str]] = {
     "empty": (lambda net, y: (), "returns no tensor"),
     "dataclass": (lambda net, y: Record(y), r"returns a Record.*tuples, lists and dicts"),
     "NumPy": (lambda net, y: y.numpy(), "a tensor becomes a NumPy array; compute with torch"),
+    "legacy tensor": (
+        lambda net, y: (y, torch.FloatTensor([y.mean()])),
+        r"makes a tensor of the values of others by torch\.FloatTensor .*; use torch\.stack$",
+    ),
+    "argument of ONNX": (
+        lambda net, y: (y, y.amax()),
+        r"^operator aten\.amax in module .* with its argument 'dim' alone; give it in forward\(\)$",
+    ),
     "values": (lambda net, y: y if y.sum() > 0 else -y, r"depends on the values .* torch\.where"),
     "sizes that do not fit": (
         lambda net, y: y.reshape(3, -1), r"fails on the example inputs: RuntimeError: shape"

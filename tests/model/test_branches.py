@@ -81,6 +81,16 @@ def test_the_model_stays_as_it_is(model) -> None:
     assert model.SerializeToString() == before
 
 
+def test_nodes_may_have_no_names(model) -> None:
+    named = with_branches(model)
+    for node in model.graph.node:
+        node.name = ""
+    told = [value.name for value in with_branches(model).graph.output]
+    assert len(set(told)) == len(told) == len(named.graph.output)
+    values = dict.fromkeys((name for name in told if name not in ("u", "v")), 1)
+    assert [len(taken) for taken in names_of_taken(model, values).values()] == [1, 1]
+
+
 def test_a_body_without_branches_tells_nothing(model) -> None:
     (function,) = model.functions
     del function.node[:]

@@ -117,6 +117,15 @@ def test_values_in_another_file(folder: Path, place: str) -> None:
     )
 
 
+def test_a_segment_of_a_tensor(folder: Path) -> None:
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    tensor.segment.begin, tensor.segment.end = 0, 1
+    adds = helper.make_node("Add", ["x", "w"], ["y"])
+    assert refusal(model([adds], [tensor]), folder) == (
+        "w is a segment of a tensor and not a whole one, which is refused"
+    )
+
+
 def test_values_in_another_file_wherever_a_tensor_can_stand(folder: Path) -> None:
     tensor = elsewhere("inside.bin")
     constant = helper.make_node("Constant", [], ["w"], value=tensor)

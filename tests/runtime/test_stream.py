@@ -334,3 +334,31 @@ def test_halves_are_returned() -> None:
     parts = [stream.run(x.numpy()), stream.flush()]
     assert [part.dtype for part in parts] == [np.float16, np.float16]
     assert [part.shape[-1] for part in parts] == [6, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda m: m.graph.output.append(m.graph.output[0]),
+            "2 outputs are called 'output', and a stream needs one",
+        ),
+        (
+            lambda m: setattr(
+                next(p for p in m.metadata_props if p.key == "synapse_onnx.states"),
+                "value",
+                m.metadata_props[9].value.replace('"output": "', '"output": "no '),
+            ),
+            "no outputs are called 'no ",
+        ),
+    ],
+    ids=["twice", "unknown"],
+)
+def test_a_state_has_one_output(change, sentence: str) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(streaming("cuba"))
+    assert model.metadata_props[9].key == "synapse_onnx.states"
+    change(model)
+    with pytest.raises(so.ModelError, match=sentence) as caught:
+        so.Session(model)
+    assert "\n" not in str(caught.value)

@@ -154,8 +154,18 @@ def _changed(model: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]
             ),
             "metadata chunk is 4 in the file, and the network compiles to 1",
         ),
+        (
+            lambda m: m.metadata_props.insert(
+                0, onnx.StringStringEntryProto(key="synapse_onnx.layout")
+            ),
+            "metadata synapse_onnx.layout is in the file 2 times",
+        ),
+        (
+            lambda m: m.graph.output.append(m.graph.output[0]),
+            "the outputs are output, output in the file, and the network compiles to output",
+        ),
     ],
-    ids=["attribute", "node", "initialiser", "body", "input", "metadata"],
+    ids=["attribute", "node", "initialiser", "body", "input", "metadata", "twice", "ends"],
 )
 def test_a_difference_is_named(
     change: Callable[[onnx.ModelProto], object], sentence: str, network, model
@@ -164,6 +174,21 @@ def test_a_difference_is_named(
     subject.model = _changed(model, change)
     last, body = model.graph.initializer[-1].name, model.functions[0].name
     assert sentence.format(last=last, body=body) in differences(subject, model)
+
+
+def test_long_texts_are_shown_where_they_part(network, model) -> None:
+    def change(copied: onnx.ModelProto) -> None:
+        entry = next(p for p in copied.metadata_props if p.key == "synapse_onnx.layers")
+        entry.value = entry.value.replace('"threshold": 1.0', '"threshold": 1.5')
+
+    subject = _subject(network, model, IMAGES)
+    subject.model = _changed(model, change)
+    (sentence,) = differences(subject, model)
+    stored, _, expected = sentence.partition(" in the file, and the network compiles to ")
+    assert stored.startswith("metadata layers are ...")
+    assert '"threshold": 1.5' in stored
+    assert '"threshold": 1.0' in expected
+    assert len(sentence) < 220
 
 
 def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
