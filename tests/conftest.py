@@ -73,6 +73,24 @@ def _garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _resting_threads() -> Iterator[None]:
+    """Let threads of sessions rest where workers share the cores: one that spins takes a core."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    create = onnxruntime.InferenceSession.__init__
+
+    def create_resting(self: Any, model: Any, sess_options: Any = None, **named: Any) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        create(self, model, options, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime.InferenceSession, "__init__", create_resting)
+        yield
+
+
 @pytest.fixture(scope="session")
 def provider() -> str:
     """The execution provider of the tests that are marked gpu; skips where it cannot be used."""

@@ -1,23 +1,30 @@
 """From a traced program to an ONNX graph, by torch's exporter.
 
-Two things take most of the time of a small network there, and are left out where they can be:
+Three things take most of the time of a small network there, and are left out where they can be:
 
 - ``torch.onnx.export`` reads torchlib's table of some 500 translations at every call, from the
   source text of each. The function that it calls takes a table that is read already. That function
   is private to torch, so where a torch has another one, ``torch.onnx.export`` is called as it is
   documented, and gives the same graph.
-- It traces the whole program once more, to take composite operators apart. A program that has none
-  would come out as it went in.
+- It lists all operators of torch that can be taken apart, and traces the whole program once more to
+  do so. A program that has no composite operator would come out as it went in.
+- It runs the whole program once more to convert arguments whose types differ. Our ops, views and
+  constants have nothing to convert.
+
+The last two are functions of torch's, which meanwhile return the program as it is given. A torch
+that has no such functions takes its time, and gives the same graph.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -43,6 +50,12 @@ _ELEMENTARY = {
     torch.ops.aten.zeros.default,
 }
 
+#: operators that take no tensor, or whose results are no tensors
+_UNTYPED = {*_ELEMENTARY, torch.ops.aten.sym_size.int}
+
+#: one program is translated at a time, for functions of torch's are replaced meanwhile
+_lock = threading.RLock()
+
 
 def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     """Return the graph of a program of ``torch.export.export``; each op of ours is one node.
@@ -61,9 +74,13 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
         )
     else:
         table = _with_ops(_torchlib(opset), own)
-        if _is_decomposed(program, table):
-            program.run_decompositions = lambda *_, **__: program
-        exported = export(program, registry=table, opset_version=opset, **_OPTIONS)
+        decomposed = _is_decomposed(program, table)
+        of_one_type = decomposed and _has_one_type(program)
+        with (
+            _left_out("decompose_with_registry", program if decomposed else None),
+            _left_out("insert_type_promotion_nodes", program.graph_module if of_one_type else None),
+        ):
+            exported = export(program, registry=table, opset_version=opset, **_OPTIONS)
     if exported is None:
         raise ExportError("torch.onnx.export returned no program")
     graph: ir.Model = exported.model
@@ -88,6 +105,43 @@ def _is_elementary(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return False
     return target.namespace == TORCH_NAMESPACE or torch.Tag.core in target.tags
+
+
+def _has_one_type(program: torch.export.ExportedProgram) -> bool:
+    """Whether no operator of a program takes values that it converts to one type first."""
+    return all(
+        node.op in ("placeholder", "output") or node.target in _UNTYPED or _is_typed(node.target)
+        for node in program.graph.nodes
+    )
+
+
+def _is_typed(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target.namespace == TORCH_NAMESPACE or target.is_view
+
+
+@contextlib.contextmanager
+def _left_out(name: str, value: object) -> Iterator[None]:
+    """Let torch's exporter leave out a step of its preparations for one program or graph.
+
+    The function of this name returns this ``value`` as it is; others are prepared as always.
+    """
+    steps: Any = getattr(importlib.import_module(f"{_EXPORTER}._core"), "_fx_passes", None)
+    if value is None or not hasattr(steps, name):
+        yield
+        return
+    with _lock:
+        step = getattr(steps, name)
+
+        def unless_left_out(given: Any, *args: Any, **kwargs: Any) -> Any:
+            return given if given is value else step(given, *args, **kwargs)
+
+        setattr(steps, name, unless_left_out)
+        try:
+            yield
+        finally:
+            setattr(steps, name, step)
 
 
 @functools.cache

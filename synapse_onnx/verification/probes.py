@@ -91,7 +91,7 @@ class _Bench:
     ) -> None:
         self.subject, self.findings, self.cut = subject, findings, cut
         self.left_out = left_out
-        graph = ir.serde.deserialize_model(subject.model).graph
+        graph = ir.serde.deserialize_graph(subject.model.graph)
         values = {value.name: value for node in graph for value in node.outputs}
         self.spikes = {name for name in cut.chosen if are_spikes(values.get(name))}
         self.sessions: dict[str, Session] = {}

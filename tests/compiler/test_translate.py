@@ -10,6 +10,7 @@ import pytest
 import torch
 from networks import NEURON
 from torch import Tensor, nn
+from torch.onnx._internal.exporter import _fx_passes
 
 import synapse_onnx as so
 from synapse_onnx.compiler import _translate
@@ -33,6 +34,18 @@ class Core(nn.Module):
         y = torch.where(y > 0.5, torch.maximum(y, gain.sum(dim=1, keepdim=True)), y.abs())
         z = y.permute(0, 2, 1).flip(2).permute(0, 2, 1)[:, 1:-1].round()
         return z, y.select(1, 2).unsqueeze(1), x
+
+
+class Mixed(nn.Module):
+    """Operators of torch's core that take numbers of two types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = so.block.cuba.Dense(NEURON, 6, 4)
+        self.register_buffer("counts", torch.arange(4).unsqueeze(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.counts
 
 
 class Composite(nn.Module):
@@ -64,6 +77,7 @@ def _image_network() -> nn.Module:
 VECTOR, IMAGE = (2, 6, 9), (2, 6, 4, 4, 9)
 NETWORKS: Mapping[str, Any] = {
     "core": (Core, VECTOR),
+    "mixed": (Mixed, VECTOR),
     "kwta": (lambda: so.block.cuba.KWTA(NEURON, 6, 4, num_winners=2), VECTOR),
     "images": (_image_network, IMAGE),
     "merged channels": (lambda: so.synapse.Unpool(2, merge_channels=True), IMAGE),
@@ -77,18 +91,60 @@ def _export(network: nn.Module, x: Tensor, **options: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "streaming"),
-    [("core", False), ("core", True), *((name, name != "images") for name in [*NETWORKS][1:])],
-)
-def test_a_second_trace_would_change_nothing(
+    [
+        ("core", False), ("core", True), ("mixed", False),
+        *((name, name != "images") for name in [*NETWORKS][2:]),
+    ],
+)  # fmt: skip
+def test_what_is_left_out_would_change_nothing(
     name: str, streaming: bool, judged: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
     network, x = make(), torch.ones(shape)
+    converted = _count(monkeypatch, "insert_type_promotion_nodes")
     once = _export(network, x, streaming=streaming)
     assert judged == [True]
+    assert len(converted) == (name in ("core", "mixed", "images"))
     monkeypatch.setattr(_translate, "_is_decomposed", lambda program, table: False)
     assert _export(network, x, streaming=streaming) == once
+
+
+def _count(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """Return a list to which each call of a step of torch's exporter adds what it was given."""
+    calls: list[Any] = []
+    step = getattr(_fx_passes, name)
+
+    def counted(given: Any, *args: Any) -> Any:
+        calls.append(given)
+        return step(given, *args)
+
+    monkeypatch.setattr(_fx_passes, name, counted)
+    return calls
+
+
+def test_steps_are_left_out_for_one_program_and_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = "decompose_with_registry"
+    calls = _count(monkeypatch, step)
+    so.export(nn.ReLU(), torch.ones(VECTOR))
+    assert not calls
+    before, program = _fx_passes.decompose_with_registry, object()
+
+    def fail_within() -> None:
+        with _translate._left_out(step, program):
+            assert _fx_passes.decompose_with_registry(program, None) is program
+            so.export(Composite("softplus"), torch.ones(VECTOR))
+            raise ValueError("of a user")
+
+    with pytest.raises(ValueError, match="of a user"):
+        fail_within()
+    assert len(calls) == 1
+    assert _fx_passes.decompose_with_registry is before
+
+
+def test_a_torch_without_such_a_step_has_none_to_leave_out() -> None:
+    with _translate._left_out("no_such_step", object()):
+        assert not hasattr(_fx_passes, "no_such_step")
 
 
 @pytest.mark.parametrize("kind", COMPOSITE)
