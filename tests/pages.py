@@ -3,7 +3,9 @@
 ``python`` blocks share one namespace; ``bash`` blocks run in a shell that ends at the first
 failure; a block with a caption is written to the file of that name. An ``output`` block behind a
 block is what it prints, where … stands for anything, on a line of its own for any lines. What
-installs is left out: ``.ci/run`` does that. Run as ``python pages.py PAGE.md`` in an empty folder.
+installs is left out: ``.ci/run`` does that. A block behind a comment ``<!-- requires: norse -->``
+is left out, with what it prints, where that module is not installed. Run as ``python pages.py
+PAGE.md`` in an empty folder.
 """
 
 from __future__ import annotations
@@ -22,23 +24,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_FENCE = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?:<!-- requires: (?P<needs>.*) -->\n)?```(?P<info>.*)\n(?P<text>(?s:.*?))^```$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: language, text, first line, options of a directive."""
+    """A fenced block: language, text, first line, options of a directive, what it requires."""
 
     language: str
     text: str
     line: int
     options: dict[str, str]
+    needs: tuple[str, ...] = ()
 
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the fenced blocks of a page in Markdown."""
     for found in _FENCE.finditer(page):
-        info, text = found[1].strip(), found[2]
+        info, text = found["info"].strip(), found["text"]
         options = {}
         if info.startswith("{"):
             directive, _, language = info.partition(" ")
@@ -48,13 +54,18 @@ def blocks(page: str) -> Iterator[Block]:
                 options[option[1]] = option[2]
                 text = text[option.end() :]
             info, text = language, text.lstrip("\n")
-        yield Block(info, text, page.count("\n", 0, found.start(2)) + 1, options)
+        line = page.count("\n", 0, found.start("text")) + 1
+        yield Block(info, text, line, options, _listed(found["needs"] or ""))
 
 
 def needs(page: str) -> list[str]:
     """What the head of a page says that it requires."""
     head = re.match(r"---\nrequires: \[(.*)\]\n---\n", page)
-    return [name.strip() for name in head[1].split(",")] if head else []
+    return list(_listed(head[1])) if head else []
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def missing(need: str) -> str | None:
@@ -96,25 +107,37 @@ def run(path: Path) -> None:
     page = path.read_text()
     namespace: dict[str, object] = {"__name__": "__main__"}
     sys.path.insert(0, "")
-    printed, place = "", ""
+    printed, place, left_out = "", "", False
     for block in blocks(page):
-        if block.language == "output":
+        if block.language == "output" and left_out:
+            continue
+        reasons = [reason for need in block.needs if (reason := missing(need))]
+        left_out = bool(reasons)
+        if left_out:
+            print(f"{path}:{block.line} is left out: {reasons[0]}", file=sys.stderr)
+        elif block.language == "output":
             if not fits(block.text, printed):
                 sys.exit(f"{place} should print\n{block.text}and prints\n{printed}")
-            continue
-        place = f"{path}:{block.line}"
-        if "caption" in block.options:
-            Path(block.options["caption"]).write_text(block.text)
-        elif block.language == "python":
-            linecache.cache[place] = (len(block.text), None, block.text.splitlines(True), place)
-            try:
-                with contextlib.redirect_stdout(io.StringIO()) as stdout:
-                    exec(compile(block.text, place, "exec"), namespace)
-            except Exception:  # shown with the block's own lines, which the interpreter would not
-                sys.exit(traceback.format_exc())
-            printed = stdout.getvalue()
-        elif block.language == "bash" and "pip install" not in block.text:
-            printed = _shell(block.text, place)
+        else:
+            place = f"{path}:{block.line}"
+            printed = _printed(block, place, namespace, printed)
+
+
+def _printed(block: Block, place: str, namespace: dict[str, object], before: str) -> str:
+    """Run a block and return what it prints; of one that does not run, what was printed before."""
+    if "caption" in block.options:
+        Path(block.options["caption"]).write_text(block.text)
+    elif block.language == "python":
+        linecache.cache[place] = (len(block.text), None, block.text.splitlines(True), place)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as stdout:
+                exec(compile(block.text, place, "exec"), namespace)
+        except Exception:  # shown with the block's own lines, which the interpreter would not
+            sys.exit(traceback.format_exc())
+        return stdout.getvalue()
+    elif block.language == "bash" and "pip install" not in block.text:
+        return _shell(block.text, place)
+    return before
 
 
 def _shell(text: str, place: str) -> str:

@@ -96,7 +96,8 @@ def dtype_of(kind: str) -> Any:
 
 def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:
     """Return the shape of an input in torch's layout."""
-    return [*shape[1:], shape[0]] if axes_of(layout, len(shape))[1] == 0 else shape
+    time = axes_of(layout, len(shape))[1]
+    return shape if time is None else [*shape[:time], *shape[time + 1 :], shape[time]]
 
 
 def read_inputs(model: onnx.ModelProto, paths: Sequence[str]) -> list[Array]:

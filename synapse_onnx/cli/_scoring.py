@@ -19,7 +19,7 @@ from synapse_onnx.cli._output import progress
 from synapse_onnx.errors import InputError, ModelError, SynapseError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.formatting import shape_text
-from synapse_onnx.model.layout import axes_of, has_time, time_first, time_last
+from synapse_onnx.model.layout import axes_of, has_time, time_axis, time_first, time_last
 
 __all__ = ["DECODED", "FileScorer", "Scorer", "Settings", "jobs_of", "write_outputs"]
 
@@ -156,7 +156,7 @@ class Scorer:
             parts.append(stream.flush())
         else:
             stream.save(settings.save)
-        axis = 0 if session.layout == "TNC" else -1
+        axis = time_axis(session.layout, 3)
         groups = zip(*parts, strict=True) if len(session.outputs) > 1 else (parts,)
         return tuple(np.concatenate(group, axis=axis) for group in groups)
 

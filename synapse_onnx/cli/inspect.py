@@ -185,8 +185,9 @@ def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
         if native_kernels.library(native_kernels.CUDA) is not None:
             facts["and for CUDA"] = _kernels_text(proto, native_kernels.CUDA)
         facts["regime"] = metadata.regime
-        if metadata.layout == "TNC":
-            facts["layout"] = "TNC, time first"
+        if metadata.layout != "NCT":
+            place = "first" if metadata.layout == "TNC" else "after the batch"
+            facts["layout"] = f"{metadata.layout}, time {place}"
         if metadata.streaming:
             more = f", in multiples of {metadata.chunk} time steps" if metadata.chunk > 1 else ""
             facts["streaming"] = f"yes{more}"

@@ -16,6 +16,9 @@ __all__ = ["changes", "is_same"]
 _DEPTH = 8
 
 
+#: where a module holds its tensors and parts
+_OF_TORCH = {"_parameters", "_buffers", "_modules"}
+
 #: name, and the two values; two None where one copy lacks it
 _Change = tuple[str, Any, Any]
 
@@ -51,6 +54,8 @@ def _changes(name: str, a: Any, b: Any, seen: set[int], depth: int) -> Iterator[
         yield name, a, b
         return
     if isinstance(a, Tensor | np.ndarray | int | float | complex | str | bytes):
+        if isinstance(a, Tensor):
+            seen.add(id(a))  # Rockpool keeps a state as a buffer and in a list of its own
         if not is_same(a, b):
             yield name, a, b
         return
@@ -85,11 +90,15 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the parts of a container or object, with their names."""
     before = f"{name}." if name else ""
     if isinstance(value, nn.Module):
-        for key, held in vars(value).items():
+        named = set()
+        # by its path in torch first, whatever else holds it
+        for key, held in sorted(vars(value).items(), key=lambda item: item[0] not in _OF_TORCH):
             if isinstance(held, dict):
                 # buffers, submodules, and what frameworks keep so, go by the name of an attribute
                 for inner, part in held.items():
                     plain = isinstance(inner, str) and _attribute(value, inner) is part
+                    plain = plain and inner not in named  # 0.0 may be one object in two dicts
+                    named.update([inner] if plain else [])
                     yield f"{before}{inner}" if plain else f"{before}{key}[{inner!r}]", part
             else:
                 yield f"{before}{key}", held

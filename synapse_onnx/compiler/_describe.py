@@ -13,6 +13,7 @@ from synapse_onnx._version import __version__
 from synapse_onnx.compiler._streaming import State, Streamed
 from synapse_onnx.compiler.exactness import exact_values, has_exact_sums
 from synapse_onnx.compiler.freezer import deployables
+from synapse_onnx.compiler.loops.rolled import Rolled
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.model.options import Options
 from synapse_onnx.ops import DOMAIN
@@ -36,7 +37,10 @@ def describe(
     # what each layer says of itself, and the numbers that its nodes compute in
     layers: list[dict[str, Any]] = []
     for path, layer in deployables(frozen):
-        layers.append({"path": path, **layer.describe()})
+        facts = layer.describe()
+        if not facts:  # states of a loop in torch code, which is no layer
+            continue
+        layers.append({"path": path, **facts})
         if path in arithmetic:
             layers[-1]["arithmetic"] = arithmetic[path]
     # a wide sum is exact here and rounded in the module that was not frozen
@@ -54,6 +58,9 @@ def describe(
         chunk=1 if streamed is None else streamed.chunk,
         layout=options.layout,
         input_type=options.input_type,
+        axes=options.axes,
+        open_time=options.open_time,
+        loops=isinstance(frozen, Rolled),
         states=tuple(map(_state, states)),
         layers=tuple(layers),
         exact=tuple(name for name in outputs if name in exact),

@@ -21,15 +21,16 @@ def steps_per_bin(network: nn.Module) -> int:
 
     All chunks of a sequence hold a multiple of it, except the last.
     """
-    layers = [layer for layer in network.modules() if hasattr(layer, "describe")]
+    layers = [layer for layer in nn.Module.modules(network) if hasattr(layer, "describe")]
     return math.prod(getattr(layer, "factor", 1) for layer in layers)
 
 
-def open_axes(value: Tensor) -> dict[int, str]:
+def open_axes(value: Tensor, *, open_time: bool = True) -> dict[int, str]:
     """Return the open axes of an input, with their names: the batch, and time if it has any."""
     if value.dim() < 1:
         return {}
-    return {0: "N", value.dim() - 1: "T"} if has_time(value.dim()) else {0: "N"}
+    timed = open_time and has_time(value.dim())
+    return {0: "N", value.dim() - 1: "T"} if timed else {0: "N"}
 
 
 def excerpt(inputs: Sequence[Tensor], steps: int) -> list[Tensor]:
@@ -37,7 +38,7 @@ def excerpt(inputs: Sequence[Tensor], steps: int) -> list[Tensor]:
     return [x[..., :steps] if has_time(x.dim()) else x for x in inputs]
 
 
-def widen(network: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+def widen(network: nn.Module, inputs: Sequence[Tensor], *, open_time: bool = True) -> list[Tensor]:
     """Repeat a batch of 1, and a time of one bin, for the tracer takes a size of 1 as a constant.
 
     Returns:
@@ -47,7 +48,7 @@ def widen(network: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     widened = []
     for value in inputs:
         repeats = [1] * value.dim()
-        for axis, name in open_axes(value).items():
+        for axis, name in open_axes(value, open_time=open_time).items():
             least = steps if name == "T" else 2
             if 0 < value.shape[axis] < least:
                 repeats[axis] = -(-least // value.shape[axis])

@@ -25,7 +25,7 @@ def use_first_paths(model: ir.Model, network: nn.Module) -> None:
     """Give the nodes of a layer of this package its first path, in a graph as torch wrote it."""
     firsts = other_paths(network)
     known = {path for path, _ in network.named_modules(remove_duplicate=False)}
-    if len(known) == sum(1 for _ in network.modules()):
+    if len(known) == sum(1 for _ in nn.Module.modules(network)):
         return  # no module has two names
     layers = [path for path, _ in deployables(network)]
     for node in model.graph:

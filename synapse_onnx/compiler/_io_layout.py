@@ -1,8 +1,10 @@
-"""Inputs and outputs of a graph: time first instead of last, bytes for floats, names.
+"""Inputs and outputs of a graph: time elsewhere than last, bytes for floats, names.
 
 The graph is time-major inside, so "time first" removes or moves a Transpose:
 
     x (N, C, T) -> Transpose -> Dense       becomes     x (T, N, C) -> Dense
+
+Where time comes after the batch, the Transpose stays, with other axes.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import onnx_ir as ir
 
 from synapse_onnx.compiler._streaming import State
 from synapse_onnx.compiler._transposes import permutation, time_first, time_last
-from synapse_onnx.model.layout import has_time
+from synapse_onnx.model.layout import has_time, time_axis
 from synapse_onnx.model.options import Options
 from synapse_onnx.ops import DOMAIN
 
-__all__ = ["name_inputs_and_outputs", "put_time_first", "set_layout", "take_bytes"]
+__all__ = ["move_time", "name_inputs_and_outputs", "set_layout", "take_bytes"]
 
 
 def set_layout(graph: ir.Graph, options: Options, *, inputs: int, states: int) -> None:
@@ -27,52 +29,67 @@ def set_layout(graph: ir.Graph, options: Options, *, inputs: int, states: int) -
     After so many ``inputs`` come the states, which are also the last of the outputs.
     """
     data = list(graph.inputs)[:inputs]
-    if options.layout == "TNC":
-        put_time_first(graph, data, range(len(graph.outputs) - states))
+    if options.layout != "NCT":
+        move_time(graph, data, range(len(graph.outputs) - states), options.layout)
     if options.input_type == "uint8":
         take_bytes(graph, data)
 
 
-# -- time first ----------------------------------------------------------------------------------
+# -- time ----------------------------------------------------------------------------------------
 
 
-def put_time_first(graph: ir.Graph, inputs: Sequence[ir.Value], outputs: Iterable[int]) -> None:
-    """Give inputs, and outputs of these indices, the layout (T, N, C[, H, W]) if they have time."""
+def move_time(
+    graph: ir.Graph, inputs: Sequence[ir.Value], outputs: Iterable[int], layout: str
+) -> None:
+    """Give inputs, and outputs of these indices, another layout than (N, C[, H, W], T).
+
+    Those without time stay as they are.
+    """
     for value in inputs:
         if _is_timed(value):
-            _turn_input(graph, value)
+            _turn_input(graph, value, layout)
     turned: dict[int, ir.Value] = {}  # one value can be several outputs
     for i in outputs:
         value = graph.outputs[i]
         if _is_timed(value) and not any(value is each for each in inputs):
             if id(value) not in turned:
-                turned[id(value)] = _time_major(graph, value)
+                turned[id(value)] = _in_layout(graph, _time_major(graph, value), layout)
             graph.outputs[i] = turned[id(value)]
             last = value.producer()
             if last is not None and not value.uses() and not value.is_graph_output():
                 graph.remove(last, safe=True)
 
 
-def _turn_input(graph: ir.Graph, value: ir.Value) -> None:
-    """Turn an input: its Transposes to time first go, and its other uses read a Transpose."""
+def _turn_input(graph: ir.Graph, value: ir.Value, layout: str) -> None:
+    """Turn an input: its Transposes to time first go, and its other uses read a Transpose.
+
+    In a layout that is not time-major either, Transposes to time first get the axes for it.
+    """
     rank, before = _rank(value), value.shape
     sizes = list(before or ())
-    value.shape = ir.Shape([sizes[-1], *sizes[:-1]])
+    order = list(range(rank - 1))
+    order.insert(time_axis(layout, rank), rank - 1)  # our axis at each place of the layout
+    to_first = [order.index(axis) for axis in time_first(rank)]
+    value.shape = ir.Shape([sizes[axis] for axis in order])
     others = []
     for use in list(value.uses()):
         node = use.node
         if permutation(node) == time_first(rank):
-            node.outputs[0].replace_all_uses_with(value)
-            graph.remove(node, safe=True)
+            if to_first == list(range(rank)):
+                node.outputs[0].replace_all_uses_with(value)
+                graph.remove(node, safe=True)
+            else:
+                node.attributes["perm"] = ir.AttrInt64s("perm", to_first)
         elif node.op_type == "Shape" and (axis := _single_axis(node)) is not None:
-            axis = (axis + 1) % rank
+            axis = order.index(axis)
             node.attributes["start"] = ir.AttrInt64("start", axis)
             node.attributes["end"] = ir.AttrInt64("end", axis + 1)
         else:
             others.append(use)
     if not others:
         return
-    transpose = _node(graph, "Transpose", value, {"perm": time_last(rank)})
+    back = [order.index(axis) for axis in range(rank)]
+    transpose = _node(graph, "Transpose", value, {"perm": back})
     transpose.outputs[0].shape, transpose.outputs[0].type = before, value.type
     _put_first(graph, transpose)
     for use in others:
@@ -91,6 +108,18 @@ def _time_major(graph: ir.Graph, value: ir.Value) -> ir.Value:
     if source.shape is None:
         source.shape, source.type = ir.Shape([sizes[-1], *sizes[:-1]]), value.type
     return source
+
+
+def _in_layout(graph: ir.Graph, value: ir.Value, layout: str) -> ir.Value:
+    """Return a time-major output in a layout."""
+    if layout == "TNC":
+        return value
+    sizes, rank = list(value.shape or ()), _rank(value)
+    node = _node(graph, "Transpose", value, {"perm": [1, 0, *range(2, rank)]})
+    graph.append(node)
+    result = node.outputs[0]
+    result.shape, result.type = ir.Shape([sizes[1], sizes[0], *sizes[2:]]), value.type
+    return result
 
 
 def _single_axis(node: ir.Node) -> int | None:

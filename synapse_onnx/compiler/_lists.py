@@ -171,9 +171,7 @@ def _tensors(
 
 
 def _tensor_of(layer: Deployable, entry: _Entry) -> Tensor | None:
-    """Return the tensor that a layer has under a name; None where it is another one by now."""
-    if entry.name in layer.rewritten:
-        return None
+    """Return the tensor that a layer has under a name; None where it has another form by now."""
     owner, _, name = entry.name.rpartition(".")
     try:
         part = layer.get_submodule(owner)

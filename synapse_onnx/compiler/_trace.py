@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._axis_errors import axis_error
-from synapse_onnx.compiler._bounds import unify_bounds
 from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import open_axes, widen
 from synapse_onnx.compiler._program_checks import check_program
@@ -31,6 +30,7 @@ from synapse_onnx.compiler._trace_errors import (
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler._views import AsViews
 from synapse_onnx.compiler._watch import Watch
+from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.options import Options
@@ -39,7 +39,10 @@ __all__ = ["quiet", "trace"]
 
 
 def trace(
-    frozen: nn.Module, inputs: Sequence[Tensor], streamed: Streamed | None, options: Options
+    frozen: nn.Module,
+    inputs: Sequence[Tensor],
+    streamed: Streamed | None,
+    options: Options,
 ) -> ir.Model:
     """Return the graph of a frozen network, as torch's exporter writes it, for example inputs.
 
@@ -54,8 +57,8 @@ def trace(
     # what fails on numbers fails in the tracer, too, and says so more clearly
     example = inputs if streamed is None else None
     if options.dynamic:
-        inputs = widen(frozen, inputs)
-        shapes = _dynamic_shapes(inputs, len(states))
+        inputs = widen(frozen, inputs, open_time=options.open_time)
+        shapes = _dynamic_shapes(inputs, len(states), open_time=options.open_time)
         kinds = [p.kind for p in inspect.signature(frozen.forward).parameters.values()]
         if streamed is None and inspect.Parameter.VAR_POSITIONAL in kinds:
             star = kinds.index(inspect.Parameter.VAR_POSITIONAL)
@@ -83,7 +86,13 @@ def _to_program(
     watch = Watch(frozen)
     running: list[str] = []
     try:
-        with running_modules(frozen) as running, watch.running(), eagerly(), AsViews():
+        with (
+            running_modules(frozen) as running,
+            watch.running(),
+            eagerly(),
+            AsViews(),
+            in_plain_torch(),
+        ):
             program = torch.export.export(
                 frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
             )
@@ -104,7 +113,6 @@ def _to_program(
         ) from error
     watch.raise_found()
     write_in_line(program)
-    unify_bounds(program)
     check_program(program, frozen)
     return program
 
@@ -114,10 +122,12 @@ def _sizes(inputs: Sequence[Tensor]) -> str:
     return f"inputs of shape {shapes}, while it runs on the example (export with dynamic=False)"
 
 
-def _dynamic_shapes(inputs: Sequence[Tensor], states: int) -> tuple[dict[int, Any], ...]:
+def _dynamic_shapes(
+    inputs: Sequence[Tensor], states: int, *, open_time: bool
+) -> tuple[dict[int, Any], ...]:
     """Return the symbols of the open axes, of every input and of every state."""
     symbols = {name: torch.export.Dim(name) for name in ("N", "T")}
-    axes = [open_axes(value) for value in inputs] + [{0: "N"}] * states
+    axes = [open_axes(value, open_time=open_time) for value in inputs] + [{0: "N"}] * states
     return tuple({axis: symbols[name] for axis, name in each.items()} for each in axes)
 
 

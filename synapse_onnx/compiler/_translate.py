@@ -30,6 +30,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from synapse_onnx.compiler._bounds import unify_bounds
+from synapse_onnx.compiler.loops import scan
 from synapse_onnx.errors import ExportError
 from synapse_onnx.ops import TORCH_NAMESPACE, all_ops
 
@@ -67,6 +69,8 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     own: dict[Callable[..., Any], Callable[..., Any]] = {
         op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
     }
+    own[torch.ops.synapse_loops.recurrence.default] = _as_function(scan.symbolic)
+    unify_bounds(program)
     export = _export_with_table()
     if export is None:
         exported = torch.onnx.export(
@@ -104,7 +108,9 @@ def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
 def _is_elementary(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return False
-    return target.namespace == TORCH_NAMESPACE or torch.Tag.core in target.tags
+    if target.namespace in (TORCH_NAMESPACE, "synapse_loops"):
+        return True
+    return torch.Tag.core in target.tags
 
 
 def _has_one_type(program: torch.export.ExportedProgram) -> bool:

@@ -47,7 +47,7 @@ class Unregistered:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self.error: ExportError | None = None
-        self._known = set(map(id, network.modules()))
+        self._known = set(map(id, nn.Module.modules(network)))
 
     @contextlib.contextmanager
     def refused(self) -> Iterator[None]:
@@ -81,26 +81,28 @@ class Unregistered:
         ]
         if not kept:
             return
-        reads = _Reads([t for module in kept for t in (*module.parameters(), *module.buffers())])
+        reads = _Reads(
+            [t for module in kept for t in (*nn.Module.parameters(module), *module.buffers())]
+        )
         # an operator that cannot be watched leaves what was seen before it
         with contextlib.suppress(Exception), reads:
             run()
         for module in kept:
-            if any(id(t) in reads.seen for t in (*module.parameters(), *module.buffers())):
+            if any(id(t) in reads.seen for t in (*nn.Module.parameters(module), *module.buffers())):
                 raise self._refusal(module)
 
     def _is_foreign(self, module: nn.Module) -> bool:
         if id(module) in self._known:
             return False
         # looked up anew, because forward() may register modules, and replace tensors
-        self._known = set(map(id, self.network.modules()))
+        self._known = set(map(id, nn.Module.modules(self.network)))
         if id(module) in self._known:
             return False
-        if any(isinstance(part, Deployable) for part in module.modules()):
+        if any(isinstance(part, Deployable) for part in nn.Module.modules(module)):
             return True
-        known = {id(t) for t in (*self.network.parameters(), *self.network.buffers())}
+        known = {id(t) for t in (*nn.Module.parameters(self.network), *self.network.buffers())}
         # functional_call() puts tensors that are no parameters in the place of a module's own
-        own = [p for p in module.parameters() if isinstance(p, nn.Parameter)]
+        own = [p for p in nn.Module.parameters(module) if isinstance(p, nn.Parameter)]
         return any(id(t) not in known for t in (*own, *module.buffers()))
 
     def _refusal(self, module: nn.Module) -> ExportError:
@@ -139,7 +141,7 @@ _GLOBAL = "a global variable"
 
 def _places(network: nn.Module) -> Iterator[tuple[nn.Module, _Place]]:
     """Yield what attributes and methods of a network hold, and is no submodule of it."""
-    seen = set(map(id, network.modules()))
+    seen = set(map(id, nn.Module.modules(network)))
     for path, module in network.named_modules():
         before = f"{path}." if path else ""
         for key, value in vars(module).items():

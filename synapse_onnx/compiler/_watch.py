@@ -78,18 +78,19 @@ class Watch:
         if self._read is not None or not any(isinstance(value, Tensor) for value in values):
             return
         frame = caller()
-        if frame is None or not is_users(frame):
-            return
+        own = frame is not None and is_users(frame)
         if name == "__get__":
             name = getattr(getattr(function, "__self__", None), "__name__", name)
         if name in _FACTS or name in _COPIES:
             return
         tensors = {id(value) for value in values}
-        place = f" at {place_of(frame)}"
-        for path, tensor in (*rewritten_tensors(self._frozen), *self._copies):
-            if id(tensor) in tensors:
+        place = f" at {place_of(frame)}" if frame is not None and own else ""
+        for path, tensor in (*rewritten_tensors(self._frozen), *self._copies) if own else ():
+            # a float is one as before
+            if id(tensor) in tensors and not (name == "dtype" and tensor.is_floating_point()):
                 self._read = read_error(path, tensor, place)
                 return
+        # also within a layer, where functional_call has put a copy of it
         for path, tensor in self._blank if name != "dtype" else ():
             if id(tensor) in tensors:
                 self._read = read_error(path, None, place)
@@ -100,15 +101,39 @@ class Watch:
         path = next((path for path, module in modules if module is layer), type(layer).__name__)
         self._blank.append((f"{path}.{name}" if path else name, tensor))
 
-    def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> None:
-        """Follow a copy of such a tensor: functional_call may put it into the layer again."""
-        if getattr(function, "__name__", "") in _COPIES and isinstance(result, Tensor):
-            held = (*rewritten_tensors(self._frozen), *self._copies)
-            for tensors, copies in ((held, self._copies), ((*self._blank,), self._blank)):
-                for path, tensor in tensors:
-                    if any(tensor is value for value in values):
-                        copies.append((path, result))
-                        return
+    def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> Any:
+        """Follow a copy of such a tensor: functional_call may put it into the layer again.
+
+        Returns:
+            The result; of a clone of a blank tensor, a clone of the one that the layer holds.
+        """
+        name = getattr(function, "__name__", "")
+        if name not in _COPIES or not isinstance(result, Tensor):
+            return result
+        for path, tensor in self._blank:
+            if any(tensor is value for value in values):
+                held = self._held(path, result) if name == "clone" else None
+                if held is None:
+                    self._blank.append((path, result))
+                    return result
+                self._copies.append((path, held))
+                return held
+        for path, tensor in (*rewritten_tensors(self._frozen), *self._copies):
+            if any(tensor is value for value in values):
+                self._copies.append((path, result))
+                return result
+        return result
+
+    def _held(self, path: str, like: Tensor) -> Tensor | None:
+        """Return a copy of the tensor at a path, if it has the shape of another."""
+        owner, _, name = path.rpartition(".")
+        try:
+            part = self._frozen.get_submodule(owner)
+        except AttributeError:
+            return None
+        tensor: Tensor | None = part._parameters.get(name)
+        tensor = part._buffers.get(name) if tensor is None else tensor
+        return tensor.clone() if tensor is not None and tensor.shape == like.shape else None
 
 
 def rewritten_tensors(frozen: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -148,8 +173,7 @@ class _Reads(TorchFunctionMode):
         values = (*args, *(kwargs or {}).values())
         self._watch.on_call(func, values)
         result = func(*args, **(kwargs or {}))
-        self._watch.on_result(func, values, result)
-        return result
+        return self._watch.on_result(func, values, result)
 
 
 @contextlib.contextmanager

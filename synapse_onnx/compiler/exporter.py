@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._bind import bind_bodies
@@ -18,13 +21,25 @@ from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._silent import check_chance
-from synapse_onnx.compiler._trace import trace
-from synapse_onnx.compiler._trace_errors import failure
+from synapse_onnx.compiler._trace import quiet, trace
+from synapse_onnx.compiler._trace_errors import conversion_error, failure
+from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.axes import (
+    find_axes,
+    has_code_of_its_own,
+    loops_over_time,
+    set_axes,
+    takes_one_length,
+    with_time_last,
+)
 from synapse_onnx.compiler.freezer import freeze, without_autocast
+from synapse_onnx.compiler.loops.find import FixedLengthError, find_loop
+from synapse_onnx.compiler.loops.scan import put_scans
 from synapse_onnx.compiler.passes import lower
 from synapse_onnx.errors import ExportError
 from synapse_onnx.files import write_atomically
+from synapse_onnx.model.layout import LAYOUTS
 from synapse_onnx.model.options import Options
 
 __all__ = ["check_model", "compile_frozen", "export"]
@@ -37,9 +52,10 @@ def export(
     *,
     streaming: bool = False,
     dynamic: bool = True,
-    layout: str = "NCT",
+    layout: str | None = None,
     opset: int = 21,
     input_type: str = "float32",
+    axes: str | None = None,
 ) -> onnx.ModelProto:
     """Compile a trained network to an ONNX model of standard operators.
 
@@ -58,10 +74,12 @@ def export(
             keeps them; the metadata hold their names and initial values.
         dynamic: leave the batch size (first axis) open, and time, the last axis of inputs with
             three or five axes.
-        layout: "NCT": inputs and outputs as in the module; "TNC": time comes first,
-            (T, N, C[, H, W]), as inside the graph, which then needs no transposes.
+        layout: layout of the file's inputs and outputs; by default that of the module. "TNC": time
+            comes first, (T, N, C[, H, W]), as inside the graph, which then needs no transposes.
         opset: opset of the standard operators, 21 to 24.
         input_type: "float32", or "uint8" for spikes and counts up to 255, a quarter of the bytes.
+        axes: axes of the module's own inputs and outputs: "NCT", "TNC" or "NTC", also for inputs
+            with H and W. By default "NCT", or what a loop over time in the module's code shows.
 
     Returns:
         The model; an ``onnx.ModelProto``.
@@ -76,11 +94,20 @@ def export(
             calls or on random numbers, or it has layers in a plain list or closure; the message
             names the attribute.
     """
-    options = Options(streaming, dynamic, layout, opset, input_type)
+    Options(axes=axes or LAYOUTS[0], layout=layout or LAYOUTS[0])  # refuses others
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
     arguments = Arguments.of(frozen, args, "export")
     arguments.check(frozen, "export")
     check_calls(frozen, arguments)
+    axes = axes or find_axes(frozen, arguments)
+    set_axes(frozen, axes)
+    arguments = with_time_last(arguments, axes)
+    options = Options(streaming, dynamic, layout or axes, opset, input_type, axes)
+    if has_code_of_its_own(frozen):
+        if loops_over_time(frozen, arguments.tensors):
+            frozen, options = _with_loop_found(frozen, arguments, options)
+        elif takes_one_length(frozen, arguments.tensors):
+            options = replace(options, open_time=False)
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
         write_atomically(path, model.SerializeToString(deterministic=True))
@@ -104,6 +131,7 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
         graph = trace(frozen, inputs, streamed, options)
     use_first_paths(graph, frozen)
     lower(graph)
+    put_scans(graph.graph, partial(_step_graph, opset=options.opset))
     check_chance(graph)
     states = [] if streamed is None else streamed.states
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
@@ -118,6 +146,38 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
         with arguments.flat(frozen):
             raise failure(frozen, inputs, "the example inputs") or error from error
     return model
+
+
+def _step_graph(program: torch.export.ExportedProgram, opset: int) -> ir.Graph:
+    """Return the graph of one step of a loop."""
+    try:
+        with quiet():
+            step = translate(program, opset)
+    except torch.onnx.OnnxExporterError as error:
+        raise conversion_error(error, program) from error
+    lower(step)
+    return step.graph
+
+
+def _with_loop_found(
+    frozen: nn.Module, arguments: Arguments, options: Options
+) -> tuple[nn.Module, Options]:
+    """Return a network that loops over time in torch code as a module whose steps are one.
+
+    A network that takes one number of steps alone, by an attribute or by a parameter for every
+    step, stays as it is, and is unrolled.
+    """
+    try:
+        found = find_loop(frozen, arguments.tensors)
+    except FixedLengthError:
+        return frozen, replace(options, open_time=False)
+    except ExportError:
+        if options.dynamic:
+            raise
+        return frozen, options  # so many steps are unrolled
+    if options.streaming and found.looped.obstacle:
+        raise ExportError(f"streaming: {found.looped.obstacle}; export without streaming")
+    return found, options
 
 
 def check_model(model: onnx.ModelProto) -> None:

@@ -68,7 +68,7 @@ def copied(module: M) -> M:
     calls.
     """
     copy_of_it = copies.copied(uncompiled(module)).eval()
-    for part in list(copy_of_it.modules()):
+    for part in list(nn.Module.modules(copy_of_it)):
         if _is_compiled(part):
             vars(part).pop("forward", None)
             object.__setattr__(part, "__class__", _Uncompiled)  # part's own goes to what it holds
@@ -127,7 +127,9 @@ def freeze(module: M) -> M:
         QuantizationError: a hook returns no weight of the layer's shape (the layer is named).
     """
     module = uncompiled(module)
-    frozen = copied(module).requires_grad_(False)
+    frozen = copied(module)
+    for parameter in nn.Module.parameters(frozen):  # not its own method, which Rockpool replaces
+        parameter.requires_grad_(False)
     numbers: dict[int, int] = {}
     # of a copy: spectral norm changes a network in training whenever its weight is read
     unfrozen = copies.copied_value(frozen)

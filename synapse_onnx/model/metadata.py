@@ -49,8 +49,11 @@ class Metadata:
             "dtype", "shape" (None for the batch), and its initial value, "start".
         chunk: for a streaming model, the number that the steps of a call must be a multiple of;
             only the last call of a sequence may have fewer.
-        layout: layout of inputs and outputs: "NCT", or "TNC" with time first.
+        layout: layout of inputs and outputs: "NCT", "TNC" or "NTC".
         input_type: element type of the inputs: "float32", or "uint8" in place of floats.
+        axes: axes that the network's own forward is written for, one of the layouts.
+        open_time: whether the network takes any number of time steps.
+        loops: whether the network loops over time in torch code, and the loop was found.
         layers: one entry a layer of this package, in the order of registration: its path and its
             ``describe()``.
         exact: names of graph outputs that are exact if the inputs of all layers are on a grid
@@ -68,6 +71,9 @@ class Metadata:
     chunk: int = 1
     layout: str = "NCT"
     input_type: str = "float32"
+    axes: str = "NCT"
+    open_time: bool = True
+    loops: bool = False
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -79,7 +85,15 @@ class Metadata:
         Raises:
             InputError: the file has an option of another version, or a damaged one.
         """
-        return Options(self.streaming, self.dynamic, self.layout, self.opset, self.input_type)
+        return Options(
+            self.streaming,
+            self.dynamic,
+            self.layout,
+            self.opset,
+            self.input_type,
+            self.axes,
+            self.open_time,
+        )
 
     @property
     def carried(self) -> set[str]:
@@ -114,6 +128,9 @@ class Metadata:
                 chunk=int(props.get(_PREFIX + "chunk", "1")),
                 layout=props.get(_PREFIX + "layout", "NCT"),
                 input_type=props.get(_PREFIX + "input_type", "float32"),
+                axes=props.get(_PREFIX + "axes", "NCT"),
+                open_time=json.loads(props.get(_PREFIX + "open_time", "true")) is True,
+                loops=json.loads(props.get(_PREFIX + "loops", "false")) is True,
                 layers=tuple(_layers(json.loads(props[_PREFIX + "layers"]))),
                 exact=tuple(_texts(json.loads(props[_PREFIX + "exact"]))),
                 notes=tuple(_texts(json.loads(props[_PREFIX + "notes"]))),

@@ -23,9 +23,12 @@ class Options:
     Attributes:
         streaming: whether every state is an input and an output of the graph.
         dynamic: whether the batch size N and the number of time steps T are open.
-        layout: layout of inputs and outputs: "NCT", or "TNC" with time first.
+        layout: layout of the file's inputs and outputs: "NCT", "TNC" or "NTC".
         opset: opset of the standard operators, 21 to 24.
         input_type: element type of the inputs: "float32", or "uint8".
+        axes: axes of the module's own inputs and outputs, one of the layouts.
+        open_time: whether the network takes any number of time steps; where it takes one number
+            alone, T is fixed and N may be open.
 
     Raises:
         InputError: an option has a value that is not supported.
@@ -36,10 +39,14 @@ class Options:
     layout: str = "NCT"
     opset: int = OPSETS[0]
     input_type: str = "float32"
+    axes: str = LAYOUTS[0]
+    open_time: bool = True
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise InputError(f"export: layout must be {' or '.join(LAYOUTS)}, got {self.layout!r}")
+        for name in ("layout", "axes"):
+            value = getattr(self, name)
+            if value not in LAYOUTS:
+                raise InputError(f"export: {name} must be {' or '.join(LAYOUTS)}, got {value!r}")
         if self.input_type not in INPUT_TYPES:
             raise InputError(
                 f"export: input_type must be {' or '.join(INPUT_TYPES)}, got {self.input_type!r}"

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx.errors import InputError, ModelError, ShapeError
 from synapse_onnx.formatting import shape_text
 from synapse_onnx.model.guard import read_states
-from synapse_onnx.model.layout import LAYOUTS, axes_of, has_time
+from synapse_onnx.model.layout import LAYOUTS, axes_of, has_time, time_axis
 
 __all__ = ["DTYPES", "ModelIO", "accepted"]
 
@@ -108,8 +108,10 @@ class ModelIO:
     def output_sizes(self) -> list[list[Any]]:
         """Sizes of the outputs, time last; a name for an open axis."""
         sizes = [list(value.shape) for value in self.outputs]
-        turned = self.layout == "TNC"
-        return [s[1:] + s[:1] if turned and has_time(len(s)) else s for s in sizes]
+        for each in sizes:
+            if has_time(len(each)):
+                each.append(each.pop(time_axis(self.layout, len(each))))
+        return sizes
 
     @property
     def batched(self) -> list[int]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synapse_onnx.compiler.axes import call_with_axes
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.freezer import deployables
 from synapse_onnx.errors import InputError
@@ -30,12 +31,16 @@ class Reference(nn.Module):
 
     Args:
         call: takes tensors and returns tensors, arrays, or a structure of them.
+
+    Attributes:
+        axes: axes that the call is written for; it is given, and returns, (N, C[, H, W], T).
     """
 
     def __init__(self, call: Callable[..., Any]) -> None:
         super().__init__()
         self.__dict__["call"] = call  # a module among these must not become a part of this one
         kind = type(call).__name__
+        self.axes = "NCT"
         self.kind = f"a module of class {kind}" if isinstance(call, nn.Module) else "a function"
 
     def forward(self, *arguments: Any) -> list[Tensor]:
@@ -47,7 +52,7 @@ class Reference(nn.Module):
         call = _fresh(self.__dict__["call"])
         try:
             with torch.no_grad():
-                result = call(*copied_value(arguments))
+                result = call_with_axes(call, copied_value(arguments), self.axes)
         except Exception as error:  # of any framework
             lines = str(error).strip().splitlines() or [""]
             raise InputError(
@@ -73,7 +78,7 @@ def as_module(reference: Callable[..., Any], metadata: Metadata | None) -> nn.Mo
     """Return the network of a model itself, and any other reference as a :class:`Reference`.
 
     A module is taken for the model's network if it has a layer of this package, or if the model
-    names none.
+    names none, or stands for a loop in torch code.
 
     Raises:
         InputError: the reference cannot be called.
@@ -85,7 +90,7 @@ def as_module(reference: Callable[..., Any], metadata: Metadata | None) -> nn.Mo
         )
     if not isinstance(reference, nn.Module):
         return Reference(reference)
-    named = metadata.layers if metadata is not None else ()
+    named = metadata is not None and not metadata.loops and metadata.layers
     own = next(deployables(reference), None)
     return Reference(reference) if named and own is None else reference
 

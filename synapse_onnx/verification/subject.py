@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from synapse_onnx._layer import Deployable
 from synapse_onnx._version import __version__
 from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.axes import set_axes, with_time_last
 from synapse_onnx.compiler.exactness import exact_values
+from synapse_onnx.compiler.frameworks import reset_states
 from synapse_onnx.compiler.freezer import copied, deployables, freeze
-from synapse_onnx.errors import InputError
+from synapse_onnx.compiler.loops.find import find_loop
+from synapse_onnx.compiler.loops.rolled import Memory
+from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.branches import with_branches
 from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
@@ -46,7 +50,9 @@ class Subject:
         InputError: ``outputs`` names no output, or one that the model lacks.
 
     Attributes:
-        module: the network in evaluation mode, on the CPU, unfrozen; or a :class:`Reference`.
+        module: the network in evaluation mode, on the CPU, unfrozen; or a :class:`Reference`; or
+            the form of a network that loops over time in torch code.
+        original: that network itself; else None.
         frozen: its deployment form; of a reference, itself.
         arguments: how tensors become arguments of ``forward``.
         layers: every outermost layer of ours, by path.
@@ -77,13 +83,27 @@ class Subject:
         self.module = self.frozen = module
         if not isinstance(module, Reference):
             self.module, self.frozen = copied(module).cpu(), freeze(module).cpu()
-        self.arguments = arguments
-        self.layers: dict[str, Deployable] = dict(deployables(self.module))
+            reset_states(self.module)
+            reset_states(self.frozen)
+        self.metadata = Metadata.find(model)
+        axes = "NCT" if self.metadata is None else self.metadata.axes
+        self.arguments = arguments = with_time_last(arguments, axes)
+        self.original: nn.Module | None = None
+        if isinstance(module, Reference):
+            module.axes = axes
+        else:
+            set_axes(self.module, axes)
+            set_axes(self.frozen, axes)
+            self._find_loop()
+        self.layers: dict[str, Deployable] = {
+            path: layer for path, layer in deployables(self.module) if not isinstance(layer, Memory)
+        }
         self.descriptions: dict[str, dict[str, Any]] = {
-            path: layer.describe() for path, layer in deployables(self.frozen)
+            path: layer.describe()
+            for path, layer in deployables(self.frozen)
+            if not isinstance(layer, Memory)
         }
         self.model = model
-        self.metadata = Metadata.find(model)
         self.nodes = layer_nodes(model, self.layers)
         self.providers, self.native = providers, native
         self.session = Session(model, providers, native)
@@ -100,6 +120,16 @@ class Subject:
         self.traced = Session(traced, providers, native)
         self._unused: set[tuple[str, int]] | None = None
         self._rounds_within: dict[str, bool] = {}
+
+    def _find_loop(self) -> None:
+        """Find the loop over time that the model was made of, and compare its layers."""
+        if self.metadata is None or not self.metadata.loops:
+            return
+        try:
+            found = find_loop(self.frozen, self.arguments.tensors)
+        except SynapseError:
+            return  # another network, which compare_construction says
+        self.original, self.module, self.frozen = self.module, found, found
 
     def called(self, calls: Sequence[Call], tensors: Sequence[Tensor]) -> list[Call]:
         """Return the calls of layers that the model has nodes of: those whose results are used."""

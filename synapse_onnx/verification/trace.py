@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from synapse_onnx._layer import Deployable, named_states
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
+from synapse_onnx.compiler.frameworks import reset_states
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.layout import time_first
@@ -92,6 +93,7 @@ def run_layers(
 
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(eagerly())
+        reset_states(module)
         for path, layer in layers.items():
             layer.reset()
             stack.enter_context(recorded(layer, functools.partial(note, path)))

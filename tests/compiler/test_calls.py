@@ -392,7 +392,7 @@ def test_what_other_threads_run_meanwhile_is_their_own() -> None:
 
     results: list[Tensor] = []
     so.export(Says(elsewhere), torch.rand(2, 3, 6))
-    assert len(results) == 3
+    assert len(results) >= 3
 
 
 def test_the_module_and_all_random_numbers_stay_as_they_are() -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from synapse_onnx.compiler._io_layout import put_time_first, take_bytes
+from synapse_onnx.compiler._io_layout import move_time, take_bytes
 
 FLOAT, BYTES = ir.DataType.FLOAT, ir.DataType.UINT8
 
@@ -91,7 +91,7 @@ SEQUENCE = "(float[N, 3, T] x) => (float[N, 3, T] y)"
 def test_sequences_are_turned(body: str, expected: list[str]) -> None:
     model, plain = graph(SEQUENCE, body), graph(SEQUENCE, body)
     (x,) = model.graph.inputs
-    put_time_first(model.graph, [x], [0])
+    move_time(model.graph, [x], [0], "TNC")
     assert nodes(model) == expected
     assert shape(x) == "[T,N,3]"
     assert shape(model.graph.outputs[0]) in ("[T,N,3]", "None") or model.graph.outputs[0] is x
@@ -104,7 +104,7 @@ def test_sequences_are_turned(body: str, expected: list[str]) -> None:
 
 def test_what_a_transpose_gives_has_type_and_shape() -> None:
     model = graph(SEQUENCE, "y = Neg(x)")
-    put_time_first(model.graph, list(model.graph.inputs), [0])
+    move_time(model.graph, list(model.graph.inputs), [0], "TNC")
     first, _, last = model.graph
     assert (shape(first.outputs[0]), first.outputs[0].dtype) == ("[N,3,T]", FLOAT)
     assert (shape(last.outputs[0]), last.outputs[0].dtype) == ("[T,N,3]", FLOAT)
@@ -117,7 +117,7 @@ def test_images_have_time_too_and_single_steps_have_not() -> None:
         "(float[N, 3] x, float[N, 2, 4, 5, T] z) => (float[N, 3] y, float[N, 2, 4, 5, T] w)",
         "y = Neg(x) w = Neg(z)",
     )
-    put_time_first(model.graph, list(model.graph.inputs), [0, 1])
+    move_time(model.graph, list(model.graph.inputs), [0, 1], "TNC")
     assert nodes(model) == [
         "z/Transpose:out = Transpose[[1, 2, 3, 4, 0]](z)",
         "y = Neg[](x)",
@@ -130,7 +130,7 @@ def test_images_have_time_too_and_single_steps_have_not() -> None:
 def test_only_what_is_asked_for_is_turned() -> None:
     signature = "(float[N, 3, T] x, float[N, 3, T] s) => (float[N, 3, T] y, float[N, 3, T] z)"
     model = graph(signature, "y = Neg(x) z = Neg(s)")
-    put_time_first(model.graph, [model.graph.inputs[0]], [0])
+    move_time(model.graph, [model.graph.inputs[0]], [0], "TNC")
     assert [shape(value) for value in model.graph.inputs] == ["[T,N,3]", "[N,3,T]"]
     assert [value.name for value in model.graph.outputs] == ["y/Transpose:out", "z"]
 
@@ -140,7 +140,7 @@ def test_an_output_twice_is_turned_once_and_an_input_stays() -> None:
     model = graph(
         signature, "a = Transpose<perm = [2, 0, 1]>(x) y = Transpose<perm = [1, 2, 0]>(a)"
     )
-    put_time_first(model.graph, list(model.graph.inputs), [0, 1, 2])
+    move_time(model.graph, list(model.graph.inputs), [0, 1, 2], "TNC")
     outputs = list(model.graph.outputs)
     assert outputs[0] is outputs[1]
     assert outputs[0] is outputs[2]
@@ -153,7 +153,7 @@ def test_one_of_several_inputs_that_is_returned_is_not_turned_twice() -> None:
         "a = Transpose<perm = [2, 0, 1]>(x) y = Transpose<perm = [1, 2, 0]>(a)",
     )
     inputs = list(model.graph.inputs)
-    put_time_first(model.graph, inputs, [0, 1])
+    move_time(model.graph, inputs, [0, 1], "TNC")
     assert model.graph.outputs[0] is inputs[1]
     assert nodes(model) == []
 
@@ -168,7 +168,7 @@ def test_one_of_several_inputs_that_is_returned_is_not_turned_twice() -> None:
 )
 def test_sizes_are_asked_of_the_axis_where_they_are(asked: str, expected: str) -> None:
     model = graph("(float[N, 3, T] x) => (int64[1] y)", f"y = Shape<{asked}>(x)")
-    put_time_first(model.graph, list(model.graph.inputs), [0])
+    move_time(model.graph, list(model.graph.inputs), [0], "TNC")
     assert nodes(model) == [f"y = Shape[{expected}](x)"]
 
 
@@ -177,7 +177,7 @@ def test_sizes_are_asked_of_the_axis_where_they_are(asked: str, expected: str) -
 )
 def test_several_sizes_are_asked_of_the_old_layout(asked: str) -> None:
     model = graph("(float[N, 3, T] x) => (int64[K] y)", f"y = Shape{asked}(x)")
-    put_time_first(model.graph, list(model.graph.inputs), [0])
+    move_time(model.graph, list(model.graph.inputs), [0], "TNC")
     assert nodes(model)[0] == "x/Transpose:out = Transpose[[1, 2, 0]](x)"
     assert nodes(model)[1].endswith("(x/Transpose:out)")
 
@@ -186,7 +186,7 @@ def test_names_that_are_taken_are_not_taken_again() -> None:
     model = graph(SEQUENCE, "a = Neg(x) b = Neg(a) y = Neg(b)")
     for node, name in zip(model.graph, ("x/Transpose", "x/Transpose#2", "z"), strict=True):
         node.name = name
-    put_time_first(model.graph, list(model.graph.inputs), [])
+    move_time(model.graph, list(model.graph.inputs), [], "TNC")
     assert model.graph[0].name == "x/Transpose#3"
     assert model.graph[0].outputs[0].name == "x/Transpose#3:out"
 

@@ -171,9 +171,9 @@ FORWARDS: dict[str, tuple[Callable[..., Any], str]] = {
         lambda net, y: functional.max_pool1d(y, 3, 1),
         r"time steps T as a constant \(5\), x\.shape\[2\].*\(max_pool1d at line",
     ),
-    "loop": (
-        lambda net, y: torch.stack([y[..., t] for t in range(y.shape[-1])], -1),
-        r"time steps T as a constant \(5\).*\(line \d+ of test_refusals",
+    "layers in a loop": (
+        lambda net, y: torch.cat([net.neuron(y[..., t : t + 1]) for t in range(y.shape[-1])], -1),
+        r"its steps have no common form.*a layer of this package is called at every step",
     ),
     "loop over the first axis": (
         lambda net, y: torch.stack([y[n] for n in range(y.shape[0])]),

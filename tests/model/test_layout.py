@@ -158,7 +158,7 @@ def test_what_no_byte_holds_is_refused() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"layout": "CTN"}, "layout must be NCT or TNC, got 'CTN'"),
+        ({"layout": "CTN"}, "layout must be NCT or TNC or NTC, got 'CTN'"),
         ({"input_type": "int8"}, "input_type must be float32 or uint8, got 'int8'"),
     ],
 )

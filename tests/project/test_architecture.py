@@ -250,6 +250,7 @@ def test_what_is_public_is_documented(module: ModuleType) -> None:
 def test_signatures_are_those_of_the_contract() -> None:
     assert list(inspect.signature(so.export).parameters) == [
         "module", "args", "path", "streaming", "dynamic", "layout", "opset", "input_type",
+        "axes",
     ]  # fmt: skip
     assert list(inspect.signature(so.verify).parameters)[:3] == [
         "module", "model_or_path", "inputs",

@@ -76,6 +76,18 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path, block: str, message: str)
     assert message in done.stderr
 
 
+def test_a_block_that_requires_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- requires: no_such_module -->\n```python\n1 / 0\n```\n\n```output\nx\n```\n\n"
+        "<!-- requires: torch, numpy -->\n```python\nprint(1)\n```\n\n```output\n2\n```\n"
+    )
+    done = run(page, tmp_path)
+    assert done.returncode == 1
+    assert "page.md:3 is left out: no_such_module is not installed" in done.stderr
+    assert ":12 should print\n2\nand prints\n1\n" in done.stderr
+
+
 def test_output_with_gaps() -> None:
     assert pages.fits("a …\nb\n", "a 1 2\nb  \n")
     assert pages.fits("…\nb\n", "a\na\nb\n")

@@ -51,11 +51,11 @@ export class Network {
     const frames = steps.map((inputs) => ({ inputs, spikes: new Map(), outputs: new Map(), states: new Map() }));
     const last = frames[frames.length - 1];
     for (const layer of this.about.layers) {
-      if (layer.values) this.spread(frames, "spikes", layer.path, results[layer.values], true);
+      if (layer.values) this.spread(frames, "spikes", layer.path, results[layer.values], "TNC");
       for (const state of layer.states) last.states.set(state.output, first(results[state.output], this.about.batch));
     }
     for (const end of this.about.outputs) {
-      if (end.timed) this.spread(frames, "outputs", end.name, results[end.name], this.about.layout === "TNC");
+      if (end.timed) this.spread(frames, "outputs", end.name, results[end.name], this.about.layout);
       else last.outputs.set(end.name, first(results[end.name], this.about.batch));
     }
     return frames;
@@ -70,28 +70,35 @@ export class Network {
     for (let t = 0; t < times; t++)
       for (let b = 0; b < batch; b++)
         for (let i = 0; i < size; i++) {
-          const at = layout === "TNC" ? (t * batch + b) * size + i : (b * size + i) * times + t;
+          const step = layout === "TNC" ? t * batch + b : b * times + t;
+          const at = layout === "NCT" ? (b * size + i) * times + t : step * size + i;
           data[at] = cast(steps[t][i]);
         }
-    const inner = [batch, ...end.shape];
-    const dims = !end.timed ? inner : layout === "TNC" ? [times, ...inner] : [...inner, times];
+    const dims = [batch, ...end.shape];
+    if (end.timed) dims.splice(timeAxis(layout, dims.length + 1), 0, times);
     return new ort.Tensor(end.type, data, dims);
   }
 
   /**
    * Give each step its values of the first sample; of a layer with longer steps, the step that ends one.
    * @param {Frame[]} frames @param {"spikes" | "outputs"} kind @param {string} name @param {any} tensor
-   * @param {boolean} timeFirst
+   * @param {string} layout
    */
-  spread(frames, kind, name, tensor, timeFirst) {
+  spread(frames, kind, name, tensor, layout) {
     const { dims, data } = tensor, { batch } = this.about;
-    const times = timeFirst ? dims[0] : dims[dims.length - 1];
+    const times = dims[timeAxis(layout, dims.length)];
     const size = data.length / (times * batch);
     for (let t = 0; t < times; t++) {
-      const values = timeFirst ? numbers(data, t * batch * size, size, 1) : numbers(data, t, size, times);
+      const start = layout === "TNC" ? t * batch * size : t * size;
+      const values = layout === "NCT" ? numbers(data, t, size, times) : numbers(data, start, size, 1);
       frames[Math.ceil(((t + 1) * frames.length) / times) - 1][kind].set(name, values);
     }
   }
+}
+
+/** Where time is among the axes of a layout. @param {string} layout @param {number} rank */
+function timeAxis(layout, rank) {
+  return layout === "TNC" ? 0 : layout === "NTC" ? 1 : rank - 1;
 }
 
 /** The values of the first sample. @param {any} tensor @param {number} batch */

@@ -1,0 +1,220 @@
+"""Where a network has batch and time: (N, C, T), (T, N, C) or (N, T, C), each with H and W or not.
+
+Inside this package time is the last axis. A network of another framework is given its own axes by
+:func:`set_axes`, so that all the rest can take it for one of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from synapse_onnx.compiler import copies
+from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.frameworks import in_plain_torch
+from synapse_onnx.compiler.freezer import deployables
+from synapse_onnx.errors import ExportError
+from synapse_onnx.model.layout import LAYOUTS, has_time, time_axis
+
+__all__ = [
+    "call_with_axes", "count_operators", "find_axes", "has_code_of_its_own", "loops_over_time",
+    "resized", "set_axes", "takes_one_length", "with_time_last",
+]  # fmt: skip
+
+
+def with_time_last(arguments: Arguments, axes: str) -> Arguments:
+    """Return example arguments as this package has them, (N, C[, H, W], T)."""
+    if axes == "NCT":
+        return arguments
+    tensors = tuple(_time_last(x, axes).contiguous() for x in arguments.tensors)
+    return Arguments(tensors, arguments.pairs, arguments.named)
+
+
+def set_axes(network: nn.Module, axes: str) -> None:
+    """Make a network take and return (N, C[, H, W], T), in place.
+
+    A list with one tensor for every step is stacked.
+
+    Args:
+        network: a copy of a user's network.
+        axes: the axes that its ``forward`` is written for: "NCT", "TNC" or "NTC".
+
+    Raises:
+        ExportError: it has hooks of its own, which would see other axes.
+    """
+    if axes == "NCT":
+        return
+    if network._forward_hooks or network._forward_pre_hooks:
+        raise ExportError(
+            f"the outermost module has hooks, which are not run where axes is {axes!r}; put the "
+            f"network into a module without hooks"
+        )
+    kind = type(network)
+    members: dict[str, Any] = {"__module__": kind.__module__}
+    if kind.__call__ is nn.Module.__call__:
+        members["forward"] = _forward_of(network, axes)
+    else:  # Rockpool's call their parts without forward()
+        members["__call__"] = lambda self, *args: call_with_axes(
+            partial(kind.__call__, self), args, axes
+        )
+    network.__class__ = type(kind.__name__, (kind,), members)
+
+
+def call_with_axes(call: Callable[..., Any], args: Sequence[Any], axes: str) -> Any:
+    """Call a function that is written for other axes, with time as the last one of ours."""
+    moved = torch.utils._pytree.tree_map_only(Tensor, lambda x: _own(x, axes), list(args))
+    result = call(*moved)
+    if axes == "NCT":
+        return result
+    steps = next((x.shape[-1] for x in _tensors(args) if has_time(x.dim())), None)
+    return _returned(result, axes, steps)
+
+
+def _forward_of(network: nn.Module, axes: str) -> Any:
+    own = vars(network).pop("forward", None)  # of a caller that has replaced it
+    plain = type(network).forward
+
+    def forward(self: nn.Module, *args: Any) -> Any:
+        return call_with_axes(partial(plain, self) if own is None else own, args, axes)
+
+    forward.__wrapped__ = plain if own is None else lambda self, *args: own(*args)  # type: ignore[attr-defined]
+    return forward
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [x for x in torch.utils._pytree.tree_leaves(values) if isinstance(x, Tensor)]
+
+
+def _returned(value: Any, axes: str, steps: int | None) -> Any:
+    if isinstance(value, Tensor):
+        return _time_last(value, axes)
+    if type(value) is list and steps == len(value) and _are_alike(value):
+        return torch.stack(value, dim=-1)
+    if type(value) in (list, tuple):
+        return type(value)(_returned(each, axes, steps) for each in value)
+    return torch.utils._pytree.tree_map_only(Tensor, lambda x: _time_last(x, axes), value)
+
+
+def _are_alike(values: Sequence[Any]) -> bool:
+    return all(isinstance(x, Tensor) and x.shape == values[0].shape for x in values)
+
+
+def _time_last(x: Tensor, axes: str) -> Tensor:
+    return x.movedim(time_axis(axes, x.dim()), -1) if has_time(x.dim()) else x
+
+
+def _own(x: Tensor, axes: str) -> Tensor:
+    return x.movedim(-1, time_axis(axes, x.dim())) if has_time(x.dim()) else x
+
+
+# -- found -----------------------------------------------------------------------------------------
+
+
+def find_axes(network: nn.Module, arguments: Arguments) -> str:
+    """Return the axes of a network: it runs more operators where time is longer.
+
+    A network with layers of this package, or without a loop in torch code, has the axes of this
+    package.
+
+    """
+    own_layer = next(deployables(network), None)
+    if own_layer or not any(has_time(x.dim()) for x in arguments.tensors):
+        return "NCT"
+    growth = {axes: _growth(network, arguments, axes) for axes in LAYOUTS}
+    axes = max(growth, key=lambda axes: growth[axes])
+    if growth[axes] > 0:
+        return axes
+    # a loop of a fixed number of steps runs with another batch size alone
+    open_axes = [axis for axis in (0, 1) if _runs_with_other(network, arguments, axis)]
+    return "TNC" if open_axes == [1] else "NCT"
+
+
+def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> bool:
+    """Whether a network takes its sequences with one index less along an axis, or 2 for 1."""
+    tensors = []
+    for x in arguments.tensors:
+        size = x.shape[axis] if has_time(x.dim()) else 0
+        other = torch.arange(size - 1 if size > 1 else 2) % max(size, 1)
+        tensors.append(x.index_select(axis, other) if size else x)
+    return count_operators(network, arguments.grouped(tensors)) is not None
+
+
+def takes_one_length(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a network (N, ..., T) runs its example, and no shorter one: ``range(self.steps)``."""
+    timed = [x for x in inputs if has_time(x.dim())]
+    if not timed or count_operators(network, inputs) is None:
+        return False
+    steps, batch = timed[0].shape[-1], timed[0].shape[0]
+    return steps > 1 and count_operators(network, resized(inputs, steps - 1, batch)) is None
+
+
+def has_code_of_its_own(network: nn.Module) -> bool:
+    """Whether a network has modules that are neither torch's nor this package's."""
+    packages = {kind.__module__.partition(".")[0] for kind in map(type, nn.Module.modules(network))}
+    return not packages <= {"torch", "synapse_onnx"}
+
+
+def loops_over_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a network (N, ..., T) runs more operators for more time steps.
+
+    A network that fails on so few steps does not count as one.
+    """
+    if not any(has_time(x.dim()) for x in inputs):
+        return False
+    few, more = (count_operators(network, resized(inputs, steps, 2)) for steps in (2, 3))
+    return few is not None and more is not None and more > few
+
+
+def resized(inputs: Sequence[Tensor], steps: int, batch: int) -> list[Tensor]:
+    """Return inputs (N, ..., T) of other sizes: the example's steps and samples again and again."""
+    given = next((x.shape[0] for x in inputs if has_time(x.dim())), None)
+    results = []
+    for x in inputs:
+        has_batch = x.dim() > 0 and x.shape[0] == given  # a scale of the whole batch has none
+        samples = x[torch.arange(batch) % x.shape[0]] if has_batch else x
+        timed = has_time(x.dim())
+        results.append(samples[..., torch.arange(steps) % x.shape[-1]] if timed else samples)
+    return results
+
+
+def _growth(network: nn.Module, arguments: Arguments, axes: str) -> int:
+    """Return how many operators more a network runs where an axis is longer by one."""
+    counts = []
+    for steps in (2, 3):
+        tensors = [_with_steps(x, steps, axes) for x in arguments.tensors]
+        counts.append(count_operators(network, arguments.grouped(tensors)))
+    few, more = counts
+    return 0 if few is None or more is None else more - few
+
+
+def _with_steps(x: Tensor, steps: int, axes: str) -> Tensor:
+    if not has_time(x.dim()):
+        return x
+    axis = time_axis(axes, x.dim())
+    return x.index_select(axis, torch.arange(steps) % x.shape[axis])
+
+
+def count_operators(network: nn.Module, args: Sequence[Any]) -> int | None:
+    """Return how many operators a call runs; None if it fails."""
+    counter = _Counter()
+    try:
+        with torch.no_grad(), in_plain_torch(), counter:
+            copies.copied(network)(*copies.copied_value(tuple(args)))
+    except Exception:  # of any class: it is the user's code
+        return None
+    return counter.count
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))

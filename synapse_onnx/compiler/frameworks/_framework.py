@@ -1,0 +1,88 @@
+"""What a framework is to the compiler, and how the frameworks of a network are found."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from synapse_onnx._discovery import public_modules
+
+__all__ = ["Framework", "in_plain_torch", "is_known", "reset_states"]
+
+
+def _nothing(_: nn.Module) -> None:
+    """Stand for what a framework does not need."""
+
+
+@dataclass(frozen=True)
+class Framework:
+    """One framework, recognised by the package of its classes; we never import it.
+
+    Attributes:
+        name: its package, "spikingjelly".
+        reset: forgets what a module of it keeps of one sequence; called for every module, parts
+            before what holds them. Where a framework's users do not reset a module before every
+            sequence, it does nothing.
+        in_plain_torch: a context in which its code runs operators of torch alone, in the current
+            thread, so that they can be counted and traced.
+    """
+
+    name: str
+    reset: Callable[[nn.Module], None] = _nothing
+    in_plain_torch: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the user's program has imported it."""
+        return self.name in sys.modules
+
+    def owns(self, module: nn.Module) -> bool:
+        """Whether a module's class, or one that it derives from, is defined in this framework."""
+        return any(kind.__module__.split(".")[0] == self.name for kind in type(module).__mro__)
+
+
+def _all_frameworks() -> list[Framework]:
+    """Return every framework, by the names of their files."""
+    package = __name__.rpartition(".")[0]
+    names = public_modules(importlib.import_module(package).__path__)
+    return [importlib.import_module(f"{package}.{name}").FRAMEWORK for name in names]
+
+
+@contextlib.contextmanager
+def in_plain_torch() -> Iterator[None]:
+    """Let the frameworks that were imported run operators of torch alone, in this thread.
+
+    The caller's random numbers stay as they are: Rockpool draws some that it multiplies by 0.
+    """
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        for framework in _all_frameworks():
+            if framework.is_imported:
+                stack.enter_context(framework.in_plain_torch())
+        yield
+
+
+def is_known(network: nn.Module) -> bool:
+    """Whether a network has modules of these frameworks."""
+    imported = [framework for framework in _all_frameworks() if framework.is_imported]
+    return any(each.owns(module) for each in imported for module in nn.Module.modules(network))
+
+
+def reset_states(network: nn.Module) -> None:
+    """Forget what the modules of frameworks keep of one sequence, in place.
+
+    Frameworks whose users reset their networks before each sequence alone: others' states are not
+    of one sequence, and what depends on them cannot be exported.
+    """
+    frameworks = _all_frameworks()
+    # not network.modules(), which Rockpool replaces
+    for module in reversed([module for _, module in nn.Module.named_modules(network)]):
+        for framework in frameworks:
+            if framework.owns(module):
+                framework.reset(module)

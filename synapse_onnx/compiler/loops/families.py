@@ -1,0 +1,484 @@
+"""Families are found by walking through traces of several sizes at once.
+
+The traces are those of T = 5, 6 and 7 steps, say, and one of another batch size. Where all have the
+same operator, its arguments are walked through in the same way. Where a stack has T parts, its
+parts are a family: one value a step and trace. The arguments of a family's operator are looked at
+over all steps and traces again: they are literals, whole values, or families themselves, maybe of
+an earlier step. That goes on until nothing new turns up.
+
+The time of a value is the last step that it reads of any input. So ``mem[3]`` is found to be of
+step 3, and where step 4 reads it, the delay is 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from synapse_onnx.compiler.loops.first_steps import settle_first_steps
+from synapse_onnx.compiler.loops.form import (
+    Apply,
+    Entry,
+    Family,
+    Fixed,
+    Form,
+    Last,
+    Leaf,
+    Listed,
+    Reference,
+    Stack,
+)
+from synapse_onnx.compiler.loops.numbers import fit
+from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, STACK, Reading, obstacle
+from synapse_onnx.compiler.loops.terms import Pool, Size, Term
+from synapse_onnx.compiler.loops.times import Cones, Times
+
+__all__ = ["NoLoopError", "find_form"]
+
+#: how many of the first steps may differ from the later ones
+_EARLY = 3
+
+
+class NoLoopError(Exception):
+    """Why the steps of a network have no common form; the place is a line of the user's code."""
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(reason)
+        self.place = place
+
+
+def find_form(readings: Mapping[Size, Reading], pool: Pool) -> Form:
+    """Return the form that all traces have in common.
+
+    Args:
+        readings: traces of at least three lengths and the same batch size, the shortest first, and
+            then one of another batch size.
+        pool: the pool of their terms.
+
+    Raises:
+        NoLoopError: they have none.
+    """
+    return _Finder(readings, pool).find()
+
+
+class _Finder:
+    def __init__(self, readings: Mapping[Size, Reading], pool: Pool) -> None:
+        self._readings = readings
+        self._pool = pool
+        self._sizes = list(readings)
+        batch = self._sizes[0].batch
+        self._longer = [size for size in self._sizes if size.batch == batch]
+        self._longest = self._longer[-1]
+        self._times = {size: Times(reading, size) for size, reading in readings.items()}
+        self._family_of: dict[tuple[Size, Term], tuple[Family, int]] = {}
+        self._wholes: dict[tuple[int, ...], Any] = {}
+        self._terms: dict[int, Mapping[Size, Term]] = {}
+        self._cones = Cones()
+        self._unexpanded: list[Family] = []
+        self._expanding = False
+
+    def find(self) -> Form:
+        outputs = {size: reading.outputs for size, reading in self._readings.items()}
+        counts = {size: len(values) for size, values in outputs.items()}
+        if len(set(counts.values())) > 1:
+            raise NoLoopError(f"it has {', '.join(map(str, counts.values()))} outputs")
+        number = counts[self._longest]
+        # a stack tells which values belong together; a last value alone is harder
+        stacked = [outputs[self._longest][i].op in (STACK, CAT) for i in range(number)]
+        results: dict[int, Any] = {}
+        for i in sorted(range(number), key=lambda i: not stacked[i]):
+            results[i] = self._whole({size: outputs[size][i] for size in self._sizes})
+            self._expand_all()
+        return self._form([results[i] for i in range(number)])
+
+    def _form(self, outputs: list[Any]) -> Form:
+        self._expand_all()
+        settle_first_steps(outputs, self._family_at)
+        reading = self._readings[self._longest]
+        return Form(outputs, self._pool.values, reading.places, reading.paths)
+
+    def _family_at(self, value: Any) -> tuple[Family, int] | None:
+        """Return the family and the step that a whole value is, in all traces; else None."""
+        terms = self._terms.get(id(value), {})
+        found = [self._family_of.get((size, term)) for size, term in terms.items()]
+        known = [(family.found(), step) for family, step in filter(None, found)]
+        return known[0] if len(known) == len(found) > 0 and len(set(known)) == 1 else None
+
+    def _fail(self, reason: str, term: Any = None) -> NoLoopError:
+        place = self._readings[self._longest].places.get(term, "") if term is not None else ""
+        return NoLoopError(reason, place)
+
+    # -- whole values ------------------------------------------------------------------------------
+
+    def _whole(self, values: Mapping[Size, Any]) -> Any:
+        """Return the whole value that is this term, literal or tuple in each trace."""
+        first = values[self._sizes[0]]
+        kinds = {type(value) for value in values.values()}
+        if len(kinds) > 1 and kinds & {Term, tuple}:
+            raise self._fail("a value is a number in one trace and a tensor in another")
+        if isinstance(first, tuple):
+            if len({len(value) for value in values.values()}) != 1:
+                raise self._fail("a list has another length where T is another")
+            return [
+                self._whole({size: value[i] for size, value in values.items()})
+                for i in range(len(first))
+            ]
+        if not isinstance(first, Term):
+            return self._fitted({(size, 0): value for size, value in values.items()})
+        key = tuple(values[size].number for size in self._sizes)
+        if key not in self._wholes:
+            whole = self._wholes[key] = self._whole_term(values)
+            self._terms[id(whole)] = dict(values)
+        return self._wholes[key]
+
+    def _whole_term(self, values: Mapping[Size, Term]) -> Any:
+        terms = list(values.values())
+        first = terms[0]
+        longer = [values[size] for size in self._longer]
+        if len({term.op for term in terms}) != 1:
+            return self._last(values)
+        self._check(longer[-1], in_step=False)
+        if first.is_leaf:
+            if len(set(terms)) != 1:
+                raise self._fail("it reads another parameter where T is another")
+            return Leaf(first)
+        if len(set(longer)) > 1:
+            members = [self._family_of.get((size, values[size])) for size in self._sizes]
+            known = [member for member in members if member is not None]
+            if len(known) == len(members):
+                families = {id(family.found()) for family, _ in known}
+                backs = {
+                    size.steps - 1 - step
+                    for size, (_, step) in zip(self._sizes, known, strict=True)
+                }
+                if len(families) == len(backs) == 1:
+                    return Last(known[0][0].found(), backs.pop())
+            if any(longer[0].number in self._cones.of(term) for term in longer[1:]):
+                return self._last(values)
+        if first.op in (STACK, CAT):
+            lengths = {len(values[size].args[0]) for size in self._longer}
+            if len(lengths) == len(self._longer):
+                return self._stacked(values)
+        if len({len(term.args) for term in terms}) != 1:
+            raise self._fail(
+                "an operator has another number of arguments in each trace", longer[-1]
+            )
+        if len({tuple(term.kwargs) for term in terms}) != 1:
+            raise self._fail("an operator has other arguments in each trace", longer[-1])
+        try:
+            args = [
+                self._whole({size: term.args[i] for size, term in values.items()})
+                for i in range(len(first.args))
+            ]
+            kwargs = {
+                name: self._whole({size: term.kwargs[name] for size, term in values.items()})
+                for name in first.kwargs
+            }
+        except NoLoopError as error:
+            raise self._placed(error, longer[-1]) from error
+        return Apply(first.op, args, kwargs)
+
+    def _placed(self, error: NoLoopError, term: Term) -> NoLoopError:
+        return error if error.place else self._fail(str(error), term)
+
+    def _stacked(self, values: Mapping[Size, Term]) -> Any:
+        first = values[self._sizes[0]]
+        more = {len(term.args[0]) - size.steps for size, term in values.items()}
+        if len(more) != 1:
+            raise self._fail(
+                "the number of values that are stacked is not the number of steps", first
+            )
+        start = -more.pop()
+        if start < 0:
+            raise self._fail(f"a list has {-start} values more than there are steps", first)
+        parts = {
+            (size, t + start): part
+            for size, term in values.items()
+            for t, part in enumerate(term.args[0])
+        }
+        slot = self._slot(parts)
+        self._expand_all()
+        return Stack(slot, first.args[1], joined=first.op is CAT, start=start)
+
+    def _last(self, values: Mapping[Size, Term]) -> Any:
+        """Return the last value of a family, whose earlier ones are those of shorter traces."""
+        longest = values[self._longest]
+        earlier = [values[size] for size in self._longer[:-1]]
+        if not all(term.number in self._cones.of(longest) for term in earlier):
+            raise self._fail(
+                "an output is computed in another way where T is another, and does not follow from "
+                "one step to the next",
+                longest,
+            )
+        members: dict[tuple[Size, int], Any] = {}
+        for i, size in enumerate(self._longer):
+            for shorter in self._longer[: i + 1]:
+                members[size, shorter.steps - 1] = values[shorter]
+        for size in self._sizes:
+            members[size, size.steps - 1] = values[size]
+        slot = self._slot(members)
+        self._expand_all()
+        if not isinstance(slot, Reference) or slot.delay:
+            raise self._fail("an output follows from earlier steps alone", longest)
+        return Last(slot.family.found())
+
+    def _fitted(self, values: Mapping[tuple[Size, int], Any]) -> Any:
+        try:
+            return fit(values)
+        except ValueError as error:
+            raise self._fail(f"a number is {error}") from error
+
+    # -- slots -------------------------------------------------------------------------------------
+
+    def _slot(self, values: Mapping[tuple[Size, int], Any]) -> Any:
+        """Return what a step reads: a literal, a formula, a whole value or a family's value."""
+        latest = values[max(values, key=lambda key: (key[0] == self._longest, key[1]))]
+        if isinstance(latest, tuple):
+            lengths = {len(v) if isinstance(v, tuple) else -1 for v in values.values()}
+            if len(lengths) != 1:
+                raise self._fail("a step reads a list whose length changes from step to step")
+            return Listed(
+                [self._slot({key: v[i] for key, v in values.items()}) for i in range(len(latest))]
+            )
+        if not isinstance(latest, Term):
+            if any(isinstance(value, Term) for value in values.values()):
+                raise self._fail("a value is a tensor at one step and a number at a later one")
+            return self._fitted(values)
+        steps: dict[Size, dict[int, Any]] = {}
+        for (size, t), value in values.items():
+            steps.setdefault(size, {})[t] = value
+        fixed = self._fixed(steps)
+        return self._reference(steps) if fixed is None else fixed
+
+    def _fixed(self, steps: Mapping[Size, Mapping[int, Any]]) -> Fixed | None:
+        """Return the whole value that all steps read, but for the first; None if they do not."""
+        for early in range(_EARLY):
+            if sum(t >= early for t in steps[self._longest]) < 2:
+                return None
+            if not all(
+                len({_identity(v) for t, v in values.items() if t >= early}) <= 1
+                for values in steps.values()
+            ):
+                continue
+            last = {size: values[max(values)] for size, values in steps.items()}
+            for size in self._sizes:
+                last.setdefault(size, steps[self._longest][max(steps[self._longest])])
+            instead = {
+                t: self._whole(self._at(steps, t))
+                for t in range(early)
+                if any(t in values for values in steps.values())
+            }
+            return Fixed(self._whole(last), instead)
+        return None
+
+    def _at(self, steps: Mapping[Size, Mapping[int, Any]], t: int) -> dict[Size, Any]:
+        """Return what every trace reads at a step; one that has none there reads the longest's."""
+        present = [values[t] for values in steps.values() if t in values]
+        default = steps.get(self._longest, {}).get(t, present[0])
+        return {size: steps.get(size, {}).get(t, default) for size in self._sizes}
+
+    def _reference(self, steps: Mapping[Size, Mapping[int, Any]]) -> Reference:
+        delay = self._delay(steps)
+        regular, early = self._regular(steps, delay)
+        family = self._family(regular, early, delay)
+        for (size, t), term in regular.items():
+            known = family.members.setdefault((size, t - delay), term)
+            if known is not term:
+                raise self._fail("two values of one step follow from each other in two ways", term)
+            if (size, term) not in self._family_of or self._family_of[size, term][0] is not family:
+                self._family_of[size, term] = (family, t - delay)
+                if family not in self._unexpanded:
+                    self._unexpanded.append(family)
+        instead: dict[int, Any] = {}
+        for t in sorted({t for _, t in early}):
+            instead[t] = self._whole(
+                self._at(
+                    {s: {u: v for (o, u), v in early.items() if o == s} for s in self._sizes}, t
+                )
+            )
+        return Reference(family, delay, instead)
+
+    def _delay(self, steps: Mapping[Size, Mapping[int, Any]]) -> int:
+        delays = set()
+        for size, values in steps.items():
+            t = max(values)
+            time = self._times[size].of(values[t])
+            if time is None:
+                raise self._fail(
+                    "a value changes from step to step and reads no input of its step: a parameter "
+                    "of each step, or a state that no input drives",
+                    values[t],
+                )
+            delays.add(t - time)
+        if len(delays) != 1 or min(delays) < 0:
+            raise self._fail(
+                "a step reads inputs of later steps, or of steps that are not one after the other",
+                steps[self._longest][max(steps[self._longest])],
+            )
+        return delays.pop()
+
+    def _regular(
+        self, steps: Mapping[Size, Mapping[int, Any]], delay: int
+    ) -> tuple[dict[tuple[Size, int], Term], dict[tuple[Size, int], Any]]:
+        """Part the values into those of a family and those at early steps that are none."""
+        regular: dict[tuple[Size, int], Term] = {}
+        early: dict[tuple[Size, int], Any] = {}
+        for size, values in steps.items():
+            op = values[max(values)].op
+            for t in sorted(values, reverse=True):
+                value = values[t]
+                fits = (
+                    not any(size == other for other, _ in early)
+                    and isinstance(value, Term)
+                    and value.op is op
+                    and t >= delay
+                    and self._times[size].of(value) == t - delay
+                )
+                (regular if fits else early)[size, t] = value
+        latest = max((t for _, t in early), default=-1)
+        if latest > max(_EARLY, delay):
+            size = self._longest
+            raise self._fail(
+                f"step {latest} is computed in another way than the later ones",
+                early.get((size, latest)) or next(iter(regular.values())),
+            )
+        return regular, early
+
+    def _family(
+        self,
+        regular: dict[tuple[Size, int], Term],
+        early: dict[tuple[Size, int], Any],
+        delay: int,
+    ) -> Family:
+        """Return the family of these values, merged with those that they belong to already."""
+        known: dict[tuple[Size, int], Family] = {}
+        for (size, t), term in regular.items():
+            if (size, term) in self._family_of:
+                known[size, t] = self._family_of[size, term][0].found()
+        if not known:
+            return Family()
+        counts = Counter(map(id, known.values()))
+        by_id = {id(family): family for family in known.values()}
+        family = by_id[counts.most_common(1)[0][0]]
+        for other in by_id.values():
+            if other is family.found():
+                continue
+            keys = [key for key, each in known.items() if each is other]
+            if all(t == delay for _, t in keys):
+                # equal by chance at the first step, where both begin with zeros
+                early.update({key: regular.pop(key) for key in keys})
+            else:
+                self._merge(family, other)
+        return family.found()
+
+    def _merge(self, family: Family, other: Family) -> None:
+        for key, term in other.members.items():
+            if family.members.setdefault(key, term) is not term:
+                raise self._fail("two values of a step differ that are the same at others", term)
+            self._family_of[key[0], term] = (family, key[1])
+        other.merged = family
+        if other in self._unexpanded:
+            self._unexpanded.remove(other)
+        if family not in self._unexpanded:
+            self._unexpanded.append(family)
+
+    # -- what a step of a family is ----------------------------------------------------------------
+
+    def _expand_all(self) -> None:
+        if self._expanding:  # by a caller further up
+            return
+        self._expanding = True
+        try:
+            while self._unexpanded:
+                family = self._unexpanded.pop()
+                if family.merged is None:
+                    self._expand(family)
+        finally:
+            self._expanding = False
+
+    def _expand(self, family: Family) -> None:
+        members = family.members
+        last = max(members, key=lambda key: (key[0] == self._longest, key[1]))
+        latest = members[last]
+        self._check(latest, in_step=True)
+        try:
+            self._give_shape(family)
+            if all(self._times[s].is_step(m) and m.args[2] == t for (s, t), m in members.items()):
+                family.node = self._entry(members)
+                return
+            if any(
+                len(m.args) != len(latest.args) or m.kwargs.keys() != latest.kwargs.keys()
+                for m in members.values()
+            ):
+                raise self._fail("an operator has another number of arguments at each step", latest)
+            swapped = {key for key in members if self._is_swapped(key, members[key], last, latest)}
+            args = [
+                self._slot({k: m.args[1 - i if k in swapped else i] for k, m in members.items()})
+                for i in range(len(latest.args))
+            ]
+            kwargs = {
+                name: self._slot({key: m.kwargs[name] for key, m in members.items()})
+                for name in latest.kwargs
+            }
+        except NoLoopError as error:
+            raise self._placed(error, latest) from error
+        family.node = Apply(latest.op, args, kwargs)
+
+    def _check(self, term: Term, *, in_step: bool) -> None:
+        reason = obstacle(term.op, in_step=in_step)
+        if reason:
+            raise self._fail(reason, term)
+
+    def _is_swapped(
+        self, key: tuple[Size, int], member: Term, last: tuple[Size, int], latest: Term
+    ) -> bool:
+        """Whether a state that begins as a number has swapped the arguments of a step.
+
+        ``0.9 * mem + x`` is ``add(x, 0.0)`` while mem is the number 0, and later ``add(_, x)``.
+        """
+        if (
+            member.op not in COMMUTATIVE
+            or isinstance(member.args[1], Term)
+            or not isinstance(member.args[0], Term)
+            or not all(isinstance(arg, Term) for arg in latest.args)
+        ):
+            return False
+        size, t = key
+        alone, (one, other) = member.args[0], latest.args
+        time = self._times[size].of(alone)
+        times = [self._times[last[0]].of(arg) for arg in (one, other)]
+        fits = [
+            None not in (time, each) and t - time == last[1] - each  # type: ignore[operator]
+            for each in times
+        ]
+        if fits[0] != fits[1]:
+            return fits[1]
+        return alone.op is other.op and alone.op is not one.op
+
+    def _give_shape(self, family: Family) -> None:
+        kinds = {
+            (size, 0): kind
+            for (size, _), term in family.members.items()
+            if (kind := self._readings[size].kinds.get(term)) is not None
+        }
+        if kinds:
+            shape, family.dtype = next(iter(kinds.values()))
+            family.shape = [
+                self._fitted({key: kind[0][i] for key, kind in kinds.items()})
+                for i in range(len(shape))
+            ]
+
+    def _entry(self, members: Mapping[tuple[Size, int], Term]) -> Entry:
+        sources: dict[Size, Term] = {}
+        for (size, _), member in members.items():
+            if sources.setdefault(size, member.args[0]) is not member.args[0]:
+                raise self._fail("the steps read several sequences in turn", member)
+        for size in self._sizes:
+            sources.setdefault(size, next(iter(sources.values())))
+        axis = next(iter(members.values())).args[1]
+        return Entry(self._whole(sources), axis)
+
+
+def _identity(value: Any) -> Any:
+    return id(value) if isinstance(value, Term) else repr(value)

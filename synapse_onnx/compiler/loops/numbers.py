@@ -1,0 +1,152 @@
+"""Numbers that change with the size of the input or with the step, as formulas.
+
+``x.view(T * N, -1)`` is ``view(12, -1)`` in one trace and ``view(15, -1)`` in another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from synapse_onnx.compiler.loops.terms import Size
+
+__all__ = ["BATCH", "STEP", "Formula", "fit"]
+
+#: what a formula is a sum of: 1, T, N, T * N and the step t
+_BASES = 5
+
+
+@dataclass(frozen=True)
+class Formula:
+    """``a + b T + c N + d T N + e t``, or one divided by it, or ``a * base ** t``.
+
+    Attributes:
+        factors: a, b, c, d and e.
+        inverse: whether it is divided by.
+        base: base of a power of t; None of a sum.
+    """
+
+    factors: tuple[int | float, ...]
+    inverse: bool = False
+    base: float | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is another number at every step."""
+        return self.factors[-1] != 0 or self.base is not None
+
+    def at(self, steps: Any, batch: Any, t: Any = 0) -> Any:
+        """Return the number for sizes T and N and a step t: integers or symbols of torch."""
+        total: Any = self.factors[0]
+        if self.base is not None:
+            if isinstance(t, torch.Tensor):  # in double precision, as Python computes it
+                return torch.pow(torch.tensor(self.base, dtype=torch.float64), t.double()) * total
+            return total * self.base**t
+        bases = (steps, batch, lambda: steps * batch, t)
+        for factor, base in zip(self.factors[1:], bases, strict=True):
+            if factor:
+                total = total + factor * (base() if callable(base) else base)
+        return 1 / total if self.inverse else total
+
+
+#: N, and the number of a step
+BATCH, STEP = Formula((0, 0, 1, 0, 0)), Formula((0, 0, 0, 0, 1))
+
+
+def fit(values: Mapping[tuple[Size, int], Any]) -> Any:
+    """Return the literal that all values are, or the formula of numbers that differ.
+
+    Args:
+        values: what an argument is in each trace at each step.
+
+    Raises:
+        ValueError: they are no numbers, or no formula gives them.
+    """
+    literals = list(values.values())
+    first = literals[0]
+    if all(type(value) is type(first) and value == first for value in literals):
+        return first
+    if not all(type(value) in (int, float) for value in literals):
+        raise ValueError(f"{_listed(literals)} in steps or traces of different sizes")
+    rows = [(1, k.steps, k.batch, k.steps * k.batch, t) for k, t in values]
+    exact = [Fraction(value) for value in literals]
+    formula = _solve(rows, exact, bases=(1,))
+    if formula is None and all(exact):
+        # 1 / 3 is no fraction with a power of two below it: it is matched as a float
+        divisors = [Fraction(1 / value).limit_denominator(1 << 16) for value in literals]
+        if all(float(1 / d) == v for d, v in zip(divisors, literals, strict=True)):
+            formula = _solve(rows, divisors, bases=(1, 2, 3), inverse=True)
+    formula = formula or _solve(rows, exact, bases=(2, 3))
+    if formula is None:
+        formula = _power(values)
+    if formula is None:
+        raise ValueError(
+            f"{_listed(literals)}, which neither a + b T + c N + d T N + e t nor a * c ** t gives"
+        )
+    return formula
+
+
+def _power(values: Mapping[tuple[Size, int], Any]) -> Formula | None:
+    """Return ``a * base ** t`` where that gives every value, as Python computes it."""
+    by_step = {t: float(value) for (_, t), value in values.items()}
+    first = min(by_step)
+    if first + 1 not in by_step or 0 in by_step.values():
+        return None
+    # a quotient is rounded, and 0.9 is the shortest number near it
+    quotient = by_step[first + 1] / by_step[first]
+    for base in dict.fromkeys(round(quotient, digits) for digits in range(1, 17)):
+        factor = by_step[first] / base**first if base else 0.0
+        for factor in dict.fromkeys(round(factor, digits) for digits in range(1, 17)):
+            formula = Formula((factor, 0, 0, 0, 0), base=base)
+            if all(formula.at(k.steps, k.batch, t) == value for (k, t), value in values.items()):
+                return formula
+    return None
+
+
+def _listed(values: Sequence[Any]) -> str:
+    distinct = list(dict.fromkeys(map(repr, values)))
+    return ", ".join(distinct[:4]) + (", ..." if len(distinct) > 4 else "")
+
+
+def _solve(
+    rows: Sequence[tuple[int, ...]],
+    values: Sequence[Fraction],
+    *,
+    bases: Sequence[int],
+    inverse: bool = False,
+) -> Formula | None:
+    """Return the formula with the fewest bases, of these counts, that gives every value."""
+    for count in bases:
+        for chosen in itertools.combinations(range(_BASES), count):
+            factors = _factors([[row[i] for i in chosen] for row in rows], values)
+            if factors is not None and all(factors):
+                full = [Fraction(0)] * _BASES
+                for i, factor in zip(chosen, factors, strict=True):
+                    full[i] = factor
+                numbers = tuple(int(f) if f.denominator == 1 else float(f) for f in full)
+                return Formula(numbers, inverse)
+    return None
+
+
+def _factors(rows: Sequence[Sequence[int]], values: Sequence[Fraction]) -> list[Fraction] | None:
+    """Solve a system of equations exactly; None if it has no solution, or more than one."""
+    width = len(rows[0])
+    system = [[*map(Fraction, row), value] for row, value in zip(rows, values, strict=True)]
+    for column in range(width):
+        pivot = next((r for r in range(column, len(system)) if system[r][column]), None)
+        if pivot is None:
+            return None
+        system[column], system[pivot] = system[pivot], system[column]
+        head = system[column]
+        system[column] = head = [value / head[column] for value in head]
+        for r, row in enumerate(system):
+            if r != column and row[column]:
+                system[r] = [a - row[column] * b for a, b in zip(row, head, strict=True)]
+    if any(row[-1] for row in system[width:]):
+        return None
+    return [system[r][-1] for r in range(width)]

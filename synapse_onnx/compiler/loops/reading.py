@@ -1,0 +1,463 @@
+"""From a traced program to terms, in which equal computations are written in one way.
+
+What changes no value is left out: copies, casts to the same type, dropout in evaluation, checks.
+What has several spellings gets one::
+
+    x.unbind(0)[3], x.split(1)[3].squeeze(0), x[3:4].squeeze(0)     ->   select(x, 0, 3)
+    cat([a.unsqueeze(0), b.unsqueeze(0)])                            ->   stack([a, b])
+    y = zeros(2, 3); y[0] = a; y[1] = b                              ->   stack([a, b])
+    zeros_like(x), x.new_zeros(...), torch.zeros(...)                ->   full(shape, 0.0)
+
+The last is more than taste: a state that begins as ``zeros_like(x[0])`` does not depend on step 0.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
+from synapse_onnx.errors import ExportError
+from synapse_onnx.ops import TORCH_NAMESPACE
+
+__all__ = [
+    "CAT",
+    "COMMUTATIVE",
+    "FULL",
+    "NUMBERS",
+    "SELECT",
+    "STACK",
+    "Order",
+    "Reading",
+    "obstacle",
+    "read",
+]  # fmt: skip
+
+aten = torch.ops.aten
+
+SELECT = aten.select.int
+STACK = aten.stack.default
+CAT = aten.cat.default
+FULL = aten.full.default
+
+#: operators whose arguments may be swapped
+COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
+
+#: operators that return their first argument
+_COPIES = {
+    aten.detach.default, aten.clone.default, aten.alias.default, aten.contiguous.default,
+    aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default,
+    aten.view_as.default,
+}  # fmt: skip
+
+#: operators that make a tensor of one value -> that value, of their arguments
+_FILLED: Mapping[Any, Callable[[tuple[Any, ...]], Any]] = {
+    aten.zeros_like.default: lambda _: 0.0,
+    aten.ones_like.default: lambda _: 1.0,
+    aten.full_like.default: lambda args: args[1],
+    aten.new_zeros.default: lambda _: 0.0,
+    aten.new_ones.default: lambda _: 1.0,
+    aten.new_full.default: lambda args: args[2],
+    aten.zeros.default: lambda _: 0.0,
+    aten.ones.default: lambda _: 1.0,
+    aten.full.default: lambda args: args[1],
+    # what is not set is never read, or the outputs would be random
+    aten.empty_like.default: lambda _: 0.0,
+    aten.new_empty.default: lambda _: 0.0,
+    aten.empty.memory_format: lambda _: 0.0,
+}  # fmt: skip
+
+#: operators that make a Python number of a tensor
+NUMBERS = {aten.item.default, aten._local_scalar_dense.default}
+
+#: operators that draw random numbers, all of them finite
+_RANDOM = {
+    aten.rand.default, aten.rand_like.default, aten.randn.default, aten.randn_like.default,
+}  # fmt: skip
+
+#: keyword arguments that change no value on the CPU
+_IGNORED = ("device", "pin_memory", "layout", "memory_format")
+
+
+def obstacle(op: Any, *, in_step: bool) -> str:
+    """Say why a model cannot hold an operator, at every step or at all; "" of another one."""
+    if torch.Tag.nondeterministic_seeded in getattr(op, "tags", ()):
+        return "it is random; draw no random numbers in forward() in evaluation mode"
+    if op in NUMBERS:
+        return (
+            "a value of a tensor is read as a Python number, which a model cannot; compute with "
+            "tensors, and branch by torch.where"
+        )
+    if in_step and getattr(op, "namespace", "") == TORCH_NAMESPACE:
+        return (
+            "a layer of this package is called at every step, and takes whole sequences; call it "
+            "once, with all steps"
+        )
+    return ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which a loop goes through time.
+
+    A loop from the last step to the first is one from the first to the last whose sequences are
+    turned around, and so are the stacks of its values, if the code turns them around again.
+
+    Attributes:
+        backwards: whether sequences are read from their end.
+        stacks_backwards: whether the first part of a stack is the value of the last step.
+    """
+
+    backwards: bool = False
+    stacks_backwards: bool = False
+
+
+@dataclass
+class Reading:
+    """A traced program as terms.
+
+    Attributes:
+        outputs: the terms of its outputs, without those that are None.
+        kinds: (shape, type) of every term that is a tensor.
+        places: the line of the user's code that computes a term.
+        paths: the module that computes a term.
+    """
+
+    outputs: list[Any] = field(default_factory=list)
+    kinds: dict[Term, tuple[tuple[int, ...], torch.dtype]] = field(default_factory=dict)
+    places: dict[Term, str] = field(default_factory=dict)
+    paths: dict[Term, str] = field(default_factory=dict)
+
+    def shape(self, term: Term) -> tuple[int, ...]:
+        """Return the shape of a term."""
+        return self.kinds[term][0]
+
+
+def read(program: torch.export.ExportedProgram, pool: Pool, steps: int, order: Order) -> Reading:
+    """Read a program of so many steps without in-place operators.
+
+    Raises:
+        ExportError: it has a control flow of its own, such as ``torch.cond``.
+    """
+    return _Reader(program, pool, steps, order).read()
+
+
+class _Reader:
+    def __init__(
+        self, program: torch.export.ExportedProgram, pool: Pool, steps: int, order: Order
+    ) -> None:
+        self._steps = steps
+        self._order = order
+        self._program = program
+        self._pool = pool
+        self._reading = Reading()
+        self._values: dict[fx.Node, Any] = {}
+        #: select_scatter chains: the last term -> (axis, index -> what was written there)
+        self._written: dict[Term, tuple[int, dict[int, Any]]] = {}
+        self._rules: Mapping[Any, Callable[..., Any]] = {
+            SELECT: self._select,
+            aten.unbind.int: self._unbind,
+            aten.split.Tensor: self._split,
+            aten.split_with_sizes.default: self._split,
+            aten.chunk.default: self._split,
+            aten.slice.Tensor: self._slice,
+            aten.squeeze.dim: self._squeeze,
+            aten.squeeze.dims: self._squeeze,
+            aten.unsqueeze.default: self._unsqueeze,
+            aten.cat.default: self._cat,
+            aten.stack.default: self._stack,
+            aten.view.default: self._reshape,
+            aten.reshape.default: self._reshape,
+            aten._unsafe_view.default: self._reshape,
+            aten.expand.default: self._expand,
+            aten.copy.default: self._copy,
+            aten._to_copy.default: self._cast,
+            aten.to.dtype: self._cast,
+            aten.to.device: self._cast,
+            aten.to.dtype_layout: self._cast,
+            aten.to.other: self._cast,
+            aten.select_scatter.default: self._select_scatter,
+            aten.dropout.default: self._dropout,
+            aten.item.default: self._item,
+            aten._local_scalar_dense.default: self._item,
+            aten.mul.Tensor: self._mul,
+            operator.getitem: self._getitem,
+        }
+
+    def read(self) -> Reading:
+        nodes = self._program.graph_module.graph.nodes
+        signature = self._program.graph_signature
+        specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
+        inputs = 0
+        for node in nodes:
+            if node.op == "placeholder":
+                kind = specs[node.name].kind.name
+                if kind == "USER_INPUT":
+                    leaf = self._pool.make(INPUT, (inputs,))
+                    inputs += 1
+                else:
+                    leaf = self._leaf(kind, str(specs[node.name].target))
+                self._values[node] = self._seen(leaf, node.meta.get("val"))
+            elif node.op == "get_attr":
+                raise ExportError(
+                    f"forward() has a control flow of torch's own ({node.target}) beside a loop "
+                    f"over time; write one of them by torch.where"
+                )
+            elif node.op == "output":
+                results = self._value(node.args[0])
+                self._reading.outputs = [
+                    result
+                    for spec, result in zip(signature.output_specs, results, strict=True)
+                    if spec.kind.name == "USER_OUTPUT" and result is not None
+                ]
+            else:
+                self._call(node)
+        return self._reading
+
+    def _leaf(self, kind: str, name: str) -> Term:
+        program = self._program
+        tensor = program.state_dict.get(name, program.constants.get(name))
+        if kind in ("PARAMETER", "BUFFER"):
+            leaf = self._pool.make(PARAMETER, (name,))
+        else:
+            assert isinstance(tensor, Tensor)
+            content = tensor.detach().contiguous().numpy().tobytes()
+            leaf = self._pool.make(CONSTANT, (str(tensor.dtype), tuple(tensor.shape), content))
+        self._pool.values.setdefault(leaf, tensor)
+        return leaf
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return self._values[value]
+        if isinstance(value, list | tuple):
+            return tuple(map(self._value, value))
+        return value
+
+    def _seen(self, term: Any, value: Any) -> Any:
+        if isinstance(value, Tensor) and isinstance(term, Term):
+            shape = tuple(int(size) for size in value.shape)
+            self._reading.kinds[term] = (shape, value.dtype)
+        return term
+
+    def _call(self, node: fx.Node) -> None:
+        op: Any = node.target
+        if "_assert" in str(op) or "sym_constrain" in str(op):
+            return
+        args = self._value(node.args)
+        kwargs = {k: self._value(v) for k, v in node.kwargs.items() if k not in _IGNORED}
+        value = node.meta.get("val")
+        result = None
+        if op in _COPIES:
+            result = args[0]
+        elif op in _FILLED and isinstance(value, Tensor):
+            shape = tuple(int(size) for size in value.shape)
+            fill = _number_of(_FILLED[op](args), value.dtype)
+            result = self._pool.make(FULL, (shape, fill), {"dtype": value.dtype})
+        elif op in self._rules:
+            result = self._rules[op](node, args, kwargs)
+        if result is None:
+            result = self._pool.make(op, args, kwargs)
+        self._values[node] = self._seen(result, value)
+        for term in (result,) if isinstance(result, Term) else ():
+            if term not in self._reading.places:
+                self._reading.places[term] = _place(node)
+                self._reading.paths[term] = _path(node)
+
+    # -- rules: each returns the term, or None to keep the operator ------------------------------
+
+    def _shape(self, term: Term) -> tuple[int, ...]:
+        return self._reading.shape(term)
+
+    def _derived(self, op: Any, args: tuple[Any, ...], like: Term, shape: list[int]) -> Term:
+        term = self._pool.make(op, args)
+        self._reading.kinds[term] = (tuple(shape), self._reading.kinds[like][1])
+        return term
+
+    def _step_of(self, source: Term, axis: int, index: int) -> Any:
+        """Return what a sequence has at an index: a part of a stack, or a select."""
+        if source.op is STACK and source.args[1] == axis:
+            parts = source.args[0]
+            index %= len(parts)
+            turned = self._order.stacks_backwards and len(parts) == self._steps
+            return parts[len(parts) - 1 - index if turned else index]
+        shape = list(self._shape(source))
+        size = shape.pop(axis)
+        index %= size
+        if self._order.backwards and size == self._steps:
+            index = size - 1 - index
+        return self._derived(SELECT, (source, axis, index), source, shape)
+
+    def _unsqueezed(self, source: Term, axis: int) -> Term:
+        shape = list(self._shape(source))
+        shape.insert(axis, 1)
+        return self._derived(aten.unsqueeze.default, (source, axis), source, shape)
+
+    def _select(self, _: fx.Node, args: Any, __: Any) -> Any:
+        source, axis, index = args
+        return self._step_of(source, axis % len(self._shape(source)), index)
+
+    def _unbind(self, _: fx.Node, args: Any, __: Any) -> Any:
+        source, axis = args[0], (args[1] if len(args) > 1 else 0) % len(self._shape(args[0]))
+        return tuple(self._step_of(source, axis, i) for i in range(self._shape(source)[axis]))
+
+    def _split(self, node: fx.Node, args: Any, _: Any) -> Any:
+        source = args[0]
+        axis = (args[2] if len(args) > 2 else 0) % len(self._shape(source))
+        parts = node.meta["val"]
+        if any(part.shape[axis] != 1 for part in parts):
+            return None
+        return tuple(
+            self._unsqueezed(self._step_of(source, axis, i), axis) for i in range(len(parts))
+        )
+
+    def _slice(self, _: fx.Node, args: Any, __: Any) -> Any:
+        source: Term = args[0]
+        given: list[Any] = list(args[1:])
+        axis, start, end, step = given + [0, None, None, 1][len(given) :]
+        axis = int(axis or 0) % len(self._shape(source))
+        size = self._shape(source)[axis]
+        start, end, step = slice(start, end, step).indices(size)
+        if (start, step) == (0, 1) and end >= size:
+            return source
+        if end - start == 1:
+            return self._unsqueezed(self._step_of(source, axis, start), axis)
+        return None
+
+    def _squeeze(self, _: fx.Node, args: Any, __: Any) -> Any:
+        source, axis = args
+        if isinstance(axis, tuple):
+            if len(axis) != 1:
+                return None
+            axis = axis[0]
+        rank = len(self._shape(source))
+        axis %= rank
+        if source.op is aten.unsqueeze.default and source.args[1] == axis:
+            return source.args[0]
+        shape = list(self._shape(source))
+        if shape[axis] == 1:
+            del shape[axis]
+        return self._derived(aten.squeeze.dim, (source, axis), source, shape)
+
+    def _unsqueeze(self, _: fx.Node, args: Any, __: Any) -> Any:
+        return self._unsqueezed(args[0], args[1] % (len(self._shape(args[0])) + 1))
+
+    def _cat(self, node: fx.Node, args: Any, _: Any) -> Any:
+        axis = (args[1] if len(args) > 1 else 0) % len(node.meta["val"].shape)
+        parts = args[0]
+        if all(p.op is aten.unsqueeze.default and p.args[1] == axis for p in parts):
+            return self._stacked(tuple(part.args[0] for part in parts), axis)
+        return self._pool.make(CAT, (self._ordered(parts), axis))
+
+    def _stack(self, node: fx.Node, args: Any, _: Any) -> Any:
+        axis = (args[1] if len(args) > 1 else 0) % len(node.meta["val"].shape)
+        return self._stacked(args[0], axis)
+
+    def _stacked(self, parts: tuple[Any, ...], axis: int) -> Term:
+        return self._pool.make(STACK, (self._ordered(parts), axis))
+
+    def _ordered(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the parts of a stack in the order of the loop's steps."""
+        turned = self._order.stacks_backwards and len(parts) == self._steps
+        return parts[::-1] if turned else parts
+
+    def _reshape(self, node: fx.Node, args: Any, _: Any) -> Any:
+        if self._shape(args[0]) == tuple(node.meta["val"].shape):
+            return args[0]
+        return self._pool.make(aten.reshape.default, args)
+
+    def _expand(self, node: fx.Node, args: Any, _: Any) -> Any:
+        return args[0] if self._shape(args[0]) == tuple(node.meta["val"].shape) else None
+
+    def _copy(self, _: fx.Node, args: Any, __: Any) -> Any:
+        kinds = self._reading.kinds
+        return args[1] if kinds[args[0]] == kinds[args[1]] else None
+
+    def _cast(self, node: fx.Node, args: Any, _: Any) -> Any:
+        dtype = node.meta["val"].dtype
+        if dtype == self._reading.kinds[args[0]][1]:
+            return args[0]
+        return self._pool.make(aten._to_copy.default, (args[0],), {"dtype": dtype})
+
+    def _select_scatter(self, node: fx.Node, args: Any, _: Any) -> Any:
+        target, part, axis, index = args
+        shape = tuple(node.meta["val"].shape)
+        axis %= len(shape)
+        written = dict(self._written.get(target, (axis, {}))[1])
+        if self._written.get(target, (axis, {}))[0] != axis:
+            return None
+        written[index % shape[axis]] = part
+        if len(written) == shape[axis]:
+            return self._stacked(tuple(written[i] for i in range(len(written))), axis)
+        term = self._pool.make(aten.select_scatter.default, args)
+        self._written[term] = (axis, written)
+        return term
+
+    def _dropout(self, _: fx.Node, args: Any, __: Any) -> Any:
+        return None if args[2] else args[0]
+
+    def _item(self, _: fx.Node, args: Any, __: Any) -> Any:
+        """Return the number that is the same in every call; a term of another one."""
+        number = self._known(args[0])
+        return number.item() if isinstance(number, Tensor) else number
+
+    def _mul(self, node: fx.Node, args: Any, _: Any) -> Any:
+        """Leave noise of strength 0 out, which Rockpool adds to all its neurons."""
+        for one, other in (args, args[::-1]):
+            if isinstance(one, Term) and one.op in _RANDOM and self._is_zero(other):
+                value = node.meta["val"]
+                shape = tuple(int(size) for size in value.shape)
+                return self._pool.make(FULL, (shape, 0.0), {"dtype": value.dtype})
+        return None
+
+    def _is_zero(self, value: Any) -> bool:
+        """Whether a value is a constant 0: a literal, or one number computed of constants."""
+        known = self._known(value)
+        return known is not None and not isinstance(known, bool) and bool(known == 0)
+
+    def _known(self, value: Any) -> Any:
+        """Return the number that a value has in every call; None if it is none."""
+        if not isinstance(value, Term):
+            return value if isinstance(value, int | float) else None
+        if self._reading.kinds[value][0] not in ((), (1,)) or value.op == INPUT:
+            return None
+        if value.is_leaf:
+            return self._pool.values.get(value)
+        if value.op is FULL:
+            return value.args[1]
+        args = [self._known(each) for each in value.args]
+        if value.kwargs or any(each is None for each in args):
+            return None
+        return value.op(*args)
+
+    def _getitem(self, _: fx.Node, args: Any, __: Any) -> Any:
+        return args[0][args[1]] if isinstance(args[0], tuple) else None
+
+
+def _number_of(value: Any, dtype: torch.dtype) -> Any:
+    """Return a literal in the kind of a type: zeros of integers are 0, of floats 0.0."""
+    if isinstance(value, Term):
+        return value
+    if dtype == torch.bool:
+        return bool(value)
+    return float(value) if dtype.is_floating_point else int(value)
+
+
+def _place(node: fx.Node) -> str:
+    """Return the innermost line of user's code that computes a node, for a sentence."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
+    own = [(f, n) for f, n in frames if "/torch/" not in f and "/synapse_onnx/" not in f]
+    if not own:
+        return ""
+    file, number = own[-1]
+    return f"line {number} of {file.rpartition('/')[2]}"
+
+
+def _path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return next((str(path) for path, _ in reversed(stack.values())), "")

@@ -1,0 +1,407 @@
+"""A network whose loop over time was found: it computes its form, for any T and N."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synapse_onnx._layer import Stateful
+from synapse_onnx.compiler.loops.families import NoLoopError
+from synapse_onnx.compiler.loops.form import (
+    Apply,
+    Entry,
+    Family,
+    Fixed,
+    Form,
+    Last,
+    Layer,
+    Leaf,
+    Listed,
+    Numbers,
+    Reference,
+    Stack,
+    parts_of,
+)  # fmt: skip
+from synapse_onnx.compiler.loops.groups import Group, grouped
+from synapse_onnx.compiler.loops.numbers import STEP, Formula
+from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
+from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
+from synapse_onnx.compiler.loops.whole_sequence import Steps, over_steps
+
+__all__ = ["Looped", "Memory", "Rolled", "part_of"]
+
+
+class Memory(Stateful):
+    """States of a loop that a stream keeps from chunk to chunk. It is no layer."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load(self, name: str, start: Tensor) -> Tensor:
+        """Return the state that a call starts from, which is ``start`` if none is kept."""
+        if self.carried is not None:
+            return self.carried[name]
+        kept: Tensor = getattr(self, f"{name}_state")
+        return kept if self.persistent_state and kept.shape == start.shape else start
+
+
+class Rolled(nn.Module):
+    """The form as a module: ``forward(*inputs)``, each (N, ..., T) or without T.
+
+    Its parts have the paths and parameters of the network's modules, whatever these are called. So
+    it has one attribute of its own.
+
+    Args:
+        form: the form.
+        layers: the layers of this package in it, by path.
+        timed: of every input, whether time is its last axis.
+        names: names of the inputs; none if they have none.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        layers: Mapping[str, nn.Module],
+        timed: Sequence[bool],
+        names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self._looped = Looped(form, timed)
+        for term, path in self._looped.paths.items():
+            parent, _, name = path.rpartition(".")
+            part_of(self, parent)._buffers[name] = form.values[term].detach()
+        for path, layer in layers.items():
+            parent, _, name = path.rpartition(".")
+            part_of(self, parent)._modules[name] = layer
+        if names:
+            self.__class__ = type("Rolled", (Rolled,), {"forward": _named_forward(names)})
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return the outputs, a tuple if there are several."""
+        results = _Run(self._looped, self, inputs).outputs()
+        return results[0] if len(results) == 1 else tuple(results)
+
+    @property
+    def looped(self) -> Looped:
+        """The form, its loops and states."""
+        return self._looped
+
+
+def _named_forward(names: Sequence[str]) -> Any:
+    def forward(self: Rolled, *inputs: Tensor) -> Any:
+        return Rolled.forward(self, *inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in ("self", *names)]
+    )
+    return forward
+
+
+def part_of(root: nn.Module, path: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
+    """Return the part of a module at a path; what does not exist is made, the last of a kind."""
+    part = root
+    names = [name for name in path.split(".") if name]
+    for i, name in enumerate(names):
+        inner = part._modules.get(name)
+        if inner is None:  # not by attribute: a module may be called "forward"
+            inner = part._modules[name] = kind() if i == len(names) - 1 else nn.Module()
+        part = inner
+    return part
+
+
+class Looped:
+    """What a :class:`Rolled` computes, and what it keeps; copies of the module share it.
+
+    Attributes:
+        form: the form.
+        timed: of every input, whether time is its last axis.
+        paths: where the module holds the value of each parameter and constant.
+        groups: the families that are computed together.
+        loops: the loop of every group that is computed step by step, after the first call.
+        obstacle: why it cannot stream, if it cannot.
+    """
+
+    def __init__(self, form: Form, timed: Sequence[bool]) -> None:
+        self.form = form
+        self.timed = tuple(timed)
+        self.paths = {
+            term: str(term.args[0]) if term.op == PARAMETER else f"constants.constant_{number}"
+            for number, term in enumerate(
+                value.term for value in parts_of(form.outputs) if isinstance(value, Leaf)
+            )
+            if term.op != INPUT
+        }
+        self.groups = grouped(form)
+        self.loops: dict[Group, Loop] = {}
+        self.obstacle = "it goes through the steps backwards" if form.order.backwards else ""
+        #: what is kept from call to call -> the path of its memory, and its name there
+        self._places: dict[Any, tuple[str, str]] = {}
+        #: what a call started from, until it is declared
+        self._starts: dict[Any, Tensor] | None = {}
+
+    def __deepcopy__(self, _: Any) -> Looped:
+        return self
+
+    def loop(self, group: Group) -> Loop:
+        """Return the loop of a group, made at its first use."""
+        if group not in self.loops:
+            self.loops[group] = Loop(group, self.form.path_of(group.families))
+        return self.loops[group]
+
+    # -- states ------------------------------------------------------------------------------------
+
+    def declare_states(self, root: nn.Module) -> None:
+        """Name what the calls so far started from, so that a stream can keep it."""
+        for (path, kind, *rest), start in (self._starts or {}).items():
+            first = start.reshape(-1)[:1]
+            if start.dim() < 1 or not bool((start == first).all()):
+                self.obstacle = self.obstacle or (
+                    f"what {path or 'the loop'} starts from is not one number for all elements"
+                )
+                continue
+            place = f"{path or 'loop'}.{kind}"
+            memory = part_of(root, place, Memory)
+            if not isinstance(memory, Memory):
+                self.obstacle = f"a module is called {place}, as its states would be"
+                continue
+            name = str(len(memory.state_starts))
+            memory.register_state(name, start.dtype, start=first.item() if len(first) else 0)
+            self._places[(path or "loop", kind, *rest)] = (place, name)
+        self._starts = None
+
+    def started(self, root: nn.Module, key: Any, start: Tensor) -> Tensor:
+        """Return a state at the start of a call: ``start``, or what a stream carries."""
+        if self._starts is not None:
+            self._starts[key] = start.detach().clone()
+        memory, name = self._memory(root, key)
+        return start if memory is None else memory.load(name, start)
+
+    def ended(self, root: nn.Module, key: Any, state: Tensor) -> None:
+        """Keep a state for the next chunk of a stream."""
+        memory, name = self._memory(root, key)
+        if memory is not None:
+            memory.save_states(**{name: state})
+
+    def _memory(self, root: nn.Module, key: Any) -> tuple[Memory | None, str]:
+        path, name = self._places.get((key[0] or "loop", *key[1:]), ("", ""))
+        memory = part_of(root, path) if path else None
+        return (memory, name) if isinstance(memory, Memory) else (None, "")
+
+
+class _Run:
+    """One call: what was computed so far."""
+
+    def __init__(self, network: Looped, root: nn.Module, inputs: Sequence[Tensor]) -> None:
+        self._network = network
+        self._root = root
+        self._inputs = inputs
+        self._steps: Any = next(
+            x.shape[-1] for x, timed in zip(inputs, network.timed, strict=True) if timed
+        )
+        self._batch: Any = inputs[0].shape[0]
+        self._wholes: dict[int, Any] = {}
+        self._sequences: dict[Family, Any] = {}
+        self._step: Tensor | None = None
+
+    def outputs(self) -> list[Any]:
+        return [self._whole(value) for value in self._network.form.outputs]
+
+    def _number(self, formula: Formula) -> Any:
+        return formula.at(self._steps, self._batch)
+
+    def _numbers(self, numbers: Numbers) -> Tensor:
+        """Return the number of every step, (T, 1, ...) or (T, N, 1, ...)."""
+        if numbers.batched:
+            if self._step is None:  # how many steps each sample of a stream had so far
+                key = ("", "step")
+                first = torch.zeros(self._batch, dtype=torch.int64)
+                first = self._network.started(self._root, key, first)
+                self._step = torch.arange(self._steps).unsqueeze(1) + first
+                self._network.ended(self._root, key, first + self._steps)
+            steps = self._step.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])
+        else:
+            self._network.obstacle = "a step depends on its number, without a batch"
+            steps = torch.arange(self._steps).reshape([-1, *[1] * numbers.rank])
+        values: Tensor = numbers.formula.at(self._steps, self._batch, steps)
+        return values if values.dtype == torch.int64 else values.float()
+
+    # -- whole values ------------------------------------------------------------------------------
+
+    def _whole(self, value: Any) -> Any:
+        if isinstance(value, Formula):
+            return self._number(value)
+        if isinstance(value, list):
+            return [self._whole(each) for each in value]
+        if not isinstance(value, Leaf | Apply | Stack | Last):
+            return value
+        if id(value) not in self._wholes:
+            self._wholes[id(value)] = self._made(value)
+        return self._wholes[id(value)]
+
+    def _made(self, value: Any) -> Any:
+        if isinstance(value, Leaf):
+            if value.term.op == INPUT:
+                return self._inputs[value.term.args[0]]
+            parent, _, name = self._network.paths[value.term].rpartition(".")
+            return part_of(self._root, parent)._buffers[name]
+        if isinstance(value, Last):
+            return self._family(value.family)[self._steps - 1 - value.back]
+        if isinstance(value, Stack):
+            parts = self._sequence(value.slot)
+            sequence = parts[value.start :] if value.start else parts
+            if self._network.form.order.stacks_backwards:
+                sequence = sequence.flip(0)
+            if not value.joined:
+                return sequence.movedim(0, value.axis) if value.axis else sequence
+            return sequence.movedim(0, value.axis).flatten(value.axis, value.axis + 1)
+        return value.op(
+            *(self._whole(each) for each in value.args),
+            **{name: self._whole(each) for name, each in value.kwargs.items()},
+        )
+
+    def _filled(self, value: Any, family: Family) -> Tensor:
+        """Return a whole value in the shape and type of a family's."""
+        value = self._whole(value)
+        sizes = [self._number(s) if isinstance(s, Formula) else s for s in family.shape or ()]
+        if isinstance(value, Tensor):
+            return value.to(family.dtype).expand(sizes)
+        return torch.full(sizes, value, dtype=family.dtype)
+
+    # -- sequences ---------------------------------------------------------------------------------
+
+    def _sequence(self, slot: Any) -> Tensor:
+        """Return a slot's values at all steps, (T, ...)."""
+        if isinstance(slot, Numbers):
+            return self._numbers(slot)
+        sequence = self._slot(slot, None)
+        if isinstance(sequence, Steps):
+            return sequence.values
+        tensor: Tensor = torch.as_tensor(sequence)
+        return tensor.unsqueeze(0).expand(self._steps, *tensor.shape)
+
+    def _slot(self, slot: Any, reader: Family | None) -> Any:
+        """Return a slot over all steps: a Steps, or a value that is the same at each."""
+        if isinstance(slot, Listed):
+            return [self._slot(each, reader) for each in slot.slots]
+        if isinstance(slot, Reference):
+            return Steps(self._referred(slot))
+        if isinstance(slot, Fixed):
+            value = self._whole(slot.value)
+            if not slot.instead:
+                return value
+            value = torch.as_tensor(value)
+            sequence = value.unsqueeze(0).expand(self._steps, *value.shape)
+            self._network.obstacle = "a value differs at the first steps"
+            return Steps(self._at_early_steps(sequence, slot.instead))
+        if isinstance(slot, Formula):
+            if slot.changes and reader is not None:
+                return Steps(self._numbers(Numbers.of(slot, reader)))
+            return self._number(slot)
+        return slot
+
+    def _referred(self, slot: Reference) -> Tensor:
+        family = slot.family.found()
+        sequence = self._family(family)
+        if slot.delay:
+            sequence = self._delayed(sequence, slot, family)
+        late = {t: value for t, value in slot.instead.items() if t >= slot.delay}
+        if late:
+            self._network.obstacle = "a value is another one at the first steps"
+        return self._at_early_steps(sequence, late)
+
+    def _delayed(self, sequence: Tensor, slot: Reference, family: Family) -> Tensor:
+        """Delay a sequence; what comes before it is a state (N, ..., steps)."""
+        starts = [slot.instead.get(t, 0) for t in range(slot.delay)]
+        path = self._network.form.path_of([family])
+        key = (path, "delayed", family, slot.delay, *map(id, starts))
+        early = torch.stack([self._filled(start, family) for start in starts], dim=-1)
+        early = self._network.started(self._root, key, early)
+        longer = torch.cat([early.movedim(-1, 0), sequence])
+        self._network.ended(self._root, key, longer[self._steps :].movedim(0, -1))
+        return longer[: self._steps]
+
+    def _at_early_steps(self, sequence: Tensor, instead: Mapping[int, Any]) -> Tensor:
+        """Put whole values in the place of the first steps."""
+        if not instead:
+            return sequence
+        step = torch.arange(self._steps).reshape([-1] + [1] * (sequence.dim() - 1))
+        for t, value in instead.items():
+            other = self._whole(value)
+            other = other.to(sequence.dtype) if isinstance(other, Tensor) else other
+            sequence = torch.where(step == t, other, sequence)
+        return sequence
+
+    def _family(self, family: Family) -> Any:
+        family = family.found()
+        if family not in self._sequences:
+            group = self._network.groups[family]
+            node = family.node
+            if isinstance(node, Entry):
+                steps = self._whole(node.source).movedim(node.axis, 0)
+                backwards = self._network.form.order.backwards
+                self._sequences[family] = steps.flip(0) if backwards else steps
+            elif isinstance(node, Layer):
+                layer = part_of(self._root, node.path)
+                x = self._sequence(node.slot).movedim(0, -1)
+                self._sequences[family] = layer(x).movedim(-1, 0)
+            elif group.recurrent or not self._at_once(family):
+                self._run(group)
+        return self._sequences[family]
+
+    def _at_once(self, family: Family) -> bool:
+        """Compute a family for all steps at once; False if no rule is known for its operator."""
+        node = family.node
+        if node.op is operator.getitem:
+            self._sequences[family] = self._family(node.args[0].family)[node.args[1]]
+            return True
+        args = [self._slot(slot, family) for slot in node.args]
+        kwargs = {name: self._slot(slot, family) for name, slot in node.kwargs.items()}
+        result = over_steps(node.op, args, kwargs)
+        if result is None:
+            return False
+        if family.first:
+            step = self._numbers(Numbers.of(STEP, family))
+            for t, slot in family.first.items():
+                other = self._slot(slot, family)
+                other = other.values if isinstance(other, Steps) else other
+                result = torch.where(step == t, other, result)
+        self._sequences[family] = result
+        return True
+
+    def _run(self, group: Group) -> None:
+        """Compute a group in a loop."""
+        loop = self._network.loop(group)
+        for family in (*loop.outputs, *(family for family, _ in loop.states)):
+            if family.dtype is None:
+                raise NoLoopError("a step hands on the results of an operator as a tuple")
+        keys = [(loop.path, "state", loop.key, i) for i in range(len(loop.states))]
+        starts = [
+            self._network.started(self._root, key, self._filled(start, family).contiguous().clone())
+            for key, (family, start) in zip(keys, loop.states, strict=True)
+        ]
+        results = recurrence(
+            starts,
+            [self._sequence(slot) for slot in loop.sequences],
+            [self._constant(value) for value in loop.constants],
+            self._steps,
+            self._batch,
+            loop.key,
+        )
+        self._sequences.update(zip(loop.outputs, results, strict=False))
+        for key, state in zip(keys, results[len(loop.outputs) :], strict=True):
+            self._network.ended(self._root, key, state)
+
+    def _constant(self, value: Any) -> Tensor:
+        if isinstance(value, Formula):
+            number = self._number(value)
+            whole = not value.inverse and all(isinstance(f, int) for f in value.factors)
+            return torch.scalar_tensor(number, dtype=torch.int64 if whole else torch.float32)
+        tensor: Tensor = self._whole(value)
+        return tensor

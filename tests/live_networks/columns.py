@@ -1,0 +1,66 @@
+"""The columns of the table: a title, and what it says of one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .measure import Measured
+
+__all__ = ["COLUMNS"]
+
+
+def _lines(measured: Measured) -> str:
+    return str(measured.lines)
+
+
+def _seconds(measured: Measured) -> str:
+    return "" if measured.seconds is None else f"{measured.seconds:.1f}"
+
+
+def _nodes(measured: Measured) -> str:
+    return "" if measured.nodes is None else "{} + {}".format(*measured.nodes)
+
+
+def _open(size: int | str | None) -> str:
+    if size is None:
+        return "-"
+    return "open" if isinstance(size, str) else str(size)
+
+
+def _steps(measured: Measured) -> str:
+    return "" if measured.nodes is None else _open(measured.steps)
+
+
+def _batch(measured: Measured) -> str:
+    return "" if measured.nodes is None else _open(measured.batch)
+
+
+def _flips(measured: Measured) -> str:
+    return str(measured.flips) if measured.sizes else ""
+
+
+def _error(measured: Measured) -> str:
+    return f"{measured.error:.1e}" if measured.sizes else ""
+
+
+def _result(measured: Measured) -> str:
+    text = measured.verdict
+    if measured.sentence:
+        text += f": {measured.sentence}"
+    if measured.silent:
+        text += f" (silent: {', '.join(measured.silent)})"
+    return text
+
+
+#: by title, in the order in which they are printed
+COLUMNS: dict[str, Callable[[Measured], str]] = {
+    "network": lambda measured: measured.name,
+    "lines": _lines,
+    "export s": _seconds,
+    "nodes": _nodes,
+    "T": _steps,
+    "N": _batch,
+    "flips": _flips,
+    "error": _error,
+    "result": _result,
+}

@@ -1,0 +1,300 @@
+"""Exports one network, and compares its file with the network itself."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import synapse_onnx as so
+from synapse_onnx.model.layout import axes_of
+
+from .network import Network
+
+__all__ = ["SIZES", "Measured", "measure"]
+
+#: (T, N) at which a file is compared with its network
+SIZES = ((4, 3), (9, 2), (17, 5), (1, 1))
+
+#: the size of the example that is exported
+EXAMPLE = (7, 3)
+
+#: largest difference of values that are no spikes, relative to the largest value of their output
+RTOL = 2e-5
+
+
+@dataclass
+class Measured:
+    """What became of one network.
+
+    Attributes:
+        verdict: "right", "refused", "WRONG" or "exception".
+        sentence: why it was refused, what is wrong, or the exception.
+        as_declared: whether this is what its entry says.
+        lines: lines that the user writes.
+        seconds: duration of the export.
+        nodes: nodes of the graph, and nodes within its loops.
+        steps: the size of time in the file, a name where it is open; None without time.
+        batch: the same of the batch.
+        flips: outputs of zeros and ones that differ, over all sizes.
+        error: largest relative difference of other outputs.
+        sizes: the sizes that were compared.
+        verified: what so.verify says.
+        silent: paths of modules that returned nothing but zeros, at all sizes together.
+    """
+
+    framework: str
+    name: str
+    verdict: str = "exception"
+    sentence: str = ""
+    as_declared: bool = False
+    lines: int = 0
+    seconds: float | None = None
+    nodes: tuple[int, int] | None = None
+    steps: int | str | None = None
+    batch: int | str | None = None
+    flips: int = 0
+    error: float = 0.0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    verified: str = ""
+    silent: list[str] = field(default_factory=list)
+
+
+def measure(framework: str, network: Network, *, verify: bool = True) -> Measured:
+    """Export a network and compare; whatever happens is in the result."""
+    result = Measured(framework, network.name, lines=len(network.lines))
+    try:
+        with _quiet(), torch.no_grad():
+            _measure(network, result, verify)
+    except so.SynapseError as error:
+        result.verdict, result.sentence = "refused", str(error)
+    except Exception as error:  # one network must not stop the others
+        text = " ".join(str(error).split())
+        result.verdict, result.sentence = "exception", f"{type(error).__name__}: {text}"
+    if network.refused:
+        result.as_declared = result.verdict == "refused" and network.refused in result.sentence
+    else:
+        result.as_declared = result.verdict == "right"
+    return result
+
+
+def _measure(network: Network, result: Measured, verify: bool) -> None:
+    net = network.fresh()
+    if not network.refused:
+        result.silent = _silent(network, net)
+    steps, batch = network.steps or EXAMPLE[0], EXAMPLE[1]
+    inputs = network.inputs(steps, batch)
+    said = {"axes": network.axes} if network.says_axes else {}
+    start = time.perf_counter()
+    before = _tensors_of(net)
+    model = so.export(net, inputs, **said)
+    result.seconds = time.perf_counter() - start
+    changed = _changed(before, _tensors_of(net))
+    top, within = _nodes(model.graph)
+    result.nodes = (top, within + sum(sum(_nodes(f)) for f in model.functions))
+    result.batch, result.steps = _open_sizes(model, network)
+    problem = changed or _compare(network, net, model, result)
+    result.verdict, result.sentence = ("WRONG", problem) if problem else ("right", "")
+    if verify:
+        result.verified = _verified(_copied(network, net), model, inputs)
+        if result.verdict == "right" and result.verified not in ("equal", ""):
+            result.verdict, result.sentence = "WRONG", f"verify: {result.verified}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what frameworks print, warn and log out of the table."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _copied(network: Network, net: nn.Module) -> nn.Module:
+    """Return a network with the states of a fresh one; sinabs copies no recurrent layer."""
+    try:
+        return copy.deepcopy(net)
+    except Exception:
+        return network.fresh()
+
+
+# -- the caller's module ---------------------------------------------------------------------------
+
+
+def _tensors_of(net: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of every tensor that a module or its parts hold, by path."""
+    return {
+        f"{path}.{name}": value.detach().clone()
+        for path, module in net.named_modules()
+        for name, value in {**module._parameters, **module._buffers, **vars(module)}.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
+    """Return which tensor of the caller's module an export has changed, or ""."""
+    for name in before.keys() | after.keys():
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None or type(one) is not type(other):
+            return f"the export has left {name} a {type(other).__name__} in the caller's module"
+        if one.shape != other.shape or not torch.equal(one, other):
+            return f"the export has changed {name} in the caller's module"
+    return ""
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def _nodes(graph: Any) -> tuple[int, int]:
+    """Return the number of nodes of a graph, and of the graphs within them."""
+    within = 0
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                within += sum(_nodes(attribute.g))
+    return len(graph.node), within
+
+
+def _open_sizes(model: onnx.ModelProto, network: Network) -> tuple[Any, Any]:
+    """Return the sizes of batch and time of the first input that has them."""
+    batch = steps = None
+    for value in model.graph.input:
+        dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        batch_axis, time_axis = axes_of(network.axes, len(dims))
+        batch = batch or dims[batch_axis]
+        if time_axis is not None:
+            steps = steps or dims[time_axis]
+    return batch, steps
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def _compare(network: Network, net: nn.Module, model: onnx.ModelProto, result: Measured) -> str:
+    """Compare all sizes; return what is wrong, or ""."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [x.name for x in session.get_inputs()]
+    problem = ""
+    for steps, batch in _sizes(network):
+        inputs = network.inputs(steps, batch)
+        try:
+            expected = outputs_of(_copied(network, net), inputs, network.axes)
+        except Exception:  # the network itself takes no sequence that short
+            continue
+        try:
+            feeds = dict(zip(names, (x.numpy() for x in _tensors(inputs)), strict=True))
+            found = session.run(None, feeds)
+        except Exception as error:
+            problem = problem or f"T = {steps}, N = {batch}: {' '.join(str(error).split())}"
+            continue
+        result.sizes.append((steps, batch))
+        for number, (one, other) in enumerate(zip(expected, found, strict=False)):
+            said = _difference(one, other, result)
+            if said:
+                problem = problem or f"T = {steps}, N = {batch}, output {number}: {said}"
+        if len(expected) != len(found):
+            problem = problem or f"{len(found)} outputs instead of {len(expected)}"
+    if result.flips or result.error > RTOL:
+        problem = problem or f"{result.flips} flips, largest relative error {result.error:.1e}"
+    return problem or ("" if result.sizes else "nothing was compared")
+
+
+def _sizes(network: Network) -> Sequence[tuple[int, int]]:
+    if network.steps is None:
+        return SIZES
+    return [(network.steps, batch) for _, batch in SIZES]
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [x for x in torch.utils._pytree.tree_leaves(values) if isinstance(x, Tensor)]
+
+
+def outputs_of(net: nn.Module, inputs: Sequence[Any], axes: str) -> list[NDArray[Any]]:
+    """Return the outputs of a call; a list with one tensor for every step is stacked."""
+    steps = next((x.shape[axes_of(axes, x.dim())[1]] for x in inputs if x.dim() in (3, 5)), None)
+    outputs = _stacked(net(*(x.clone() for x in inputs)), axes, steps)
+    return [x.detach().numpy() for x in _tensors(outputs)]
+
+
+def _stacked(value: Any, axes: str, steps: int | None) -> Any:
+    if not isinstance(value, list | tuple):
+        return value
+    shapes = {x.shape if isinstance(x, Tensor) else None for x in value}
+    if type(value) is list and len(value) == steps and len(shapes) == 1 and None not in shapes:
+        _, axis = axes_of(axes, value[0].dim() + 1)
+        return torch.stack(value, dim=-1 if axis is None else axis)
+    return [_stacked(each, axes, steps) for each in value]
+
+
+def _difference(one: NDArray[Any], other: NDArray[Any], result: Measured) -> str:
+    """Take note of how far values differ; return what forbids to compare them."""
+    if one.shape != other.shape:
+        return f"shape {other.shape} instead of {one.shape}"
+    if one.dtype != other.dtype:
+        return f"{other.dtype} instead of {one.dtype}"
+    if not one.size:
+        return ""
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    if not np.isfinite(a).all():
+        return "the network itself returns values that are not finite"
+    if np.isin(a, (0, 1)).all():
+        result.flips += int((a != b).sum())
+    else:
+        difference = np.abs(a - b).max() / np.abs(a).max()
+        result.error = max(result.error, float(np.nan_to_num(difference, nan=np.inf)))
+    return ""
+
+
+def _verified(net: nn.Module, model: onnx.ModelProto, inputs: Sequence[Any]) -> str:
+    """Return what so.verify says: "equal", or what is wrong."""
+    try:
+        report = so.verify(net, model, inputs)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if report.ok:
+        return "equal"
+    return " ".join([report.outcome, *report.problems])
+
+
+# -- whether everything spikes ---------------------------------------------------------------------
+
+
+def _silent(network: Network, net: nn.Module) -> list[str]:
+    """Return the paths of modules that give zeros alone, which a comparison would not test."""
+    copied = _copied(network, net)
+    active: dict[str, bool] = {}
+
+    def watch(path: str) -> Any:
+        def hook(module: Any, _: Any, outputs: Any) -> None:
+            tensors = _tensors(outputs)
+            if tensors:
+                active[path] = active.get(path, False) or bool((tensors[0] != 0).any())
+
+        return hook
+
+    for path, module in copied.named_modules():
+        if path:
+            module.register_forward_hook(watch(path))
+    steps, batch = max(_sizes(network))
+    copied(*network.inputs(steps, batch))
+    return [path for path, any_ in active.items() if not any_]

@@ -1,0 +1,75 @@
+"""One entry of the collection: a network, its inputs, and what is expected of its export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Network", "frames", "numbers", "spikes"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of somebody else, as it is.
+
+    Attributes:
+        name: what the table calls it; unique within its framework.
+        make: returns a fresh module; called with torch seeded.
+        example: returns the arguments of its forward for T steps of N samples, on which every
+            layer of it spikes.
+        axes: where forward has time and batch: "TNC", "NTC" or "NCT".
+        says_axes: whether the user has to say ``axes=``.
+        setup: the lines that a user writes besides those that export and verify.
+        steps: T, where the author has fixed it; None where it is open.
+        refused: part of the sentence with which it is refused; "" where it has a file.
+        gap: whether it is refused although a file could be right: what is to be done.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    example: Callable[[int, int], tuple[Any, ...]]
+    axes: str = "TNC"
+    says_axes: bool = False
+    setup: tuple[str, ...] = ()
+    steps: int | None = None
+    refused: str = ""
+    gap: bool = False
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines that a user writes, after ``import synapse_onnx as so``."""
+        said = f", axes={self.axes!r}" if self.says_axes else ""
+        return (
+            *self.setup,
+            f'model = so.export(net, x, "net.onnx"{said})',
+            "print(so.verify(net, model, x))",
+        )
+
+    def fresh(self) -> nn.Module:
+        """Return the network in evaluation mode: the same weights every time."""
+        torch.manual_seed(0)
+        return self.make().eval()
+
+    def inputs(self, steps: int, batch: int) -> tuple[Any, ...]:
+        """Return inputs of this size: the same ones every time."""
+        torch.manual_seed(1000 * steps + batch)
+        return self.example(steps, batch)
+
+
+def numbers(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    """Return normal numbers."""
+    return torch.randn(*shape) * scale + shift
+
+
+def frames(*shape: int, scale: float = 1.0) -> Tensor:
+    """Return numbers from 0 to ``scale``, as pixels are."""
+    return torch.rand(*shape) * scale
+
+
+def spikes(*shape: int, rate: float = 0.4) -> Tensor:
+    """Return ones at a rate, else zeros."""
+    return (torch.rand(*shape) < rate).float()

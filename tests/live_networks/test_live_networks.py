@@ -1,0 +1,141 @@
+"""Every network of the collection is right, or refused with a sentence, as its entry says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import synapse_onnx as so
+
+from . import collection, measure
+from .network import Network, numbers
+
+#: networks of plain torch that are compared in every run: one of each kind
+QUICK = {
+    "plain_torch_networks": ("stacked spikes", "batch first"),
+    "plain_loops_networks": ("feedback through two layers",),
+    "plain_refused_networks": ("if t == 7", "noise in the step"),
+}
+
+
+@pytest.mark.parametrize("name", [(file, name) for file in QUICK for name in QUICK[file]], ids=str)
+def test_some_networks_of_plain_torch(name: tuple[str, str]) -> None:
+    framework = collection.load(name[0])
+    _check([measure.measure(framework.name, framework.networks[name[1]])])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", collection.files())
+def test_every_network(file: str) -> None:
+    framework = collection.load(file)
+    if framework.missing:
+        pytest.skip(framework.missing)
+    networks = framework.networks.values()
+    # verify runs the same network again, and has tests of its own
+    results = [measure.measure(framework.name, each, verify=False) for each in networks]
+    if file.startswith("plain"):
+        _check(results)
+    # of frameworks the table says what is refused; no file may be wrong
+    assert not [each.name for each in results if each.verdict not in ("right", "refused")]
+
+
+def _check(results: list[measure.Measured]) -> None:
+    surprises = [
+        f"{each.name}: {each.verdict} {each.sentence}" for each in results if not each.as_declared
+    ]
+    assert not surprises, "\n".join(surprises)
+    assert not {each.name: each.silent for each in results if each.silent}
+
+
+# -- the measurement itself ------------------------------------------------------------------------
+
+
+class Line(nn.Module):
+    """A network without a loop, which is exported at once."""
+
+    def __init__(self, features: int = 3) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.fc(x) > 0).float()
+
+
+def _line(make: Any = Line, **kwargs: Any) -> Network:
+    return Network("line", make, lambda t, n: (numbers(n, 4),), **kwargs)
+
+
+def test_a_right_file_is_right() -> None:
+    result = measure.measure("tests", _line())
+    assert (result.verdict, result.sentence, result.as_declared) == ("right", "", True)
+    assert (result.flips, result.batch, result.lines) == (0, "N", 2)
+    assert result.sizes == list(measure.SIZES)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"), [(Line(), "flips"), (Line(5), "shape (3, 5) instead of (3, 3)")]
+)
+def test_a_wrong_file_is_wrong(
+    other: nn.Module, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = so.export
+    monkeypatch.setattr(so, "export", lambda net, *args, **kwargs: export(other, *args, **kwargs))
+    result = measure.measure("tests", _line())
+    assert result.verdict == "WRONG"
+    assert sentence in result.sentence
+    assert not result.as_declared
+
+
+def test_a_changed_module_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = so.export
+
+    def changing(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        model = export(net, *args, **kwargs)
+        net.fc.bias.data += 1
+        return model
+
+    monkeypatch.setattr(so, "export", changing)
+    result = measure.measure("tests", _line())
+    assert "has changed fc.bias in the caller's module" in result.sentence
+
+
+def test_refusals_must_say_what_the_entry_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: Any, **__: Any) -> Any:
+        raise so.ExportError("for a reason")
+
+    monkeypatch.setattr(so, "export", refusing)
+    assert measure.measure("tests", _line(refused="a reason")).as_declared
+    assert not measure.measure("tests", _line(refused="another reason")).as_declared
+    assert not measure.measure("tests", _line()).as_declared
+
+
+def test_a_foreign_exception_is_told() -> None:
+    def fails() -> nn.Module:
+        raise KeyError("gone")
+
+    result = measure.measure("tests", _line(fails))
+    assert (result.verdict, result.sentence) == ("exception", "KeyError: 'gone'")
+    assert not result.as_declared
+
+
+def test_silent_layers_are_named() -> None:
+    network = _line(lambda: nn.Sequential(Line(), nn.Threshold(2.0, 0.0)))
+    assert measure.measure("tests", network).silent == ["1"]
+
+
+def test_a_missing_framework_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> Any:
+        raise ImportError("No module named 'snntorch'")
+
+    monkeypatch.setattr(collection.importlib, "import_module", fails)
+    missing = "snntorch_networks cannot be imported: No module named 'snntorch'"
+    assert collection.load("snntorch_networks").missing == missing
+    assert collection.frameworks()["snntorch"].networks == {}
+
+
+def test_files_are_found() -> None:
+    assert {"plain_torch_networks", "snntorch_networks"} <= set(collection.files())
+    assert "test_live_networks" not in collection.files()

@@ -1,0 +1,51 @@
+"""Files of networks that loop over time in torch code, compared with the networks themselves."""
+
+from __future__ import annotations
+
+import copy
+
+import onnx
+import pytest
+import torch
+from looping import example, exported, network, scan_bodies
+
+import synapse_onnx as so
+
+
+@pytest.mark.parametrize("name", ["plain", "lists", "mean", "two_inputs"])
+def test_a_right_file_is_equal(name: str) -> None:
+    report = so.verify(network(name), exported(name), example(name, 12, 3))
+    assert report.ok, report
+    assert report.verdict == "equal"
+
+
+def test_neurons_are_compared_one_by_one() -> None:
+    report = str(so.verify(network("plain"), exported("plain"), example("plain", 12, 3)))
+    assert "✓ neuron" in report
+    assert "✓ output" in report
+
+
+@pytest.mark.parametrize("name", ["plain", "lists"])
+def test_a_changed_weight_is_seen(name: str) -> None:
+    other = copy.deepcopy(network(name))
+    with torch.no_grad():
+        other.fc.weight[0, 0] += 0.5
+    report = so.verify(other, exported(name), example(name, 12, 3))
+    assert not report.ok
+    assert report.verdict == "NOT equal"
+
+
+@pytest.mark.parametrize(("one", "other"), [("Greater", "Less"), ("Sub", "Add"), ("Add", "Sub")])
+def test_another_operator_in_a_step_is_seen(one: str, other: str) -> None:
+    model = onnx.ModelProto.FromString(exported("lists").SerializeToString())
+    (body,) = scan_bodies(model)
+    node = next(node for node in body.node if node.op_type == one)
+    node.op_type = other
+    report = so.verify(network("lists"), model, example("lists", 12, 3))
+    assert not report.ok
+
+
+@pytest.mark.parametrize("name", ["plain", "lists"])
+def test_a_stream_is_equal(name: str) -> None:
+    model = exported(name, streaming=True)
+    assert so.verify(network(name), model, example(name, 12, 3)).ok
