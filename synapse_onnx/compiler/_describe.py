@@ -64,7 +64,7 @@ def describe(
         states=tuple(map(_state, states)),
         layers=tuple(layers),
         exact=tuple(name for name in outputs if name in exact),
-        notes=tuple(_notes(layers)),
+        notes=(*_notes(layers), *_notes_on_time(options)),
     ).write(model)
 
 
@@ -93,6 +93,11 @@ def _notes(layers: Layers) -> Iterator[str]:
             f"{name}: sums pass 2**24; they are taken in two parts, exactly, and rounded once, "
             f"where the module that was not frozen rounds within the sum"
         )
+
+
+def _notes_on_time(options: Options) -> Iterator[str]:
+    if not options.open_time:
+        yield "forward() takes one number of time steps alone, so T is fixed in the file"
 
 
 def _state(state: State) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from synapse_onnx.errors import ExportError
 from synapse_onnx.model.layout import LAYOUTS, has_time, time_axis
 
 __all__ = [
-    "call_with_axes", "count_operators", "find_axes", "has_code_of_its_own", "loops_over_time",
-    "resized", "set_axes", "takes_one_length", "with_time_last",
+    "call_with_axes", "count_operators", "find_axes", "has_code_of_its_own", "loops_a_fixed_time",
+    "loops_over_time", "resized", "set_axes", "with_time_last",
 ]  # fmt: skip
 
 
@@ -144,13 +144,24 @@ def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> boo
     return count_operators(network, arguments.grouped(tensors)) is not None
 
 
-def takes_one_length(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether a network (N, ..., T) runs its example, and no shorter one: ``range(self.steps)``."""
+def loops_a_fixed_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a network (N, ..., T) of torch code loops ``for t in range(self.steps)``.
+
+    It finds no step at the end of a shorter sequence, and takes no note of a longer one.
+    """
     timed = [x for x in inputs if has_time(x.dim())]
-    if not timed or count_operators(network, inputs) is None:
+    if not timed or next(deployables(network), None):
         return False
     steps, batch = timed[0].shape[-1], timed[0].shape[0]
-    return steps > 1 and count_operators(network, resized(inputs, steps - 1, batch)) is None
+    if steps < 2 or count_operators(network, resized(inputs, steps + 1, batch)) is None:
+        return False
+    try:
+        _call_counted(network, resized(inputs, steps - 1, batch))
+    except IndexError:
+        return True
+    except Exception:  # of any class: it is the user's code
+        return False
+    return False
 
 
 def has_code_of_its_own(network: nn.Module) -> bool:
@@ -201,12 +212,16 @@ def _with_steps(x: Tensor, steps: int, axes: str) -> Tensor:
 
 def count_operators(network: nn.Module, args: Sequence[Any]) -> int | None:
     """Return how many operators a call runs; None if it fails."""
-    counter = _Counter()
     try:
-        with torch.no_grad(), in_plain_torch(), counter:
-            copies.copied(network)(*copies.copied_value(tuple(args)))
+        return _call_counted(network, args)
     except Exception:  # of any class: it is the user's code
         return None
+
+
+def _call_counted(network: nn.Module, args: Sequence[Any]) -> int:
+    counter = _Counter()
+    with torch.no_grad(), in_plain_torch(), counter:
+        copies.copied(network)(*copies.copied_value(tuple(args)))
     return counter.count
 
 

@@ -28,9 +28,9 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.axes import (
     find_axes,
     has_code_of_its_own,
+    loops_a_fixed_time,
     loops_over_time,
     set_axes,
-    takes_one_length,
     with_time_last,
 )
 from synapse_onnx.compiler.freezer import freeze, without_autocast
@@ -106,7 +106,7 @@ def export(
     if has_code_of_its_own(frozen):
         if loops_over_time(frozen, arguments.tensors):
             frozen, options = _with_loop_found(frozen, arguments, options)
-        elif takes_one_length(frozen, arguments.tensors):
+        elif loops_a_fixed_time(frozen, arguments.tensors):
             options = replace(options, open_time=False)
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
