@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import stateless
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx.compiler._frames import is_users
@@ -90,6 +91,10 @@ def _nobody(layer: nn.Module, name: str, tensor: Tensor) -> None:
 _running: dict[int, OnBlank] = {}
 _lock = threading.Lock()
 _plain = {kind: getattr(nn.Module, kind) for kind in _KINDS}
+_plain_functional_call: Any = stateless._functional_call
+
+#: attribute of a blank tensor
+_HOLDER = "_synapse_onnx_holder"
 
 
 @contextlib.contextmanager
@@ -104,6 +109,7 @@ def listed_as_before(on_blank: OnBlank = _nobody) -> Iterator[None]:
         _running[thread] = on_blank
         for kind in _KINDS:
             setattr(nn.Module, kind, functools.partialmethod(_list, kind))
+        stateless._functional_call = _functional_call  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -114,6 +120,29 @@ def listed_as_before(on_blank: OnBlank = _nobody) -> Iterator[None]:
                 _running[thread] = outer
             for kind, function in _plain.items() if not _running else ():
                 setattr(nn.Module, kind, function)
+                stateless._functional_call = _plain_functional_call
+
+
+def _functional_call(module: nn.Module, tensors: dict[str, Tensor], *args: Any, **how: Any) -> Any:
+    """Stand for what ``torch.func.functional_call`` calls: a layer keeps what it holds itself.
+
+    Its lists have a blank tensor in the place of a weight that has become integers.
+    """
+    kept = {n: tensor for n, tensor in tensors.items() if not _is_own(module, n, tensor)}
+    return _plain_functional_call(module, kept, *args, **how)
+
+
+def _is_own(module: nn.Module, name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is the blank one that a module's own list has under this name."""
+    layer, own = vars(tensor).get(_HOLDER, (None, ""))
+    if layer is None or not f".{name}".endswith(f".{own}"):
+        return False
+    try:
+        part = module.get_submodule(name[: -len(own)].rstrip("."))
+    except AttributeError:
+        return False
+    # not "part is layer": a network may call a copy of the layer that it has listed
+    return isinstance(part, Deployable)
 
 
 def _list(self: nn.Module, kind: str, /, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
@@ -159,6 +188,7 @@ def _tensors(
                 tensor = _tensor_of(module, entry)
                 if tensor is None:
                     tensor = torch.zeros(entry.shape, dtype=entry.dtype)
+                    tensor.__dict__[_HOLDER] = module, entry.name  # for functional_call
                     on_blank(module, entry.name, tensor)
                 yield start + entry.name, entry.identity, tensor
         return

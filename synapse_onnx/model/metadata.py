@@ -33,6 +33,10 @@ def entries_of(model: onnx.ModelProto) -> dict[str, str]:
     return {k.removeprefix(_PREFIX): v for k, v in props.items() if k.startswith(_PREFIX)}
 
 
+#: entries that a file has only where they are not these: files without them are older
+_LEFT_OUT = {"axes": "NCT", "loops": False, "open_time": True}
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Metadata of an exported model.
@@ -104,6 +108,8 @@ class Metadata:
         """Store the metadata in a model, replacing earlier ones."""
         props = {}
         for name, value in sorted(vars(self).items()):
+            if name in _LEFT_OUT and value == _LEFT_OUT[name]:
+                continue
             text = json.dumps(value, sort_keys=True, default=dict)
             props[_PREFIX + name] = value if isinstance(value, str) else text
         onnx.helper.set_model_props(model, props)
