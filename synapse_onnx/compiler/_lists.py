@@ -23,7 +23,7 @@ from torch.nn.utils import stateless
 from synapse_onnx._layer import Deployable
 from synapse_onnx.compiler._frames import is_users
 
-__all__ = ["listed_as_before", "remember_lists"]
+__all__ = ["held", "is_same_module", "listed_as_before", "remember_lists"]
 
 #: what a list of each kind is made of
 _KINDS = {"named_parameters": "_parameters", "named_buffers": "_buffers"}
@@ -141,8 +141,23 @@ def _is_own(module: nn.Module, name: str, tensor: Tensor) -> bool:
         part = module.get_submodule(name[: -len(own)].rstrip("."))
     except AttributeError:
         return False
-    # not "part is layer": a network may call a copy of the layer that it has listed
-    return isinstance(part, Deployable)
+    return is_same_module(part, layer)
+
+
+def is_same_module(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules are one: a tracer hands out proxies, which share what it holds."""
+    return vars(one) is vars(other)
+
+
+def held(module: nn.Module, path: str) -> Tensor | None:
+    """Return the parameter or buffer at a path below a module; None without one."""
+    owner, _, name = path.rpartition(".")
+    try:
+        part = module.get_submodule(owner)
+    except AttributeError:  # dropout is removed
+        return None
+    tensor: Tensor | None = part._parameters.get(name)
+    return part._buffers.get(name) if tensor is None else tensor
 
 
 def _list(self: nn.Module, kind: str, /, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
@@ -202,12 +217,6 @@ def _tensors(
 
 def _tensor_of(layer: Deployable, entry: _Entry) -> Tensor | None:
     """Return the tensor that a layer has under a name; None where it has another form by now."""
-    owner, _, name = entry.name.rpartition(".")
-    try:
-        part = layer.get_submodule(owner)
-    except AttributeError:  # dropout is removed
-        return None
-    held: Tensor | None = part._parameters.get(name)
-    held = part._buffers.get(name) if held is None else held
-    same = held is not None and held.shape == entry.shape and held.dtype == entry.dtype
-    return held if same else None
+    tensor = held(layer, entry.name)
+    same = tensor is not None and tensor.shape == entry.shape and tensor.dtype == entry.dtype
+    return tensor if same else None

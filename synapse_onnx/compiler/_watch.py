@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from synapse_onnx._layer import Deployable, put_forward
 from synapse_onnx.compiler._branches import Branches
 from synapse_onnx.compiler._frames import caller, is_users, place_of
-from synapse_onnx.compiler._lists import listed_as_before
+from synapse_onnx.compiler._lists import held, is_same_module, listed_as_before
 from synapse_onnx.errors import ExportError
 
 __all__ = ["Watch", "read_error", "rewritten_tensors", "within_forward"]
@@ -98,7 +98,8 @@ class Watch:
 
     def _on_blank(self, layer: nn.Module, name: str, tensor: Tensor) -> None:
         modules = self._frozen.named_modules()
-        path = next((path for path, module in modules if module is layer), type(layer).__name__)
+        paths = (path for path, module in modules if is_same_module(module, layer))
+        path = next(paths, type(layer).__name__)
         self._blank.append((f"{path}.{name}" if path else name, tensor))
 
     def on_result(self, function: Any, values: tuple[Any, ...], result: Any) -> Any:
@@ -112,28 +113,17 @@ class Watch:
             return result
         for path, tensor in self._blank:
             if any(tensor is value for value in values):
-                held = self._held(path, result) if name == "clone" else None
-                if held is None:
+                own = held(self._frozen, path) if name == "clone" else None
+                if own is None or own.shape != result.shape:
                     self._blank.append((path, result))
                     return result
-                self._copies.append((path, held))
-                return held
+                self._copies.append((path, own.clone()))
+                return self._copies[-1][1]
         for path, tensor in (*rewritten_tensors(self._frozen), *self._copies):
             if any(tensor is value for value in values):
                 self._copies.append((path, result))
                 return result
         return result
-
-    def _held(self, path: str, like: Tensor) -> Tensor | None:
-        """Return a copy of the tensor at a path, if it has the shape of another."""
-        owner, _, name = path.rpartition(".")
-        try:
-            part = self._frozen.get_submodule(owner)
-        except AttributeError:
-            return None
-        tensor: Tensor | None = part._parameters.get(name)
-        tensor = part._buffers.get(name) if tensor is None else tensor
-        return tensor.clone() if tensor is not None and tensor.shape == like.shape else None
 
 
 def rewritten_tensors(frozen: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -136,6 +136,32 @@ def test_the_type_of_a_weight_is_refused_in_one_sentence() -> None:
         so.export(Own(), X)
 
 
+class Given(nn.Module):
+    """Calls the second of two quantised layers with the list of one of them."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = so.synapse.Dense(6, 6, weight_scale=3, pre_hook_fx=q8)
+        self.second = so.synapse.Dense(6, 6, weight_scale=3, pre_hook_fx=q8)
+        self.other = other
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = dict(self.get_submodule(self.other).named_parameters())
+        return torch.func.functional_call(self.second, given, (self.first(x),))
+
+
+def test_a_layer_may_be_given_its_own_list() -> None:
+    report = so.verify(Given("second"), so.export(Given("second"), X), X)
+    assert report.ok, str(report)
+
+
+def test_a_layer_is_not_given_the_list_of_another_in_silence() -> None:
+    """Its file would hold its own weights."""
+    with pytest.raises(so.ExportError, match=r"reads first\.weight, which the frozen layer holds"):
+        so.export(Given("first"), X)
+
+
 @pytest.mark.parametrize("case", ["parameters", "named_parameters"])
 def test_values_that_stay_may_be_read(case: str) -> None:
     """In the float regime decays only move into buffers."""
