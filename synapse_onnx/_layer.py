@@ -33,6 +33,8 @@ class Deployable(nn.Module):
     A layer that holds others freezes them too: nothing below it is visited.
     """
 
+    #: whether it is a layer of the network, and not a part of this package's own that keeps states
+    is_layer: bool = True
     #: whether the outputs are spikes, to be counted as flips where they differ
     spiking: bool = False
     #: paths of tensors, relative to this layer, that its frozen form holds with other values

@@ -37,10 +37,7 @@ def describe(
     # what each layer says of itself, and the numbers that its nodes compute in
     layers: list[dict[str, Any]] = []
     for path, layer in deployables(frozen):
-        facts = layer.describe()
-        if not facts:  # states of a loop in torch code, which is no layer
-            continue
-        layers.append({"path": path, **facts})
+        layers.append({"path": path, **layer.describe()})
         if path in arithmetic:
             layers[-1]["arithmetic"] = arithmetic[path]
     # a wide sum is exact here and rounded in the module that was not frozen
@@ -64,7 +61,7 @@ def describe(
         states=tuple(map(_state, states)),
         layers=tuple(layers),
         exact=tuple(name for name in outputs if name in exact),
-        notes=(*_notes(layers), *_notes_on_time(options)),
+        notes=tuple(_notes(layers, options)),
     ).write(model)
 
 
@@ -76,8 +73,8 @@ def _regime(model: onnx.ModelProto, layers: Layers, exact: set[str]) -> str:
     return "mixed" if regimes - {"float"} else "float"
 
 
-def _notes(layers: Layers) -> Iterator[str]:
-    """Yield a sentence for every synapse whose sums or products are rounded."""
+def _notes(layers: Layers, options: Options) -> Iterator[str]:
+    """Yield a sentence for every synapse whose sums or products are rounded, and on a fixed T."""
     synapses = [(layer["path"] or "the synapse", layer) for layer in layers if "quantized" in layer]
     quantized = [(name, layer) for name, layer in synapses if layer["quantized"]]
     for name in (name for name, layer in synapses if not layer["quantized"]):
@@ -93,9 +90,6 @@ def _notes(layers: Layers) -> Iterator[str]:
             f"{name}: sums pass 2**24; they are taken in two parts, exactly, and rounded once, "
             f"where the module that was not frozen rounds within the sum"
         )
-
-
-def _notes_on_time(options: Options) -> Iterator[str]:
     if not options.open_time:
         yield "forward() takes one number of time steps alone, so T is fixed in the file"
 

@@ -52,6 +52,9 @@ _ELEMENTARY = {
     torch.ops.aten.zeros.default,
 }
 
+#: a loop over time, which stands for a Scan
+_LOOP = torch.ops.synapse_loops.recurrence.default
+
 #: operators that take no tensor, or whose results are no tensors
 _UNTYPED = {*_ELEMENTARY, torch.ops.aten.sym_size.int}
 
@@ -69,7 +72,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     own: dict[Callable[..., Any], Callable[..., Any]] = {
         op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
     }
-    own[torch.ops.synapse_loops.recurrence.default] = _as_function(scan.symbolic)
+    own[_LOOP] = _as_function(scan.symbolic)
     unify_bounds(program)
     export = _export_with_table()
     if export is None:
@@ -108,9 +111,8 @@ def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
 def _is_elementary(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return False
-    if target.namespace in (TORCH_NAMESPACE, "synapse_loops"):
-        return True
-    return torch.Tag.core in target.tags
+    own = target.namespace == TORCH_NAMESPACE or target is _LOOP
+    return own or torch.Tag.core in target.tags
 
 
 def _has_one_type(program: torch.export.ExportedProgram) -> bool:

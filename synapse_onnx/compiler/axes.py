@@ -120,7 +120,6 @@ def find_axes(network: nn.Module, arguments: Arguments) -> str:
 
     A network with layers of this package, or without a loop in torch code, has the axes of this
     package.
-
     """
     own_layer = next(deployables(network), None)
     if own_layer or not any(has_time(x.dim()) for x in arguments.tensors):
@@ -157,10 +156,8 @@ def loops_a_fixed_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
         return False
     try:
         _call_counted(network, resized(inputs, steps - 1, batch))
-    except IndexError:
-        return True
-    except Exception:  # of any class: it is the user's code
-        return False
+    except Exception as error:  # of any class: it is the user's code
+        return isinstance(error, IndexError)
     return False
 
 

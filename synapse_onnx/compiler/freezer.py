@@ -47,7 +47,8 @@ def other_paths(module: nn.Module) -> dict[str, str]:
 
 def _outermost(module: nn.Module, path: str) -> Iterator[tuple[str, Deployable]]:
     if isinstance(module, Deployable):
-        yield path, module
+        if module.is_layer:
+            yield path, module
         return
     for name, child in module._modules.items():
         if child is not None:

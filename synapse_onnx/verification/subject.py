@@ -20,7 +20,6 @@ from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.frameworks import reset_states
 from synapse_onnx.compiler.freezer import copied, deployables, freeze
 from synapse_onnx.compiler.loops.find import find_loop
-from synapse_onnx.compiler.loops.rolled import Memory
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.branches import with_branches
 from synapse_onnx.model.graph import dims_of, needed_for
@@ -95,13 +94,9 @@ class Subject:
             set_axes(self.module, axes)
             set_axes(self.frozen, axes)
             self._find_loop()
-        self.layers: dict[str, Deployable] = {
-            path: layer for path, layer in deployables(self.module) if not isinstance(layer, Memory)
-        }
+        self.layers: dict[str, Deployable] = dict(deployables(self.module))
         self.descriptions: dict[str, dict[str, Any]] = {
-            path: layer.describe()
-            for path, layer in deployables(self.frozen)
-            if not isinstance(layer, Memory)
+            path: layer.describe() for path, layer in deployables(self.frozen)
         }
         self.model = model
         self.nodes = layer_nodes(model, self.layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -48,11 +49,12 @@ class Framework:
         return any(kind.__module__.split(".")[0] == self.name for kind in type(module).__mro__)
 
 
-def _all_frameworks() -> list[Framework]:
-    """Return every framework, by the names of their files."""
+@functools.cache
+def _all_frameworks() -> tuple[Framework, ...]:
+    """Return every framework, by the names of their files, which are looked for once."""
     package = __name__.rpartition(".")[0]
     names = public_modules(importlib.import_module(package).__path__)
-    return [importlib.import_module(f"{package}.{name}").FRAMEWORK for name in names]
+    return tuple(importlib.import_module(f"{package}.{name}").FRAMEWORK for name in names)
 
 
 @contextlib.contextmanager

@@ -245,9 +245,7 @@ class _Finder:
             if any(isinstance(value, Term) for value in values.values()):
                 raise self._fail("a value is a tensor at one step and a number at a later one")
             return self._fitted(values)
-        steps: dict[Size, dict[int, Any]] = {}
-        for (size, t), value in values.items():
-            steps.setdefault(size, {})[t] = value
+        steps = _by_size(values)
         fixed = self._fixed(steps)
         return self._reference(steps) if fixed is None else fixed
 
@@ -290,13 +288,8 @@ class _Finder:
                 self._family_of[size, term] = (family, t - delay)
                 if family not in self._unexpanded:
                     self._unexpanded.append(family)
-        instead: dict[int, Any] = {}
-        for t in sorted({t for _, t in early}):
-            instead[t] = self._whole(
-                self._at(
-                    {s: {u: v for (o, u), v in early.items() if o == s} for s in self._sizes}, t
-                )
-            )
+        parts = _by_size(early)
+        instead = {t: self._whole(self._at(parts, t)) for t in sorted({t for _, t in early})}
         return Reference(family, delay, instead)
 
     def _delay(self, steps: Mapping[Size, Mapping[int, Any]]) -> int:
@@ -326,10 +319,11 @@ class _Finder:
         early: dict[tuple[Size, int], Any] = {}
         for size, values in steps.items():
             op = values[max(values)].op
+            fits = True  # until a value does not, from the last step down
             for t in sorted(values, reverse=True):
                 value = values[t]
                 fits = (
-                    not any(size == other for other, _ in early)
+                    fits
                     and isinstance(value, Term)
                     and value.op is op
                     and t >= delay
@@ -478,6 +472,14 @@ class _Finder:
             sources.setdefault(size, next(iter(sources.values())))
         axis = next(iter(members.values())).args[1]
         return Entry(self._whole(sources), axis)
+
+
+def _by_size(values: Mapping[tuple[Size, int], Any]) -> dict[Size, dict[int, Any]]:
+    """Return values by trace, and in each by step."""
+    steps: dict[Size, dict[int, Any]] = {}
+    for (size, t), value in values.items():
+        steps.setdefault(size, {})[t] = value
+    return steps
 
 
 def _identity(value: Any) -> Any:

@@ -70,10 +70,11 @@ def find_loop(network: nn.Module, inputs: Sequence[Tensor]) -> Rolled:
         ExportError: its steps have no common form; the line of the user's code is named.
     """
     with quiet(), eagerly(), _deep(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        traces = _Traces(network, inputs)
         failure: NoLoopError | None = None
         for order in _ORDERS:
             try:
-                return _found(network, inputs, order)
+                return _found(traces, order)
             except NoLoopError as error:
                 failure = failure or error
         assert failure is not None
@@ -84,19 +85,20 @@ def find_loop(network: nn.Module, inputs: Sequence[Tensor]) -> Rolled:
         ) from failure
 
 
-def _found(network: nn.Module, inputs: Sequence[Tensor], order: Order) -> Rolled:
+def _found(traces: _Traces, order: Order) -> Rolled:
     """Return the network whose loop was found in this order.
 
     Raises:
         NoLoopError: its steps have no common form.
     """
+    network, inputs = traces.network, traces.inputs
     pool = Pool()
-    *sizes, other = _sizes(network, inputs)
-    readings = {size: _traced(network, inputs, size, pool, order) for size in sizes}
+    *sizes, other = traces.sizes
+    readings = {size: traces.read(size, pool, order) for size in sizes}
     form = find_form(readings, pool)
     form.order = order
     retime(form)
-    readings[other] = _traced(network, inputs, other, pool, order)
+    readings[other] = traces.read(other, pool, order)
     for size, reading in readings.items():
         _check(unrolled(form, size, pool), reading, size)
     neurons = recognise(form)
@@ -173,29 +175,51 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _traced(
-    network: nn.Module, inputs: Sequence[Tensor], size: Size, pool: Pool, order: Order
-) -> Reading:
-    copied = _with_numbers(copies.copied(network))
-    tensors = tuple(resized(inputs, *size))
-    with running_modules(copied) as running, in_plain_torch():
-        try:
-            program = torch.export.export(copied, tensors, strict=False)
-            if any(_changes_in_place(node.target) for node in program.graph.nodes):
-                program = program.run_decompositions({})  # takes longer than the trace
-            return read(program, pool, size.steps, order)
-        except SynapseError:
-            raise
-        except Exception as error:  # the tracer raises errors of any class
-            if not _runs(network, tensors):
-                raise FixedLengthError(
-                    f"forward() does not run {size.steps} steps of {size.batch} samples"
-                ) from error
-            raise trace_error(error, running) from error
+class _Traces:
+    """Traces of a network at a few sizes; each is made once, and read in every order.
+
+    Attributes:
+        network: the network.
+        inputs: example inputs.
+        sizes: see :func:`_sizes`.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Sequence[Tensor]) -> None:
+        self.network = network
+        self.inputs = inputs
+        self.sizes = _sizes(network, inputs)
+        self._programs: dict[Size, torch.export.ExportedProgram] = {}
+
+    def read(self, size: Size, pool: Pool, order: Order) -> Reading:
+        """Return the terms of the trace of a size.
+
+        Raises:
+            FixedLengthError: the network does not run this size.
+            ExportError: it cannot be traced, or read.
+        """
+        copied = _with_numbers(copies.copied(self.network))
+        tensors = tuple(resized(self.inputs, *size))
+        with running_modules(copied) as running, in_plain_torch():
+            try:
+                if size not in self._programs:
+                    self._programs[size] = _program(copied, tensors)
+                return read(self._programs[size], pool, size.steps, order)
+            except SynapseError:
+                raise
+            except Exception as error:  # the tracer raises errors of any class
+                if count_operators(self.network, tensors) is None:
+                    raise FixedLengthError(
+                        f"forward() does not run {size.steps} steps of {size.batch} samples"
+                    ) from error
+                raise trace_error(error, running) from error
 
 
-def _runs(network: nn.Module, tensors: Sequence[Tensor]) -> bool:
-    return count_operators(network, tensors) is not None
+def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """Trace a network; the program has no operators that change their arguments in place."""
+    program = torch.export.export(network, tensors, strict=False)
+    if any(_changes_in_place(node.target) for node in program.graph.nodes):
+        program = program.run_decompositions({})  # takes longer than the trace
+    return program
 
 
 def _changes_in_place(target: Any) -> bool:

@@ -264,10 +264,9 @@ class _Reader:
         if result is None:
             result = self._pool.make(op, args, kwargs)
         self._values[node] = self._seen(result, value)
-        for term in (result,) if isinstance(result, Term) else ():
-            if term not in self._reading.places:
-                self._reading.places[term] = _place(node)
-                self._reading.paths[term] = _path(node)
+        if isinstance(result, Term) and result not in self._reading.places:
+            self._reading.places[result] = _place(node)
+            self._reading.paths[result] = _path(node)
 
     # -- rules: each returns the term, or None to keep the operator ------------------------------
 
@@ -388,10 +387,10 @@ class _Reader:
         target, part, axis, index = args
         shape = tuple(node.meta["val"].shape)
         axis %= len(shape)
-        written = dict(self._written.get(target, (axis, {}))[1])
-        if self._written.get(target, (axis, {}))[0] != axis:
+        along, before = self._written.get(target, (axis, {}))
+        if along != axis:
             return None
-        written[index % shape[axis]] = part
+        written = {**before, index % shape[axis]: part}
         if len(written) == shape[axis]:
             return self._stacked(tuple(written[i] for i in range(len(written))), axis)
         term = self._pool.make(aten.select_scatter.default, args)

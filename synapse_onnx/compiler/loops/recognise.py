@@ -30,7 +30,7 @@ from synapse_onnx.compiler.loops.form import (
     Stack,
     flat,
     parts_of,
-)  # fmt: skip
+)
 from synapse_onnx.compiler.loops.groups import Group, grouped
 from synapse_onnx.compiler.loops.numbers import BATCH, Formula
 from synapse_onnx.compiler.loops.polynomials import Monomial, Polynomial, is_close

@@ -25,7 +25,7 @@ from synapse_onnx.compiler.loops.form import (
     Numbers,
     Reference,
     Stack,
-)  # fmt: skip
+)
 from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.whole_sequence import for_tensors

@@ -26,7 +26,7 @@ from synapse_onnx.compiler.loops.form import (
     Reference,
     Stack,
     parts_of,
-)  # fmt: skip
+)
 from synapse_onnx.compiler.loops.groups import Group, grouped
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
@@ -37,11 +37,9 @@ __all__ = ["Looped", "Memory", "Rolled", "part_of"]
 
 
 class Memory(Stateful):
-    """States of a loop that a stream keeps from chunk to chunk. It is no layer."""
+    """States of a loop that a stream keeps from chunk to chunk."""
 
-    def describe(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
+    is_layer = False
 
     def load(self, name: str, start: Tensor) -> Tensor:
         """Return the state that a call starts from, which is ``start`` if none is kept."""

@@ -16,7 +16,7 @@ from synapse_onnx.compiler.loops.form import (
     Listed,
     Reference,
     Stack,
-)  # fmt: skip
+)
 from synapse_onnx.compiler.loops.numbers import Formula
 from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, SELECT, STACK
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term

@@ -171,10 +171,6 @@ def _shift(axes: Any, rank: int) -> Any:
     return axes + 1 if axes >= 0 else axes
 
 
-def _unsqueeze(op: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return _shifted(1)(op, args, kwargs)
-
-
 def _total(op: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Sum or mean of all elements."""
     if not _is_alone(args) or args[0].rank == 0:
@@ -270,7 +266,7 @@ _RULES: Mapping[Any, Callable[..., Any]] = {
     aten.chunk.default: _shifted(2, default=0),
     aten.unbind.int: _shifted(1, default=0),
     aten.squeeze.dim: _shifted(1),
-    aten.unsqueeze.default: _unsqueeze,
+    aten.unsqueeze.default: _shifted(1),
     aten.transpose.int: _shifted(1, 2),
     aten.t.default: _transposed,
     aten.permute.default: _permuted,
