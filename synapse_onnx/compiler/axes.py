@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from synapse_onnx.compiler import copies
 from synapse_onnx.compiler.arguments import Arguments
+from synapse_onnx.compiler.counting import called, count_called, count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import deployables
+from synapse_onnx.compiler.lengths import held_lengths
 from synapse_onnx.errors import ExportError
 from synapse_onnx.model.layout import LAYOUTS, has_time, time_axis
 
 __all__ = [
-    "call_with_axes", "count_operators", "find_axes", "has_code_of_its_own", "loops_a_fixed_time",
-    "loops_over_time", "resized", "set_axes", "with_time_last",
+    "call_with_axes", "find_axes", "has_code_of_its_own",
+    "loops_over_time", "resized", "runs_one_time", "set_axes", "with_time_last",
 ]  # fmt: skip
 
 
@@ -128,9 +128,33 @@ def find_axes(network: nn.Module, arguments: Arguments) -> str:
     axes = max(growth, key=lambda axes: growth[axes])
     if growth[axes] > 0:
         return axes
-    # a loop of a fixed number of steps runs with another batch size alone
-    open_axes = [axis for axis in (0, 1) if _runs_with_other(network, arguments, axis)]
-    return "TNC" if open_axes == [1] else "NCT"
+    held = (axes for axes in LAYOUTS if _holds_steps(network, arguments, axes))
+    return next(held, None) or _axes_without_loop(network, arguments)
+
+
+def _holds_steps(network: nn.Module, arguments: Arguments, axes: str) -> bool:
+    """Whether a network holds the size of an axis, and runs more operators if it is larger."""
+
+    def inputs(steps: int) -> Sequence[Any]:
+        return arguments.grouped([_with_steps(x, steps, axes) for x in arguments.tensors])
+
+    steps = next(x.shape[time_axis(axes, x.dim())] for x in arguments.tensors if has_time(x.dim()))
+    return any(length.value == steps for length in held_lengths(network, inputs))
+
+
+def _axes_without_loop(network: nn.Module, arguments: Arguments) -> str:
+    """Return the axes of a network whose operators do not tell: by what it runs with.
+
+    An operator that loops by itself, or a cumulative sum, takes any batch size and time. What is
+    made for one number of steps takes another batch size alone.
+    """
+    is_open = [_runs_with_other(network, arguments, axis) for axis in (0, 1, 2)]
+    if is_open[:2] == [False, True]:
+        return "TNC"
+    if is_open != [True, True, False]:
+        return "NCT"
+    remembers = [_remembers(network, arguments, axis) for axis in (0, 1)]
+    return "NTC" if remembers == [False, True] else "TNC"
 
 
 def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> bool:
@@ -143,21 +167,42 @@ def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> boo
     return count_operators(network, arguments.grouped(tensors)) is not None
 
 
-def loops_a_fixed_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether a network (N, ..., T) of torch code loops ``for t in range(self.steps)``.
+def _remembers(network: nn.Module, arguments: Arguments, axis: int) -> bool:
+    """Whether an output depends on the first index of an axis at a later one."""
+    results = []
+    for factor in (1, -2, 5):
+        tensors = [x.clone() for x in arguments.tensors]
+        for x in tensors:
+            if has_time(x.dim()):
+                x.select(axis, 0).mul_(factor).add_(factor - 1)
+        with torch.no_grad(), in_plain_torch():
+            results.append(_tensors(called(network, arguments.grouped(tensors))))
+    return any(
+        y.dim() > axis and not torch.equal(y.narrow(axis, 1, y.shape[axis] - 1), other)
+        for changed in results[1:]
+        for y, z in zip(results[0], changed, strict=True)
+        for other in [z.narrow(axis, 1, z.shape[axis] - 1)]
+    )
 
-    It finds no step at the end of a shorter sequence, and takes no note of a longer one.
+
+def runs_one_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a network (N, ..., T) of torch code runs the example's number of steps alone.
+
+    A parameter for every step, or a matrix of T x T, fits neither a shorter sequence nor a longer
+    one. A loop ``for t in range(10)`` finds no step at the end of a shorter one, and takes no note
+    of a longer one.
     """
     timed = [x for x in inputs if has_time(x.dim())]
     if not timed or next(deployables(network), None):
         return False
     steps, batch = timed[0].shape[-1], timed[0].shape[0]
-    if steps < 2 or count_operators(network, resized(inputs, steps + 1, batch)) is None:
+    if steps < 2 or count_operators(network, resized(inputs, steps, batch + 1)) is None:
         return False
     try:
-        _call_counted(network, resized(inputs, steps - 1, batch))
+        count_called(network, resized(inputs, steps - 1, batch))
     except Exception as error:  # of any class: it is the user's code
-        return isinstance(error, IndexError)
+        longer = count_operators(network, resized(inputs, steps + 1, batch))
+        return longer is None or isinstance(error, IndexError)
     return False
 
 
@@ -180,13 +225,16 @@ def loops_over_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 def resized(inputs: Sequence[Tensor], steps: int, batch: int) -> list[Tensor]:
     """Return inputs (N, ..., T) of other sizes: the example's steps and samples again and again."""
-    given = next((x.shape[0] for x in inputs if has_time(x.dim())), None)
+    timed = next((x for x in inputs if has_time(x.dim())), None)
+    first = next((x for x in inputs if x.dim()), None) if timed is None else timed
+    given = None if first is None else first.shape[0]
     results = []
     for x in inputs:
         has_batch = x.dim() > 0 and x.shape[0] == given  # a scale of the whole batch has none
         samples = x[torch.arange(batch) % x.shape[0]] if has_batch else x
-        timed = has_time(x.dim())
-        results.append(samples[..., torch.arange(steps) % x.shape[-1]] if timed else samples)
+        if has_time(x.dim()):
+            samples = samples[..., torch.arange(steps) % x.shape[-1]]
+        results.append(samples)
     return results
 
 
@@ -205,28 +253,3 @@ def _with_steps(x: Tensor, steps: int, axes: str) -> Tensor:
         return x
     axis = time_axis(axes, x.dim())
     return x.index_select(axis, torch.arange(steps) % x.shape[axis])
-
-
-def count_operators(network: nn.Module, args: Sequence[Any]) -> int | None:
-    """Return how many operators a call runs; None if it fails."""
-    try:
-        return _call_counted(network, args)
-    except Exception:  # of any class: it is the user's code
-        return None
-
-
-def _call_counted(network: nn.Module, args: Sequence[Any]) -> int:
-    counter = _Counter()
-    with torch.no_grad(), in_plain_torch(), counter:
-        copies.copied(network)(*copies.copied_value(tuple(args)))
-    return counter.count
-
-
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))

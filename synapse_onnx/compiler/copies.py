@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -50,7 +51,27 @@ def copied_value(value: T) -> T:
         Exception: of any class, as the objects in it refuse to be copied.
     """
     with _WithoutGraph():
-        return copy.deepcopy(value)
+        try:
+            return copy.deepcopy(value)
+        except MemoryError:
+            raise
+        except Exception:
+            if isinstance(value, nn.Module):
+                with contextlib.suppress(Exception):
+                    return _copied_plainly(value)
+            raise
+
+
+def _copied_plainly(module: M) -> M:
+    """Copy a network whose modules have a ``__deepcopy__`` that fails, attribute by attribute.
+
+    That of sinabs' recurrent layers calls their constructor with other arguments than it takes.
+    """
+    own = [part for part in nn.Module.modules(module) if hasattr(type(part), "__deepcopy__")]
+    memo: dict[int, Any] = {id(part): type(part).__new__(type(part)) for part in own}
+    for part in own:
+        memo[id(part)].__dict__.update(copy.deepcopy(vars(part), memo))
+    return copy.deepcopy(module, memo)
 
 
 class _WithoutGraph(TorchFunctionMode):

@@ -28,11 +28,11 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.axes import (
     find_axes,
     has_code_of_its_own,
-    loops_a_fixed_time,
-    loops_over_time,
+    runs_one_time,
     set_axes,
     with_time_last,
 )
+from synapse_onnx.compiler.frameworks import reset_states
 from synapse_onnx.compiler.freezer import freeze, without_autocast
 from synapse_onnx.compiler.loops.find import FixedLengthError, find_loop
 from synapse_onnx.compiler.loops.scan import put_scans
@@ -99,15 +99,13 @@ def export(
     arguments = Arguments.of(frozen, args, "export")
     arguments.check(frozen, "export")
     check_calls(frozen, arguments)
+    reset_states(frozen)  # they are zero, and of the batch size of a call
     axes = axes or find_axes(frozen, arguments)
     set_axes(frozen, axes)
     arguments = with_time_last(arguments, axes)
     options = Options(streaming, dynamic, layout or axes, opset, input_type, axes)
     if has_code_of_its_own(frozen):
-        if loops_over_time(frozen, arguments.tensors):
-            frozen, options = _with_loop_found(frozen, arguments, options)
-        elif loops_a_fixed_time(frozen, arguments.tensors):
-            options = replace(options, open_time=False)
+        frozen, options = _with_loop_found(frozen, arguments, options)
     model = compile_frozen(frozen, arguments, options)
     if path is not None:
         write_atomically(path, model.SerializeToString(deterministic=True))
@@ -164,20 +162,24 @@ def _with_loop_found(
 ) -> tuple[nn.Module, Options]:
     """Return a network that loops over time in torch code as a module whose steps are one.
 
-    A network that takes one number of steps alone, by an attribute or by a parameter for every
-    step, stays as it is, and is unrolled.
+    A network that takes one number of steps alone, by a constant in its code or by a parameter for
+    every step, stays as it is, and is unrolled.
     """
+    inputs = arguments.tensors
     try:
-        found = find_loop(frozen, arguments.tensors)
+        found = find_loop(frozen, inputs)
     except FixedLengthError:
         return frozen, replace(options, open_time=False)
     except ExportError:
         if options.dynamic:
             raise
         return frozen, options  # so many steps are unrolled
+    if found is None:
+        return frozen, replace(options, open_time=not runs_one_time(frozen, inputs))
     if options.streaming and found.looped.obstacle:
         raise ExportError(f"streaming: {found.looped.obstacle}; export without streaming")
-    return found, options
+    holds_time = found.looped.length is not None and any(found.looped.timed)
+    return found, replace(options, open_time=not holds_time)
 
 
 def check_model(model: onnx.ModelProto) -> None:

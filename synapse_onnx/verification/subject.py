@@ -123,6 +123,8 @@ class Subject:
         try:
             found = find_loop(self.frozen, self.arguments.tensors)
         except SynapseError:
+            found = None
+        if found is None:
             return  # another network, which compare_construction says
         self.original, self.module, self.frozen = self.module, found, found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ class Network:
     def fresh(self) -> nn.Module:
         """Return the network in evaluation mode: the same weights every time."""
         torch.manual_seed(0)
+        np.random.seed(0)
         return self.make().eval()
 
     def inputs(self, steps: int, batch: int) -> tuple[Any, ...]:

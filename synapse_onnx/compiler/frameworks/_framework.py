@@ -6,12 +6,14 @@ import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from synapse_onnx._discovery import public_modules
 
@@ -49,6 +51,22 @@ class Framework:
         return any(kind.__module__.split(".")[0] == self.name for kind in type(module).__mro__)
 
 
+class _DetachedData(TorchFunctionMode):
+    """Reads ``x.data`` as ``x.detach()``."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch."""
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]  # made at each access
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
 @functools.cache
 def _all_frameworks() -> tuple[Framework, ...]:
     """Return every framework, by the names of their files, which are looked for once."""
@@ -59,11 +77,13 @@ def _all_frameworks() -> tuple[Framework, ...]:
 
 @contextlib.contextmanager
 def in_plain_torch() -> Iterator[None]:
-    """Let the frameworks that were imported run operators of torch alone, in this thread.
+    """Let user code and the frameworks that were imported run operators of torch alone.
 
+    That holds in this thread. ``x.data``, which a tracer cannot follow, is ``x.detach()``.
     The caller's random numbers stay as they are: Rockpool draws some that it multiplies by 0.
     """
     with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        stack.enter_context(_DetachedData())
         for framework in _all_frameworks():
             if framework.is_imported:
                 stack.enter_context(framework.in_plain_torch())

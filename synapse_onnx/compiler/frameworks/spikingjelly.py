@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
@@ -24,9 +25,16 @@ _PACKAGES = "spikingjelly._ops."
 
 
 def _reset(module: Any) -> None:
-    """Reset a module of whole sequences; the states of one of single steps are its network's."""
-    if getattr(module, "step_mode", None) == "m" and hasattr(module, "reset"):
-        module.reset()
+    """Reset a module of whole sequences, and what it calls step by step, such as a container's.
+
+    The states of other modules of single steps are their network's.
+    """
+    steps = any(kind.__name__ == "MultiStepModule" for kind in type(module).__mro__)
+    if getattr(module, "step_mode", "m" if steps else "s") == "m":
+        parts: Any = nn.Module.modules(module)
+        for part in parts:
+            if hasattr(part, "reset"):
+                part.reset()
 
 
 def _kernel(operator: OpOverload) -> Callable[..., Any] | None:

@@ -29,6 +29,7 @@ from synapse_onnx.compiler.loops.form import (
     Reference,
     Stack,
 )
+from synapse_onnx.compiler.loops.last_values import in_shorter_traces, sums
 from synapse_onnx.compiler.loops.numbers import fit
 from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, STACK, Reading, obstacle
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term
@@ -48,29 +49,35 @@ class NoLoopError(Exception):
         self.place = place
 
 
-def find_form(readings: Mapping[Size, Reading], pool: Pool) -> Form:
+def find_form(
+    readings: Mapping[Size, Reading], pool: Pool, times: Mapping[Size, Times] | None = None
+) -> Form:
     """Return the form that all traces have in common.
 
     Args:
         readings: traces of at least three lengths and the same batch size, the shortest first, and
             then one of another batch size.
         pool: the pool of their terms.
+        times: the times of their terms; by default what they read of sequences tells them.
 
     Raises:
         NoLoopError: they have none.
     """
-    return _Finder(readings, pool).find()
+    times = times or {size: Times(reading, size) for size, reading in readings.items()}
+    return _Finder(readings, pool, times).find()
 
 
 class _Finder:
-    def __init__(self, readings: Mapping[Size, Reading], pool: Pool) -> None:
+    def __init__(
+        self, readings: Mapping[Size, Reading], pool: Pool, times: Mapping[Size, Times]
+    ) -> None:
         self._readings = readings
         self._pool = pool
         self._sizes = list(readings)
         batch = self._sizes[0].batch
         self._longer = [size for size in self._sizes if size.batch == batch]
         self._longest = self._longer[-1]
-        self._times = {size: Times(reading, size) for size, reading in readings.items()}
+        self._times = times
         self._family_of: dict[tuple[Size, Term], tuple[Family, int]] = {}
         self._wholes: dict[tuple[int, ...], Any] = {}
         self._terms: dict[int, Mapping[Size, Term]] = {}
@@ -156,6 +163,8 @@ class _Finder:
                     return Last(known[0][0].found(), backs.pop())
             if any(longer[0].number in self._cones.of(term) for term in longer[1:]):
                 return self._last(values)
+            if sums(values, self._times, _EARLY):
+                return self._last(values)
         if first.op in (STACK, CAT):
             lengths = {len(values[size].args[0]) for size in self._longer}
             if len(lengths) == len(self._longer):
@@ -202,21 +211,16 @@ class _Finder:
         return Stack(slot, first.args[1], joined=first.op is CAT, start=start)
 
     def _last(self, values: Mapping[Size, Term]) -> Any:
-        """Return the last value of a family, whose earlier ones are those of shorter traces."""
+        """Return the last value of a family."""
         longest = values[self._longest]
-        earlier = [values[size] for size in self._longer[:-1]]
-        if not all(term.number in self._cones.of(longest) for term in earlier):
+        members = in_shorter_traces(values, self._longer, self._cones)
+        members = members or sums(values, self._times, _EARLY)
+        if not members:
             raise self._fail(
                 "an output is computed in another way where T is another, and does not follow from "
                 "one step to the next",
                 longest,
             )
-        members: dict[tuple[Size, int], Any] = {}
-        for i, size in enumerate(self._longer):
-            for shorter in self._longer[: i + 1]:
-                members[size, shorter.steps - 1] = values[shorter]
-        for size in self._sizes:
-            members[size, size.steps - 1] = values[size]
         slot = self._slot(members)
         self._expand_all()
         if not isinstance(slot, Reference) or slot.delay:

@@ -10,6 +10,7 @@ a group of its own, and is computed for all steps at once. So a loop holds the r
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -18,6 +19,7 @@ from typing import Any
 import networkx
 
 from synapse_onnx.compiler.loops.form import (
+    Apply,
     Family,
     Form,
     Last,
@@ -26,6 +28,7 @@ from synapse_onnx.compiler.loops.form import (
     flat,
     parts_of,
 )
+from synapse_onnx.compiler.loops.whole_sequence import has_rule
 
 __all__ = ["Group", "grouped"]
 
@@ -37,7 +40,7 @@ class Group:
     Attributes:
         families: the families, each after those of the same step that it reads.
         outputs: those that are read outside.
-        recurrent: whether they follow from each other through time.
+        recurrent: whether they are computed step by step, in a loop.
     """
 
     families: list[Family]
@@ -53,7 +56,15 @@ def grouped(form: Form) -> dict[Family, Group]:
         graph.add_node(family)
         for slot in family.slots():
             if isinstance(slot, Reference):
-                graph.add_edge(family, slot.family.found())
+                read = slot.family.found()
+                graph.add_edge(family, read)
+                # a tuple is no sequence, and whoever takes a part of it is in the same loop
+                if (
+                    _takes_part(family)
+                    and isinstance(read.node, Apply)
+                    and not has_rule(read.node.op)
+                ):
+                    graph.add_edge(read, family)
     groups: dict[Family, Group] = {}
     for component in networkx.strongly_connected_components(graph):
         recurrent = len(component) > 1 or any(graph.has_edge(f, f) for f in component)
@@ -66,6 +77,10 @@ def grouped(form: Form) -> dict[Family, Group]:
         group = Group(families, outputs, recurrent)
         groups.update(dict.fromkeys(families, group))
     return groups
+
+
+def _takes_part(family: Family) -> bool:
+    return isinstance(family.node, Apply) and family.node.op is operator.getitem
 
 
 def _sorted(component: set[Family]) -> list[Family]:

@@ -45,6 +45,7 @@ SELECT = aten.select.int
 STACK = aten.stack.default
 CAT = aten.cat.default
 FULL = aten.full.default
+SELECT_SCATTER = aten.select_scatter.default
 
 #: operators whose arguments may be swapped
 COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
@@ -182,7 +183,7 @@ class _Reader:
             aten.to.device: self._cast,
             aten.to.dtype_layout: self._cast,
             aten.to.other: self._cast,
-            aten.select_scatter.default: self._select_scatter,
+            SELECT_SCATTER: self._select_scatter,
             aten.dropout.default: self._dropout,
             aten.item.default: self._item,
             aten._local_scalar_dense.default: self._item,
@@ -279,14 +280,20 @@ class _Reader:
         return term
 
     def _step_of(self, source: Term, axis: int, index: int) -> Any:
-        """Return what a sequence has at an index: a part of a stack, or a select."""
+        """Return what a sequence has at an index: what was put there, or a select."""
+        size = self._shape(source)[axis]
+        while source.op is SELECT_SCATTER and source.args[2] % len(self._shape(source)) == axis:
+            target, part, _, written = source.args
+            if (written - index) % size == 0:
+                return part
+            source = target
         if source.op is STACK and source.args[1] == axis:
             parts = source.args[0]
             index %= len(parts)
             turned = self._order.stacks_backwards and len(parts) == self._steps
             return parts[len(parts) - 1 - index if turned else index]
         shape = list(self._shape(source))
-        size = shape.pop(axis)
+        del shape[axis]
         index %= size
         if self._order.backwards and size == self._steps:
             index = size - 1 - index
@@ -393,7 +400,7 @@ class _Reader:
         written = {**before, index % shape[axis]: part}
         if len(written) == shape[axis]:
             return self._stacked(tuple(written[i] for i in range(len(written))), axis)
-        term = self._pool.make(aten.select_scatter.default, args)
+        term = self._pool.make(SELECT_SCATTER, args)
         self._written[term] = (axis, written)
         return term
 

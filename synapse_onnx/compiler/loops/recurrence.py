@@ -86,6 +86,8 @@ class Loop(nn.Module):
         self._following: list[Family | int] = []
         self._chains: dict[tuple[Any, ...], list[int]] = {}
         self._program = [(family, self._computed(family)) for family in self.families]
+        if not self.sequences:  # a Scan takes its number of steps from one
+            self.sequences.append(Numbers(STEP, 1, False))
 
     def __deepcopy__(self, _: Any) -> Loop:
         return self  # its readers are bound to it

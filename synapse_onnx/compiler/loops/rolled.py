@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
+from synapse_onnx.compiler.lengths import Length
 from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
     Apply,
@@ -60,6 +62,7 @@ class Rolled(nn.Module):
         layers: the layers of this package in it, by path.
         timed: of every input, whether time is its last axis.
         names: names of the inputs; none if they have none.
+        length: the number of steps, if the network holds it.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class Rolled(nn.Module):
         layers: Mapping[str, nn.Module],
         timed: Sequence[bool],
         names: Sequence[str] = (),
+        length: Length | None = None,
     ) -> None:
         super().__init__()
-        self._looped = Looped(form, timed)
+        self._looped = Looped(form, timed, length)
         for term, path in self._looped.paths.items():
             parent, _, name = path.rpartition(".")
             part_of(self, parent)._buffers[name] = form.values[term].detach()
@@ -122,12 +126,15 @@ class Looped:
         timed: of every input, whether time is its last axis.
         paths: where the module holds the value of each parameter and constant.
         groups: the families that are computed together.
+        length: the number of steps, if the network holds it.
         loops: the loop of every group that is computed step by step, after the first call.
         obstacle: why it cannot stream, if it cannot.
     """
 
-    def __init__(self, form: Form, timed: Sequence[bool]) -> None:
+    def __init__(self, form: Form, timed: Sequence[bool], length: Length | None = None) -> None:
         self.form = form
+        self.length = length
+        self._held = 0 if length is None else length.value
         self.timed = tuple(timed)
         self.paths = {
             term: str(term.args[0]) if term.op == PARAMETER else f"constants.constant_{number}"
@@ -139,6 +146,8 @@ class Looped:
         self.groups = grouped(form)
         self.loops: dict[Group, Loop] = {}
         self.obstacle = "it goes through the steps backwards" if form.order.backwards else ""
+        if not any(timed):
+            self.obstacle = "no input has time, and the network holds the number of steps"
         #: what is kept from call to call -> the path of its memory, and its name there
         self._places: dict[Any, tuple[str, str]] = {}
         #: what a call started from, until it is declared
@@ -152,6 +161,20 @@ class Looped:
         if group not in self.loops:
             self.loops[group] = Loop(group, self.form.path_of(group.families))
         return self.loops[group]
+
+    @contextlib.contextmanager
+    def running(self, steps: int) -> Iterator[None]:
+        """Run another number of steps than the network holds, if it holds one."""
+        held, self._held = self._held, steps
+        try:
+            yield
+        finally:
+            self._held = held
+
+    def steps(self, inputs: Sequence[Tensor]) -> Any:
+        """Return the number of steps of a call."""
+        lengths = (x.shape[-1] for x, timed in zip(inputs, self.timed, strict=True) if timed)
+        return next(lengths, self._held)
 
     # -- states ------------------------------------------------------------------------------------
 
@@ -200,9 +223,7 @@ class _Run:
         self._network = network
         self._root = root
         self._inputs = inputs
-        self._steps: Any = next(
-            x.shape[-1] for x, timed in zip(inputs, network.timed, strict=True) if timed
-        )
+        self._steps: Any = network.steps(inputs)
         self._batch: Any = inputs[0].shape[0]
         self._wholes: dict[int, Any] = {}
         self._sequences: dict[Family, Any] = {}
@@ -259,10 +280,14 @@ class _Run:
             if not value.joined:
                 return sequence.movedim(0, value.axis) if value.axis else sequence
             return sequence.movedim(0, value.axis).flatten(value.axis, value.axis + 1)
-        return value.op(
+        result = value.op(
             *(self._whole(each) for each in value.args),
             **{name: self._whole(each) for name, each in value.kwargs.items()},
         )
+        if _is_view(value.op) and isinstance(result, Tensor):
+            # the strides of a flattened tensor, min(128, 128 N), leave N no value but some
+            return result.clone(memory_format=torch.contiguous_format)
+        return result
 
     def _filled(self, value: Any, family: Family) -> Tensor:
         """Return a whole value in the shape and type of a family's."""
@@ -403,3 +428,9 @@ class _Run:
             return torch.scalar_tensor(number, dtype=torch.int64 if whole else torch.float32)
         tensor: Tensor = self._whole(value)
         return tensor
+
+
+def _is_view(op: Any) -> bool:
+    """Whether an operator returns a tensor that may share the memory of its argument."""
+    schema = getattr(op, "_schema", None)
+    return schema is not None and any(result.alias_info for result in schema.returns)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from synapse_onnx.compiler.loops.reading import CAT, FULL, SELECT, STACK, Reading
 from synapse_onnx.compiler.loops.terms import Size, Term, terms_in
 
-__all__ = ["Cones", "Times"]
+__all__ = ["Cones", "FirstSeen", "Times", "first_seen"]
 
 
 class Times:
@@ -54,6 +56,41 @@ class Times:
         source, axis, _ = term.args
         size: int = self._reading.shape(source)[axis]
         return size == self._size.steps
+
+
+class FirstSeen(Times):
+    """The time of every term of one trace, where no step reads a sequence.
+
+    A static image is read at every step, and no index tells which one it is. What step 3 computes
+    is computed in a trace of 4 steps, and in none that is shorter.
+    """
+
+    def __init__(self, reading: Reading, size: Size, first: Mapping[Term, int]) -> None:
+        super().__init__(reading, size)
+        self._first = first
+
+    def of(self, term: Term) -> int | None:
+        """Return the step before which no term of this kind is computed; None of a stack."""
+        if term.op in (STACK, CAT) and len(term.args[0]) >= self._size.steps - 1:
+            return None
+        return None if term.is_leaf or term.op is FULL else self._first.get(term)
+
+    def is_step(self, term: Term) -> bool:
+        """Whether a term is one step of a sequence: none is."""
+        return False
+
+
+def first_seen(readings: Iterable[Reading]) -> dict[Term, int]:
+    """Return the step at which each term is computed, by traces of 1, 2, 3 ... steps."""
+    first: dict[Term, int] = {}
+    for step, reading in enumerate(readings):
+        todo = [term for term in reading.outputs if isinstance(term, Term)]
+        while todo:
+            term = todo.pop()
+            if term not in first:
+                first[term] = step
+                todo += terms_in(term)
+    return first
 
 
 class Cones:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Steps", "for_tensors", "over_steps"]
+__all__ = ["Steps", "for_tensors", "has_rule", "over_steps"]
 
 aten = torch.ops.aten
 
@@ -29,6 +29,11 @@ class Steps:
     def rank(self) -> int:
         """Number of axes of the value of a step."""
         return self.values.dim() - 1
+
+
+def has_rule(op: Any) -> bool:
+    """Whether an operator may be known over a whole sequence, which its arguments decide."""
+    return op in _RULES or op is operator.getitem or torch.Tag.pointwise in getattr(op, "tags", ())
 
 
 def over_steps(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -1,0 +1,206 @@
+"""Traces of a network at a few sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch._decomp
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from synapse_onnx._layer import Deployable, argument_names
+from synapse_onnx.compiler import copies
+from synapse_onnx.compiler._trace_errors import running_modules, trace_error
+from synapse_onnx.compiler.axes import resized
+from synapse_onnx.compiler.counting import count_operators
+from synapse_onnx.compiler.frameworks import in_plain_torch
+from synapse_onnx.compiler.lengths import Length
+from synapse_onnx.compiler.loops.reading import Order, Reading, read
+from synapse_onnx.compiler.loops.terms import Pool, Size
+from synapse_onnx.errors import ExportError, SynapseError
+from synapse_onnx.model.layout import has_time
+
+__all__ = ["LONGER", "FixedLengthError", "Traces"]
+
+aten = torch.ops.aten
+
+#: the first length that is traced: longer than most delays
+_SHORTEST = 5
+
+#: a length beyond those that are traced
+LONGER = 24
+
+#: operators that the longest trace has at most, if a shorter one is enough
+_OPERATORS = 2000
+
+
+#: operators of torch that loop over time -> that loop: ``nn.RNN`` calls ``rnn_relu``
+_RECURRENT = {
+    op: torch._decomp.decomposition_table[op]
+    for op in (aten.gru.input, aten.lstm.input, aten.rnn_relu.input, aten.rnn_tanh.input)
+}
+
+
+class FixedLengthError(ExportError):
+    """A network runs one number of steps alone."""
+
+
+class Traces:
+    """Traces of a network at a few sizes; each is made once, and read in every order.
+
+    Args:
+        network: the network.
+        inputs: example inputs.
+        length: the number of steps, if the network holds it.
+
+    Attributes:
+        example: the example inputs.
+        length: the number of steps, if the network holds it.
+        steps: the number of steps of the example.
+        has_sequence: whether an input has time.
+        sizes: three lengths, another batch size, and one size to check with.
+    """
+
+    def __init__(
+        self, network: nn.Module, inputs: Sequence[Tensor], length: Length | None = None
+    ) -> None:
+        self._network = network
+        self.example = list(inputs)
+        self.length = length
+        timed = [x.shape[-1] for x in inputs if has_time(x.dim())]
+        self.has_sequence = bool(timed)
+        self.steps: int = max(timed) if length is None else length.value
+        self.sizes = self._sizes()
+        self._programs: dict[Size, torch.export.ExportedProgram] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the inputs; none if they have none."""
+        names = argument_names(self._network)[: len(self.example)]  # others have defaults
+        return tuple(names) if len(names) == len(self.example) else ()
+
+    def network(self, steps: int) -> nn.Module:
+        """Return a copy of the network, for inputs of so many steps."""
+        if self.length is None:
+            return copies.copied(self._network)
+        return self.length.given(self._network, steps)
+
+    def inputs(self, size: Size) -> list[Tensor]:
+        """Return the example inputs in another size."""
+        return resized(self.example, *size)
+
+    def read(self, size: Size, pool: Pool, order: Order) -> Reading:
+        """Return the terms of the trace of a size.
+
+        Raises:
+            FixedLengthError: the network does not run this size.
+            ExportError: it cannot be traced, or read.
+        """
+        copied = _with_numbers(self.network(size.steps))
+        tensors = tuple(self.inputs(size))
+        with running_modules(copied) as running, in_plain_torch():
+            try:
+                if size not in self._programs:
+                    self._programs[size] = _program(copied, tensors)
+                return read(self._programs[size], pool, size.steps, order)
+            except SynapseError:
+                raise
+            except Exception as error:  # the tracer raises errors of any class
+                if not self._operators(size):
+                    raise FixedLengthError(
+                        f"forward() does not run {size.steps} steps of {size.batch} samples"
+                    ) from error
+                raise trace_error(error, running) from error
+
+    def runs(self, steps: int) -> bool:
+        """Whether the network takes so many steps."""
+        return self._operators(Size(steps, 2)) > 0
+
+    def _operators(self, size: Size) -> int:
+        """Return how many operators the network runs; 0 if it fails."""
+        return count_operators(self.network(size.steps), self.inputs(size)) or 0
+
+    def _sizes(self) -> list[Size]:
+        """Return sizes none of which is one of anything else.
+
+        A kernel of 5 channels is not a loop of 5 steps.
+        """
+        taken = {
+            size
+            for tensor in (*nn.Module.parameters(self._network), *self._network.buffers())
+            for size in tensor.shape
+        }
+        for x in self.example:
+            taken.update(x.shape[1:-1] if has_time(x.dim()) else x.shape[1:])
+        shapes = _Shapes()
+        # an axis is open only if the network runs with it, which a later trace shows
+        with in_plain_torch(), shapes, contextlib.suppress(Exception):
+            self.network(2)(*self.inputs(Size(2, 1)))
+        taken |= shapes.seen
+        # one after the other: a last value is found by those of sequences shorter by a step
+        first = next(t for t in itertools.count(_SHORTEST) if taken.isdisjoint(range(t, t + 3)))
+        taken |= {first, first + 1, first + 2}
+        # as long as the example and what verify makes of it, if the trace does not get too long
+        few, more = (self._operators(Size(t, 2)) for t in (first, first + 1))
+        longest = max(LONGER, 8 + self.steps)
+        longest = max(first + 3, min(longest, _OPERATORS // max(more - few, 1)))
+        check = next(t for t in itertools.count(longest) if t not in taken)
+        batches = (n for n in itertools.count(2) if n not in taken | {check})
+        other, usual, third = (next(batches) for _ in range(3))
+        lengths = [Size(first + i, usual) for i in range(3)]
+        return [*lengths, Size(first + 1, other), Size(check, third)]
+
+
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collects the sizes of all axes of all values."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, Tensor):
+                self.seen.update(value.shape)
+        return result
+
+
+def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """Trace a network; the program has no operators that change their arguments in place."""
+    program = torch.export.export(network, tensors, strict=False)
+    if any(_takes_apart(node.target) for node in program.graph.nodes):
+        program = program.run_decompositions(dict(_RECURRENT))  # takes longer than the trace
+    return program
+
+
+def _takes_apart(target: Any) -> bool:
+    """Whether an operator changes its arguments, or is a loop over time itself."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return False
+    return bool(schema.is_mutable) or target in _RECURRENT
+
+
+def _with_numbers(network: nn.Module) -> nn.Module:
+    """Turn whole numbers in buffers into attributes: code branches on them.
+
+    snnTorch's ``if self.reset_mechanism_val == 0`` reads a tensor, which a tracer refuses.
+    """
+    for module in nn.Module.modules(network):
+        if isinstance(module, Deployable):  # ours take tensors
+            continue
+        for name, value in list(module._buffers.items()):
+            if (
+                value is not None
+                and value.numel() == 1
+                and not value.dtype.is_floating_point
+                and name != "num_batches_tracked"
+            ):
+                del module._buffers[name]
+                module.__dict__[name] = value.item()
+    return network
