@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.neuron import base
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
+from synapse_onnx.ops.spike import spike
 
 __all__ = ["RESETS", "Neuron"]
 
@@ -219,6 +220,10 @@ class Neuron(base.Neuron):
         """Never spike and never reset: the voltage is the output then."""
         super().as_readout()
         self.v_threshold.data = torch.full((1,), _NEVER)
+
+    def spike(self, above: Tensor) -> Tensor:
+        """Return the spikes of the last variable that :meth:`dynamics` returned."""
+        return self._dropped(spike(above, 0.0, *self._surrogate, False))
 
     def margin(self, input: base.Current) -> Tensor:
         """Return how far the voltage is above the threshold, over time, before resets."""

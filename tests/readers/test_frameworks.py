@@ -78,11 +78,11 @@ def test_frameworks_are_found_by_themselves(request: pytest.FixtureRequest) -> N
     before = [framework.name for framework in all_frameworks()]
     assert "lava-dl" in before
     assert "toy" not in before
-    with pytest.raises(so.InputError, match="no layer of lava-dl in this Leaky"):
+    with pytest.raises(so.InputError, match=r"no layer of lava-dl, .* in this Leaky"):
         so.convert(Leaky())
     request.getfixturevalue("toy")
     assert sorted(f.name for f in all_frameworks()) == sorted([*before, "toy"])
-    with pytest.raises(so.InputError, match=r"of lava-dl or toy in this Linear; .*, toy\.neurons"):
+    with pytest.raises(so.InputError, match=r"lava-dl, .* or toy in this Linear; .*, toy\.neurons"):
         so.convert(nn.Linear(2, 2))
 
 

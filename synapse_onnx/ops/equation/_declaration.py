@@ -130,8 +130,9 @@ class Equation(ABC):
         Args:
             a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
                 ``where(condition, yes, no)``, ``reset(condition, value, state)``,
-                ``raised(condition, amount, state)``; ``biased(value, p)``, where there is a
-                bias; what Loihi alone does: ``current(state)``, ``voltage(state)``.
+                ``raised(condition, amount, state)``; ``count(state, level)``, in floats alone;
+                ``biased(value, p)``, where there is a bias; what Loihi alone does:
+                ``current(state)``, ``voltage(state)``.
             x: currents, by name.
             p: parameters, by name.
             s: states before the step, by name.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from synapse_onnx import block
 from synapse_onnx._discovery import public_modules
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.readers.frameworks._over_time import OverTime
 
 __all__ = ["Conversion", "Framework", "all_frameworks", "convert"]
 
@@ -44,12 +45,16 @@ class Framework:
             states; None for a module that is no layer, such as a loss, and stays in place. It
             raises InputError for what ours cannot reproduce; parts of the layer are converted by
             ``conversion.layer``.
+        in_steps: whether its layers take single steps, or sequences in another layout than ours. A
+            user's forward does not run on ours then, and ``convert`` is called for containers of
+            torch too, and for modules of the user's, which it refuses.
     """
 
     name: str
     package: str
     layers: str
     convert: Callable[[Conversion, str, Any], nn.Module | None]
+    in_steps: bool = False
 
     def owns(self, kind: type) -> bool:
         """Whether a class is defined in this framework."""
@@ -66,44 +71,78 @@ def all_frameworks() -> list[Framework]:
 def convert(module: nn.Module) -> nn.Module:
     """Replace the layers of another framework inside a module by ours.
 
-    lava-dl is supported: synapses, neurons, norms, dropout, delays, encoders and blocks of
+    lava-dl: synapses, neurons, norms, dropout, delays, encoders and blocks of
     ``lava.lib.dl.slayer`` are replaced wherever the module refers to them: children, lists,
     dictionaries, attributes, bound methods. The rest is copied as it is, with the user's
     ``forward``; losses and classifiers of lava-dl stay in place. Pools and unpools get
     ``merge_channels=True``, lava-dl's own arithmetic. The output is that of the given module, bit
     for bit, and continues from the states that were kept.
 
+    snnTorch, SpikingJelly, Norse, sinabs, Rockpool: a neuron becomes ours, with its parameters and
+    options, and an ``nn.Sequential`` or a container of the framework becomes a network of them and
+    of torch's own layers, which are applied at every step. Whatever layout the framework has, the
+    result takes (N, C[, H, W], T) and returns spikes, or the voltage of a neuron that never spikes,
+    in this layout; where a neuron of snnTorch has ``output=True``, spikes and voltage. It gives the
+    framework's spikes, but for roundings: some frameworks sum in another order. Every call starts
+    from rest; states that the given module kept are left out. In training the gradient is ours: a
+    surrogate of the framework's height and area, and none through a reset. A module with a forward
+    of the user's is refused: ``so.export`` takes it as it is.
+
     Args:
         module: a torch module that holds layers of a framework, or one of them.
 
     Returns:
-        Another module. The given one stays as it is and keeps working, and both share their
-        parameters and buffers: they are the same objects under the same names. Train one of
-        them, not both; ``copy.deepcopy`` separates them.
+        Another module. The given one stays as it is and keeps working, and both share the
+        parameters and buffers of lava-dl's layers and of torch's: they are the same objects. Train
+        one of them, not both; ``copy.deepcopy`` separates them. Parameters of other frameworks'
+        neurons are new ones.
 
     Raises:
-        InputError: a layer of a framework has no counterpart here, or was changed in a way that
-            its counterpart would lose; the module cannot be copied; or it holds no layer of a
-            framework (a module with layers of ours alone is copied).
+        InputError: a layer of a framework has no counterpart here, has an option that ours has
+            not, or was changed in a way that its counterpart would lose; the module cannot be
+            copied, or has a forward of its own around layers that run step by step; or it holds no
+            layer of a framework (a module with layers of ours alone is copied).
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"convert takes a torch module, got {type(module).__name__}")
     conversion = Conversion(all_frameworks())
     reached = list(_reached(module, conversion.framework_of))
+    layers = [(path, thing) for path, thing in reached if isinstance(thing, nn.Module)]
+    conversion.share(thing for _, thing in reached if isinstance(thing, Tensor))
+    owners = [conversion.framework_of(layer) for _, layer in layers]
+    conversion.around = next((owner for owner in owners if owner and owner.in_steps), None)
+    if conversion.around:
+        _refuse_hooks(module)
     # weights are drawn and replaced at once, which must not move the caller's random numbers
     with torch.random.fork_rng(devices=[]):
-        for path, thing in reached:
-            if isinstance(thing, nn.Module):
-                conversion.layer(path, thing)
-    ours = any(isinstance(part, Deployable | block.base.Block) for part in module.modules())
+        for path, layer in [("", module)] if conversion.around else layers:
+            conversion.layer(path, layer)
+    parts = list(nn.Module.modules(module))
+    ours = any(isinstance(part, Deployable | block.base.Block) for part in parts)
     if not conversion.converted and not ours:
         frameworks = conversion.frameworks
+        names = [framework.name for framework in frameworks]
         raise InputError(
-            f"convert: there is no layer of {' or '.join(f.name for f in frameworks)} in this "
+            f"convert: there is no layer of {', '.join(names[:-1])} or {names[-1]} in this "
             f"{type(module).__name__}; layers are recognised by the module of their class: "
             f"{', '.join(f.layers for f in frameworks)}"
         )
-    return conversion.copy(module, reached)
+    result = conversion.copy(module, reached)
+    devices = {thing.device for _, thing in reached if isinstance(thing, Tensor)}
+    return result.to(devices.pop()) if conversion.around and len(devices) == 1 else result
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    """Refuse hooks of the user's, which see single steps; torch's own compute weights."""
+    for path, part in nn.Module.named_modules(module):
+        for name in _HOOKS:
+            for hook in vars(part)[name].values() if "state_dict" not in name else ():
+                kind = hook if hasattr(hook, "__qualname__") else type(hook)
+                if not str(kind.__module__).startswith("torch."):
+                    raise InputError(
+                        f"convert: {path or 'the module'} has a hook, {kind.__qualname__}, which "
+                        f"was made for single steps and would see whole sequences; remove it"
+                    )
 
 
 def _reached(
@@ -155,11 +194,14 @@ class Conversion:
     Attributes:
         frameworks: the frameworks whose layers are converted.
         converted: id of a framework's layer -> ours.
+        around: the framework that converts containers of torch and modules of the user's; None
+            where these are copied.
     """
 
     def __init__(self, frameworks: list[Framework]) -> None:
         self.frameworks = frameworks
         self.converted: dict[int, nn.Module] = {}
+        self.around: Framework | None = None
         self._pairs: list[tuple[Any, Any]] = []
         self._memo: dict[int, Any] = {}
         self._later: list[Callable[[], None]] = []
@@ -181,12 +223,14 @@ class Conversion:
         if id(old) in self.converted:
             return self.converted[id(old)]
         where = f"convert: {path or 'the module'}"
-        framework = self.framework_of(old)
+        framework = self.framework_of(old) or self.around
         if framework is None:
             kind = f"{type(old).__module__}.{type(old).__qualname__}"
             names = " or ".join(framework.name for framework in self.frameworks)
             raise InputError(f"{where} is a {kind}, which is no layer of {names}")
-        device = next((tensor.device for tensor in (*old.parameters(), *old.buffers())), "cpu")
+        # not old.parameters(), which Rockpool replaces
+        tensors = (*nn.Module.parameters(old), *nn.Module.buffers(old))
+        device = next((tensor.device for tensor in tensors), "cpu")
         try:
             with torch.device(device):
                 new = framework.convert(self, path, old)
@@ -197,6 +241,10 @@ class Conversion:
         if new is None:
             return old
         self.converted[id(old)] = new
+        if framework.in_steps:  # hooks are refused
+            if not isinstance(new, OverTime):
+                new.train(old.training)
+            return new
         self._pairs.append((old, new))
         self.later(lambda: self._copy_hooks(old, new))
         return new
@@ -205,6 +253,10 @@ class Conversion:
         """Call a function when every layer is converted, so that it can refer to others."""
         self._later.append(action)
 
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Let copies refer to these tensors, and not to others with their values."""
+        self._memo.update((id(tensor), tensor) for tensor in tensors)
+
     def copied(self, value: Any) -> Any:
         """Return a copy of a value, in which layers are replaced and tensors are the same."""
         return copy.deepcopy(value, self._memo)
@@ -212,13 +264,11 @@ class Conversion:
     def copy(self, module: nn.Module, reached: list[tuple[str, Any]]) -> nn.Module:
         """Return a copy of a module with its layers replaced.
 
-        The copy refers to the tensors that were ``reached``, and to ours of the bound methods.
+        The copy refers to ours of the bound methods that were ``reached``.
         """
         self._memo.update(self.converted)
-        for _, thing in reached:
-            if isinstance(thing, Tensor):
-                self._memo[id(thing)] = thing
-            elif isinstance(thing, MethodType) and id(thing.__self__) in self.converted:
+        for _, thing in reached if self.around is None else ():
+            if isinstance(thing, MethodType) and id(thing.__self__) in self.converted:
                 owner = self.converted[id(thing.__self__)]
                 self._memo[id(thing)] = getattr(owner, thing.__name__)
         try:
