@@ -118,7 +118,7 @@ def main(anew: bool, output: Path) -> None:
         write_atomically(path, (recipe.ROOT / path.name).read_bytes())
     _, _, images, labels = data()
     spikes = images.flatten(1, -2)  # (N, 64, T)
-    net = so.load_nir(path, framework="snntorch")
+    net = so.load_nir(path, framework="snntorch", reset="delayed")
     accuracy = partial(recipe.accuracy, labels=labels)
     model = output / "snntorch_nir_float.onnx"
     result = recipe.prove("snntorch_nir", "float", net, spikes, model, accuracy)

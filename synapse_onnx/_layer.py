@@ -15,6 +15,7 @@ from synapse_onnx.errors import InputError, ShapeError
 
 __all__ = [
     "Deployable",
+    "Looped",
     "Stateful",
     "argument_names",
     "named_states",
@@ -49,6 +50,13 @@ class Deployable(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return what a model's metadata says of this layer, frozen: plain JSON values."""
         raise NotImplementedError
+
+
+class Looped(nn.Module):
+    """A module of this package whose ``forward`` loops over time in torch code.
+
+    An export finds the loop, as it does in a user's code.
+    """
 
 
 class Stateful(Deployable):

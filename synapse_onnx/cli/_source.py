@@ -19,13 +19,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from synapse_onnx import errors
 from synapse_onnx.cli._group import few, gist, reason
+from synapse_onnx.cli._output import print_note
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.limits import check_archive, check_file
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from synapse_onnx.readers import Reader
 
 __all__ = ["check_source", "known_shapes", "load_network", "match_arguments", "users_forward"]
 
@@ -104,15 +109,20 @@ def check_source(source: str) -> None:
             raise
 
 
-def load_network(source: str, weights: str | None, settings: Mapping[str, str]) -> nn.Module:
-    """Read the file SOURCE; or import it, make its network, and load a checkpoint into it."""
+def load_network(
+    source: str, weights: str | None, settings: Mapping[str, str], *, quiet: bool = False
+) -> nn.Module:
+    """Read the file SOURCE; or import it, make its network, and load a checkpoint into it.
+
+    What the reader of a file assumes is printed as a note; with ``quiet`` to stderr.
+    """
     from synapse_onnx.readers import reader_for
 
     reader = reader_for(source)
     if reader is not None:
         if weights is not None:
             raise InputError(f"{source} holds weights of its own; leave --weights away")
-        return reader.read(source, settings)
+        return _read(reader, source, settings, quiet)
     if settings:
         raise InputError(f"--set is for files of networks, and {source} is code")
     where, name = _split(source)
@@ -141,6 +151,23 @@ def load_network(source: str, weights: str | None, settings: Mapping[str, str]) 
     if weights is not None:
         _load_weights(value, weights, source)
     return value
+
+
+def _read(reader: Reader, source: str, settings: Mapping[str, str], quiet: bool) -> nn.Module:
+    """Read a file of a network; what its reader assumes becomes a note."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        module = reader.read(source, settings)
+    for warning in caught:
+        if warning.category is UserWarning and quiet:
+            click.echo(f"note: {warning.message}", err=True)
+        elif warning.category is UserWarning:
+            print_note(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return module
 
 
 def _import_file(where: str, source: str) -> Any:

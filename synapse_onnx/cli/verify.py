@@ -115,7 +115,7 @@ def command(
         kinds = [np.dtype(np.float32)] * len(kinds)  # the module takes floats
     values = read_inputs(proto, inputs) if inputs else generated_inputs(proto, **generated)
     arrays = list(map(np.ascontiguousarray, values, kinds))
-    module = load_network(source, weights, settings)
+    module = load_network(source, weights, settings, quiet=as_json)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 

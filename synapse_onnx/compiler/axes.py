@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import Looped
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.counting import called, count_called, count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
@@ -207,7 +208,9 @@ def runs_one_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 
 def has_code_of_its_own(network: nn.Module) -> bool:
-    """Whether a network has modules that are neither torch's nor this package's."""
+    """Whether a network has modules that are neither torch's nor layers of this package."""
+    if any(isinstance(module, Looped) for module in nn.Module.modules(network)):
+        return True
     packages = {kind.__module__.partition(".")[0] for kind in map(type, nn.Module.modules(network))}
     return not packages <= {"torch", "synapse_onnx"}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.neuron import base
+from synapse_onnx.neuron._counted import counted_equations
 from synapse_onnx.ops import Equation, Parameter, State, register_equation
 from synapse_onnx.ops.spike import spike
 
@@ -82,6 +83,9 @@ class Lif(Equation):
 
 _EQUATIONS = {reset: register_equation(Lif(reset)) for reset in RESETS}
 
+#: (reset, whether the voltage is clipped) -> the equation of several spikes in a time step
+_COUNTED = counted_equations(Lif.parameters, Lif.states)
+
 
 class Neuron(base.Neuron):
     """Leaky integrate-and-fire neuron in floats.
@@ -102,6 +106,12 @@ class Neuron(base.Neuron):
             snnTorch).
         reset_value: voltage after a spike, with "zero" and "delayed_zero".
         strict: spike above the threshold, and not at it.
+        max_spikes: most spikes in a time step, a whole number or ``math.inf``. With more than one
+            the output is a count: floor(voltage / threshold), and "subtract" takes the threshold
+            off once for each. It goes with "zero" and "subtract", thresholds above 0 and
+            ``strict=False`` (sinabs, Rockpool).
+        lowest: lowest voltage after a time step, where there is one (sinabs' ``min_v_mem``);
+            likewise.
         tau_grad: width of the surrogate gradient, relative to the mean threshold.
         scale_grad: height of the surrogate gradient.
         scale: integer that represents a weight of 1.0 in :meth:`quantize_8bit`.
@@ -139,6 +149,8 @@ class Neuron(base.Neuron):
         reset: str = "zero",
         reset_value: Values = 0.0,
         strict: bool = True,
+        max_spikes: float = 1,
+        lowest: Values | None = None,
         *,
         tau_grad: float = 1,
         scale_grad: float = 1,
@@ -159,6 +171,15 @@ class Neuron(base.Neuron):
             raise InputError("lif neuron: its spikes are 0 and 1; leave graded_spike away")
         self.reset_kind, self.strict = reset, strict
         level = _tensor("threshold", threshold)
+        counted = max_spikes != 1 or lowest is not None
+        if counted:
+            _check_counted(reset, strict, level, max_spikes)
+        self.max_spikes = min(float(max_spikes), _NEVER)
+        if counted:
+            self.equation = _COUNTED[reset, lowest is not None]  # type: ignore[misc]
+            self.decays = tuple(p.name for p in self.equation.parameters)  # type: ignore[misc]
+        else:
+            self.equation = _EQUATIONS[reset]  # type: ignore[misc]
         values = {
             "alpha": alpha,
             "beta": beta,
@@ -167,13 +188,13 @@ class Neuron(base.Neuron):
             # float32 has a next number: one comparison serves both
             "v_threshold": torch.nextafter(level, torch.tensor(math.inf)) if strict else level,
             "v_reset": reset_value if reset.endswith("zero") else level,
+            "lowest": lowest,
         }
         super().__init__(
             float(level.abs().mean()), values,
             tau_grad, scale_grad, scale, norm, dropout, shared_param,
             persistent_state, requires_grad, graded_spike, regime,
         )  # fmt: skip
-        self.equation = _EQUATIONS[reset]  # type: ignore[misc]
 
     def _register_parameters(self, values: Mapping[str, Any]) -> None:
         for parameter in self.equation.parameters:
@@ -204,8 +225,8 @@ class Neuron(base.Neuron):
         """Leave the parameters as they are: there is no range to keep them in."""
 
     def constants(self) -> dict[str, float]:
-        """None: the threshold is a parameter."""
-        return {}
+        """Return the most spikes in a time step, of a neuron that counts them."""
+        return {"most": self.max_spikes} if self.equation.counts else {}
 
     def _build(self, shape: torch.Size) -> None:
         for name in self.decays:
@@ -248,7 +269,32 @@ class Neuron(base.Neuron):
             ranges[name] = [float(value.min()), float(value.max())]
         if facts["threshold"] is not None:
             facts["threshold"] = sorted(set(ranges["v_threshold"]))
+        if self.equation.counts:
+            facts["max_spikes"] = None if self.max_spikes == _NEVER else self.max_spikes
         return facts | {"reset": self.reset_kind, "ranges": ranges}
+
+
+def _check_counted(reset: str, strict: bool, level: Tensor, max_spikes: float) -> None:
+    """Check the options of a neuron that counts its spikes, or that has a lowest voltage."""
+    if not (max_spikes >= 1 and max_spikes in (math.inf, math.floor(min(max_spikes, _NEVER)))):
+        raise InputError(
+            f"lif neuron: max_spikes must be a whole number of at least 1, or infinite, got "
+            f"{max_spikes}"
+        )
+    if reset not in ("zero", "subtract"):
+        raise InputError(
+            f"lif neuron: max_spikes and lowest go with reset 'zero' or 'subtract', got {reset!r}"
+        )
+    if strict:
+        raise InputError(
+            "lif neuron: max_spikes and lowest go with strict=False: a voltage of two thresholds "
+            "is two spikes"
+        )
+    if not bool((level > 0).all()):
+        raise InputError(
+            f"lif neuron: max_spikes and lowest go with thresholds above 0, got "
+            f"{float(level.min()):g}"
+        )
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from synapse_onnx._extra import needed
-from synapse_onnx.errors import InputError
+from synapse_onnx.errors import InputError, ShapeError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.readers._fields import Shape
 from synapse_onnx.readers._nir import network
+from synapse_onnx.readers._nir.chosen import choose
+from synapse_onnx.readers._nir.convention import Convention
 from synapse_onnx.readers._nir.writer import GraphWriter
 from synapse_onnx.readers._registry import Reader, register
 
@@ -30,18 +34,54 @@ def load_nir(
     framework: str = "",
     reset: str = "",
     integration: str = "",
+    version: str = "",
+    *,
+    zero_behind: str = "",
+    strict: bool | None = None,
+    max_spikes: float | None = None,
+    min_v_mem: str | float = "",
+    tau_unit: float | None = None,
+    arrives: str = "",
+    enters: str = "",
+    readout_enters: str = "",
+    integrate: str = "",
+    rest: str = "",
 ) -> nn.Module:
     """Read a NIR graph as a torch module in the float regime.
 
+    NIR leaves open how a framework discretises its equations, and no exporter writes it down. What
+    you give here holds; the rest is what the graph's metadata say, or what the framework does by
+    default. A ``UserWarning`` says in one sentence what of that is assumed; where nothing is,
+    there is none. For a live network, ``so.export(network, x)`` needs no assumptions.
+
     Args:
         path: a ``.nir`` file, or a ``nir.NIRGraph``.
-        dt: time step in seconds; by default that of the framework.
-        framework: the framework that wrote the graph, which settles what NIR leaves open: nir (the
-            equations by the Euler method), snntorch, norse, spikingjelly, sinabs, rockpool. By
-            default the one that the graph's metadata name, or nir.
+        dt: time step in seconds.
+        framework: the framework that wrote the graph: nir (the equations by the Euler method),
+            snntorch, norse, spikingjelly, sinabs, rockpool. By default the one that the graph's
+            metadata name, or nir.
         reset: "zero" (to v_reset), "subtract" (the threshold), "delayed" (subtract in the next
-            time step) or "delayed_zero"; by default that of the framework.
-        integration: "euler" or "exponential"; by default that of the framework.
+            time step) or "delayed_zero" (to v_reset in the next time step).
+        integration: "euler": a state decays by the fraction dt / tau in a time step;
+            "exponential": by 1 - exp(-dt / tau).
+        version: the framework's version, as in "1.1.0". Norse 1.1.0 writes other time constants
+            than other versions; by default they are compared with dt.
+        zero_behind: the reset in place of "zero" for neurons with a synaptic current or with
+            feedback: "zero" or "delayed_zero". A given reset="zero" holds for them, too.
+        strict: whether a neuron spikes above its threshold, and not at it.
+        max_spikes: most spikes of a neuron in a time step, 1 to ``math.inf``; with more than one
+            the output is a count, and the reset is "subtract" or "zero".
+        min_v_mem: lowest voltage after a time step: a number; "none"; "-v_threshold"; or "if", the
+            latter of IF nodes alone.
+        tau_unit: unit of the time constants in the file, in seconds.
+        arrives: factor on the input of a synaptic current: "spread", the fraction by which the
+            current decays; "jump", 1; "decayed", the fraction that is kept.
+        enters: factor on r x, the input of a leaky neuron's voltage: "lost", the fraction by which
+            the voltage decays; "euler", dt / tau; "kept", dt / tau divided by the fraction that is
+            kept; "whole", 1.
+        readout_enters: the same for neurons that never spike.
+        integrate: input of IF and I in a time step: "dt", r dt x; "step", r x.
+        rest: initial voltage: "zero", "v_reset" or "v_leak".
 
     Returns:
         A module that takes (N, C[, H, W], T), and (N, C, 1, L, T) for NIR's one-dimensional
@@ -56,10 +96,28 @@ def load_nir(
     file = os.fspath(path) if isinstance(path, str | os.PathLike) else "the graph"
     graph = path if isinstance(path, nir.NIRGraph) else network.read_graph(nir, file)
     nodes, edges = network.flatten_subgraphs(file, graph)
-    convention = network.convention_of(file, graph, framework).with_values(
-        dt=dt, reset=reset, integration=integration
-    )
-    return network.Builder(file, nodes, edges, convention).build().eval()
+    given = {
+        "dt": dt, "reset": reset, "integration": integration, "zero_behind": zero_behind,
+        "strict": strict, "max_spikes": max_spikes, "min_v_mem": min_v_mem, "tau_unit": tau_unit,
+        "arrives": arrives, "enters": enters, "readout_enters": readout_enters,
+        "integrate": integrate, "rest": rest,
+    }  # fmt: skip
+    convention, assumed = choose(file, graph.metadata, nodes, framework, version, given)
+    module, more = _built(file, nodes, edges, convention)
+    for sentence in (*assumed, *more):
+        warnings.warn(sentence, stacklevel=2)
+    return module
+
+
+def _built(
+    file: str, nodes: Mapping[str, Any], edges: network.Edges, convention: Convention
+) -> tuple[nn.Module, list[str]]:
+    """Return the network of a graph, and what is assumed of its cycles."""
+    try:
+        builder = network.Builder(file, nodes, edges, convention)
+        return builder.build().eval(), builder.assumed
+    except (InputError, ShapeError) as error:
+        raise type(error)(network.with_advice(str(error))) from error
 
 
 def to_nir(

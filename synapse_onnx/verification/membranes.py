@@ -71,7 +71,7 @@ def margins(layer: Any, currents: Sequence[Tensor]) -> NDArray[Any] | None:
     with _fresh_states(layer):
         if isinstance(layer, base.Neuron):
             values = variables(layer, currents)
-            return _to_numpy(values[layer.equation.membrane] - _limit(layer, values))
+            return _to_numpy(_distance(layer, values))
         if isinstance(layer, EncodingNeuron):
             encoder, x = layer.delta, layer.encoder_input(currents[0])
         elif isinstance(layer, Delta):
@@ -137,6 +137,13 @@ def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
+def _distance(neuron: base.Neuron, values: dict[str, Tensor]) -> Tensor:
+    """Return how far the membrane is above what it must reach, or above the nearest of several."""
+    if "nearest" in values:
+        return values["nearest"]
+    return values[neuron.equation.membrane] - _limit(neuron, values)
+
+
 def _limit(neuron: base.Neuron, values: dict[str, Tensor]) -> Tensor | float:
     """Return what the membrane must reach: a number, or over time where the threshold adapts."""
     if "refractory" in values:
@@ -149,7 +156,7 @@ def _near_threshold(
 ) -> Tensor:
     values = variables(neuron, currents)
     membrane = values[neuron.equation.membrane]
-    near = (membrane - _limit(neuron, values)).abs() <= rtol * membrane.abs()
+    near = _distance(neuron, values).abs() <= rtol * membrane.abs()
     if neuron.equation.phase:  # the imaginary part is compared with zero, now and one step before
         imag = values["imag"]
         crossing = imag.abs() <= rtol * imag.abs().amax(-1, keepdim=True).clamp(min=size)

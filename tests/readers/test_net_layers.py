@@ -123,6 +123,22 @@ def delays_of_the_inputs() -> Any:
 
 
 @case
+def delays_beyond_loihis_limit() -> Any:
+    delays = np.array([64, 0, 63, 100, 1, 62])
+    w = weight(6, 5)
+    layers, x = [dense(w, delay=delays.astype(np.float32))], spikes(2, 5, 120)
+    return layers, x, lambda x: late(cuba()(with_weight(so.synapse.Dense(5, 6), w)(x)), delays)
+
+
+@case
+def long_delays_of_the_inputs() -> Any:
+    delays = np.array([64, 0, 63, 100, 1])
+    w = weight(6, 5)
+    layers, x = [dense(w, delay=delays.astype(np.float32))], spikes(2, 5, 120)
+    return layers, x, lambda x: cuba()(with_weight(so.synapse.Dense(5, 6), w)(late(x, delays)))
+
+
+@case
 def one_delay_for_all() -> Any:
     layers, x, w = dense_case(delay=3.0)
     return layers, x, lambda x: late(cuba()(with_weight(so.synapse.Dense(5, 6), w)(x)), [3] * 6)

@@ -9,7 +9,22 @@ import nir
 import numpy as np
 import pytest
 import torch
-from nir_graphs import BIAS, DT, STEPS, TAU, WEIGHT, both, drive, lif, line, many, recurrent
+from nir_graphs import (
+    BIAS,
+    DT,
+    IMAGE,
+    STEPS,
+    TAU,
+    WEIGHT,
+    both,
+    conv2d,
+    drive,
+    lif,
+    line,
+    many,
+    read,
+    recurrent,
+)
 
 import synapse_onnx as so
 
@@ -33,12 +48,12 @@ def test_branches_add_up_and_there_may_be_several_ends(tmp_path: Path) -> None:
         type_check=False,
     )  # fmt: skip
     x, y = drive(2, 4), drive(2, 4, seed=1)
-    net = so.load_nir(graph)
+    net = read(graph)
     weight = torch.from_numpy(WEIGHT).float()
     first, second = (torch.einsum("oi,nit->not", w, z) for w, z in ((weight, x), (2 * weight, y)))
     with torch.no_grad():
         spikes, total = net(x, y)
-        alone = so.load_nir(line(lif(3), shape=(3,)))(first + second)
+        alone = read(line(lif(3), shape=(3,)))(first + second)
     assert torch.equal(spikes, alone)
     np.testing.assert_allclose(total, spikes + first, rtol=1e-5, atol=1e-5)
     model = so.export(net, [x, y])
@@ -62,7 +77,7 @@ def test_a_cycle_through_a_neuron_is_feedback(bias: Any, nested: bool, tmp_path:
         v = np.where(s > 0, 0, v)
         steps.append(s)
     np.testing.assert_array_equal(output, np.stack(steps, -1))
-    model = so.export(so.load_nir(recurrent(weight, bias)), x)
+    model = so.export(read(recurrent(weight, bias)), x)
     names = [node.op_type for node in model.graph.node if node.domain == "ai.synapse"]
     assert [name for name in names if name.startswith("Recurrent")] == ["RecurrentLifFloat"]
 
@@ -79,7 +94,7 @@ def test_a_cycle_of_several_linear_nodes_is_one_matrix() -> None:
     bias = second @ (BIAS * BIAS)
     x = drive(2, 4)
     with torch.no_grad():
-        assert torch.equal(so.load_nir(graph)(x), so.load_nir(recurrent(weight, bias))(x))
+        assert torch.equal(read(graph)(x), read(recurrent(weight, bias))(x))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +114,7 @@ def test_any_names(names: tuple[str, str]) -> None:
         return nir.NIRGraph(nodes, edges, type_check=False)
 
     x = drive(2, 4)
-    net, plain = so.load_nir(graph(first, second)), so.load_nir(graph("a", "b"))
+    net, plain = read(graph(first, second)), read(graph("a", "b"))
     with torch.no_grad():
         assert torch.equal(net(x), plain(x))
     assert so.verify(net, so.export(net, x), x).ok
@@ -109,8 +124,38 @@ def test_any_names(names: tuple[str, str]) -> None:
 def test_streams_of_a_graph_are_its_whole() -> None:
     graph = line(nir.Linear(3 * np.eye(4)), lif(), nir.Delay(many(3 * DT)), nir.LI(
         many(TAU), many(1), many(0)))  # fmt: skip
-    net, x = so.load_nir(graph), drive(2, 4)
+    net, x = read(graph), drive(2, 4)
     stream = so.Session(so.export(net, x, streaming=True)).stream(2)
     parts = [stream.run(part.numpy()) for part in x.split([7, 1, 32], -1)]
     with torch.no_grad():
         np.testing.assert_allclose(np.concatenate(parts, -1), net(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("declared", "first", "expected"),
+    [
+        ((4,), nir.Linear(WEIGHT), (4,)),
+        ((1, 4), nir.Linear(WEIGHT), (4,)),
+        ((1, 100, 4), nir.Linear(WEIGHT), (4,)),
+        ((100, 2, 4), nir.Affine(WEIGHT, np.zeros(3)), (4,)),
+        ((30, 4), lif(), (4,)),
+        ((2, 30, 4), lif(), (4,)),
+        ((30, 1, *IMAGE), conv2d(), IMAGE),
+        ((1, *IMAGE), conv2d(), IMAGE),
+        ((30, 1, *IMAGE), conv2d(groups=2), IMAGE),
+        ((1, 30, 2, 7), nir.Conv1d(7, np.ones((4, 2, 3)), 2, 1, 1, 1, np.zeros(4)), (2, 1, 7)),
+    ],
+    ids=str,
+)
+def test_batch_and_time_in_the_shape_of_an_input(
+    declared: tuple[int, ...], first: Any, expected: tuple[int, ...]
+) -> None:
+    assert read(line(first, shape=declared)).input_shapes == [expected]
+    if len(expected) == 1:
+        later = line(nir.Delay(many(3 * DT)), first, shape=declared)
+        assert read(later).input_shapes == [expected]
+
+
+def test_shapes_that_no_sample_has_are_refused() -> None:
+    with pytest.raises(so.ShapeError, match="it takes 4 inputs, and its input has the shape"):
+        read(line(nir.Linear(WEIGHT), shape=(4, 9, 3)))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import nir
 import numpy as np
 import pytest
 import torch
-from nir_graphs import DT, NEURONS, NODES, TAU, both, drive, line, loop
-
-import synapse_onnx as so
+from nir_graphs import DT, NEURONS, NODES, TAU, both, drive, line, loop, read
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -47,7 +44,7 @@ def test_neurons_are_their_equations(name: str, reset: str, tmp_path: Path) -> N
     assert margin > 1e-5, "a case so near its threshold that float32 may decide otherwise"
     np.testing.assert_array_equal(output, spikes)
     assert 0.05 < spikes.mean() < 0.9
-    net: Any = so.load_nir(line(node), reset=reset)
+    net = read(line(node), reset=reset)
     with torch.no_grad():
         membrane = net.layers.n0.dynamics(x)[1].numpy()
     np.testing.assert_allclose(membrane, voltages, rtol=1e-5, atol=1e-5)

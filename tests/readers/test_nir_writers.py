@@ -9,7 +9,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from nir_graphs import BIAS, NEURONS, NODES, STEPS, drive, line, recurrent
+from nir_graphs import BIAS, NEURONS, NODES, STEPS, drive, line, read, recurrent
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -65,18 +65,18 @@ def test_what_was_read_comes_back(name: str, tmp_path: Path) -> None:
     node, shape = (NODES[name][0], NODES[name][1]) if name in NODES else (NEURONS[name][0], (4,))
     if name in ("flatten of two axes", "conv2d same"):
         with pytest.raises(so.InputError, match=r"to_nir: n0.* cannot be written"):
-            so.to_nir(so.load_nir(line(node, shape=shape)))
+            so.to_nir(read(line(node, shape=shape)))
         return
     ours = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
     x = drive(2, *ours)
-    net = so.load_nir(line(node, shape=shape))
+    net = read(line(node, shape=shape))
     again = so.load_nir(so.to_nir(net))
     with torch.no_grad():
         np.testing.assert_allclose(again(x), net(x), rtol=1e-5, atol=1e-6)
 
 
 def test_recurrent_and_branching_graphs_come_back() -> None:
-    net = so.load_nir(recurrent(np.random.default_rng(3).normal(size=(4, 4)), BIAS))
+    net = read(recurrent(np.random.default_rng(3).normal(size=(4, 4)), BIAS))
     x = drive(2, 4)
     with torch.no_grad():
         assert torch.equal(so.load_nir(so.to_nir(net))(x), net(x))

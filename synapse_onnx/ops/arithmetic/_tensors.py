@@ -99,6 +99,28 @@ class Float:
         v = self.give(voltage)
         return Surrogate.apply(v, self._level(limit, v), fired, *self.surrogate)  # type: ignore[no-untyped-call]
 
+    def counted(self, state: Any, level: Any, most: Any) -> Any:
+        """Return how many times a state holds a level, ``most`` at the most; floats alone."""
+        times = torch.where(state >= level, torch.floor(state / level), 0)
+        return torch.clamp(times, max=most)
+
+    def raised_to(self, state: Any, lowest: Any) -> Any:
+        """Raise a state to the lowest value that it may have, in sinabs' roundings; floats alone.
+
+        Source: sinabs, ``layers/functional/lif.py``.
+        """
+        return torch.relu(state - lowest) + lowest
+
+    def spikes_counted(self, count: Any, nearest: Any) -> Any:
+        """Return the count, with the surrogate gradient of the nearest threshold; floats alone.
+
+        Args:
+            count: whole numbers of spikes.
+            nearest: how far the voltage is above the nearest of their thresholds.
+        """
+        zero = torch.zeros((), dtype=nearest.dtype, device=nearest.device)
+        return Surrogate.apply(nearest, zero, count.detach().clone(), *self.surrogate[:2], False)  # type: ignore[no-untyped-call]
+
     def phase_spike(self, fired: Any, real: Any, imag: Any, limit: Any) -> Any:
         """Return spikes of a resonator: those of :meth:`spike`, with the phase in the gradient."""
         r = self.give(real)

@@ -250,6 +250,23 @@ class Arithmetic:
             return height
         return self.where(self.is_graded, height, self.cast(fired, FLOAT))
 
+    def counted(self, state: Operand, level: Operand, most: Operand) -> Operand:
+        """Write how many times a state holds a level, ``most`` at the most. ::
+
+        Min(Where(GreaterOrEqual(state, level), Floor(Div(state, level)), 0), most)
+        """
+        times = self.where(state >= level, self.op("Floor", state / level), 0)
+        return self.op("Min", times, most, name="count")
+
+    def raised_to(self, state: Operand, lowest: Operand) -> Operand:
+        """Write ``Add(Relu(Sub(state, lowest)), lowest)``."""
+        return self.op("Relu", state - lowest) + lowest
+
+    def spikes_counted(self, count: Operand, nearest: Operand) -> Operand:
+        """Return the count: it is a float already."""
+        del nearest  # it shapes the gradient alone
+        return count
+
     def phase_spike(self, fired: Operand, real: Operand, imag: Operand, limit: Any) -> Operand:
         """Write the spikes of a resonator, as :meth:`spike` does."""
         del imag

@@ -48,7 +48,9 @@ class _Body:
 
     def __init__(self, op: Interface, w: Writer) -> None:
         self.op, self.e, self.w = op, op.e, w
-        self.graded, self.binary = GRADED not in w.omitted, BINARY not in w.omitted
+        # counts are neither, and need one loop
+        self.graded = GRADED not in w.omitted and not op.e.counts
+        self.binary = BINARY not in w.omitted or op.e.counts
         #: what some nodes leave out, the most first: what suits a node without two states suits one
         #: without either
         self.special = sorted(

@@ -101,6 +101,8 @@ class Equation(ABC):
             for spikes then, of the slayer regime: "biased", where the norm is a whole number to
             be added, and "normed", where it is a sum and a product in float32.
         regimes: numeric regimes that it is for.
+        counts: whether it gives whole numbers of spikes, and not spikes that may be graded; in
+            floats alone.
         samples: constants of sample calls, as floats.
         memory: state -> the fraction of it that is kept every step, and that multiplies nothing
             else: where it is zero the state is void.
@@ -119,6 +121,7 @@ class Equation(ABC):
     phase: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     normed: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
     regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
     memory: ClassVar[Mapping[str, str]] = {}
@@ -130,9 +133,9 @@ class Equation(ABC):
         Args:
             a: the arithmetic: ``scaled(state, factor)``, ``through_float(state)``,
                 ``where(condition, yes, no)``, ``reset(condition, value, state)``,
-                ``raised(condition, amount, state)``; ``count(state, level)``, in floats alone;
-                ``biased(value, p)``, where there is a bias; what Loihi alone does:
-                ``current(state)``, ``voltage(state)``.
+                ``raised(condition, amount, state)``; ``biased(value, p)``, where there is a
+                bias; what Loihi alone does: ``current(state)``, ``voltage(state)``; what floats
+                alone do: ``counted(state, level, most)``, ``raised_to(state, lowest)``.
             x: currents, by name.
             p: parameters, by name.
             s: states before the step, by name.
@@ -144,7 +147,10 @@ class Equation(ABC):
 
     @abstractmethod
     def fire(self, a: Any, v: Any, c: Any) -> Any:
-        """Return the spikes of the variables ``v``, with ``a.spike`` or ``a.phase_spike``."""
+        """Return the spikes of the variables ``v``.
+
+        With ``a.spike``, ``a.phase_spike`` or ``a.spikes_counted``.
+        """
 
     def bounds(self, b: Any, x: Any, p: Any, s: Any, c: Any) -> dict[str, Any]:
         """Bound every state of a whole sequence, by name; overridden where bounds are known.

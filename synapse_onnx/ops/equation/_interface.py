@@ -60,7 +60,7 @@ class Interface:
         self.attributes: dict[str, Any] = dict.fromkeys(
             self.constants, int if self.fixed else float
         )
-        if self.spiking:
+        if self.spiking and not e.counts:
             self.attributes["graded"] = int
         names = (*self.inputs, *self.constants)
         twice = sorted({name for name in names if names.count(name) > 1})

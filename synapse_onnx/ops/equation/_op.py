@@ -124,7 +124,7 @@ class NeuronOp(Interface):
                 samples=self.samples,
                 doc=self.doc,
                 exact=(None if self.kind == "recurrent" else True) if self.fixed else False,
-                spikes=self.spiking,
+                spikes=self.spiking and not self.e.counts,
                 arithmetic=self.arithmetic,
                 omits=self.omits,
             )

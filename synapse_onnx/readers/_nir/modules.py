@@ -97,6 +97,18 @@ class PadEnd(nn.Module):
         return nn.functional.pad(x, (0, 0, 0, self.right, 0, self.bottom))
 
 
+class Part(nn.Module):
+    """One of several outputs of a module."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, values: tuple[Tensor, ...]) -> Tensor:
+        """Return the output of this number."""
+        return values[self.index]
+
+
 class FeedbackNeuron(nn.Module):
     """A neuron that receives its own spikes one time step later, through a synapse."""
 

@@ -2,7 +2,8 @@
 
 NIR writes a recurrent layer as a cycle of edges: ``lif -> w_rec -> lif``. A neuron layer of ours
 takes such a path as a recurrent synapse, which sees the spikes of the time step before, so that the
-layer stays one Scan in the model.
+layer stays one Scan in the model. Any other cycle becomes a loop over time
+(:mod:`synapse_onnx.readers._nir.cycle`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import graphlib
 import keyword
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,19 @@ from synapse_onnx.errors import InputError, ShapeError, SynapseError
 from synapse_onnx.readers._fields import MAX_NEURONS, Array, Shape, located
 from synapse_onnx.readers._hdf5 import open_hdf5
 from synapse_onnx.readers._network import Add, Network, unused
-from synapse_onnx.readers._nir.convention import CONVENTIONS, Convention
+from synapse_onnx.readers._nir import modules
+from synapse_onnx.readers._nir.convention import Convention
+from synapse_onnx.readers._nir.cycle import Cycle, late_edges, members_of
 from synapse_onnx.readers._nir.node import Feedback, Node, as_text, declared_shape, sample_shape
-from synapse_onnx.readers._nir.primitives import LINEAR, PRIMITIVES, SPIKING
+from synapse_onnx.readers._nir.primitives import LINEAR, PRIMITIVES, SPIKING, STATEFUL
+from synapse_onnx.readers._nir.steps import steps_of
 
 Edges = list[tuple[str, str]]
+
+#: axes of a sample that a node with a weight takes
+_SAMPLE_AXES = {"Linear": 1, "Affine": 1, "Conv1d": 2, "Conv2d": 3}
+#: nodes that leave the shape as it is, and do not tell it
+_SAME_SHAPE = {"Threshold", "Delay"}
 
 #: deepest nesting of subgraphs
 _MAX_DEPTH = 20
@@ -93,22 +102,16 @@ def _check_primitive(file: str, name: str, kind: str) -> None:
     """Check that a node is of a kind that this reader knows."""
     if kind not in {*PRIMITIVES, "Input", "Output"}:
         known = ", ".join(sorted({*PRIMITIVES, "Input", "Output", "NIRGraph"}))
-        raise InputError(f"{file}: node {name} is a {kind}; known are: {known}")
+        raise InputError(with_advice(f"{file}: node {name} is a {kind}; known are: {known}"))
 
 
-def convention_of(file: str, graph: Any, framework: str) -> Convention:
-    """Return the convention of a framework, or of the one that the metadata name."""
-    metadata = graph.metadata if isinstance(graph.metadata, Mapping) else {}
-    metadata = {str(key).lower(): value for key, value in metadata.items()}
-    if not framework:
-        writer = as_text(metadata.get("framework", metadata.get("generator", "nir"))).lower()
-        # the longest name that occurs: "nir" is part of "snntorch's nir export"
-        names = (name for name in CONVENTIONS if name in writer.replace(" ", ""))
-        framework = max(names, key=len, default="nir")
-    if framework not in CONVENTIONS:
-        raise InputError(f"framework must be one of {', '.join(CONVENTIONS)}, got {framework!r}")
-    with located(file, "the graph's metadata"):
-        return CONVENTIONS[framework].with_metadata(metadata)
+#: what to do with a network that its graph does not say
+_ADVICE = "if you have the live network, so.export(network, x) takes it as it is"
+
+
+def with_advice(sentence: str) -> str:
+    """Return a sentence that ends with what to do instead."""
+    return sentence if sentence.endswith(_ADVICE) else f"{sentence}; {_ADVICE}"
 
 
 def flatten_subgraphs(file: str, graph: Any) -> tuple[dict[str, Any], Edges]:
@@ -186,14 +189,21 @@ class Builder:
         self.names: set[str] = set()
         #: node -> name of what gives its output, and the shape of that
         self.outputs: dict[str, tuple[str, Shape | None]] = {}
+        #: first node of a cycle that is a loop over time -> all of its nodes
+        self.cycles: dict[str, list[str]] = {}
+        #: sentences about what is assumed of such cycles
+        self.assumed: list[str] = []
 
     def build(self) -> Network:
         """Return the network."""
         order = self._order()
-        labels = {name: self._name(name) for name in order}
+        labels = {name: self._name(name) for name in order if name not in self.cycles}
         inputs: dict[str, Shape | None] = {}
         results: list[str] = []
         for name in order:
+            if name in self.cycles:
+                self._add_cycle(name)
+                continue
             node, label = self.nodes[name], labels[name]
             if node.kind == "Input":
                 inputs[label] = self._input_shape(node)
@@ -204,16 +214,21 @@ class Builder:
                 results.append(source)
                 self.outputs[name] = source, node.shape
                 continue
-            with located(self.file, f"node {name} ({node.kind})"):
-                layer, shape = PRIMITIVES[node.kind](node)
-            if shape is not None and math.prod(shape) > MAX_NEURONS:
-                raise ShapeError(f"{self.file}: node {name} has too many neurons, {shape}")
+            layer, shape = self._layer(node)
             self.layers[label], self.wires[label] = layer, [source]
             self.outputs[name] = label, shape
         if not inputs or not results:
             missing = "Input" if not inputs else "Output"
             raise InputError(f"{self.file}: the graph has no {missing} node")
         return Network(self.layers, self.wires, inputs, results)
+
+    def _layer(self, node: Node) -> tuple[nn.Module, Shape | None]:
+        """The layer of a node whose input shape is known, and the shape of its output."""
+        with located(self.file, f"node {node.name} ({node.kind})"):
+            layer, shape = PRIMITIVES[node.kind](node)
+        if shape is not None and math.prod(shape) > MAX_NEURONS:
+            raise ShapeError(f"{self.file}: node {node.name} has too many neurons, {shape}")
+        return layer, shape
 
     def _name(self, name: str) -> str:
         """Return an identifier for a child module or an argument, no two alike."""
@@ -231,69 +246,95 @@ class Builder:
             raise InputError(f"{self.file}: node {name} has no input")
         if len(sources) == 1:
             return sources[0]
-        shapes = {shape for _, shape in sources if shape is not None}
-        if len(shapes) > 1:
-            raise ShapeError(
-                f"{self.file}: the inputs of node {name} have different shapes: "
-                f"{', '.join(map(str, sorted(shapes)))}"
-            )
+        shape = self._shape_of(name, [shape for _, shape in sources])
         total = self._name(f"{label}_sum")
         self.layers[total], self.wires[total] = Add(), [source for source, _ in sources]
-        return total, next(iter(shapes), None)
+        return total, shape
+
+    def _shape_of(self, name: str, shapes: Sequence[Shape | None]) -> Shape | None:
+        """The shape of the sum of a node's inputs."""
+        known = {shape for shape in shapes if shape is not None}
+        if len(known) > 1:
+            raise ShapeError(
+                f"{self.file}: the inputs of node {name} have different shapes: "
+                f"{', '.join(map(str, sorted(known)))}"
+            )
+        return next(iter(known), None)
 
     def _input_shape(self, node: Node) -> Shape | None:
         """The shape of one sample at an Input node.
 
-        Some exporters leave the batch axis of their example input in the declared shape; the node
-        that the input feeds tells.
+        Some exporters leave axes of their example input in the declared shape: the batch, and time
+        before or behind it. The node that the input feeds tells.
         """
         with located(self.file, f"node {node.name} (Input)"):
             sizes = declared_shape(node.node)
-            targets = [self.nodes[target] for source, target in self.edges if source == node.name]
-            axes = {"Linear": 1, "Affine": 1, "Conv1d": 2, "Conv2d": 3}
-            if sizes and targets:
-                neurons = np.shape(getattr(targets[0].node, "r", ()))
-                expected = axes.get(targets[0].kind)
-                if len(sizes) - 1 == expected or (neurons and neurons == sizes[1:]):
-                    sizes = sizes[1:]
+            targets = [target for source, target in self.edges if source == node.name]
+            if sizes and targets and min(sizes) > 0:
+                sizes = self._without_batch_and_time(sizes, targets[0])
             return sample_shape(sizes)
 
+    def _without_batch_and_time(self, sizes: Shape, target: str) -> Shape:
+        """Drop the axes before those that a node takes, which it tells by its parameters."""
+        node, seen = self.nodes[target], set[str]()
+        while node.kind in _SAME_SHAPE and node.name not in seen:
+            seen.add(node.name)
+            behind = [name for source, name in self.edges if source == node.name]
+            if not behind:
+                break
+            node = self.nodes[behind[0]]
+        weight, neurons = (
+            tuple(getattr(getattr(node.node, name, None), "shape", ())) for name in ("weight", "r")
+        )
+        axes = _SAMPLE_AXES.get(node.kind)
+        if axes is not None and len(weight) > 1 and len(sizes) > axes:
+            groups = node.integers("groups", 1, 1)[0] if node.has("groups") else 1
+            if len(sizes) - 1 == axes or sizes[-axes] == weight[1] * groups:
+                return sizes[-axes:]
+        if neurons and neurons == sizes[-len(neurons) :]:
+            return neurons
+        return sizes
+
     def _order(self) -> list[str]:
-        """Return the nodes in topological order; cycles become the feedback of their neurons."""
+        """Return the nodes in topological order, without those inside of loops over time.
+
+        A cycle of one neuron and matrices becomes the neuron's feedback; any other one, with all
+        that it is connected to in both directions, a loop, at the place of its first node.
+        """
+        first: dict[str, str] = {name: name for name in self.nodes}
         while True:
-            sources: dict[str, set[str]] = {name: set() for name in self.nodes}
+            sources: dict[str, set[str]] = {first[name]: set() for name in self.nodes}
             for source, target in self.edges:
-                sources[target].add(source)
+                if first[source] != first[target] or first[source] not in self.cycles:
+                    sources[first[target]].add(first[source])
             try:
                 return list(graphlib.TopologicalSorter(sources).static_order())
             except graphlib.CycleError as error:
-                self._remove_cycle(error.args[1][:-1])  # the first node is at both ends
+                cycle = error.args[1][:-1]  # the first node is at both ends
+                members = members_of(cycle[0], self.edges)
+                if self._feeds_one_neuron(members):
+                    self._remove_cycle(cycle)
+                    first = {name: first[name] for name in self.nodes}
+                else:
+                    inside = [name for name in self.nodes if name in members]
+                    self.cycles[inside[0]] = inside
+                    first |= dict.fromkeys(inside, inside[0])
+
+    def _feeds_one_neuron(self, members: set[str]) -> bool:
+        """Whether a cycle is the feedback of one neuron, through matrices alone."""
+        kinds = {name: self.nodes[name].kind for name in members}
+        paths = [name for name in members if kinds[name] not in SPIKING]
+        return len(paths) == len(members) - 1 and all(
+            kinds[name] in LINEAR and sum(target == name for _, target in self.edges) == 1
+            for name in paths
+        )
 
     def _remove_cycle(self, cycle: list[str]) -> None:
         """Add a cycle to the feedback of its neuron; drop its last edge and the nodes left over."""
-        spiking = [name for name in cycle if self.nodes[name].kind in SPIKING]
-        around = " -> ".join([*cycle, cycle[0]])
-        if not spiking:
-            raise InputError(
-                f"{self.file}: the nodes {around} are a cycle without a spiking neuron: an "
-                f"algebraic loop, with no time step in it"
-            )
-        if len(spiking) > 1:
-            raise InputError(
-                f"{self.file}: the nodes {around} are a cycle through {len(spiking)} neurons; "
-                f"feedback through one is supported"
-            )
-        start = cycle.index(spiking[0])
+        (name,) = (name for name in cycle if self.nodes[name].kind in SPIKING)
+        start = cycle.index(name)
         path = [*cycle[start + 1 :], *cycle[:start]]
-        for name in path:
-            if self.nodes[name].kind not in LINEAR:
-                raise InputError(
-                    f"{self.file}: node {name} ({self.nodes[name].kind}) is part of a feedback "
-                    f"path, which may hold only {', '.join(LINEAR)}"
-                )
-            if sum(target == name for _, target in self.edges) > 1:
-                raise InputError(f"{self.file}: several edges lead into node {name}, in a cycle")
-        neuron = self.nodes[spiking[0]]
+        neuron = self.nodes[name]
         neuron.feedback.append(_product(neuron, [self.nodes[name] for name in path]))
         last = (path[-1] if path else neuron.name, neuron.name)
         self.edges = [edge for edge in self.edges if edge != last]
@@ -302,6 +343,96 @@ class Builder:
                 break  # this node feeds something else too
             self.edges = [edge for edge in self.edges if edge[1] != name]
             del self.nodes[name]
+
+    def _add_cycle(self, name: str) -> None:
+        """Add a cycle as one layer, and a layer for every node that feeds another layer."""
+        members = self.cycles[name]
+        around = ", ".join(members)
+        kinds = [self.nodes[member].kind for member in members]
+        if {"Input", "Output"} & set(kinds):
+            raise InputError(f"{self.file}: the nodes {around} are a cycle through an end")
+        if "Delay" in kinds:
+            raise InputError(
+                f"{self.file}: the nodes {around} are a cycle with a Delay, and NIR does not say "
+                f"whether an edge that leads back takes a time step besides"
+            )
+        if not set(kinds) & set(STATEFUL):
+            raise InputError(
+                f"{self.file}: the nodes {around} are a cycle without a neuron: an algebraic loop, "
+                f"with no time step in it"
+            )
+        late = late_edges(members, self.edges)
+        now = {member: set[str]() for member in members}
+        for source, target in self.edges:
+            if target in now and source in now and (source, target) not in late:
+                now[target].add(source)
+        try:
+            order = list(graphlib.TopologicalSorter(now).static_order())
+        except graphlib.CycleError as error:
+            raise InputError(
+                f"{self.file}: the nodes {around} are a cycle with several ways in, and which of "
+                f"its edges takes a time step would depend on the order of the nodes"
+            ) from error
+        self._add_loop(order, late)
+
+    def _add_loop(self, order: list[str], late: set[tuple[str, str]]) -> None:
+        """Add the layers of a cycle whose nodes run in this order."""
+        labels = {member: self._name(member) for member in order}
+        outer: list[str] = []
+        sources: dict[str, list[int | str]] = {labels[member]: [] for member in order}
+        steps: dict[str, list[nn.Module]] = {}
+        shapes: dict[str, Shape | None] = {}
+        for member in order:
+            known = []
+            for source in [source for source, target in self.edges if target == member]:
+                if source in labels:
+                    sources[labels[member]].append(labels[source])
+                    known += [] if (source, member) in late else [shapes[source]]
+                    continue
+                label, shape = self.outputs[source]
+                outer += [] if label in outer else [label]
+                sources[labels[member]].append(outer.index(label))
+                known.append(shape)
+            node = self.nodes[member]
+            node.shape, node.looped = self._shape_of(member, known), True
+            layer, shapes[member] = self._layer(node)
+            if shapes[member] is None:
+                raise ShapeError(
+                    f"{self.file}: node {member} ({node.kind}) is part of a cycle, and the shape "
+                    f"of its input is not known"
+                )
+            steps[labels[member]] = steps_of(layer)
+        for source, target in late:
+            self._shape_of(target, [self.nodes[target].shape, shapes[source]])
+        ends = [
+            member
+            for member in order
+            if any(source == member and target not in labels for source, target in self.edges)
+        ]
+        cycle = Cycle(
+            steps,
+            sources,
+            {(labels[source], labels[target]) for source, target in late},
+            {labels[member]: shape for member, shape in shapes.items() if shape is not None},
+            [labels[member] for member in ends],
+        )
+        self._say_biases(cycle, order)
+        name = self._name("loop")
+        self.layers[name], self.wires[name] = cycle, outer
+        for i, member in enumerate(ends):
+            label = name
+            if len(ends) > 1:
+                label = self._name(f"{labels[member]}_output")
+                self.layers[label], self.wires[label] = modules.Part(i), [name]
+            self.outputs[member] = label, shapes[member]
+
+    def _say_biases(self, cycle: Cycle, order: list[str]) -> None:
+        if cycle.has_biases:
+            self.assumed.append(
+                f"{self.file}: the nodes {', '.join(order)} are a cycle with a bias on the way "
+                f"back; assumed that it acts in the first time step, as in snnTorch's recurrent "
+                f"neurons"
+            )
 
 
 def _product(neuron: Node, path: list[Node]) -> Feedback:

@@ -32,6 +32,7 @@ class Node(Fields):
         convention: how the framework that wrote the graph discretises it.
         shape: shape of the input, (C,) or (C, H, W); None where it is not known.
         feedback: the paths from the node's spikes back to its input.
+        looped: whether it is part of a cycle that is a loop over time.
     """
 
     file: str
@@ -40,6 +41,7 @@ class Node(Fields):
     convention: Convention
     shape: Shape | None = None
     feedback: list[Feedback] = field(default_factory=list)
+    looped: bool = False
 
     @property
     def kind(self) -> str:

@@ -220,7 +220,7 @@ def _decay(node: Node, key: str) -> Array:
         raise node.invalid(
             key,
             f"a time step of {node.convention.dt:g} s is longer than this time constant; give "
-            f"another dt, or framework='norse' for a graph that Norse wrote",
+            f"another dt, or framework='norse', version='1.1.0' for a graph that Norse 1.1.0 wrote",
         )
     return np.minimum(decay, 1)
 
@@ -241,10 +241,22 @@ def _layer(node: Node, *, alpha: Array, gain: Array, decay: Array, drive: Array)
     if spikes:
         terms |= {"threshold": level - rest, "reset_value": reset_value - rest}
     reset = convention.reset
-    if reset == "zero" and (np.any(alpha != 0) or node.feedback):
+    if reset == "zero" and (np.any(alpha != 0) or node.feedback or node.looped):
         reset = convention.zero_behind
+    how: dict[str, Any] = {"reset": reset, "strict": convention.strict}
+    if spikes:
+        how["max_spikes"] = convention.max_spikes
+    lowest = convention.lowest(node.kind, level)
+    if lowest is not None:
+        terms["lowest"] = lowest - rest
+        if not spikes:  # one that never spikes has no reset
+            how, terms["threshold"] = {"reset": "subtract", "strict": False}, np.asarray(1.0)
+    if spikes and convention.max_spikes > 1 and rest.any():
+        raise node.invalid(
+            "v_threshold", "several spikes in a time step go with voltages that start at zero"
+        )
     values: dict[str, Any] = {name: node.neuron_values(value) for name, value in terms.items()}
-    layer = neuron.lif.Neuron(**values, reset=reset, strict=convention.strict)
+    layer = neuron.lif.Neuron(**values, **how)
     if not spikes:
         layer.as_readout()
         offset = modules.Offset(node.neuron_values(rest)) if rest.any() else None
@@ -288,5 +300,7 @@ PRIMITIVES: Mapping[str, Callable[[Node], Layer]] = {
 }
 #: primitives whose feedback arrives one time step later
 SPIKING = ("IF", "LIF", "CubaLIF")
+#: primitives with a state, one of which a cycle needs
+STATEFUL = (*SPIKING, "I", "LI", "CubaLI")
 #: primitives that a feedback path may hold: each is a matrix, and so is their product
 LINEAR = ("Linear", "Affine", "Scale")

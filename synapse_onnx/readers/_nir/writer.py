@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class GraphWriter:
         shapes: id of a layer -> shapes (C[, H, W]) of its input and of its output.
         convention: field of the convention -> its value in the neurons so far, and the path of the
             first such neuron.
+        lowest: values of ``min_v_mem`` that fit all neurons so far; None before the first.
     """
 
     def __init__(self, nir: Any, dt: float) -> None:
@@ -38,6 +39,7 @@ class GraphWriter:
         self.edges: list[tuple[str, str]] = []
         self.shapes: dict[int, tuple[Shape, Shape]] = {}
         self.convention: dict[str, tuple[Any, str]] = {}
+        self.lowest: set[str] | None = None
 
     def write(self, module: nn.Module, shapes: list[Shape]) -> Any:
         """Return the graph of a network, given the shape (C[, H, W]) of each of its inputs."""
@@ -55,6 +57,8 @@ class GraphWriter:
             self.nodes[name] = self.nir.Output(output_type=np.array(shape))
             self.edges += [(end, name) for end in ends]
         values = {name: value for name, (value, _) in self.convention.items()}
+        if self.lowest is not None:
+            values["min_v_mem"] = "none" if "none" in self.lowest else min(self.lowest)
         metadata = Convention().with_values(dt=self.dt, **values).metadata()
         return self.nir.NIRGraph(self.nodes, self.edges, metadata=metadata, type_check=False)
 
@@ -144,6 +148,13 @@ class Site:
             settled, first = self.graph.convention.setdefault(name, (value, self.path))
             if settled != value:
                 raise self.refused(f"its {name} is {value}, and that of {first} is {settled}")
+
+    def settle_lowest(self, choices: set[str]) -> None:
+        """Record the values of ``min_v_mem`` that fit a neuron; one must fit all."""
+        left = choices if self.graph.lowest is None else self.graph.lowest & choices
+        if not left:
+            raise self.refused("its lowest voltage is not that of the neurons before it")
+        self.graph.lowest = left
 
     def per_neuron(self, value: Tensor) -> Array:
         """Return a parameter as NIR stores it: one value a neuron."""
@@ -324,14 +335,34 @@ def _lif(at: Site) -> list[str]:
             raise at.refused("this reset goes with a current or with feedback")
         else:
             at.settle(reset=reset, strict=layer.strict)
+        at.settle(max_spikes=_most(layer.max_spikes))
         level = layer.v_threshold.detach()
         if layer.strict:  # "above 1" is stored as "at the next float32 after 1"
             level = torch.nextafter(level, torch.tensor(-math.inf))
         level = at.per_neuron(level)
+    at.settle_lowest(_lowest(layer, terms))
     reset_value = 0 * terms["gain"]
     if layer.reset_kind.endswith("zero"):
         reset_value = at.per_neuron(layer.v_reset)
     return _neuron(at, terms, level, reset_value)
+
+
+def _most(max_spikes: float) -> float:
+    return math.inf if max_spikes >= float(torch.finfo(torch.float32).max) else max_spikes
+
+
+def _lowest(layer: Any, terms: Mapping[str, Array]) -> set[str]:
+    """Return the values of ``min_v_mem`` that say a neuron's lowest voltage."""
+    lowest = getattr(layer, "lowest", None)
+    is_if = (terms["beta"] == 1).all() and not (terms["alpha"].any() or terms["drive"].any())
+    if lowest is None:
+        if layer.readout:
+            return {"none", "if", "-v_threshold"}
+        return {"none"} if is_if else {"none", "if"}
+    choices = {repr(float(lowest[0]))} if lowest.numel() == 1 else set()
+    if not layer.readout and bool((lowest == -layer.v_threshold).all()):
+        choices |= {"-v_threshold", "if"} if is_if else {"-v_threshold"}
+    return choices
 
 
 def _cuba(at: Site) -> list[str]:
@@ -348,7 +379,7 @@ def _cuba(at: Site) -> list[str]:
     level = None
     if not layer.readout:
         with_current = {"zero_behind": "zero"} if terms["alpha"].any() else {}
-        at.settle(reset="zero", strict=False, **with_current)
+        at.settle(reset="zero", strict=False, max_spikes=1.0, **with_current)
         level = np.full(shape, layer.threshold)
     return _neuron(at, terms, level, np.zeros(shape))
 
