@@ -16,6 +16,7 @@ from rich.table import Table
 
 import synapse_onnx as so
 from benchmarks import _costs as costs
+from benchmarks import _loops as found_loops
 from benchmarks._measure import exponent, machine, memory_now, peak_memory, turns, write_json
 from benchmarks._networks import Network, networks
 from benchmarks.contestants import UnsupportedError, contestants_found
@@ -368,6 +369,33 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
     """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
     found = {count: costs.norm(count, batch, steps, seconds) for count in neurons}
     give_costs("norm", f"ms, T = {steps}, N = {batch}, by number of neurons", found, path)
+
+
+@main.command()
+@click.option("--only", default="", help="Part of the names of the networks.")
+@click.option("--batch", "batches", default="1,8", callback=sizes)
+@click.option("--steps", default=50, type=COUNT)
+@click.option("--threads", default=1, type=COUNT)
+@time_and_file(4.0)
+def loops(
+    only: str, batches: list[int], steps: int, threads: int, seconds: float, path: str | None
+) -> None:
+    """Milliseconds of found loops, without native kernels, beside torch's unrolled export."""
+    names = [name for name in found_loops.NETWORKS if only in name]
+    if not names:
+        raise click.BadParameter(f"there are {'; '.join(found_loops.NETWORKS)}; got {only!r}")
+    rows, written = {}, {}
+    for name in names:
+        found = found_loops.measure(name, batches, steps, threads, seconds)
+        written[name] = {str(batch): figures for batch, figures in found.items()}
+        for batch, ms in found.items():
+            cells = [f"{ms['loop']:.2f}", f"{ms['unrolled']:.2f}"]
+            ratio = f"{ms['loop'] / ms['unrolled']:.2f}"
+            rows[f"{name}, N = {batch}"] = [*cells, ratio, f"{ms['flips']:.0f}"]
+    title = f"ms, T = {steps}, threads: {threads}"
+    print_table(title, ("loop", "unrolled", "ratio", "flips"), rows)
+    if path:
+        write_json(path, {"loops": written})
 
 
 if __name__ == "__main__":

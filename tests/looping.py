@@ -164,7 +164,7 @@ def none_state(net: Looping, x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-@sample()
+@sample(scans=0, neurons=1)
 def last(net: Looping, x: Tensor) -> Tensor:
     v = _zeros(x)
     for x_t in x:
@@ -181,7 +181,7 @@ def mean(net: Looping, x: Tensor) -> Tensor:
     return total / len(x)
 
 
-@sample(exact=False)
+@sample(exact=False, scans=0, neurons=1)
 def maximum(net: Looping, x: Tensor) -> tuple[Tensor, Tensor]:
     v, out = _zeros(x), []
     for t in range(len(x)):
@@ -190,7 +190,7 @@ def maximum(net: Looping, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(out).max(0)[0], torch.stack(out).mean(0)
 
 
-@sample()
+@sample(scans=0, neurons=1)
 def lists(net: Looping, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     v, spikes, voltages = _zeros(x), [], []
     for t in range(len(x)):
@@ -314,7 +314,7 @@ def cumulative(net: Looping, x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-@sample()
+@sample(scans=0, neurons=1)
 def dictionary(net: Looping, x: Tensor) -> dict[str, Tensor]:
     state, out = {"v": _zeros(x)}, []
     for t in range(len(x)):

@@ -46,7 +46,9 @@ class Lif(Equation):
     samples: ClassVar[Mapping[str, float]] = {}
     traces = ("current", "voltage", "above")
     fires = ("above",)
+    follows: ClassVar[Mapping[str, tuple[str, str]]] = {"above": ("voltage", "v_threshold")}
     memory: ClassVar[Mapping[str, str]] = {"current": "alpha", "voltage": "beta"}
+    often_zero = ("v_reset",)
     regimes = ("float",)
 
     def __init__(self, reset: str) -> None:

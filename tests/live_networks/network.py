@@ -28,6 +28,8 @@ class Network:
         steps: T, where the author has fixed it; None where it is open.
         refused: part of the sentence with which it is refused; "" where it has a file.
         gap: whether it is refused although a file could be right: what is to be done.
+        taken_off: the output with the spikes of a step where several of them, each a threshold of
+            1, are taken off the voltages that are another output: these were rounded before that.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Network:
     steps: int | None = None
     refused: str = ""
     gap: bool = False
+    taken_off: int | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:

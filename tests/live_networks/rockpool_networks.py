@@ -106,7 +106,7 @@ NETWORKS = [
     )),
     _network("LIFTorch, recurrent", lambda: Output(_net(_lif(has_rec=True)))),
     _network("LIFTorch, two synapses", lambda: Output(_net(LIFTorch((8, 4), dt=1e-3)))),
-    _network("LIFTorch, recorded", lambda: Recorded(_net(_lif()))),
+    _network("LIFTorch, recorded", lambda: Recorded(_net(_lif())), taken_off=0),
     _network("LIFTorch, reset in forward", lambda: Reset(_net(_lif()))),
     _network("LIFTorch, as it is", lambda: _net(_lif())),
     _network("LIFBitshiftTorch", lambda: Output(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -144,3 +145,11 @@ def test_a_missing_framework_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_files_are_found() -> None:
     assert {"plain_torch_networks", "snntorch_networks"} <= set(collection.files())
     assert "test_live_networks" not in collection.files()
+
+
+@pytest.mark.parametrize(("added", "error"), [(0.0, 1e-3), (9.0, 1e-4)])
+def test_an_error_is_relative_to_what_was_taken_off(added: float, error: float) -> None:
+    result = measure.Measured("tests", "line")
+    one = np.array([0.5, 1.0])
+    assert not measure._difference(one, np.array([0.5, 1.001]), result, added)
+    assert result.error == pytest.approx(error)

@@ -210,6 +210,11 @@ def _joined(op: Any, args: list[Any], _: dict[str, Any]) -> Any:
     return op(whole, axis + 1 if axis >= 0 else axis)
 
 
+def _flattened(op: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Flatten axes; a trace leaves out those that are the first and the last."""
+    return _shifted(1, 2)(op, [*args, *[0, -1][len(args) - 1 :]], kwargs)
+
+
 def _transposed(_: Any, args: list[Any], __: dict[str, Any]) -> Any:
     return args[0].values.transpose(1, 2) if args[0].rank == 2 else args[0].values
 
@@ -275,7 +280,7 @@ _RULES: Mapping[Any, Callable[..., Any]] = {
     aten.transpose.int: _shifted(1, 2),
     aten.t.default: _transposed,
     aten.permute.default: _permuted,
-    aten.flatten.using_ints: _shifted(1, 2),
+    aten.flatten.using_ints: _flattened,
     aten.unflatten.int: _shifted(1),
     aten.reshape.default: _sized,
     aten.view.default: _sized,

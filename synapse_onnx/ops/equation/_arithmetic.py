@@ -60,7 +60,13 @@ class Operand:
         return self.a.op("Div", other, self)
 
     def __ge__(self, other: Any) -> Any:
-        return False if other is NEVER else self.a.op("GreaterOrEqual", self, other)
+        if other is NEVER:
+            return False
+        made = self.value.producer()
+        if _is_number(other, 0) and self.dtype == FLOAT and made and made.op_type == "Sub":
+            # no rounding changes the sign of a difference
+            return self.a.op("GreaterOrEqual", *(Operand(self.a, x) for x in made.inputs if x))
+        return self.a.op("GreaterOrEqual", self, other)
 
     def __lt__(self, other: Any) -> Operand:
         return self.a.op("Less", self, other)

@@ -1,6 +1,7 @@
 """The ONNX body of an op of an equation: which loops it holds, and how it chooses one.
 
-That of floats is one loop. In fixed point there are two, ::
+That of floats is one loop, tried in a form that needs finite numbers (:mod:`._finite`). In fixed
+point there are two, ::
 
     s, last_current, last_voltage = If(fits) <
         then_branch = narrow () => ( ... ) { ... Scan<body = narrow_step ( ... ) ... },
@@ -26,9 +27,10 @@ from synapse_onnx.ops._writer import FLOAT, INT64, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 from synapse_onnx.ops.equation._arithmetic import Arithmetic, Narrow, Operand, Short, Spikes
 from synapse_onnx.ops.equation._bounds import NARROW_LIMIT, WHOLE_LIMIT, Bounds, all_of, finite
+from synapse_onnx.ops.equation._finite import Finite, witnesses
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, run_step, void_states, write_loop
-from synapse_onnx.ops.equation._omits import BINARY, GRADED, SHORT, never, summed, without
+from synapse_onnx.ops.equation._omits import BINARY, GRADED, SHORT, never, summed, without, zero
 from synapse_onnx.ops.equation._short import may_be_short, try_short
 from synapse_onnx.ops.equation._values import narrow_values, write_values
 
@@ -59,6 +61,8 @@ class _Body:
         )
         self.values = write_values(op, w)
         self.a = self._arithmetic("either")
+        #: what loops for finite floats leave out, and which states show that all are
+        self.tried = self._tried_loops()
 
     def write(self) -> Sequence[ir.Value]:
         """Write the body."""
@@ -106,9 +110,12 @@ class _Body:
         """Write cases, those of nodes that leave something out, and that of all others."""
         # graded spikes in fixed point have no loops that leave anything out
         special = [] if self.op.fixed and spikes == "graded" else self.special
+        special = [omits for omits in special if omits not in self.tried]
         branches = [(_name(omits), self._leaving_out(omits, spikes)) for omits in special]
         every = [*cases, *zip(map(self._suits, special), branches, strict=True)]
-        default = ("all", partial(self._loops, self.values, spikes))
+        default: _Branch = ("all", partial(self._loops, self.values, spikes))
+        if self.tried:
+            default = ("tried", partial(self._try_finite, spikes))
         if every and self._has_bounds:
             self._sizes(self.values)  # before the choices, for all branches
         if self.op.fixed and len(every) > 1:
@@ -160,6 +167,10 @@ class _Body:
         a, p = self.a, self.values.p
         bounds = Bounds(self.w, self.values.currents[0].value)
         conditions = []
+        for name in self.e.often_zero:
+            if zero(name) in omits:
+                most = a.op("ReduceL1", p[name], keepdims=0)
+                conditions.append(a.op("Equal", most, 0, name=zero(name)))
         for state in sorted(omits & set(self.op.states)):
             kept = p[self.e.memory[state]]
             # of floats no maximum, which may overlook NaN
@@ -171,7 +182,7 @@ class _Body:
         for name, level in self.values.c.items():
             if never(name) in omits:
                 conditions.append(level >= WHOLE_LIMIT)
-        if not self.op.fixed:  # zero times infinity is no zero
+        if not self.op.fixed and omits not in self.tried:  # zero times infinity is no zero
             starts = zip(self.op.states, self.values.states, strict=True)
             lost_states = void_states(self.e, a, self.values, omits)
             lost_states |= {f"start of {name}": state for name, state in starts if name in omits}
@@ -258,11 +269,69 @@ class _Body:
         fits = [bound < limit for bound in dict.fromkeys(of_states.values())]
         return all_of([*fits, self._finite(values)])
 
+    def _tried_loops(self) -> dict[frozenset[str], list[str]]:
+        """Return what loops for finite floats leave out, and which states show that all are."""
+        cases = (*self.special, frozenset[str]())
+        shown = {omits: witnesses(self.op, omits) for omits in cases}
+        if not shown[frozenset()]:  # there is no reset, or nothing shows that all are finite
+            return {}
+        return {omits: states for omits, states in shown.items() if states is not None}
+
+    def _try_finite(self, spikes: Spikes) -> Sequence[ir.Value]:
+        """Write loops for finite floats, and the loop of all for where they are not."""
+        a, wanted = Finite(self.w, FLOAT, spikes), self._wanted
+        like = None if self.op.spiking else self.values.currents[0].value
+        carried = (*self.op.carried, *self.op.states)
+
+        def loop(omits: frozenset[str]) -> Sequence[ir.Value]:
+            values = without(self.op, self.values, omits)
+            name = f"{_name(omits)}_finite_step" if omits else "finite_step"
+            traces, last = write_loop(self.e, a, values, wanted, name, like)
+            after = dict(zip(carried, last, strict=True))
+            starts = zip(self.op.states, self.values.states, strict=True)
+            void = [start for state, start in starts if state in omits]
+            known = finite(a, [*(after[state] for state in self.tried[omits]), *void])
+            return [x.value for x in (*traces, *last, known)]
+
+        def loops(cases: Sequence[frozenset[str]]) -> Sequence[ir.Value]:
+            omits, *others = cases
+            if not others:
+                return loop(omits)
+            branches = (_name(omits), partial(loop, omits)), ("other", partial(loops, others))
+            in_steps = spikes == "bits" or self.op.kind == "recurrent"
+            results = ["spikes"] if in_steps else wanted
+            names = [f"tried_{name}" for name in (*results, *(f"last_{x}" for x in carried))]
+            return self.w.choose(self._suits(omits).value, *branches, [*names, "finite"])
+
+        *results, known = (Operand(a, value) for value in loops(list(self.tried)))
+        traces, last = results[: -len(carried)], results[-len(carried) :]
+        as_tried = partial(self._outputs, a, self.values, traces, last)
+        exact = partial(self._loops, self.values, spikes)
+        return self._choose(known, ("as_tried", as_tried), ("exact", exact))
+
     def _over_time(self, a: Arithmetic, values: Values, name: str) -> Sequence[ir.Value]:
         """Write one loop, and the outputs of the op from what it gives."""
-        wanted = self.e.fires if self.op.spiking else self.e.traces
         like = None if self.op.spiking else values.currents[0].value
-        return self._outputs(a, values, *write_loop(self.e, a, values, wanted, name, like))
+        return self._outputs(a, values, *write_loop(self.e, a, values, self._wanted, name, like))
+
+    @property
+    def _names(self) -> Sequence[str]:
+        """Names of the variables that the outputs follow from."""
+        return self.e.fires if self.op.spiking else self.e.traces
+
+    @property
+    def _wanted(self) -> list[str]:
+        """Names of the variables that a loop keeps of every step: the others follow from them."""
+        return list(dict.fromkeys(self.e.follows.get(name, (name,))[0] for name in self._names))
+
+    def _variables(self, traces: Sequence[Operand]) -> dict[str, Operand]:
+        """Write the variables that the outputs follow from, of what a loop keeps."""
+        known = dict(zip(self._wanted, traces, strict=True))
+        for name in self._names:
+            if name not in known:
+                variable, parameter = self.e.follows[name]
+                known[name] = known[variable] - self.values.p[parameter]
+        return {name: known[name] for name in self._names}
 
     def _outputs(
         self, a: Arithmetic, values: Values, traces: Sequence[Operand], last: Sequence[Operand]
@@ -271,10 +340,10 @@ class _Body:
         if a.spikes == "bits":
             sequences = [a.spikes_of(traces[0])]
         elif self.op.kind == "spikes":
-            variables = SimpleNamespace(**dict(zip(self.e.fires, traces, strict=True)))
+            variables = SimpleNamespace(**self._variables(traces))
             sequences = [self.e.fire(a, variables, SimpleNamespace(**values.c))]
         elif self.op.kind == "dynamics":
-            sequences = [a.give(trace) for trace in traces]
+            sequences = [a.give(trace) for trace in self._variables(traces).values()]
         else:
             sequences = list(traces)
         fed = len(self.op.carried)
@@ -315,5 +384,6 @@ class _Body:
 def _name(omits: frozenset[str]) -> str:
     """Name loops after what they leave out: ``no_current``, ``never_threshold_sum_of_voltage``."""
     return "_".join(
-        name if name.startswith(("never_", "sum_of_")) else f"no_{name}" for name in sorted(omits)
+        name if name.startswith(("never_", "sum_of_", "zero_")) else f"no_{name}"
+        for name in sorted(omits)
     )

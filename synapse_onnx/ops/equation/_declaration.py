@@ -106,6 +106,9 @@ class Equation(ABC):
         samples: constants of sample calls, as floats.
         memory: state -> the fraction of it that is kept every step, and that multiplies nothing
             else: where it is zero the state is void.
+        follows: variable -> (another one, a parameter) whose difference it is: a loop over time
+            that computes the other leaves it out.
+        often_zero: parameters that are added or subtracted alone, and often zero for all neurons.
     """
 
     name: ClassVar[str]
@@ -125,6 +128,8 @@ class Equation(ABC):
     regimes: ClassVar[tuple[str, ...]] = tuple(REGIMES)
     samples: ClassVar[Mapping[str, float]] = {"threshold": 0.75}
     memory: ClassVar[Mapping[str, str]] = {}
+    follows: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    often_zero: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,7 +26,7 @@ from synapse_onnx.ops._writer import FLOAT, Writer
 from synapse_onnx.ops.equation._arithmetic import Arithmetic, Operand
 from synapse_onnx.ops.equation._declaration import Equation
 
-__all__ = ["Feedback", "Values", "run_step", "void_states", "write_loop"]
+__all__ = ["Feedback", "Values", "run_step", "step_of", "void_states", "write_loop"]
 
 
 class Feedback(NamedTuple):
@@ -132,6 +132,14 @@ def void_states(
         for row in step.carried
         if row.name in void and row.after.value not in moving
     }
+
+
+def step_of(
+    e: Equation, a: Arithmetic, values: Values
+) -> tuple[list[tuple[str, ir.Value, ir.Value]], ir.Graph]:
+    """Write one step as a graph, to look at; return (name, before, after) of its states, and it."""
+    step = _write_step(e, a, values, (), "looked_at")
+    return [(row.name, row.before, row.after.value) for row in step.carried], step.graph
 
 
 def _write_step(

@@ -4,11 +4,13 @@
 ``graded``, ``binary``  spikes that carry a height, or those that do not
 ``short``               the loop whose products are exact in float32, for decays of few bits
 ``current``, ...        a state of which nothing is kept from step to step, by its name
+``zero_v_reset``        the voltage after a spike, of floats, where it is zero: one that an equation
+                        calls :attr:`Equation.often_zero`
 ``never_threshold``     resets, for no state reaches that level: that of a readout in fixed point
 ``sum_of_voltage``      the loop of such a readout's state that is kept whole: it is a sum over time
 ======================  ============================================================================
 
-A body asks for the last three itself, from the parameters: ONNX Runtime settles that when it loads
+A body asks for the last four itself, from the parameters: ONNX Runtime settles that when it loads
 constants, and a file whose parameters are changed still computes them. It serves any node, but for
 spikes of a kind that no node of the file has; without the loop of float32 it is only slower.
 """
@@ -30,7 +32,17 @@ from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, void_states
 from synapse_onnx.ops.equation._values import write_values
 
-__all__ = ["BINARY", "GRADED", "SHORT", "fraction_kept", "never", "node_omits", "summed", "without"]
+__all__ = [
+    "BINARY",
+    "GRADED",
+    "SHORT",
+    "fraction_kept",
+    "never",
+    "node_omits",
+    "summed",
+    "without",
+    "zero",
+]
 
 GRADED, BINARY, SHORT = "graded", "binary", "short"
 
@@ -42,6 +54,11 @@ _MOST_ODD = 1 << 6
 def never(level: str) -> str:
     """Return the name of this: no state reaches a level."""
     return f"never_{level}"
+
+
+def zero(parameter: str) -> str:
+    """Return the name of this: a parameter is zero for all neurons."""
+    return f"zero_{parameter}"
 
 
 def sum_of(state: str) -> str:
@@ -59,8 +76,9 @@ def without(op: Interface, values: Values, omits: frozenset[str]) -> Values:
     memory = op.e.memory
     lost = {memory[state]: 0 for state in op.states if state in omits}
     whole = {memory[state]: 1 for state in summed(op, omits)}
+    nothing = {name: 0 for name in op.e.often_zero if zero(name) in omits}
     levels = {name: NEVER for name in op.e.constants if never(name) in omits}
-    return values._replace(p={**values.p, **lost, **whole}, c={**values.c, **levels})
+    return values._replace(p={**values.p, **lost, **whole, **nothing}, c={**values.c, **levels})
 
 
 def node_omits(
@@ -87,7 +105,7 @@ def node_omits(
     }
     void = frozenset(state for state, kept in fractions.items() if not kept.any())
     if not op.fixed:
-        return spikes | _seen_finite(op, void)
+        return spikes | _seen_finite(op, void) | _zeros(op, constants)
     if op.spiking and op.e.has_upper_bounds and any(map(_has_many_bits, fractions.values())):
         spikes |= {SHORT}
     levels = [attributes[name] for name in op.e.constants]
@@ -110,6 +128,15 @@ def _seen_finite(op: Interface, void: frozenset[str]) -> frozenset[str]:
             break
         void = void & set(known)
     return void
+
+
+def _zeros(op: Interface, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
+    """Return the parameters that are zero for all neurons, of those that often are."""
+    return frozenset(
+        zero(name)
+        for name in op.e.often_zero
+        if name in constants and not onnx.numpy_helper.to_array(constants[name]).any()
+    )
 
 
 def _has_many_bits(kept: Any) -> bool:

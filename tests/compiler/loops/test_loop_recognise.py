@@ -10,9 +10,10 @@ import torch
 from loop_forms import Function, form_of
 from torch import Tensor
 
+from synapse_onnx.compiler.loops.groups import grouped
 from synapse_onnx.compiler.loops.recognise import recognise
 from synapse_onnx.compiler.loops.retime import retime
-from synapse_onnx.neuron import lif
+from synapse_onnx.neuron import base
 
 #: a step: the network, the state before (voltage, spike) and the input -> spike, voltage
 Step = Callable[[Function, Any, Any, Tensor], tuple[Tensor, Any]]
@@ -32,7 +33,7 @@ def _loop(step: Step, *, reads: str = "spikes", start: float = 0.0) -> Callable[
     return run
 
 
-def _neurons(run: Callable[..., Any]) -> dict[str, lif.Neuron]:
+def _neurons(run: Callable[..., Any]) -> dict[str, base.Neuron]:
     form, _ = form_of(run)
     retime(form)
     return recognise(form)
@@ -113,7 +114,7 @@ def test_a_neuron_is_recognised(step: Step, expected: dict[str, Any]) -> None:
     _compare(neuron, step)
 
 
-def _compare(neuron: lif.Neuron, step: Step) -> None:
+def _compare(neuron: base.Neuron, step: Step) -> None:
     """Compare the spikes of a neuron with those of its loop, on dyadic inputs."""
     net = Function(_loop(step)).eval()
     x = torch.randint(-4, 13, (40, 6, 3), generator=torch.Generator().manual_seed(0)) / 8
@@ -198,8 +199,13 @@ def _half_at(net: Function, v: Any, k: Any, x: Tensor) -> tuple[Tensor, Any]:
     return k, v - 0.75 * k
 
 
+def test_a_multiple_of_spikes_follows_from_spikes() -> None:
+    (neuron,) = _neurons(_loop(_graded)).values()
+    assert not neuron.readout
+
+
 NONE = [
-    _below, _half_reset, _graded, _quadratic, _two_sided, _recurrent, _clipped, _floored,
+    _below, _half_reset, _quadratic, _two_sided, _recurrent, _clipped, _floored,
     _another_compared, _half_at,
 ]  # fmt: skip
 
@@ -209,9 +215,27 @@ def test_what_is_another_neuron_stays_a_loop(step: Step) -> None:
     assert _neurons(_loop(step)) == {}
 
 
+@pytest.mark.parametrize("step", [_subtract, _zero, _delayed_subtract, _delayed_zero])
 @pytest.mark.parametrize("reads", ["voltages", "spikes voltages", "spikes last"])
-def test_a_voltage_that_is_read_stays_in_a_loop(reads: str) -> None:
-    assert _neurons(_loop(_subtract, reads=reads)) == {}
+def test_a_voltage_that_is_read_is_what_the_neuron_gives(reads: str, step: Step) -> None:
+    """Before its reset: what is read follows from it, without a loop."""
+    form, _ = form_of(_loop(step, reads=reads))
+    retime(form)
+    (neuron,) = recognise(form).values()
+    assert neuron.readout
+    assert not any(group.recurrent for group in grouped(form).values())
+    net = Function(_loop(step)).eval()
+    x = torch.randint(-4, 13, (40, 6, 3), generator=torch.Generator().manual_seed(0)) / 8
+    with torch.no_grad():
+        (spikes,) = net(x)
+        voltages = neuron(x.movedim(0, -1)).movedim(-1, 0)
+    level = float(neuron.v_threshold)
+    torch.testing.assert_close((voltages >= level).float(), spikes)
+
+
+@pytest.mark.parametrize("step", NONE, ids=lambda step: step.__name__[1:])
+def test_a_voltage_of_another_neuron_stays_a_loop(step: Step) -> None:
+    assert _neurons(_loop(step, reads="spikes voltages")) == {}
 
 
 def test_a_start_that_is_not_zero_stays_a_loop() -> None:

@@ -16,7 +16,7 @@ from synapse_onnx.model.metadata import Metadata
 STATES: dict[str, dict[str, tuple[int, ...]]] = {
     "plain": {"neuron.current": (11,), "neuron.voltage": (11,)},
     "none_state": {"loop.state.0": (11,), "loop.step.0": ()},
-    "lists": {"loop.state.0": (11,)},
+    "lists": {"neuron.current": (11,), "neuron.voltage": (11,)},
     "delay_of_3": {f"loop.state.{i}": (11,) for i in range(4)},
     "feedback": {"loop.state.0": (4,), "loop.state.1": (11,), "loop.state.2": (4,)},
     "affine": {"neuron.current": (11,), "neuron.voltage": (11,), "loop.step.0": ()},

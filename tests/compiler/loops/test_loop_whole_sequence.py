@@ -113,7 +113,12 @@ SAMPLES: Mapping[Any, list[tuple[Any, ...]]] = {
     aten.transpose.int: [(each(2, 3), 0, 1), (each(2, 3, 4), -1, 0)],
     aten.t.default: [(each(2, 3),), (each(3),)],
     aten.permute.default: [(each(2, 3, 4), [2, 0, 1]), (each(2, 3), [-1, 0])],
-    aten.flatten.using_ints: [(each(2, 3, 4), 1, 2), (each(2, 3, 4), 0, -1)],
+    aten.flatten.using_ints: [
+        (each(2, 3, 4), 1, 2),
+        (each(2, 3, 4), 0, -1),
+        (each(2, 3, 4), 1),
+        (each(2, 3, 4),),
+    ],
     aten.unflatten.int: [(each(2, 6), 1, [2, 3]), (each(2, 6), -1, [3, 2])],
     aten.reshape.default: [(each(2, 6), [4, 3]), (each(2, 6), [-1])],
     aten.view.default: [(each(2, 6), [2, 2, 3])],
