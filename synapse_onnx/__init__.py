@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from synapse_onnx import axon, block, dendrite, neuron, ops, quantize, readers, synapse
     from synapse_onnx.compiler.exporter import export as export
     from synapse_onnx.compiler.freezer import freeze as freeze
+    from synapse_onnx.compiler.steps import over_time as over_time
     from synapse_onnx.deploy import play as play
     from synapse_onnx.readers.frameworks import convert as convert
     from synapse_onnx.readers.net import load_net as load_net
@@ -57,6 +58,7 @@ _LAZY = {
     "freeze": "compiler.freezer",
     "neuron": "neuron",
     "ops": "ops",
+    "over_time": "compiler.steps",
     "play": "deploy.play",
     "plot": "report.plot",
     "quantize": "quantize",

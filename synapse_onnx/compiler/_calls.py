@@ -30,9 +30,10 @@ from synapse_onnx.compiler.arguments import Arguments, kind_refused
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import is_known, reset_states
 from synapse_onnx.compiler.freezer import eagerly
-from synapse_onnx.errors import ExportError
+from synapse_onnx.compiler.steps import OverTime
+from synapse_onnx.errors import ExportError, SynapseError
 
-__all__ = ["check_calls"]
+__all__ = ["RemembersError", "check_calls"]
 
 #: steps of a long example that are run, so that the time of an export does not grow with its length
 _STEPS = 16
@@ -53,6 +54,10 @@ _Tensors = Sequence[Tensor]
 _Values = dict[tuple[str, int], list[Any]]
 
 
+class RemembersError(ExportError):
+    """A network keeps states between its calls, which change its outputs."""
+
+
 def check_calls(frozen: nn.Module, arguments: Arguments) -> None:
     """Run copies of a frozen network, and refuse it where a graph would not do what it does.
 
@@ -65,8 +70,9 @@ def check_calls(frozen: nn.Module, arguments: Arguments) -> None:
     and of layers of other frameworks that take whole sequences and are reset before each.
 
     Raises:
-        ExportError: outputs depend on earlier calls or on random numbers, or have no dense values,
-            or a layer is used that torch does not know to be part of the network.
+        RemembersError: outputs depend on attributes that earlier calls have changed.
+        ExportError: they depend on them in another way, or on random numbers, or have no dense
+            values, or a layer is used that torch does not know to be part of the network.
     """
     with quiet(), torch.no_grad(), _generators_kept(), eagerly():  # it is not worth compiling
         _check_left(frozen, arguments)
@@ -124,6 +130,7 @@ def _first_call(
     frozen: nn.Module, arguments: Arguments, tensors: _Tensors
 ) -> tuple[nn.Module, _Values] | None:
     """Run a copy for the first time; return it with its outputs, or None if it cannot run."""
+    _settle(frozen, arguments, tensors)
     fresh = copied_value(frozen)
     watched = Unregistered(fresh)
     try:
@@ -139,6 +146,17 @@ def _first_call(
         if unlike:
             raise ExportError(f"forward() returns a tensor that is {unlike}")
     return fresh, values
+
+
+def _settle(frozen: nn.Module, arguments: Arguments, tensors: _Tensors) -> None:
+    """Let modules over steps see what their steps keep: they run copies of their own for it."""
+    if not all(m.is_settled for m in nn.Module.modules(frozen) if isinstance(m, OverTime)):
+        try:
+            _call(copied_value(frozen), arguments, tensors)
+        except SynapseError:
+            raise
+        except Exception:  # forward() takes no such values
+            return
 
 
 def _compare(
@@ -230,10 +248,10 @@ def _cause(
             f"and read no clock there"
         )
     names.sort(key=lambda name: not f"{name}.".startswith(f"{place}."))  # the nearest first
-    return ExportError(
+    return RemembersError(
         f"{where} depends on earlier calls, through {_listed(names)}, which an exported graph does "
-        f"not keep; reset at the start of forward(), or use neurons of this package, whose states "
-        f"streaming=True keeps"
+        f"not keep; reset at the start of forward(); or, if a call is one time step, export "
+        f"so.over_time(module), or the module as it is with streaming=True"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,7 +107,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}[{key!r}]", part) for key, part in value.items())
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         yield from zip((f"{before}{field}" for field in value._fields), value, strict=True)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
     elif hasattr(value, "__dict__"):
         yield from ((f"{before}{key}", part) for key, part in vars(value).items())

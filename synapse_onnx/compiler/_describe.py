@@ -57,6 +57,7 @@ def describe(
         input_type=options.input_type,
         axes=options.axes,
         open_time=options.open_time,
+        steps=options.steps,
         loops=isinstance(frozen, Rolled),
         states=tuple(map(_state, states)),
         layers=tuple(layers),

@@ -19,6 +19,7 @@ from synapse_onnx.compiler.counting import called, count_called, count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import deployables
 from synapse_onnx.compiler.lengths import held_lengths
+from synapse_onnx.compiler.steps import OverTime
 from synapse_onnx.errors import ExportError
 from synapse_onnx.model.layout import LAYOUTS, has_time, time_axis
 
@@ -120,8 +121,10 @@ def find_axes(network: nn.Module, arguments: Arguments) -> str:
     """Return the axes of a network: it runs more operators where time is longer.
 
     A network with layers of this package, or without a loop in torch code, has the axes of this
-    package.
+    package. A module of steps has those that were said.
     """
+    if isinstance(network, OverTime):
+        return network.axes
     own_layer = next(deployables(network), None)
     if own_layer or not any(has_time(x.dim()) for x in arguments.tensors):
         return "NCT"

@@ -37,7 +37,9 @@ from synapse_onnx.compiler.freezer import freeze, without_autocast
 from synapse_onnx.compiler.loops.find import FixedLengthError, find_loop
 from synapse_onnx.compiler.loops.scan import put_scans
 from synapse_onnx.compiler.passes import lower
-from synapse_onnx.errors import ExportError
+from synapse_onnx.compiler.steps import OverTime
+from synapse_onnx.compiler.steps.instants import looped
+from synapse_onnx.errors import ExportError, InputError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.model.layout import LAYOUTS
 from synapse_onnx.model.options import Options
@@ -97,13 +99,26 @@ def export(
     Options(axes=axes or LAYOUTS[0], layout=layout or LAYOUTS[0])  # refuses others
     frozen = freeze(module).cpu()  # fixed point is defined by torch on the CPU
     arguments = Arguments.of(frozen, args, "export")
+    if streaming:
+        frozen, arguments = looped(frozen, arguments, axes, dynamic=dynamic)
     arguments.check(frozen, "export")
-    check_calls(frozen, arguments)
+    if not isinstance(frozen, OverTime):  # whose axes are known
+        check_calls(frozen, arguments)
     reset_states(frozen)  # they are zero, and of the batch size of a call
-    axes = axes or find_axes(frozen, arguments)
+    axes = _agreed_axes(frozen, axes) or find_axes(frozen, arguments)
     set_axes(frozen, axes)
     arguments = with_time_last(arguments, axes)
-    options = Options(streaming, dynamic, layout or axes, opset, input_type, axes)
+    if isinstance(frozen, OverTime):
+        check_calls(frozen, arguments)
+    options = Options(
+        streaming,
+        dynamic,
+        layout or axes,
+        opset,
+        input_type,
+        axes,
+        steps=isinstance(frozen, OverTime),
+    )
     if has_code_of_its_own(frozen):
         frozen, options = _with_loop_found(frozen, arguments, options)
     model = compile_frozen(frozen, arguments, options)
@@ -180,6 +195,19 @@ def _with_loop_found(
         raise ExportError(f"streaming: {found.looped.obstacle}; export without streaming")
     holds_time = found.looped.length is not None and any(found.looped.timed)
     return found, replace(options, open_time=not holds_time)
+
+
+def _agreed_axes(frozen: nn.Module, axes: str | None) -> str | None:
+    """Return the axes that were given, which a module over steps has already.
+
+    Raises:
+        InputError: it has others.
+    """
+    if axes is not None and isinstance(frozen, OverTime) and axes != frozen.axes:
+        raise InputError(
+            f"export: axes is {axes!r}, and so.over_time() was given {frozen.axes!r}; leave it out"
+        )
+    return axes
 
 
 def check_model(model: onnx.ModelProto) -> None:

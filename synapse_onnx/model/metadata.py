@@ -34,7 +34,7 @@ def entries_of(model: onnx.ModelProto) -> dict[str, str]:
 
 
 #: entries that a file has only where they are not these: files without them are older
-_LEFT_OUT = {"axes": "NCT", "loops": False, "open_time": True}
+_LEFT_OUT = {"axes": "NCT", "loops": False, "open_time": True, "steps": False}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Metadata:
         input_type: element type of the inputs: "float32", or "uint8" in place of floats.
         axes: axes that the network's own forward is written for, one of the layouts.
         open_time: whether the network takes any number of time steps.
+        steps: whether the network takes single steps, and was looped over time.
         loops: whether the network loops over time in torch code, and the loop was found.
         layers: one entry a layer of this package, in the order of registration: its path and its
             ``describe()``.
@@ -77,6 +78,7 @@ class Metadata:
     input_type: str = "float32"
     axes: str = "NCT"
     open_time: bool = True
+    steps: bool = False
     loops: bool = False
     layers: tuple[Mapping[str, Any], ...] = ()
     exact: tuple[str, ...] = ()
@@ -97,6 +99,7 @@ class Metadata:
             self.input_type,
             self.axes,
             self.open_time,
+            self.steps,
         )
 
     @property
@@ -136,6 +139,7 @@ class Metadata:
                 input_type=props.get(_PREFIX + "input_type", "float32"),
                 axes=props.get(_PREFIX + "axes", "NCT"),
                 open_time=json.loads(props.get(_PREFIX + "open_time", "true")) is True,
+                steps=json.loads(props.get(_PREFIX + "steps", "false")) is True,
                 loops=json.loads(props.get(_PREFIX + "loops", "false")) is True,
                 layers=tuple(_layers(json.loads(props[_PREFIX + "layers"]))),
                 exact=tuple(_texts(json.loads(props[_PREFIX + "exact"]))),

@@ -29,6 +29,7 @@ class Options:
         axes: axes of the module's own inputs and outputs, one of the layouts.
         open_time: whether the network takes any number of time steps; where it takes one number
             alone, T is fixed and N may be open.
+        steps: whether the network takes single steps, and was looped over time.
 
     Raises:
         InputError: an option has a value that is not supported.
@@ -41,6 +42,7 @@ class Options:
     input_type: str = "float32"
     axes: str = LAYOUTS[0]
     open_time: bool = True
+    steps: bool = False
 
     def __post_init__(self) -> None:
         for name in ("layout", "axes"):

@@ -18,6 +18,7 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.freezer import uncompiled
+from synapse_onnx.compiler.steps.instants import looped_as_in_file
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
@@ -34,7 +35,7 @@ from synapse_onnx.verification.layers import compare_layer
 from synapse_onnx.verification.membranes import variables
 from synapse_onnx.verification.outputs import Run, compare_outputs
 from synapse_onnx.verification.probes import probe_layers
-from synapse_onnx.verification.reference import as_module, check_repeatable
+from synapse_onnx.verification.reference import Reference, as_module, check_repeatable
 from synapse_onnx.verification.replay import with_feedback
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
@@ -94,8 +95,11 @@ def verify(
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
-    module = uncompiled(as_module(module, Metadata.find(model)))
+    metadata = Metadata.find(model)
+    module = uncompiled(as_module(module, metadata))
     arguments = Arguments.of(module, inputs, "verify")
+    if metadata is not None and metadata.steps and not isinstance(module, Reference):
+        module, arguments = looped_as_in_file(module, arguments, metadata.axes)
     arguments.check(module, "verify")
     for i, tensor in enumerate(arguments.tensors):
         if not bool(torch.isfinite(tensor).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 import threading
 import time
@@ -94,6 +95,14 @@ ATTRIBUTES = {
     ),
     "third call": (Remembers(0, lambda s: 1 + (s.state >= 2), counted), "inner.state"),
     "every second call": (Remembers(0, lambda s: s.state % 2, counted), "inner.state"),
+    "queue": (
+        Remembers(
+            collections.deque([0.0, 0.0, 0.0], 3),
+            lambda s: 1 + s.state[0],
+            lambda s, m: s.state.append(m.detach()),
+        ),
+        "inner.state[0], inner.state[1], inner.state[2]",
+    ),
     "history": (
         Remembers([], lambda s: s.state[-1] if s.state else 1.0, lambda s, m: s.state.append(m)),
         "inner.state[0], inner.state[1]",

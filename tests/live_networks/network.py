@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Network", "frames", "numbers", "spikes"]
+import synapse_onnx as so
+
+__all__ = ["Network", "frames", "numbers", "of_steps", "spikes"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,29 @@ class Network:
         """Return inputs of this size: the same ones every time."""
         torch.manual_seed(1000 * steps + batch)
         return self.example(steps, batch)
+
+
+def of_steps(
+    name: str, make: Callable[[], nn.Module], example: Callable[[int, int], tuple[Any, ...]]
+) -> list[Network]:
+    """Return the entries of a module that takes one step and keeps its states.
+
+    As it is it is refused, with the way to a file; over time it has one.
+    """
+    return [
+        Network(
+            f"{name}, one step",
+            make,
+            lambda t, n: tuple(x[0] for x in example(t, n)),
+            refused="so.over_time(module)",
+        ),
+        Network(
+            f"{name}, over time",
+            lambda: so.over_time(make()),
+            example,
+            setup=("net = so.over_time(net)",),
+        ),
+    ]
 
 
 def numbers(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:

@@ -14,7 +14,7 @@ from norse.torch.functional.lif_refrac import LIFRefracParameters
 from norse.torch.functional.lsnn import LSNNParameters
 from torch import Tensor, nn
 
-from .network import Network, frames, numbers
+from .network import Network, frames, numbers, of_steps
 
 FRAMEWORK = "norse"
 
@@ -341,4 +341,18 @@ _NETWORKS = [
 ]
 
 
-NETWORKS = [*_OVER_TIME, *_CELLS, *_NETWORKS]
+def _over_time(name: str, make: Callable[[], nn.Module]) -> Network:
+    return of_steps(name, make, _sequence)[1]
+
+
+_STEPS = [
+    _over_time(
+        "SequentialState of cells",
+        lambda: Steps(nn.Linear(6, 12), norse.LIFCell(), nn.Linear(12, 4), norse.LICell()).net,
+    ),
+    _over_time("LIFRecurrentCell", lambda: _driven(norse.LIFRecurrentCell(6, 8))),
+    _over_time("LSNNRecurrentCell", lambda: _driven(norse.LSNNRecurrentCell(6, 8))),
+    _over_time("RecurrentSequential", lambda: RecurrentSteps().net),
+]
+
+NETWORKS = [*_OVER_TIME, *_CELLS, *_NETWORKS, *_STEPS]

@@ -12,7 +12,7 @@ import torch
 from sinabs.from_torch import from_model
 from torch import Tensor, nn
 
-from .network import Network, frames, numbers
+from .network import Network, frames, numbers, of_steps
 
 FRAMEWORK = "sinabs"
 
@@ -146,7 +146,31 @@ _RESETS = {
 _ADAPTIVE = {"tau_mem": 5.0, "tau_adapt": 8.0, "adapt_scale": 0.4, "norm_input": False}
 _EACH = torch.linspace(2.0, 20.0, 8)
 
+
+def _frames_in_time(t: int, n: int) -> tuple[Tensor, ...]:
+    return (frames(t, n, 6),)
+
+
+_STEPS = [
+    network
+    for name, make, example in (
+        ("IAFSqueeze", lambda: Single(sl.IAFSqueeze(num_timesteps=1)), _frames_in_time),
+        (
+            "LIFSqueeze",
+            lambda: Single(sl.LIFSqueeze(num_timesteps=1, tau_mem=5.0, norm_input=False)),
+            _frames_in_time,
+        ),
+        (
+            "from_model",
+            lambda: from_model(_ann(), input_shape=(2, 8, 8), num_timesteps=1).spiking_model,
+            lambda t, n: (numbers(t, n, 2, 8, 8),),
+        ),
+    )
+    for network in of_steps(name, make, example)
+]
+
 NETWORKS = [
+    *_STEPS,
     *(
         _network(
             f"{make.__name__}, {spike}, {reset}",

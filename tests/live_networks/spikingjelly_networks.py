@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, rnn, surrogate
 from torch import Tensor, nn
 
-from .network import Network, frames, numbers, spikes
+from .network import Network, frames, numbers, of_steps, spikes
 
 FRAMEWORK = "spikingjelly"
 
@@ -327,4 +327,41 @@ _SMALL = [
     ),
 ]
 
-NETWORKS = [*_NEURONS, *_SMALL]
+# -- single steps, without a loop ------------------------------------------------------------------
+
+
+class StepConvNet(ConvNet):
+    """conv_fashion_mnist in step mode "s"; one step, and no mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        functional.set_step_mode(self, step_mode="s")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_fc(x)
+
+
+_STEPS = [
+    network
+    for name, make, example in (
+        ("lif_fc_mnist", lambda: Stepped(*_lif_fc()).net, lambda t, n: (spikes(t, n, 12),)),
+        ("conv_fashion_mnist", StepConvNet, _images),
+        *(
+            (kind.__name__, lambda kind=kind: Stepped(nn.Linear(6, 8), kind()).net, _sequence)
+            for kind in (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.KLIFNode)
+        ),
+        (
+            "LIFNode soft",
+            lambda: Stepped(nn.Linear(6, 8), neuron.LIFNode(v_reset=None)).net,
+            _sequence,
+        ),
+        (
+            "SynapseFilter",
+            lambda: Stepped(nn.Linear(6, 8), layer.SynapseFilter(5.0)).net,
+            _sequence,
+        ),
+    )
+    for network in of_steps(name, make, example)
+]
+
+NETWORKS = [*_NEURONS, *_SMALL, *_STEPS]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -31,6 +33,9 @@ def test_recipes_are_found() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.gpu
 def test_every_recipe_exports_and_verifies_from_its_checkpoint(recipe: str, tmp_path: Path) -> None:
+    needs = getattr(importlib.import_module(f"exporters.{recipe}"), "NEEDS", "")
+    if needs and not importlib.util.find_spec(needs):
+        pytest.skip(f"{needs} is not installed: see peers.txt")
     result = CliRunner().invoke(main, [recipe, "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "equal; models and card are in" in result.output
@@ -80,6 +85,26 @@ def test_digits_keep_what_they_promise() -> None:
     assert figures["q8"][2].startswith("0 of ")
     weights = {name: int(row[3].replace(",", "")) for name, row in figures.items()}
     assert weights["q8"] <= 0.26 * weights["float"]
+
+
+@pytest.mark.parametrize("recipe", ["snntorch_live", "spikingjelly_live"])
+def test_live_networks_keep_what_they_promise(recipe: str) -> None:
+    card = (ROOT / f"{recipe}.md").read_text()
+    rows = re.findall(rf"^\| `{recipe}_(\w+)\.onnx` \|(.*)\|$", card, re.MULTILINE)
+    assert [kind for kind, _ in rows] == ["float", "stream"]
+    for _, row in rows:
+        in_torch, in_onnx, flips, *_ = (cell.strip() for cell in row.split("|"))
+        assert in_torch == in_onnx
+        assert float(in_torch.rstrip("%")) >= 95
+        assert flips.startswith("0 of ")
+
+
+def test_a_live_recipe_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    result = CliRunner().invoke(main, ["snntorch_live", "--output", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "snntorch is not installed; see peers.txt" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

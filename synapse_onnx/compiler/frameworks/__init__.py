@@ -5,6 +5,10 @@ from synapse_onnx.compiler.frameworks._framework import (
     in_plain_torch,
     is_known,
     reset_states,
+    sequence_module,
+    start_states,
 )
 
-__all__ = ["Framework", "in_plain_torch", "is_known", "reset_states"]
+__all__ = [
+    "Framework", "in_plain_torch", "is_known", "reset_states", "sequence_module", "start_states",
+]  # fmt: skip

@@ -17,11 +17,18 @@ from torch.overrides import TorchFunctionMode
 
 from synapse_onnx._discovery import public_modules
 
-__all__ = ["Framework", "in_plain_torch", "is_known", "reset_states"]
+__all__ = [
+    "Framework", "in_plain_torch", "is_known", "reset_states", "sequence_module", "start_states",
+]  # fmt: skip
 
 
 def _nothing(_: nn.Module) -> None:
     """Stand for what a framework does not need."""
+
+
+def _no(_: nn.Module) -> bool:
+    """Stand for a framework of single steps."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,16 @@ class Framework:
         reset: forgets what a module of it keeps of one sequence; called for every module, parts
             before what holds them. Where a framework's users do not reset a module before every
             sequence, it does nothing.
+        start: gives a module the states of one that was just made, whatever it was used for.
+        takes_sequences: whether a module takes whole sequences, and no single steps.
         in_plain_torch: a context in which its code runs operators of torch alone, in the current
             thread, so that they can be counted and traced.
     """
 
     name: str
     reset: Callable[[nn.Module], None] = _nothing
+    start: Callable[[nn.Module], None] = _nothing
+    takes_sequences: Callable[[nn.Module], bool] = _no
     in_plain_torch: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @property
@@ -102,9 +113,39 @@ def reset_states(network: nn.Module) -> None:
     Frameworks whose users reset their networks before each sequence alone: others' states are not
     of one sequence, and what depends on them cannot be exported.
     """
+    for framework, module in _owned(network):
+        framework.reset(module)
+
+
+def start_states(network: nn.Module) -> None:
+    """Give the modules of frameworks the states of fresh ones, in place."""
+    for framework, module in _owned(network):
+        framework.start(module)
+
+
+def sequence_module(network: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return path and module of what takes whole sequences: a part of a chain, or all; or None.
+
+    Parts of other modules are not looked at: code may give them sequences of one step.
+    """
+    own = [framework for framework in _all_frameworks() if framework.owns(network)]
+    if any(framework.takes_sequences(network) for framework in own):
+        return "", network
+    if isinstance(network, nn.Sequential) and (
+        own or type(network).forward is nn.Sequential.forward
+    ):
+        for name, part in network.named_children():
+            found = sequence_module(part)
+            if found is not None:
+                return f"{name}.{found[0]}".rstrip("."), found[1]
+    return None
+
+
+def _owned(network: nn.Module) -> Iterator[tuple[Framework, nn.Module]]:
+    """Yield the modules of frameworks, parts before what holds them."""
     frameworks = _all_frameworks()
     # not network.modules(), which Rockpool replaces
     for module in reversed([module for _, module in nn.Module.named_modules(network)]):
         for framework in frameworks:
             if framework.owns(module):
-                framework.reset(module)
+                yield framework, module

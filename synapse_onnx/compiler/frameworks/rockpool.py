@@ -24,6 +24,10 @@ def _reset(module: Any) -> None:
         module.reset_state()
 
 
+def _takes_sequences(_: Any) -> bool:
+    return True
+
+
 class _CopiesAsClones(TorchFunctionMode):
     """Makes ``copy.copy`` of a tensor an operator."""
 
@@ -40,4 +44,10 @@ class _CopiesAsClones(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-FRAMEWORK = Framework("rockpool", reset=_reset, in_plain_torch=_CopiesAsClones)
+FRAMEWORK = Framework(
+    "rockpool",
+    reset=_reset,
+    start=_reset,
+    takes_sequences=_takes_sequences,
+    in_plain_torch=_CopiesAsClones,
+)

@@ -37,6 +37,15 @@ def _reset(module: Any) -> None:
                 part.reset()
 
 
+def _start(module: Any) -> None:
+    if hasattr(module, "reset"):
+        module.reset()
+
+
+def _takes_sequences(module: Any) -> bool:
+    return getattr(module, "step_mode", None) == "m"
+
+
 def _kernel(operator: OpOverload) -> Callable[..., Any] | None:
     """Return the Python code of an operator on the CPU; None where none is known.
 
@@ -66,4 +75,10 @@ class _KernelsCalled(TorchFunctionMode):
         return (func if kernel is None else kernel)(*args, **(kwargs or {}))
 
 
-FRAMEWORK = Framework("spikingjelly", reset=_reset, in_plain_torch=_KernelsCalled)
+FRAMEWORK = Framework(
+    "spikingjelly",
+    reset=_reset,
+    start=_start,
+    takes_sequences=_takes_sequences,
+    in_plain_torch=_KernelsCalled,
+)
