@@ -2,7 +2,8 @@
 
 Each fault is a name and a copy of the model with that fault and no other. The catalogue is drawn
 from the model itself, so no part of it is forgotten: every attribute of every node, every operator
-and every constant of every body, every initialiser, state, input, output and entry of the metadata.
+and every constant of every body and loop, every initialiser, state, input, output and entry of the
+metadata.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ Change = Callable[[onnx.ModelProto], object]
 def _changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
     yield from _of_nodes(model)
     yield from _of_bodies(model)
+    yield from _of_loops(model)
     yield from _of_initializers(model)
     yield from _of_ends(model)
     yield from _of_metadata(model)
@@ -58,6 +60,8 @@ def _changes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
 def _of_nodes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
     for i, node in enumerate(model.graph.node):
         for j, attribute in enumerate(node.attribute):
+            if attribute.type == onnx.AttributeProto.GRAPH:  # see _of_loops
+                continue
             yield (
                 f"node {node.name}: {attribute.name}",
                 lambda m, i=i, j=j: _nudge(m.graph.node[i].attribute[j]),
@@ -76,26 +80,66 @@ def _of_nodes(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
 
 def _of_bodies(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
     for f, function in enumerate(model.functions):
-        for i, node in enumerate(all_nodes(function.node)):
+        yield from _of_body(
+            f"body of {function.name}", model, lambda m, f=f: list(all_nodes(m.functions[f].node))
+        )
 
-            def at(m: onnx.ModelProto, f: int = f, i: int = i) -> onnx.NodeProto:
-                return list(all_nodes(m.functions[f].node))[i]
 
-            where = f"body of {function.name}, node {i} ({node.op_type})"
-            if node.op_type in ALIKE:
-                kind = ALIKE[node.op_type]
-                yield f"{where}: {kind}", lambda m, at=at, k=kind: setattr(at(m), "op_type", k)
-            if node.op_type in ("Where", "Sub", "Div", "MatMul", "Less") and len(node.input) > 1:
+def _of_body(
+    name: str, model: onnx.ModelProto, nodes: Callable[[onnx.ModelProto], list[onnx.NodeProto]]
+) -> Iterator[tuple[str, Change]]:
+    for i, node in enumerate(nodes(model)):
+
+        def at(m: onnx.ModelProto, i: int = i) -> onnx.NodeProto:
+            return nodes(m)[i]
+
+        where = f"{name}, node {i} ({node.op_type})"
+        if node.op_type in ALIKE:
+            kind = ALIKE[node.op_type]
+            yield f"{where}: {kind}", lambda m, at=at, k=kind: setattr(at(m), "op_type", k)
+        if node.op_type in ("Where", "Sub", "Div", "MatMul", "Less") and len(node.input) > 1:
+            yield (
+                f"{where}: inputs swapped",
+                lambda m, at=at: _swap(at(m).input, -2, -1),
+            )
+        for j, attribute in enumerate(node.attribute):
+            if attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.UNDEFINED):
                 yield (
-                    f"{where}: inputs swapped",
-                    lambda m, at=at: _swap(at(m).input, -2, -1),
+                    f"{where}: {attribute.name}",
+                    lambda m, at=at, j=j: _nudge(at(m).attribute[j]),
                 )
-            for j, attribute in enumerate(node.attribute):
-                if attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.UNDEFINED):
-                    yield (
-                        f"{where}: {attribute.name}",
-                        lambda m, at=at, j=j: _nudge(at(m).attribute[j]),
-                    )
+
+
+def _of_loops(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
+    """Yield faults of the loops over time of torch code: a Scan and its body."""
+    for i, node in enumerate(model.graph.node):
+        if node.op_type != "Scan":
+            continue
+
+        def body(m: onnx.ModelProto, i: int = i) -> onnx.GraphProto:
+            return next(a.g for a in m.graph.node[i].attribute if a.name == "body")
+
+        name = f"body of node {node.name}"
+        yield from _of_body(name, model, lambda m, body=body: list(all_nodes(body(m).node)))
+        ends, results = body(model).input, body(model).output
+        for k in range(1, len(ends)):
+            yield (
+                f"{name}: inputs {k - 1} and {k} swapped",
+                lambda m, body=body, k=k: _swap(body(m).input, k - 1, k),
+            )
+        for k in range(1, len(results)):
+            yield (
+                f"{name}: outputs {k - 1} and {k} swapped",
+                lambda m, body=body, k=k: _swap(body(m).output, k - 1, k),
+            )
+            yield f"{name}: output {k} a step early", lambda m, body=body, k=k: _early(body(m), k)
+
+
+def _early(body: onnx.GraphProto, k: int) -> None:
+    """Return the first state, as it was before the step, in the place of an output."""
+    copy = onnx.helper.make_node("Identity", [body.input[0].name], ["before"], "before")
+    body.node.append(copy)
+    body.output[k].name = "before"
 
 
 def _of_initializers(model: onnx.ModelProto) -> Iterator[tuple[str, Change]]:
@@ -159,7 +203,8 @@ def _nudge(attribute: onnx.AttributeProto) -> None:
     if attribute.type == kinds.INT:
         attribute.i += 1 if attribute.i < 2**63 - 1 else -1
     elif attribute.type == kinds.FLOAT:
-        attribute.f = float(np.nextafter(np.float32(attribute.f), np.float32(np.inf)))
+        away = np.float32(-np.inf if attribute.f == np.inf else np.inf)
+        attribute.f = float(np.nextafter(np.float32(attribute.f), away))
     elif attribute.type == kinds.INTS:
         if len(attribute.ints):
             attribute.ints[-1] += 1 if attribute.ints[-1] < 2**63 - 1 else -1

@@ -29,7 +29,7 @@ from synapse_onnx.compiler._unregistered import Unregistered
 from synapse_onnx.compiler.arguments import Arguments, kind_refused
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import is_known, reset_states
-from synapse_onnx.compiler.freezer import eagerly
+from synapse_onnx.compiler.freezer import deployables, eagerly
 from synapse_onnx.compiler.steps import OverTime
 from synapse_onnx.errors import ExportError, SynapseError
 
@@ -242,10 +242,19 @@ def _cause(
             f"numbers in forward() in evaluation mode"
         )
     if outside or not names:
+        ours = tuple(f"{path}." for path, _ in deployables(frozen))
+        made = [
+            name
+            for name, before, after in changes(copied_value(frozen), copies[0])
+            if before is after is None and not f"{name}.".startswith(ours)
+        ]
+        attribute = "no attribute of the module changes with it"
+        if made:
+            attribute = f"the first call makes the attribute {_listed(made)}"
         return ExportError(
-            f"{where} depends on earlier calls or on the time, and no attribute of the module "
-            f"changes with it; keep nothing in global variables or closures that forward() reads, "
-            f"and read no clock there"
+            f"{where} depends on earlier calls or on the time, and {attribute}; keep nothing in "
+            f"attributes, global variables or closures that forward() reads, and read no clock "
+            f"there"
         )
     names.sort(key=lambda name: not f"{name}.".startswith(f"{place}."))  # the nearest first
     return RemembersError(

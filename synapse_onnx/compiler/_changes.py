@@ -20,6 +20,9 @@ _DEPTH = 8
 #: where a module holds its tensors and parts
 _OF_TORCH = {"_parameters", "_buffers", "_modules"}
 
+#: where classes come from whose text shows all that an object holds: itertools.count
+_SHOWN_WHOLE = {"itertools"}
+
 #: name, and the two values; two None where one copy lacks it
 _Change = tuple[str, Any, Any]
 
@@ -63,6 +66,10 @@ def _changes(name: str, a: Any, b: Any, seen: set[int], depth: int) -> Iterator[
     generator = _generator_state(a)
     if generator is not None:
         if generator != _generator_state(b):
+            yield name, a, b
+        return
+    if type(a).__module__ in _SHOWN_WHOLE:
+        if repr(a) != repr(b):
             yield name, a, b
         return
     seen.add(id(a))

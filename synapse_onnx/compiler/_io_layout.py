@@ -9,6 +9,7 @@ Where time comes after the batch, the Transpose stays, with other axes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -201,6 +202,25 @@ def name_inputs_and_outputs(
         value.name = state.output
     for value, name in zip(graph.inputs, inputs, strict=True):
         value.name = name
+    _name_apart(graph)
+
+
+def _name_apart(graph: ir.Graph) -> None:
+    """Name values that have the name of another anew.
+
+    A value that the network returns twice is two outputs of one name in torch's graph. In another
+    layout neither is an output any more.
+    """
+    ends = [*graph.inputs, *graph.initializers.values(), *graph.outputs]
+    kept = {id(value) for value in ends}
+    taken = {value.name for value in ends}
+    for node in graph:
+        for value in node.outputs:
+            if id(value) not in kept and value.name:
+                stem = value.name
+                names = (f"{stem}#{i}" if i else stem for i in itertools.count())
+                value.name = next(name for name in names if name not in taken)
+                taken.add(value.name)
 
 
 def _separate(graph: ir.Graph, stem: str) -> None:

@@ -163,11 +163,13 @@ def _axes_without_loop(network: nn.Module, arguments: Arguments) -> str:
 
 def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> bool:
     """Whether a network takes its sequences with one index less along an axis, or 2 for 1."""
+    sizes = {x.shape[axis] for x in arguments.tensors if has_time(x.dim())}
     tensors = []
     for x in arguments.tensors:
-        size = x.shape[axis] if has_time(x.dim()) else 0
+        along = axis if has_time(x.dim()) else 0  # what has no time may have a batch
+        size = x.shape[along] if x.dim() and x.shape[along] in sizes else 0
         other = torch.arange(size - 1 if size > 1 else 2) % max(size, 1)
-        tensors.append(x.index_select(axis, other) if size else x)
+        tensors.append(x.index_select(along, other) if size else x)
     return count_operators(network, arguments.grouped(tensors)) is not None
 
 

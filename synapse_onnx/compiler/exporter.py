@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import named_states
 from synapse_onnx.compiler._bind import bind_bodies
 from synapse_onnx.compiler._calls import check_calls
 from synapse_onnx.compiler._chunks import find_states
@@ -33,7 +34,7 @@ from synapse_onnx.compiler.axes import (
     with_time_last,
 )
 from synapse_onnx.compiler.frameworks import reset_states
-from synapse_onnx.compiler.freezer import freeze, without_autocast
+from synapse_onnx.compiler.freezer import deployables, freeze, without_autocast
 from synapse_onnx.compiler.loops.find import FixedLengthError, find_loop
 from synapse_onnx.compiler.loops.scan import put_scans
 from synapse_onnx.compiler.passes import lower
@@ -119,9 +120,15 @@ def export(
         axes,
         steps=isinstance(frozen, OverTime),
     )
+    network = frozen
     if has_code_of_its_own(frozen):
         frozen, options = _with_loop_found(frozen, arguments, options)
-    model = compile_frozen(frozen, arguments, options)
+    try:
+        model = compile_frozen(frozen, arguments, options)
+    except ExportError as error:
+        if options.streaming and frozen is not network:
+            _refuse_states_beside_a_loop(network, error)
+        raise
     if path is not None:
         write_atomically(path, model.SerializeToString(deterministic=True))
     return model
@@ -208,6 +215,17 @@ def _agreed_axes(frozen: nn.Module, axes: str | None) -> str | None:
             f"export: axes is {axes!r}, and so.over_time() was given {frozen.axes!r}; leave it out"
         )
     return axes
+
+
+def _refuse_states_beside_a_loop(network: nn.Module, error: ExportError) -> None:
+    """Raise a clearer error if a network with a loop of torch code has layers with states."""
+    for path, layer in deployables(network):
+        if any(True for _ in named_states(layer)):
+            raise ExportError(
+                f"streaming: {path} keeps states, and forward() also loops over time in torch "
+                f"code; a stream keeps the states of layers or those of a loop; use a neuron of "
+                f"this package in place of the loop, or export without streaming"
+            ) from error
 
 
 def check_model(model: onnx.ModelProto) -> None:

@@ -16,6 +16,9 @@ __all__ = ["RTOL", "Agreement", "Tolerance", "difference", "first_place", "large
 #: default tolerance of float values, relative to the largest reference value
 RTOL = 1e-5
 
+#: sums of a thousand float32 below 2**-126 are off by this much, whatever their size
+_SMALLEST = 1000 * 2.0**-149
+
 
 def difference(reference: NDArray[Any], array: NDArray[Any]) -> NDArray[np.float64]:
     """Return absolute differences; NaN on both sides is none, on one side an infinite one."""
@@ -68,7 +71,8 @@ class Tolerance:
     def of(self, reference: NDArray[Any]) -> float:
         """Return the largest difference allowed of values that are not exact."""
         scale = max(largest(reference), self._sums.get(reference.ctypes.data, 0.0))
-        return self.atol + self.rtol * (scale or self.largest_value)
+        relative = self.rtol * (scale or self.largest_value)
+        return self.atol + (max(relative, _SMALLEST) if relative else 0.0)
 
 
 class Agreement:

@@ -83,11 +83,11 @@ def as_module(reference: Callable[..., Any], metadata: Metadata | None) -> nn.Mo
     Raises:
         InputError: the reference cannot be called.
     """
-    if not callable(reference):
-        raise InputError(
-            f"verify: the reference must be a module or another callable, got a "
-            f"{type(reference).__name__}"
-        )
+    if not callable(reference) or isinstance(reference, type):
+        kind = f"a {type(reference).__name__}"
+        if isinstance(reference, type):
+            kind = f"the class {reference.__name__}; make an instance of it"
+        raise InputError(f"verify: the reference must be a module or another callable, got {kind}")
     if not isinstance(reference, nn.Module):
         return Reference(reference)
     named = metadata is not None and not metadata.loops and metadata.layers

@@ -24,6 +24,9 @@ from synapse_onnx.verification.trace import Call
 
 __all__ = ["exact_layers", "magnitudes", "sums_of"]
 
+#: of a finer grid, products with a weight may lose their last bits, for float32 ends at 2**-149
+_FINEST = 2.0**-100
+
 
 def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
     """Return the real synapses whose sums a layer returns, one an output; none of another layer."""
@@ -90,7 +93,7 @@ def grid_units(x: Tensor) -> float:
     """Return max|x| in units of the coarsest binary grid that holds every value of x.
 
     [0.5, 0.75] lies on a grid of 1/4 and has 3 units, [0.1] has 13421773; [8388608, 2**-23] needs
-    more than 24 bits: inf.
+    more than 24 bits: inf. So has 2**-120: its product with a weight may lie below all float32.
     """
     largest = float(x.abs().max())
     if largest == 0:
@@ -99,6 +102,6 @@ def grid_units(x: Tensor) -> float:
     # spikes end this at once; a grid finer than 2**-24 of the largest value never fits anyway
     while not bool((torch.remainder(x / unit, 1) == 0).all()):
         unit /= 2
-        if largest / unit > FLOAT32_EXACT:
+        if largest / unit > FLOAT32_EXACT or unit < _FINEST:
             return float("inf")
     return largest / unit

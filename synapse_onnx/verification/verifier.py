@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exactness import exact_values
-from synapse_onnx.compiler.freezer import uncompiled
+from synapse_onnx.compiler.freezer import deployables, uncompiled
 from synapse_onnx.compiler.steps.instants import looped_as_in_file
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
@@ -37,6 +38,7 @@ from synapse_onnx.verification.outputs import Run, compare_outputs
 from synapse_onnx.verification.probes import probe_layers
 from synapse_onnx.verification.reference import Reference, as_module, check_repeatable
 from synapse_onnx.verification.replay import with_feedback
+from synapse_onnx.verification.rounded import end_where_roundings_decide
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
 from synapse_onnx.verification.sums import exact_layers
@@ -90,8 +92,8 @@ def verify(
         ShapeError: the inputs do not fit the network.
     """
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"verify: {name} must be a finite number >= 0, got {value}")
+        if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+            raise InputError(f"verify: {name} must be a finite number >= 0, got {value!r}")
     model = (
         model_or_path if isinstance(model_or_path, onnx.ModelProto) else load_model(model_or_path)
     )
@@ -176,7 +178,10 @@ def _compare_run(
         if subject.original is not None:
             # a copy: what a call leaves behind, such as sinabs' states of so many samples
             fresh = copied_value(subject.original)
-            expected, _ = run_torch(fresh, {}, subject.arguments, tensors)
+            beside = dict(deployables(fresh))  # layers that stand beside its loop
+            expected, others = run_torch(fresh, beside, subject.arguments, tensors)
+            kinds = {path: str(layer.describe()["kind"]) for path, layer in beside.items()}
+            findings.exercise.see_layers(others, kinds)
     except Exception as error:  # of any class: forward() is the user's code
         if not cut:
             raise
@@ -195,6 +200,9 @@ def _compare_run(
     passed = (y.numpy() for call in calls for y in (*call.inputs, *call.outputs))
     tolerance.largest_value = max(map(largest, passed), default=0.0)
     run = Run(subject, findings, tensors, exact, tolerance)
+    if tensors[0].dim():
+        lengths = [x.shape[-1] for x in tensors if has_time(x.dim())]
+        run.agreement = Agreement(tensors[0].shape[0], max(lengths, default=1))
     traced = _run_model(run, subject.traced) if calls else None
     if traced is not None:
         values = dict(zip(subject.traced.outputs, traced, strict=True))
@@ -203,6 +211,7 @@ def _compare_run(
     results = _run_model(run, subject.session)
     if results is not None:
         results = [time_last(y, subject.session.layout) for y in results]
+        end_where_roundings_decide(run, expected, results)
         compare_outputs(run, expected, results)
         if subject.session.streaming:
             # torch in chunks takes as long as all the rest of a run, and cut inputs show no more
@@ -214,6 +223,7 @@ def _compare_run(
         bodies = [
             time_last(values[name], subject.session.layout) for name in subject.session.outputs
         ]
+        end_where_roundings_decide(run, expected, bodies)
         compare_outputs(run, expected, bodies, kind="portable")
     return calls
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import random
+import re
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -238,6 +241,39 @@ class Logs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
         return self.function(x)
+
+
+class Keeps(nn.Module):
+    """Keeps something between calls, which a function reads and changes."""
+
+    def __init__(self, kept: Any, factor: Callable[..., float]) -> None:
+        super().__init__()
+        self.kept, self.factor = kept, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor(self, x)
+
+
+def _after_the_first(self: Any, x: Tensor) -> Any:
+    before = getattr(self, "before", 0.0)
+    self.before = x.mean()
+    return 1 + before
+
+
+@pytest.mark.parametrize(
+    ("kept", "factor", "sentence"),
+    [
+        (deque(maxlen=50), lambda s, _: s.kept.append(1) or len(s.kept), "through kept[1], which"),
+        (itertools.count(), lambda s, _: next(s.kept), "through kept, which"),
+        (None, _after_the_first, "the first call makes the attribute before; keep nothing"),
+    ],
+    ids=["deque", "iterator", "made at the first call"],
+)
+def test_what_is_kept_in_a_container_or_made_by_a_call_is_named(
+    kept: Any, factor: Callable[..., float], sentence: str
+) -> None:
+    with pytest.raises(so.ExportError, match=re.escape(sentence)):
+        so.export(Keeps(kept, factor), torch.rand(2, 3, 6))
 
 
 def test_an_attribute_that_changes_too_is_not_taken_for_the_cause() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import spikes
+from networks import NEURON, spikes
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -73,3 +73,40 @@ def test_parameters_may_be_called_anything() -> None:
     model = so.export(Odd(), spikes(2, 3, 5))
     assert {"output", "_w", "constant_0"} <= {t.name for t in model.graph.initializer}
     assert so.verify(Odd(), model, spikes(2, 3, 5)).ok
+
+
+class _Twice(nn.Module):
+    """Returns a value twice, after a copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = so.block.cuba.Dense(NEURON, 6, 3, weight_scale=3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = torch.clone(self.dense(x))
+        return {"one": y, "two": y}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("layout", ["NCT", "TNC", "NTC"])
+def test_a_value_that_is_returned_twice_has_two_names(layout: str, streaming: bool) -> None:
+    network, x = _Twice().eval(), spikes(2, 6, 9)
+    model = so.export(network, x, layout=layout, streaming=streaming)
+    names = [name for node in model.graph.node for name in node.output if name]
+    assert len(names) == len(set(names))
+    assert so.verify(network, model, x).ok
+
+
+class _Masked(nn.Module):
+    """An image in time (N, 2, H, W, T), and a mask without, (N, 2, H, W); no layer and no loop."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.relu((x * mask.unsqueeze(-1)).flatten(1, 3))
+
+
+def test_a_mask_without_time_does_not_turn_the_axes() -> None:
+    """A channel less would broadcast, and was taken for another batch."""
+    x, mask = spikes(3, 2, 2, 1, 9), spikes(3, 2, 2, 1, seed=1)
+    model = so.export(_Masked().eval(), (x, mask))
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in shape] == ["N", 2, 2, 1, "T"]

@@ -2,7 +2,7 @@
 
 The other generator, ``random_networks``, draws layers of every kind one behind the other. This one
 draws what users put around layers: hooks, subclasses, wrappers, layers with two names, results that
-nothing uses, arguments that change in place, outputs and inputs of any form.
+nothing uses, arguments that change in place, outputs and inputs of any form, loops over time.
 
 ``python tests/right_networks --count 1000 --seed 1`` draws so many networks, prints a table by
 structure, and exits with 1 if a right network was called not equal (a false alarm), or anything but

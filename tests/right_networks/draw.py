@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful
 
-from . import borders, parts, wrappers
+from . import borders, loops, parts, wrappers
+
+#: one of so many networks loops over time in torch code
+LOOPING = 6
 
 
 @dataclass
@@ -56,7 +59,7 @@ def draw(seed: int) -> Drawn:
 def _drawn(seed: int, rng: Random) -> Drawn:
     """Draw until torch runs the network: it refuses a change in place of some tensors."""
     while True:
-        drawn = _once(seed, rng)
+        drawn = _looping(seed, rng) if seed % LOOPING == LOOPING - 1 else _once(seed, rng)
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             given = replace(drawn, inputs=[x.detach().clone() for x in drawn.inputs])
             copy.deepcopy(drawn.module)(*given.arguments)
@@ -106,6 +109,31 @@ def _once(seed: int, rng: Random) -> Drawn:
             module.register_forward_pre_hook(lambda m, i: wrappers.mapped(i, lambda x: 2 * x))
         structures.append(f"whole in {name}")
     return Drawn(seed, structures, module.eval(), inputs, options)
+
+
+def _looping(seed: int, rng: Random) -> Drawn:
+    """Draw a network of torch code over the steps of a sequence, alone or with layers of ours."""
+    count, batch = rng.choice([2, 4, 6]), rng.choice([1, 2, 3])
+    steps = rng.choice([1, 2, 5, 9, 12, 25])
+    options: dict[str, Any] = {"streaming": rng.random() < 0.4}
+    structures, axes, module = loops.network(rng, count, options["streaming"])
+    if steps < 3 or rng.random() < 0.3:  # of so few steps no loop shows
+        options["axes"] = axes
+    if rng.random() < 0.2:
+        options["layout"] = rng.choice(list(loops.AXES))
+    if rng.random() < 0.15:
+        options["dynamic"] = False
+    form, (x,) = borders.inputs(rng, [(batch, count, steps)])
+    x = x.movedim(-1, loops.AXES[axes])
+    if axes == "NCT":
+        _start(module, count)
+    if rng.random() < 0.25:
+        name = rng.choice(["torch.compile", "*args", "requires_grad", "two names", "grad mode"])
+        module = wrappers.WRAPPERS[name](module.eval(), rng)
+        structures.append(f"whole in {name}")
+    structures += [form, "streaming" if options["streaming"] else "whole"]
+    structures += ["N=1"] * (batch == 1) + ["T=1"] * (steps == 1)
+    return Drawn(seed, structures, module.eval(), [x], options)
 
 
 def _start(module: nn.Module, count: int) -> None:

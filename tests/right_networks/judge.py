@@ -21,8 +21,8 @@ KINDS = (
 
 #: words of the tracer, which say neither cause nor remedy to a user
 _OF_THE_TRACER = re.compile(
-    r"TORCH_LOGS|github|UserError|fake ?tensor|proxy|dynamo|guard|symint|\b[su]\d+\b|Traceback|"
-    r"cannot be traced[^:]*: \w+(Error|Exception)|cannot be converted",
+    r"TORCH_LOGS|onnx\.checker|github|UserError|fake ?tensor|proxy|dynamo|guard|symint|"
+    r"\b[su]\d+\b|Traceback|cannot be traced[^:]*: \w+(Error|Exception)|cannot be converted",
     re.IGNORECASE,
 )
 

@@ -97,6 +97,47 @@ def test_a_forged_file_is_not_equal(forge: Callable[[onnx.ModelProto], None]) ->
     assert report.problems
 
 
+def _twice(field: str) -> Callable[[onnx.ModelProto], None]:
+    """A part twice: ONNX Runtime takes the last, and another program may take the first."""
+
+    def forge(model: onnx.ModelProto) -> None:
+        parts = model.graph.initializer if field == "initializer" else getattr(model, field)
+        kept = list(parts)
+        other = type(kept[0])()
+        other.CopyFrom(kept[0])
+        if isinstance(other, onnx.TensorProto):
+            other.raw_data = bytes(len(other.raw_data))
+        elif isinstance(other, onnx.OperatorSetIdProto):
+            other.version += 1
+        del parts[:]
+        parts.extend([other, *kept])
+
+    return forge
+
+
+def _in_two_fields(model: onnx.ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+    tensor.float_data.extend([0.0] * numpy_helper.to_array(tensor).size)
+
+
+@pytest.mark.parametrize(
+    ("forge", "sentence"),
+    [
+        (_twice("initializer"), "initialiser 0.synapse.weight is in the file 2 times"),
+        (_twice("opset_import"), "is in the file 2 times"),
+        (_in_two_fields, "has values in several fields, of which one counts"),
+    ],
+    ids=["initialiser", "opset", "fields"],
+)
+def test_what_programs_may_read_in_two_ways_is_named(
+    forge: Callable[[onnx.ModelProto], None], sentence: str
+) -> None:
+    network = made()
+    model = so.export(network, X)
+    forge(model)
+    assert any(sentence in problem for problem in so.verify(network, model, X).problems)
+
+
 def test_a_sign_of_zero_is_a_difference() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

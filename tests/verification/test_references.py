@@ -155,6 +155,7 @@ class Counting:
         (lambda x: 3, "the reference returns no tensor or array"),
         (lambda: None, r"the reference raises TypeError: .*takes 0 positional arguments"),
         (7, "the reference must be a module or another callable, got a int"),
+        (Counting, "the reference must be .*, got the class Counting; make an instance of it"),
     ],
 )
 def test_what_is_no_reference_is_refused(reference: Any, message: str, model) -> None:
@@ -168,6 +169,21 @@ def test_an_output_of_another_shape_is_named(network, model) -> None:
     assert report.problems[0] == (
         "output: the model returns shape (3, 5, 24), and the reference (3, 5, 23)"
     )
+
+
+def test_of_many_outputs_a_few_shapes_are_named(network, model) -> None:
+    report = so.verify(lambda x: list(network(x).unbind(-1)), model, X)
+    assert report.problems[0] == (
+        "output: the model returns shape (3, 5, 24), and the reference (3, 5), (3, 5), (3, 5), "
+        "(3, 5), and 20 more"
+    )
+
+
+@pytest.mark.parametrize("given", ["1e-5", None, -1, float("nan"), float("inf"), 1j])
+@pytest.mark.parametrize("name", ["rtol", "atol"])
+def test_a_tolerance_is_a_finite_number(name: str, given: Any, network, model) -> None:
+    with pytest.raises(so.InputError, match=f"verify: {name} must be a finite number >= 0, got "):
+        so.verify(network, model, X, **{name: given})
 
 
 def test_a_stream_is_compared_too(network) -> None:

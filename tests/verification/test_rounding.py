@@ -46,6 +46,7 @@ def test_magnitudes_of_a_complex_synapse_are_a_pair() -> None:
     [
         ([0.0, 0.0], 0), ([1.0, 0.0], 1), ([0.5, -0.75], 3), ([3.0, 1.0], 3), ([0.1], 13421773),
         ([1 / 1024], 1), ([1 + 2**-20], 2**20 + 1), ([2.0**23, 2.0**-23], np.inf),
+        ([3 * 2.0**-100], 3), ([2.0**-101], np.inf), ([1e-40], np.inf),
     ],
 )  # fmt: skip
 def test_units_of_the_grid(values: list[float], units: float) -> None:
@@ -77,6 +78,22 @@ def test_a_tolerance_is_relative_to_the_terms_of_a_sum() -> None:
     tolerance.remember_sums(x, torch.tensor([[1000.0]]))
     assert tolerance.of(x.numpy()) == pytest.approx(1 + 1e-6)
     assert tolerance.of(np.array([[0.5]])) == pytest.approx(5e-4 + 1e-6)
+
+
+def test_sums_of_tiny_values_are_off_by_their_last_digits() -> None:
+    tolerance = Tolerance(rtol=1e-5, atol=0.0)
+    assert tolerance.of(np.array([1e-40], np.float32)) == 1000 * 2.0**-149
+    assert tolerance.of(np.array([1e-30], np.float32)) == pytest.approx(1e-35)
+    assert tolerance.of(np.array([0.0], np.float32)) == 0
+    assert Tolerance(rtol=0.0, atol=0.0).of(np.array([1e-40], np.float32)) == 0
+
+
+@pytest.mark.parametrize("value", [1e-44, 1e-40, 1e-38])
+def test_a_network_is_equal_on_tiny_values(value: float) -> None:
+    network = so.synapse.Dense(6, 4, weight_scale=3, pre_hook_fx=so.quantize.q8).eval()
+    x = torch.full((2, 6, 9), value)
+    report = so.verify(network, so.export(network, x), x)
+    assert report.ok, str(report)
 
 
 # -- trajectories --------------------------------------------------------------------------------

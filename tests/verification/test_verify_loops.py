@@ -8,6 +8,8 @@ import onnx
 import pytest
 import torch
 from looping import example, exported, network, scan_bodies
+from networks import NEURON
+from torch import Tensor, nn
 
 import synapse_onnx as so
 
@@ -49,3 +51,28 @@ def test_another_operator_in_a_step_is_seen(one: str, other: str) -> None:
 def test_a_stream_is_equal(name: str) -> None:
     model = exported(name, streaming=True)
     assert so.verify(network(name), model, example(name, 12, 3)).ok
+
+
+class _BesideALayer(nn.Module):
+    """A layer of this package, (N, C, T), and a loop whose voltages move by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = so.block.cuba.Dense(NEURON, 7, 11, weight_scale=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, voltages = torch.zeros(len(x), 11), []
+        for x_t in self.dense(x).unbind(-1):
+            v = 0.5 * v + x_t + 0.125
+            v = v - (v > 1).float()
+            voltages.append(v)
+        return torch.stack(voltages, -1)
+
+
+def test_a_silent_layer_beside_a_loop_is_named() -> None:
+    torch.manual_seed(0)
+    network, x = _BesideALayer().eval(), example("plain", 12, 3)[0].permute(1, 2, 0)
+    model = so.export(network, x)
+    assert so.verify(network, model, x).verdict == "equal"
+    report = so.verify(network, model, x / 4096)
+    assert report.verdict == "equal, but 1 layer never active: dense.neuron"

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, on what the netwo
 SEEDS = range(30)
 #: of these a share runs with every change; the others are of the same sweep
 QUICK = 15
-#: a stream of chunks of one length that cuts bins of time
-REFUSED = {24}
+#: lists of steps whose time is the last axis; a stream of chunks of one length that cuts bins
+REFUSED = {5, 24}
 
 
 def _swept(seeds: Iterable[int]) -> list[object]:
@@ -39,7 +39,7 @@ def _one_weight(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
-@pytest.mark.parametrize("seed", _swept([0, 1, 2, 4, 7, 9, 14, 15, 17, 18, 25]))
+@pytest.mark.parametrize("seed", _swept([0, 1, 2, 4, 7, 9, 14, 15, 18, 19, 25]))
 @pytest.mark.usefixtures("compiled_once")
 def test_a_wrong_weight_is_not_called_equal(seed: int) -> None:
     drawn = right.draw(seed)
@@ -59,5 +59,7 @@ def test_the_table_counts_by_structure() -> None:
 
 def test_sentences_of_the_tracer_are_not_clear() -> None:
     said = "the module cannot be traced in module 'a': RuntimeError: see TORCH_LOGS"
+    assert right.judge_sentence(said).kind == "UNCLEAR"
+    said = "the exported model does not pass onnx.checker: Graph must be in SSA form"
     assert right.judge_sentence(said).kind == "UNCLEAR"
     assert right.judge_sentence("output 0 has no time; return (N, C, T)").kind == "refused"

@@ -89,7 +89,10 @@ class _Finder:
         outputs = {size: reading.outputs for size, reading in self._readings.items()}
         counts = {size: len(values) for size, values in outputs.items()}
         if len(set(counts.values())) > 1:
-            raise NoLoopError(f"it has {', '.join(map(str, counts.values()))} outputs")
+            raise NoLoopError(
+                "it returns more tensors for more steps; return one with all steps, such as "
+                "torch.stack(outputs, dim), or give axes='TNC' or 'NTC' if time is another axis"
+            )
         number = counts[self._longest]
         # a stack tells which values belong together; a last value alone is harder
         stacked = [outputs[self._longest][i].op in (STACK, CAT) for i in range(number)]

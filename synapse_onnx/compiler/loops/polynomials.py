@@ -78,7 +78,11 @@ class Polynomial:
 
     def is_close_to(self, other: Polynomial) -> bool:
         """Whether all coefficients are equal, but for roundings."""
-        monomials = self.terms.keys() | other.terms.keys()
+        return self.is_parallel_to(other) and is_close(self.of(), other.of())
+
+    def is_parallel_to(self, other: Polynomial) -> bool:
+        """Whether all coefficients but the constants are equal, but for roundings."""
+        monomials = (self.terms.keys() | other.terms.keys()) - {()}
         return all(
             is_close(self.terms.get(each, 0.0), other.terms.get(each, 0.0)) for each in monomials
         )

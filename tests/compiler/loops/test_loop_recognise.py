@@ -114,6 +114,36 @@ def test_a_neuron_is_recognised(step: Step, expected: dict[str, Any]) -> None:
     _compare(neuron, step)
 
 
+def _of_decay(decay: float) -> list[Step]:
+    """Steps whose coefficients are no powers of two: equal ones differ by a rounding."""
+
+    def subtract(net: Function, v: Any, k: Any, x: Tensor) -> tuple[Tensor, Any]:
+        v = decay * v + x
+        k = (v > 0.7).float()
+        return k, v - 0.7 * k
+
+    def zero(net: Function, v: Any, k: Any, x: Tensor) -> tuple[Tensor, Any]:
+        v = v + (x - v) * decay
+        k = (v >= 0.7).float()
+        return k, v * (1 - k)
+
+    return [subtract, zero]
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.3, 0.85, 0.9, 0.95, 0.99])
+def test_a_neuron_is_recognised_whatever_its_decay(decay: float) -> None:
+    for step in _of_decay(decay):
+
+        def run(net: Function, x: Tensor, step: Step = step) -> Tensor:
+            v, k, spikes = 0.0, 0.0, []
+            for x_t in x:
+                k, v = step(net, v, k, net.fc(x_t))
+                spikes.append(k)
+            return torch.stack(spikes)
+
+        assert list(_neurons(run)) == ["neuron"], step.__name__
+
+
 def _compare(neuron: base.Neuron, step: Step) -> None:
     """Compare the spikes of a neuron with those of its loop, on dyadic inputs."""
     net = Function(_loop(step)).eval()

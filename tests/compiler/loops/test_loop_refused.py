@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from looping import Looping, example, spike
-from torch import Tensor
+from torch import Tensor, nn
 
 import synapse_onnx as so
 
@@ -151,6 +151,36 @@ def test_a_stream_needs_outputs_with_time() -> None:
 
     with pytest.raises(so.ExportError, match=r"streaming: output 0 of shape .* has no time axis"):
         so.export(Looping(last).eval(), example("plain")[0], streaming=True)
+
+
+class _BesideALayer(nn.Module):
+    """A layer of this package on the whole sequence, and a loop after it: (N, C, T)."""
+
+    def __init__(self, *, listed: bool = False) -> None:
+        super().__init__()
+        neuron = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.05}
+        self.dense = so.block.cuba.Dense(neuron, 7, 11, weight_scale=3)
+        self.listed = listed
+
+    def forward(self, x: Tensor) -> Any:
+        v, out = 0.0, []
+        for x_t in self.dense(x).unbind(-1):
+            k, v = spike(v, x_t)
+            out.append(k)
+        return out if self.listed else torch.stack(out, -1)
+
+
+def test_a_stream_keeps_the_states_of_layers_or_of_a_loop() -> None:
+    net, x = _BesideALayer().eval(), example("plain")[0].permute(1, 2, 0)
+    assert so.verify(net, so.export(net, x), x).ok
+    with pytest.raises(so.ExportError, match=r"streaming: dense\.neuron keeps states, and"):
+        so.export(net, x, streaming=True)
+
+
+def test_a_list_of_steps_has_a_time_axis_or_is_refused() -> None:
+    net, x = _BesideALayer(listed=True).eval(), example("plain")[0].permute(1, 2, 0)
+    with pytest.raises(so.ExportError, match="returns more tensors for more steps; return one"):
+        so.export(net, x)
 
 
 def test_a_stream_has_no_backward_pass() -> None:

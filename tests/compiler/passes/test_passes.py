@@ -18,6 +18,7 @@ from synapse_onnx.compiler.passes import (
     move_transposes,
     name_after_modules,
     order_initializers,
+    part_scales,
     store_int4,
 )
 from synapse_onnx.errors import RegistryError
@@ -32,6 +33,7 @@ def test_every_pass_is_tested_here_and_runs_in_this_order() -> None:
         ("cancel_transposes", cancel_transposes.run),
         ("clean_up", clean_up.run),
         ("mark_spikes", mark_spikes.run),
+        ("part_scales", part_scales.run),
         ("order_initializers", order_initializers.run),
         ("store_int4", store_int4.run),
         ("name_after_modules", name_after_modules.run),
@@ -65,7 +67,7 @@ _NO_CHANGES = "def run(model):\n    return 0\n"
 def test_a_new_pass_is_found_and_runs_where_it_says(folder: Path, text: str, follows: str) -> None:
     (folder / "new_pass.py").write_text(text + _NO_CHANGES)
     order = list(all_passes())
-    assert len(order) == 9
+    assert len(order) == 10
     assert order[order.index("new_pass") - 1] == follows
 
 

@@ -170,10 +170,10 @@ def _reset(after: Polynomial, compared: Polynomial, v: str, s: str) -> tuple[str
     leading = next((name for name in (v, "x") if np.any(before.of(name) != 0)), None)
     if leading is None:
         raise UnknownNeuronError("its voltage is constant")
-    rest = before - compared.scaled(1.0 / _slope(compared, before, leading))
-    if rest.symbols:
+    scaled = compared.scaled(1.0 / _slope(compared, before, leading))
+    if not scaled.is_parallel_to(before):
         raise UnknownNeuronError("it compares another value than its voltage")
-    threshold = rest.of()
+    threshold = before.of() - scaled.of()
     on_state, on_input, on_all = after.of(s, v), after.of(s, "x"), after.of(s)
     if is_close(on_state, -after.of(v)) and is_close(on_input, -after.of("x")):
         return "zero", on_all + after.of(), threshold
@@ -201,14 +201,12 @@ def _drop_late_spike(step: Step) -> None:
             continue
         compared, strict = step.comparisons[monomial[0][0]]
         for other, (voltage, first) in step.states.items():
-            rest = compared - step.values[voltage]
-            at_start = first + np.asarray(rest.of())
-            spikes = at_start > 0 if strict else at_start >= 0
-            if other == name or rest.symbols or np.any(spikes):
+            offset = np.asarray(compared.of()) - step.values[voltage].of()
+            spikes = first + offset > 0 if strict else first + offset >= 0
+            parallel = compared.is_parallel_to(step.values[voltage])
+            if other == name or not parallel or np.any(spikes):
                 continue
-            late = step.spike(
-                Polynomial.symbol(other) + Polynomial.constant(rest.of()), strict=strict
-            )
+            late = step.spike(Polynomial.symbol(other) + Polynomial.constant(offset), strict=strict)
             (symbol,) = late.symbols
             for each, known in step.values.items():
                 step.values[each] = _renamed(known, name, symbol)
