@@ -361,7 +361,7 @@ NETWORKS = [
     ),
     Network("decay ** t", _net(Geometric), _sequence),
     Network("threshold grows with t", _net(Affine), _sequence),
-    Network("weights T - t", _net(Weighted), _sequence, refused="no common form", gap=True),
+    Network("weights T - t", _net(Weighted), _sequence),
     Network("adaptation and refractory", _net(Traces), _sequence),
     Network("GRUCell and LSTMCell", _net(Gated), _sequence),
     Network("attention", _net(Attention), lambda t, n: (numbers(t, n, 6, 3, 3),)),

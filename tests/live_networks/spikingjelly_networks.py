@@ -144,7 +144,13 @@ _NEURONS = [
         "NonSpikingLIFNode, max", _plain(neuron.NonSpikingLIFNode, decode="max-mem"), _sequence
     ),
     Network("NonSpikingLIFNode, all", _plain(neuron.NonSpikingLIFNode), _sequence),
-    Network("SlidingPSN", _multi(neuron.SlidingPSN, k=3), _sequence),
+    Network(
+        "SlidingPSN",
+        _multi(neuron.SlidingPSN, k=3),
+        _sequence,
+        refused="no common form",
+        gap=True,
+    ),
     Network("DSRIFNode", _plain(neuron.DSRIFNode, T=9, v_threshold=1.0), _sequence, steps=9),
     Network("DSRLIFNode", _plain(neuron.DSRLIFNode, T=9), _sequence, steps=9),
     Network("PSN", _plain(neuron.PSN, T=9), _sequence, steps=9, says_axes=True),
@@ -154,6 +160,8 @@ _NEURONS = [
         _strong,
         steps=9,
         says_axes=True,
+        refused="depends on the values of a tensor",
+        gap=True,
     ),
     Network("GatedLIFNode", _plain(neuron.GatedLIFNode, T=9), _sequence, steps=9, says_axes=True),
     Network("ILCIFNode", _plain(neuron.ILCIFNode, 2, 4), _sequence),
@@ -249,6 +257,7 @@ _SMALL = [
         "lif_fc_mnist, no reset",
         lambda: Stepped(*_lif_fc(), reset=False),
         lambda t, n: (spikes(t, n, 12),),
+        refused="so.over_time(module)",
     ),
     Network(
         "lif_fc_mnist, rate of a static image",
@@ -256,6 +265,7 @@ _SMALL = [
         lambda t, n: (frames(n, 3, 4),),
         steps=9,
         axes="NCT",
+        refused="depends on earlier calls",
     ),
     Network(
         "lif_fc_mnist, rate of static pixels",
@@ -306,6 +316,8 @@ _SMALL = [
         "SpikingLSTM, bidirectional",
         lambda: Cells(rnn.SpikingLSTM(6, 8, 1, bidirectional=True)),
         _sequence,
+        refused="no common form",
+        gap=True,
     ),
     Network(
         "BatchNormThroughTime1d",
