@@ -56,7 +56,7 @@ SOURCE = textwrap.dedent(
 
     class FixedTime(nn.Module):
         def forward(self, spikes):
-            return spikes.reshape(-1, 4, 16)
+            return spikes * int(spikes.shape[-1])
 
 
     class Binned(nn.Module):
