@@ -196,7 +196,7 @@ def _public_names() -> str:
             parts += _described(f"so.{name}", kind, f"synapse_onnx.{name}")
     inner = {
         "synapse_onnx.synapse": ["layer", "complex"],
-        "synapse_onnx.neuron": [*neuron.kinds(), "multi_spike", "norm", "dropout"],
+        "synapse_onnx.neuron": [*neuron.kinds(), "norm", "dropout"],
         "synapse_onnx.block": ["base"],
     }
     for module in modules:

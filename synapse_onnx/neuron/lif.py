@@ -245,7 +245,16 @@ class Neuron(base.Neuron):
         self.v_threshold.data = torch.full((1,), _NEVER)
 
     def spike(self, above: Tensor) -> Tensor:
-        """Return the spikes of the last variable that :meth:`dynamics` returned."""
+        """Return the spikes of the last variable that :meth:`dynamics` returned.
+
+        Raises:
+            InputError: the neuron counts its spikes, which that variable does not say.
+        """
+        if self.equation.counts:
+            raise InputError(
+                "lif neuron: with max_spikes or lowest its counts do not follow from one variable; "
+                "call the neuron itself"
+            )
         return self._dropped(spike(above, 0.0, *self._surrogate, False))
 
     def margin(self, input: base.Current) -> Tensor:

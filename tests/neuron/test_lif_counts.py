@@ -163,6 +163,26 @@ def test_margins_are_of_the_nearest_threshold() -> None:
     np.testing.assert_allclose(neuron.margin(x).detach().flatten(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("reset", "most", "lowest"), KINDS)
+def test_counts_are_not_those_of_one_variable(reset: str, most: float, lowest: Any) -> None:
+    neuron, x = made(reset, most, lowest), drive(3, 4)
+    with pytest.raises(so.InputError, match="do not follow from one variable; call the neuron its"):
+        neuron.spike(neuron.dynamics(x)[-1])
+    one = so.neuron.lif.Neuron()
+    with torch.no_grad():
+        assert torch.equal(one.spike(one.dynamics(x)[-1]), one(x))
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_as_a_readout_it_keeps_its_lowest_voltage(reset: str) -> None:
+    neuron = made(reset, 1, -0.5, threshold=1.0, beta=1.0, alpha=0.0, gain=1.0, drive=0.0)
+    neuron.as_readout()
+    x = torch.tensor([[[-1.0, 0.75, 5.0]]])
+    with torch.no_grad():
+        assert neuron(x).flatten().tolist() == [-1.0, 0.25, 5.25]  # before it is raised, as sinabs
+    assert so.verify(neuron, so.export(neuron, x), x).ok
+
+
 def test_what_it_is_described_as() -> None:
     facts = so.freeze(made("subtract", math.inf, -0.4)).describe()
     assert facts["max_spikes"] is None

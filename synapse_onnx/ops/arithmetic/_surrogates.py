@@ -1,4 +1,4 @@
-"""Surrogate gradients of spikes: those of slayer, and that of several spikes in a step."""
+"""Surrogate gradients of spikes, those of lava-dl's slayer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Count", "PhaseSurrogate", "Surrogate"]
+__all__ = ["PhaseSurrogate", "Surrogate"]
 
 
 class Surrogate(torch.autograd.Function):
@@ -65,22 +65,3 @@ class PhaseSurrogate(torch.autograd.Function):
         grad_imag = grads[0] * -scale / tau * imag.sign() * near_imag * step
         grad_limit = (-grad_real).sum_to_size(limit.shape)
         return grad_real, grad_imag, grad_limit, None, None, None, None
-
-
-class Count(torch.autograd.Function):
-    """How often a level fits a voltage: ``floor(voltage / level)``, and 0 below the level.
-
-    The gradient is that of ``voltage / level`` from half the level on, and 0 below.
-    Source: Rockpool, ``nn/modules/torch/lif_torch.py``, StepPWL with its usual window.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, voltage: Tensor, level: Tensor) -> Tensor:
-        ctx.save_for_backward(voltage, level)
-        return torch.where(voltage >= level, torch.floor(voltage / level), 0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        voltage, level = ctx.saved_tensors
-        grad = torch.where(voltage >= level / 2, grads[0] / level, 0)
-        return grad, (-grad * voltage / level).sum_to_size(level.shape)

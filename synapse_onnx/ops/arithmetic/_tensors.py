@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.ops._neuron import per_channel
-from synapse_onnx.ops.arithmetic._surrogates import Count, PhaseSurrogate, Surrogate
+from synapse_onnx.ops.arithmetic._surrogates import PhaseSurrogate, Surrogate
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE, decay_state, to_fixed, to_float
 from synapse_onnx.ops.arithmetic.loihi import clip, wrap
 
@@ -70,10 +70,6 @@ class Float:
     def reset(self, condition: Any, value: Any, state: Any) -> Any:
         """Set a state to a value where it spiked. In fixed point the gradient ignores it."""
         return torch.where(condition, value, state)
-
-    def count(self, state: Any, level: Any) -> Any:
-        """Return how often a level > 0 fits a state, a whole number; in the float regime alone."""
-        return Count.apply(state, level)  # type: ignore[no-untyped-call]
 
     def biased(self, value: Any, p: Any) -> Any:
         """Add the bias, where there is one."""

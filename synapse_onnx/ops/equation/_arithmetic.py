@@ -200,10 +200,6 @@ class Arithmetic:
         below = self.w.op("Less", *compared.inputs, name="below")
         return self.cast(Operand(self, below), state.dtype) * state
 
-    def count(self, state: Operand, level: Operand) -> Operand:
-        """Write ``Where(GreaterOrEqual(state, level), Floor(Div(state, level)), float_0)``."""
-        return self.where(state >= level, self.op("Floor", state / level, name="count"), 0)
-
     def biased(self, value: Operand, p: Any) -> Operand:
         """Write ``Add(value, bias)``, where there is one; with a norm in float32, and its gain. ::
 

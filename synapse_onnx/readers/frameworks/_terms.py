@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 
 from synapse_onnx import synapse
 from synapse_onnx.errors import InputError
-from synapse_onnx.neuron import lif, multi_spike
+from synapse_onnx.neuron import lif
 from synapse_onnx.readers._network import with_weight
 from synapse_onnx.readers._nir.modules import Offset, chain
 from synapse_onnx.readers.frameworks._over_time import LIVE
 
 __all__ = ["Mask", "Recurrent", "check_option", "check_options", "class_name", "dense", "exact",
-           "feedback", "learn", "make_neuron", "nearest", "refused", "set_surrogate",
-           "spikes_at_zero"]  # fmt: skip
+           "feedback", "learn", "make_neuron", "most_spikes", "nearest", "refused",
+           "set_surrogate", "spikes_at_zero"]  # fmt: skip
 
 #: names that a subclass may have of its own: they change nothing of what a layer computes
 _FREE = {"__init__", "__repr__", "__str__", "__doc__", "__module__", "__qualname__", "extra_repr",
@@ -115,9 +116,8 @@ def make_neuron(
     reset_value: Any = 0.0,
     rest: Any = 0.0,
     strict: bool = True,
-    taken: Any = None,
-    least: Any = None,
-    most: Any = 1.0,
+    lowest: Any = None,
+    most: float = 1.0,
 ) -> Any:
     """Return a neuron: u = alpha u + gain x; v = beta v + u + drive, and so on.
 
@@ -131,11 +131,11 @@ def make_neuron(
         drive: as there.
         reset: as there.
         reset_value: as there.
-        rest: what voltages start from; ours start from 0, and are counted from here.
+        rest: what voltages start from; ours start from 0, and are counted from here, as is the
+            threshold, which a spike takes off with "subtract".
         strict: as there.
-        taken: what a spike takes off, where that is not the threshold.
-        least: voltage below which no step ends; None for none.
-        most: largest number of spikes in a step; None for any.
+        lowest: voltage below which no step ends; None for none.
+        most: ``max_spikes`` there.
     """
     rest = exact(rest)
     terms = {
@@ -145,22 +145,12 @@ def make_neuron(
         "gain": exact(gain),
         "drive": exact(drive) - (1 - exact(beta)) * rest,
     }
-    several = taken is not None or least is not None or most != 1
-    if several:
-        if reset == "zero":
-            terms["reset_value"] = exact(reset_value) - rest
-        else:
-            terms["reset_value"] = exact(threshold if taken is None else taken)
-        if least is not None:
-            terms["least"] = exact(least) - rest
-    elif reset.endswith("zero"):
+    if reset.endswith("zero"):
         terms["reset_value"] = exact(reset_value) - rest
+    if lowest is not None:
+        terms["lowest"] = exact(lowest) - rest
     shaped: dict[str, Any] = {name: _of_neurons(name, value) for name, value in terms.items()}
-    if several:
-        most = None if most is None else float(most)
-        new: Any = multi_spike.MultiSpike(**shaped, reset=reset, most=most, strict=strict)
-    else:
-        new = lif.Neuron(**shaped, reset=reset, strict=strict)
+    new: Any = lif.Neuron(**shaped, reset=reset, strict=strict, max_spikes=most)
     counts = {exact(value).numel() for value in terms.values() if exact(value).dim() == 1} - {1}
     if counts:
         # a tensor (C,) goes with the last axis in frameworks, and with the channels here: for
@@ -171,6 +161,34 @@ def make_neuron(
         return new
     new.as_readout()
     return chain(new, Offset(_of_neurons("rest", rest)) if bool(rest.any()) else None)
+
+
+def most_spikes(option: str, value: Any, level_option: str, level: Any) -> float:
+    """Return the largest number of spikes in a step, of a neuron that counts them.
+
+    Args:
+        option: the framework's name of that number.
+        value: the number; None for any.
+        level_option: its name of the threshold.
+        level: the threshold.
+
+    Raises:
+        InputError: there is no such count: of no whole number, or of thresholds that no voltage
+            holds a number of times.
+    """
+    if not bool((exact(level) > 0).all()):
+        lowest = float(exact(level).min())
+        raise refused(
+            level_option, lowest, "of which no voltage holds a number: it must be above 0"
+        )
+    if value is None:
+        return math.inf
+    if exact(value).numel() != 1:
+        raise refused(option, tuple(exact(value).shape), "its shape: ours has one number")
+    most = float(value)
+    if not (most >= 1 and (math.isinf(most) or most.is_integer())):
+        raise refused(option, most, "and ours is a whole number of at least 1")
+    return most
 
 
 def _of_neurons(name: str, value: Any) -> Tensor:

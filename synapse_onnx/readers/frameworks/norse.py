@@ -138,9 +138,11 @@ def _reset(p: Any, rest: Any) -> dict[str, Any]:
         return {"reset": "zero", "reset_value": p.v_reset}
     if method != "reset_subtract":
         raise terms.refused("p.reset_method", method)
-    # a voltage that is counted from another rest than 0 loses the threshold as it was
-    moved = bool((terms.exact(rest) != 0).any())
-    return {"reset": "subtract", "taken": p.v_th if moved else None}
+    if bool((terms.exact(rest) != 0).any()):  # ours is counted from the rest, and its threshold too
+        raise terms.refused(
+            "p.reset_method", method, "which ours has only where voltages start from 0"
+        )
+    return {"reset": "subtract"}
 
 
 def _terms_of(kind: str, p: Any, dt: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -142,14 +142,15 @@ def _neuron(layer: Any) -> nn.Module:
         values, learned = {"beta": kept}, {"beta": layer.tau_mem}
     else:
         values, learned = _terms_of(layer)
+    most = terms.most_spikes(
+        "max_spikes_per_dt", layer.max_spikes_per_dt, "threshold", layer.threshold
+    )
     new = terms.make_neuron(
-        threshold=layer.threshold, reset="subtract", strict=False, drive=layer.bias,
-        most=float(layer.max_spikes_per_dt), **values,
+        threshold=layer.threshold, reset="subtract", strict=False, drive=layer.bias, most=most,
+        **values,
     )  # fmt: skip
     _sized(new, layer)
     terms.learn(new, {**learned, "drive": layer.bias, "v_threshold": layer.threshold})
-    if float(layer.max_spikes_per_dt) != 1:
-        terms.learn(new, {"v_reset": layer.threshold})
     if name == "LIFNeuronTorch" or not getattr(layer, "_has_rec", False):
         return new  # type: ignore[no-any-return]
     return terms.feedback(new, layer.w_rec.T)

@@ -119,13 +119,12 @@ def _neuron(name: str, layer: Any) -> nn.Module:
     terms.check_option(layer, "record_states", False, why="and ours keeps no states of every step")
     values, learned = _terms_of(layer)
     if layer.spike_fn is None:
-        new = terms.make_neuron(threshold=None, least=layer.min_v_mem, **values)
+        new = terms.make_neuron(threshold=None, strict=False, lowest=layer.min_v_mem, **values)
     else:
-        most, single = _most(layer.spike_fn)
-        reset = _reset(layer.reset_fn)
+        most, single = _most(layer)
         new = terms.make_neuron(
-            threshold=layer.spike_threshold, strict=False, most=most, least=layer.min_v_mem,
-            **reset, **values,
+            threshold=layer.spike_threshold, strict=False, most=most, lowest=layer.min_v_mem,
+            reset=_reset(layer), **values,
         )  # fmt: skip
         if single:
             _set_surrogate(new, layer)
@@ -149,32 +148,42 @@ def _terms_of(layer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, learned
 
 
-def _most(spike_fn: Any) -> tuple[float | None, bool]:
-    """Return the largest number of spikes in a step, None for any; and whether that is one."""
+def _most(layer: Any) -> tuple[float, bool]:
+    """Return the largest number of spikes in a step, and whether sinabs counts none: it has one."""
+    spike_fn = layer.spike_fn
     kind = spike_fn if isinstance(spike_fn, type) else type(spike_fn)
     if not f"{kind.__module__}.".startswith(_PREFIX):
         raise terms.refused("spike_fn", kind.__name__, "which is not one of sinabs")
-    if kind.__name__ == "SingleSpike":
+    single = kind.__name__ == "SingleSpike"
+    if single and layer.min_v_mem is None:
         return 1.0, True
-    if kind.__name__ == "MultiSpike":
-        return None, False
-    if kind.__name__ == "MaxSpike":
-        most = spike_fn.max_num_spikes_per_bin
-        return (None if most is None else float(most)), False
-    raise terms.refused("spike_fn", kind.__name__)
+    if kind.__name__ not in ("SingleSpike", "MultiSpike", "MaxSpike"):
+        raise terms.refused("spike_fn", kind.__name__)
+    number = 1.0 if single else getattr(spike_fn, "max_num_spikes_per_bin", None)
+    most = terms.most_spikes(
+        "max_num_spikes_per_bin", number, "spike_threshold", layer.spike_threshold
+    )
+    return most, single
 
 
-def _reset(reset_fn: Any) -> dict[str, Any]:
+def _reset(layer: Any) -> str:
     """Reset of ours."""
+    reset_fn = layer.reset_fn
     kind = type(reset_fn)
     if f"{kind.__module__}.".startswith(_PREFIX) and kind.__name__ == "MembraneSubtract":
-        return {"reset": "subtract", "taken": reset_fn.subtract_value}
+        level = terms.exact(layer.spike_threshold).float()
+        value = level if reset_fn.subtract_value is None else reset_fn.subtract_value
+        value = terms.exact(value).float()
+        fits = value.numel() == 1 or value.shape == level.shape
+        if not fits or bool((value != level).any()):
+            raise terms.refused("reset_fn", reset_fn, "and a spike of ours takes the threshold off")
+        return "subtract"
     if f"{kind.__module__}.".startswith(_PREFIX) and kind.__name__ == "MembraneReset":
         if reset_fn.reset_value != 0:
             raise terms.refused(
                 "reset_fn", reset_fn, "which adds its reset_value at every step, spike or not"
             )
-        return {"reset": "zero"}
+        return "zero"
     raise terms.refused("reset_fn", kind.__name__)
 
 

@@ -8,7 +8,7 @@ that was left, and resets it then:
 - "zero" sets the voltage of Leaky to zero before the leak: our "zero". In the other classes the
   input of that step is lost as well: our "delayed_zero"; but with ``reset_delay=False`` it is
   "zero".
-- "none" never resets.
+- "none" never resets, which ours always does.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _reset(name: str, layer: Any) -> dict[str, Any]:
     if not delayed and name == "RSynaptic":
         raise terms.refused("reset_delay", False, "with which snnTorch 1.0 raises an error")
     if kind == "none":
-        return {"reset": "subtract", "taken": 0.0}
+        raise terms.refused("reset_mechanism", kind, "and ours is always reset")
     if kind == "subtract":
         if not delayed:
             raise terms.refused(

@@ -35,8 +35,8 @@ _PREFIX = f"{_PACKAGE}."
 _NEURON, _LAYER = f"{_PREFIX}activation_based.neuron.", f"{_PREFIX}activation_based.layer."
 #: neuron -> its terms, see below
 _NEURONS = (
-    "IFNode", "SimpleIFNode", "HalfThresholdIFNode", "LIFNode", "SimpleLIFNode",
-    "ParametricLIFNode", "CUBALIFNode", "NonSpikingIFNode", "NonSpikingLIFNode",
+    "IFNode", "SimpleIFNode", "LIFNode", "SimpleLIFNode", "ParametricLIFNode", "CUBALIFNode",
+    "NonSpikingIFNode", "NonSpikingLIFNode",
 )  # fmt: skip
 _KNOWN = {
     "tau", "init_tau", "decay_input", "v_threshold", "v_reset", "surrogate_function", "decode",
@@ -159,13 +159,15 @@ def _neuron(layer: Any) -> nn.Module:
     strict = not terms.spikes_at_zero(layer.surrogate_function, "surrogate_function")
     soft = layer.v_reset is None
     rest = _rest(layer)
+    if soft and bool(rest):  # ours is counted from the rest, and its threshold too
+        value = f"{float(rest):g}"
+        raise terms.refused("initial voltage", value, "which ours has not with v_reset=None")
     values, learned = _terms_of(name, layer)
     new = terms.make_neuron(
         threshold=layer.v_threshold,
         reset="subtract" if soft else "zero",
         reset_value=0.0 if soft else layer.v_reset,
         rest=rest,
-        taken=layer.v_threshold if soft and bool(rest) else None,
         strict=strict,
         **values,
     )

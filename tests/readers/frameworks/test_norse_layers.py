@@ -52,8 +52,6 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "LIFRecurrentCell, autapses": lambda: recurrent(norse.LIFRecurrentCell, autapses=True),
     "LIFBoxCell": box,
     "LIFBoxCell, subtract": lambda: box(reset_method=reset.reset_subtract),
-    "LIFBoxCell, subtract, leak": lambda: box(
-        reset_method=reset.reset_subtract, v_leak=number(0.2)),
     "IAF": iaf.IAF,
     "IAFCell, reset": lambda: iaf.IAFCell(iaf_step.IAFParameters(v_reset=number(-0.3))),
 }  # fmt: skip
@@ -84,6 +82,9 @@ def test_a_layer_that_never_spikes_returns_its_voltage(make: Any) -> None:
         (norse.LSNNCell, "LSNNCell, which ours is not"),
         (lambda: norse.LIF(record_states=True), "its record_states is True, and ours returns no"),
         (lambda: box(reset_method=lambda z, v, r, th: v), "its p.reset_method is <lambda>"),
+        (lambda: box(reset_method=reset.reset_subtract, v_leak=number(0.2)),
+         "its p.reset_method is reset_subtract, which ours has only where voltages start from 0; "
+         "so.export"),
         (lambda: norse.SequentialState(norse.LIFCell(), return_hidden=True),
          "its return_hidden is True, and ours returns the last output"),
     ],

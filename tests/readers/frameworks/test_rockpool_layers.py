@@ -62,6 +62,18 @@ def test_a_synapse_returns_its_current() -> None:
         (lambda: rt.LIFTorch(5, noise_std=0.1), "its noise_std is 0.1, which ours has not"),
         (lambda: rt.LIFTorch((10, 5)), r"its shape is \(10, 5\), several synapses a neuron"),
         (
+            lambda: rt.LIFTorch(5, max_spikes_per_dt=2.5),
+            "its max_spikes_per_dt is 2.5, and ours is a whole number of at least 1; so.export",
+        ),
+        (
+            lambda: rt.LIFTorch(5, max_spikes_per_dt=torch.ones(5)),
+            r"its max_spikes_per_dt is \(5,\), its shape: ours has one number",
+        ),
+        (
+            lambda: rt.LIFTorch(5, max_spikes_per_dt=1, threshold=-0.5),
+            "its threshold is -0.5, of which no voltage holds a number",
+        ),
+        (
             lambda: rt.LIFTorch(5, spike_generation_fn=torch.autograd.Function),
             "its spike_generation_fn is .*, which is not one of Rockpool",
         ),

@@ -20,7 +20,7 @@ pytestmark = IGNORED
 EACH = torch.linspace(2.0, 20.0, 5)
 SPIKES = {"several": sa.MultiSpike, "one": sa.SingleSpike, "two": sa.MaxSpike(2)}
 RESETS = {
-    "subtract": sa.MembraneSubtract(), "subtract 0.7": sa.MembraneSubtract(0.7),
+    "subtract": sa.MembraneSubtract(), "subtract 0.6": sa.MembraneSubtract(0.6),
     "reset": sa.MembraneReset(),
 }  # fmt: skip
 
@@ -56,6 +56,10 @@ LAYERS: dict[str, Callable[[], Any]] = {
         tau_mem=EACH, tau_syn=EACH / 2, spike_threshold=EACH / 100 + 0.1, train_alphas=True
     ),
     "IAF, tau_syn": lambda: sl.IAF(tau_syn=4.0),
+    "IAF, one spike, at 0": lambda: sl.IAF(spike_fn=sa.SingleSpike, spike_threshold=0.0),
+    "IAF, one amount each": lambda: sl.IAF(
+        spike_threshold=EACH / 20, reset_fn=sa.MembraneSubtract(EACH / 20)
+    ),
     "LIFRecurrent": lambda: sl.LIFRecurrent(
         tau_mem=5.0, rec_connect=linear(bias=False), norm_input=False
     ),
@@ -81,6 +85,38 @@ def test_a_layer_that_never_spikes_returns_its_voltage(options: Any) -> None:
         (lambda: sl.ALIF(tau_mem=5.0, tau_adapt=8.0), "ALIF, which ours is not; so.export"),
         (lambda: sl.IAF(record_states=True), "its record_states is True, and ours keeps no"),
         (lambda: sl.IAF(reset_fn=sa.MembraneReset(0.1)), "which adds its reset_value at every"),
+        (
+            lambda: sl.IAF(reset_fn=sa.MembraneSubtract(0.7), spike_threshold=0.6),
+            r"its reset_fn is MembraneSubtract\(subtract_value=0.7\), and a spike of ours takes "
+            r"the threshold off; so.export\(net, x\)",
+        ),
+        (
+            lambda: sl.IAF(
+                reset_fn=sa.MembraneSubtract(0.6), spike_threshold=torch.tensor([0.6, 0.7])
+            ),
+            "its reset_fn is MembraneSubtract",
+        ),
+        (
+            lambda: sl.IAF(reset_fn=sa.MembraneSubtract(EACH)),
+            "its reset_fn is MembraneSubtract",
+        ),
+        (lambda: sl.IAF(spike_fn=sa.MaxSpike(0)), "its max_num_spikes_per_bin is 0.0, and ours is"),
+        (
+            lambda: sl.IAF(spike_fn=sa.MaxSpike(2.5)),
+            "its max_num_spikes_per_bin is 2.5, and ours is a whole number of at least 1; so",
+        ),
+        (
+            lambda: sl.IAF(spike_threshold=torch.tensor([1.0, -1.0])),
+            "its spike_threshold is -1.0, of which no voltage holds a number: it must be above 0",
+        ),
+        (
+            lambda: sl.IAF(spike_fn=sa.MaxSpike(1), spike_threshold=0.0),
+            "its spike_threshold is 0.0, of which",
+        ),
+        (
+            lambda: sl.IAF(spike_fn=sa.SingleSpike, spike_threshold=0.0, min_v_mem=-1.0),
+            "its spike_threshold is 0.0, of which",
+        ),
         (lambda: sl.IAF(reset_fn=lambda *args: args[1]), "its reset_fn is function, which ours"),
         (lambda: sl.IAF(spike_fn=torch.autograd.Function), "its spike_fn is Function, which is"),
         (lambda: sl.IAFRecurrent(rec_connect=linear()), "its rec_connect is a Linear with a bias"),
@@ -141,3 +177,20 @@ def test_time_constants_are_learned_where_they_were() -> None:
     learned: Any = so.convert(sl.LIF(tau_mem=5.0, tau_syn=3.0))
     names = {name for name, p in learned.named_parameters() if p.requires_grad}
     assert names == {"alpha", "beta", "gain"}
+
+
+def test_one_spike_has_the_surrogate_of_sinabs_with_a_lowest_voltage_too() -> None:
+    grads = []
+    for least in (None, -5.0):
+        layer = sl.IAF(
+            spike_fn=sa.SingleSpike, min_v_mem=least,
+            surrogate_grad_fn=sa.SingleExponential(grad_width=0.2, grad_scale=3.0),
+        )  # fmt: skip
+        x = drive(3, 5, 20).requires_grad_()
+        so.convert(layer).train()(x).sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
+    plain = so.neuron.lif.Neuron(1.0, 1.0, reset="subtract", strict=False).train()
+    x = drive(3, 5, 20).requires_grad_()
+    plain(x).sum().backward()
+    assert not torch.allclose(grads[0], x.grad, rtol=0.05)

@@ -16,7 +16,7 @@ snn, surrogate = framework("snntorch", "snntorch.surrogate")
 pytestmark = IGNORED
 
 EACH = torch.linspace(0.3, 1.0, 5)
-RESETS = ("subtract", "zero", "none")
+RESETS = ("subtract", "zero")
 
 
 def run(layer: Any, x: Tensor) -> Tensor:
@@ -86,6 +86,10 @@ def test_output_returns_voltages_too() -> None:
         (lambda: snn.Alpha(0.9, 0.8), "it is a snntorch._neurons.alpha.Alpha, which ours is not"),
         (lambda: snn.SLSTM(5, 5), "SLSTM, which ours is not; so.export"),
         (lambda: snn.Leaky(beta=0.5, reset_delay=False), "its reset_delay is False, and ours has"),
+        (lambda: snn.Leaky(beta=0.5, reset_mechanism="none"),
+         "its reset_mechanism is none, and ours is always reset; so.export"),
+        (lambda: snn.Synaptic(alpha=0.5, beta=0.5, reset_mechanism="none"),
+         "its reset_mechanism is none"),
         (lambda: snn.RSynaptic(alpha=0.5, beta=0.5, linear_features=5, reset_delay=False),
          "its reset_delay is False, with which snnTorch 1.0 raises"),
         (lambda: snn.Leaky(beta=0.5, state_quant=torch.round), "its state_quant is .*round"),

@@ -45,7 +45,6 @@ LAYERS: dict[str, Callable[[], Any]] = {
                           (neuron.SimpleLIFNode, {"tau": 2.5}))
         for name, reset in RESETS.items() for decay in (True, False)
         if reset is not None or make is not neuron.SimpleLIFNode},
-    "HalfThresholdIFNode": lambda: neuron.HalfThresholdIFNode(step_mode="m"),
     "detach_reset": lambda: neuron.LIFNode(detach_reset=True, surrogate_function=surrogate.ATan()),
 }  # fmt: skip
 
@@ -53,6 +52,12 @@ LAYERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_spikes_as_in_spikingjelly(name: str) -> None:
     same(LAYERS[name](), drive(3, 5, 60, mean=0.4), run)
+
+
+def started_at_02() -> Any:
+    made = neuron.IFNode(v_reset=None)
+    made._memories_rv["v"] = 0.2
+    return made
 
 
 @pytest.mark.parametrize("make", [neuron.NonSpikingIFNode, neuron.NonSpikingLIFNode])
@@ -66,9 +71,11 @@ def test_a_layer_that_never_spikes_returns_its_voltage(make: Any) -> None:
         (neuron.KLIFNode, "it is a spikingjelly.*KLIFNode, which ours is not"),
         (lambda: neuron.PSN(5), "it is a spikingjelly.*PSN, which ours is not"),
         (neuron.SLTTLIFNode, "SLTTLIFNode, which ours is not"),
+        (neuron.HalfThresholdIFNode, "HalfThresholdIFNode, which ours is not; so.export"),
         (layer.SynapseFilter, "SynapseFilter, which ours is not"),
         (lambda: neuron.IFNode(store_v_seq=True), "its store_v_seq is True, and ours keeps no"),
         (lambda: neuron.NonSpikingIFNode("max-mem"), "its decode is max-mem, and ours returns"),
+        (started_at_02, "its initial voltage is 0.2, which ours has not with v_reset=None; so.exp"),
         (lambda: neuron.IFNode(surrogate_function=surrogate.Sigmoid(spiking=False)),
          "its surrogate_function is Sigmoid.*, which gives other values than 0 and 1"),
     ],
