@@ -28,7 +28,7 @@ from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler._unregistered import Unregistered
 from synapse_onnx.compiler.arguments import Arguments, kind_refused
 from synapse_onnx.compiler.copies import copied_value
-from synapse_onnx.compiler.frameworks import is_known, reset_states
+from synapse_onnx.compiler.frameworks import is_known, reset_states, start_states
 from synapse_onnx.compiler.freezer import deployables, eagerly
 from synapse_onnx.compiler.steps import OverTime
 from synapse_onnx.errors import ExportError, SynapseError
@@ -221,6 +221,21 @@ def _probe(
     return None
 
 
+def _is_random(frozen: nn.Module, arguments: Arguments, tensors: _Tensors) -> bool:
+    """Whether a network draws random numbers that its output depends on, from fresh states, too.
+
+    sinabs draws which samples' states it keeps for a batch of another size.
+    """
+    if not is_known(frozen):
+        return True
+    outputs = []
+    for _ in range(2):
+        fresh = copied_value(frozen)
+        start_states(fresh)
+        outputs.append(_call(fresh, arguments, tensors))
+    return _difference(*outputs) is not None
+
+
 def _cause(
     place: str, frozen: nn.Module, used: nn.Module, arguments: Arguments, tensors: _Tensors
 ) -> ExportError:
@@ -234,7 +249,11 @@ def _cause(
     other = _call(copies[2], arguments, tensors)  # the same, with other random numbers
     names = [name for name, _, _ in changes(copies[0], used)]
     outside = _difference(one, again) is not None
-    if not outside and _difference(again, other) is not None:
+    if (
+        not outside
+        and _difference(again, other) is not None
+        and _is_random(frozen, arguments, tensors)
+    ):
         active = [path for path, module in frozen.named_modules() if path and module.training]
         hint = f" ('{active[0]}' stays in training mode after eval())" if active else ""
         return ExportError(

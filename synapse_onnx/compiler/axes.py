@@ -155,10 +155,12 @@ def _axes_without_loop(network: nn.Module, arguments: Arguments) -> str:
     is_open = [_runs_with_other(network, arguments, axis) for axis in (0, 1, 2)]
     if is_open[:2] == [False, True]:
         return "TNC"
-    if is_open != [True, True, False]:
+    if is_open != [True, True, False] or not has_code_of_its_own(network):
         return "NCT"
     remembers = [_remembers(network, arguments, axis) for axis in (0, 1)]
-    return "NTC" if remembers == [False, True] else "TNC"
+    if remembers[0] == remembers[1]:
+        return "NCT"
+    return "TNC" if remembers[0] else "NTC"
 
 
 def _runs_with_other(network: nn.Module, arguments: Arguments, axis: int) -> bool:

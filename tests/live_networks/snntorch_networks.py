@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from snntorch import surrogate, utils
 from torch import Tensor, nn
 
-from .network import Network, frames, numbers, of_steps, spikes
+from .network import Network, frames, numbers, spikes
 
 FRAMEWORK = "snntorch"
 
@@ -312,7 +312,7 @@ class Hidden(nn.Module):
         return torch.stack(spk_rec), torch.stack(mem_rec)
 
 
-def _hidden_linear() -> nn.Module:
+def hidden_linear() -> nn.Module:
     return Hidden(
         nn.Linear(6, 20),
         snn.Leaky(beta=0.9, init_hidden=True),
@@ -321,7 +321,7 @@ def _hidden_linear() -> nn.Module:
     )
 
 
-def _hidden_conv() -> nn.Module:
+def hidden_conv() -> nn.Module:
     """Tutorial 6's Sequential."""
     grad = surrogate.fast_sigmoid(slope=25)
     return Hidden(
@@ -450,10 +450,10 @@ _TUTORIALS = [
     Network(
         "tutorial 6, BatchNorm", lambda: Tutorial6(True), lambda t, n: (frames(t, n, 1, 28, 28),)
     ),
-    Network("init_hidden, Linear", _hidden_linear, _sequence, refused="so.over_time(module)"),
+    Network("init_hidden, Linear", hidden_linear, _sequence, refused="so.over_time(module)"),
     Network(
         "init_hidden, Conv2d",
-        _hidden_conv,
+        hidden_conv,
         lambda t, n: (frames(t, n, 2, 8, 8),),
         refused="so.over_time(module)",
     ),
@@ -464,43 +464,4 @@ _TUTORIALS = [
     Network("GradedSpikes", Graded, _sequence),
 ]
 
-# -- single steps: the network of a tutorial without the loop around it ----------------------------
-
-
-def _hidden(make: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Callable[[], nn.Module]:
-    """Return what makes a network of one neuron with init_hidden."""
-
-    def network() -> nn.Module:
-        net = nn.Sequential(nn.Linear(6, 8), make(*args, **kwargs, init_hidden=True, output=True))
-        nn.init.uniform_(net[0].weight, -0.3, 0.7)
-        return net
-
-    return network
-
-
-_STEPS = [
-    network
-    for name, make, example in (
-        ("init_hidden Linear", lambda: _hidden_linear().net, _sequence),
-        (
-            "init_hidden Conv2d",
-            lambda: _hidden_conv().net,
-            lambda t, n: (frames(t, n, 2, 8, 8),),
-        ),
-        ("init_hidden Leaky", _hidden(snn.Leaky, 0.8), _sequence),
-        (
-            "init_hidden Leaky to zero",
-            _hidden(snn.Leaky, 0.8, reset_mechanism="zero", reset_delay=False),
-            _sequence,
-        ),
-        ("init_hidden Synaptic", _hidden(snn.Synaptic, 0.7, 0.8), _sequence),
-        ("init_hidden Alpha", _hidden(snn.Alpha, 0.9, 0.8, threshold=0.3), _sequence),
-        ("init_hidden Lapicque", _hidden(snn.Lapicque, beta=0.6), _sequence),
-        ("init_hidden RLeaky", _hidden(snn.RLeaky, 0.8, linear_features=8), _sequence),
-        ("init_hidden RSynaptic", _hidden(snn.RSynaptic, 0.7, 0.8, linear_features=8), _sequence),
-        ("init_hidden SLSTM", _hidden(snn.SLSTM, 8, 8, threshold=0.1), _sequence),
-    )
-    for network in of_steps(name, make, example)
-]
-
-NETWORKS = [*_NEURONS, *_TUTORIALS, *_STEPS]
+NETWORKS = [*_NEURONS, *_TUTORIALS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def _compare_shapes(model: onnx.ModelProto, *, samples: int, steps: int) -> None
         text, _, kind = (label.text or "").partition(") ")
         array = found[f"{value}/shown"]
         words = text.strip("()").split(", ")
-        assert [int(sizes.get(word, word)) for word in words] == list(array.shape), value
+        # a size is a number, a name, or a product of names: N*T
+        parts = [[int(sizes.get(part, part)) for part in word.split("*")] for word in words]
+        assert [math.prod(each) for each in parts] == list(array.shape), value
         assert array.dtype == (kind or "float32"), value
         labels += 1
     assert labels == len(values)

@@ -90,8 +90,10 @@ def test_every_branch_of_every_body_runs(kind: str, graded: bool, streaming: boo
     network = network_of(kind, **({"graded_spike": True} if graded else {}))
     report = so.verify(network, so.export(network, X, streaming=streaming), X)
     assert report.ok, str(report)
-    assert bool(report.branches) == (kind not in ("lif", "sigma_delta"))  # one loop of floats
-    assert [str(branch) for branch in report.branches if not branch.taken] == []
+    assert bool(report.branches) == (kind != "sigma_delta")  # one loop of floats
+    # no number is infinite or NaN, and no neuron has a reset other than the network's
+    untaken = {branch.name for branch in report.branches if not branch.taken}
+    assert untaken <= ({"exact", "other"} if kind == "lif" else set())
 
 
 def test_branches_of_samples_are_told_from_those_of_generated_inputs(network, model) -> None:

@@ -18,7 +18,7 @@ from synapse_onnx.compiler.loops.find import find_loop
 
 
 class Voltages(nn.Module):
-    """A neuron whose voltages are read, so that its loop stays one: (T, N, 96) -> (T, N, 5)."""
+    """A neuron whose voltages are clipped, so that its loop stays one: (T, N, 96) -> (T, N, 5)."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Voltages(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         v, spikes, voltages = torch.zeros(x.shape[1], 5), [], []
         for x_t in x:
-            v = 0.9 * v + self.fc(x_t)
+            v = (0.9 * v + self.fc(x_t)).clamp(max=1e6)  # which no neuron of ours does
             k = (v > self.threshold).float()
             v = v * (1 - k)
             spikes.append(k)

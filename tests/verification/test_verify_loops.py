@@ -39,11 +39,11 @@ def test_a_changed_weight_is_seen(name: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("Greater", "Less"), ("Sub", "Add"), ("Add", "Sub")])
 def test_another_operator_in_a_step_is_seen(one: str, other: str) -> None:
-    model = onnx.ModelProto.FromString(exported("lists").SerializeToString())
+    model = onnx.ModelProto.FromString(exported("learned_start").SerializeToString())
     (body,) = scan_bodies(model)
     node = next(node for node in body.node if node.op_type == one)
     node.op_type = other
-    report = so.verify(network("lists"), model, example("lists", 12, 3))
+    report = so.verify(network("learned_start"), model, example("lists", 12, 3))
     assert not report.ok
 
 
