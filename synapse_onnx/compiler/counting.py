@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +31,21 @@ def count_called(network: nn.Module, args: Sequence[Any]) -> int:
         Exception: of any class, as the user's code raises it.
     """
     counter = _Counter()
-    with torch.no_grad(), in_plain_torch(), counter:
+    with torch.no_grad(), in_plain_torch(), _without_onednn(), counter:
         called(network, args)
     return counter.count
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Run without oneDNN, which runs all steps of an LSTM as one operator."""
+    backend: Any = torch.backends.mkldnn  # its flags() warns of other settings
+    enabled = backend.enabled
+    backend.enabled = False
+    try:
+        yield
+    finally:
+        backend.enabled = enabled
 
 
 def called(network: nn.Module, args: Sequence[Any]) -> Any:

@@ -303,6 +303,8 @@ class _Finder:
         delays = set()
         for size, values in steps.items():
             t = max(values)
+            if not isinstance(values[t], Term):
+                raise self._fail("a value is a number at one step and a tensor at another")
             time = self._times[size].of(values[t])
             if time is None:
                 raise self._fail(

@@ -25,6 +25,7 @@ from synapse_onnx.compiler.loops.reading import Order, Reading
 from synapse_onnx.compiler.loops.recognise import recognise
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.rolled import Rolled
+from synapse_onnx.compiler.loops.steps_taken import operator_without_steps
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.times import FirstSeen, Times, first_seen
 from synapse_onnx.compiler.loops.traces import LONGER, FixedLengthError, Traces
@@ -110,6 +111,9 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
             raise
         form = find_form(readings, pool, _first_seen(traces, pool, order))
     form.order = order
+    name, place = operator_without_steps(form)
+    if name:
+        raise NoLoopError(f"{name} takes a number that changes from step to step", place)
     retime(form)
     readings[other] = traces.read(other, pool, order)
     for size, reading in readings.items():
@@ -188,15 +192,21 @@ def _check_numbers(traces: Traces, rolled: Rolled, size: Size | None) -> None:
         expected = _flat(traces.network(steps)(*(x.clone() for x in inputs)))
     except Exception:  # of any class: a forward() may need more steps
         return
-    with rolled.looped.running(steps):
-        found = _flat(rolled(*(x.clone() for x in inputs)))
+    try:
+        with rolled.looped.running(steps):
+            found = _flat(rolled(*(x.clone() for x in inputs)))
+    except (RuntimeError, TypeError) as error:  # of torch: an operator takes no such argument
+        reason = str(error).strip().partition("\n")[0]
+        raise NoLoopError(
+            f"an operator does not take what changes with the step or the number of steps: {reason}"
+        ) from error
     for i, (one, other) in enumerate(zip(expected, found, strict=True)):
         if one.shape != other.shape or one.dtype != other.dtype:
             raise NoLoopError(
                 f"output {i} is {tuple(other.shape)} {other.dtype} instead of {tuple(one.shape)} "
                 f"{one.dtype}"
             )
-    allowed = [_ROUNDING * float(y.double().abs().max()) if y.numel() else 0.0 for y in expected]
+    allowed = [_ROUNDING * _largest(y) for y in expected]
     far = [differs(*each) for each in zip(expected, found, allowed, strict=True)]
     if not any(bool(each.any()) for each in far):
         return
@@ -209,9 +219,14 @@ def _check_numbers(traces: Traces, rolled: Rolled, size: Size | None) -> None:
             raise NoLoopError(
                 f"with {steps} steps, output {i} is not what the loop over steps gives, by up to "
                 f"{float((one.double() - other.double()).abs().max()):.3g} of "
-                f"{float(one.double().abs().max()):.3g}: code looks at the number of steps, or a "
+                f"{_largest(one):.3g}: code looks at the number of steps, or a "
                 f"value is within a rounding of its threshold"
             )
+
+
+def _largest(y: Tensor) -> float:
+    """Return the largest magnitude of finite values; 0 where there are none."""
+    return float(torch.where(y.isfinite(), y, 0).double().abs().max()) if y.numel() else 0.0
 
 
 def _flat(outputs: Any) -> list[Any]:

@@ -333,6 +333,10 @@ class _Reader:
             return source
         if end - start == 1:
             return self._unsqueezed(self._step_of(source, axis, start), axis)
+        along, written = self._written.get(source, (axis, {}))
+        indices = range(start, end, step)
+        if along == axis and len(indices) > 1 and all(i in written for i in indices):
+            return self._stacked(tuple(written[i] for i in indices), axis)
         return None
 
     def _squeeze(self, _: fx.Node, args: Any, __: Any) -> Any:

@@ -184,7 +184,8 @@ class _Body:
                 conditions.append(level >= WHOLE_LIMIT)
         if not self.op.fixed and omits not in self.tried:  # zero times infinity is no zero
             starts = zip(self.op.states, self.values.states, strict=True)
-            lost_states = void_states(self.e, a, self.values, omits)
+            void = omits & set(self.op.states)
+            lost_states = void_states(self.e, a, self.values, void)
             lost_states |= {f"start of {name}": state for name, state in starts if name in omits}
             conditions.append(finite(a, list(lost_states.values())))
         return all_of(conditions)
