@@ -21,7 +21,12 @@ EQUATIONS = sorted(
     if "graded" in op.attributes and any(name.startswith("last_") for name in op.outputs)
 )
 #: these, and what gives their variables over time
-NEURONS = sorted({*EQUATIONS, *(name for name in OPS if "Dynamics" in name)})
+#: all but those that count their spikes, which run by their bodies
+NEURONS = sorted(
+    name
+    for name in {*EQUATIONS, *(name for name in OPS if "Dynamics" in name)}
+    if "Counted" not in name
+)
 
 
 def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.ModelProto:
