@@ -15,7 +15,7 @@ from synapse_onnx.errors import InputError, ShapeError
 
 __all__ = [
     "Deployable",
-    "Looped",
+    "LoopsOverTime",
     "Stateful",
     "argument_names",
     "named_states",
@@ -52,7 +52,7 @@ class Deployable(nn.Module):
         raise NotImplementedError
 
 
-class Looped(nn.Module):
+class LoopsOverTime(nn.Module):
     """A module of this package whose ``forward`` loops over time in torch code.
 
     An export finds the loop, as it does in a user's code.

@@ -9,12 +9,12 @@ Where time comes after the batch, the Transpose stays, with other axes.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
+from synapse_onnx.compiler._names import unique
 from synapse_onnx.compiler._streaming import State
 from synapse_onnx.compiler._transposes import permutation, time_first, time_last
 from synapse_onnx.model.layout import has_time, time_axis
@@ -217,10 +217,7 @@ def _name_apart(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
             if id(value) not in kept and value.name:
-                stem = value.name
-                names = (f"{stem}#{i}" if i else stem for i in itertools.count())
-                value.name = next(name for name in names if name not in taken)
-                taken.add(value.name)
+                value.name = unique(value.name, taken)
 
 
 def _separate(graph: ir.Graph, stem: str) -> None:
@@ -249,12 +246,7 @@ def _put_first(graph: ir.Graph, node: ir.Node) -> None:
 
 def _node(graph: ir.Graph, kind: str, value: ir.Value, attributes: dict[str, Any]) -> ir.Node:
     """Make a node with one input and a unique name, such as ``x/Transpose``."""
-    taken = {node.name for node in graph}
-    stem = name = f"{value.name}/{kind}"
-    count = 1
-    while name in taken:
-        count += 1
-        name = f"{stem}#{count}"
+    name = unique(f"{value.name}/{kind}", {node.name for node in graph})
     node = ir.node(kind, [value], attributes, name=name)
     node.outputs[0].name = f"{name}:out"
     return node

@@ -7,37 +7,30 @@ once more to take it apart, which doubles the time of an export (``_translate``)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from synapse_onnx._view import view
+from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = ["AsViews"]
 
 
-class AsViews(TorchFunctionMode):
+class AsViews(FunctionMode):
     """While it is active, these functions call ``view``, of a copy where one is needed."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
-        kwargs = kwargs or {}
-        if func in (Tensor.reshape, torch.reshape) and not kwargs:
+        if function in (Tensor.reshape, torch.reshape) and not kwargs:
             x, *shape = args
             sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
             return view(x, *sizes)
-        if func in (Tensor.flatten, torch.flatten):
+        if function in (Tensor.flatten, torch.flatten):
             return _flatten(*args, **kwargs)
-        return func(*args, **kwargs)
+        return function(*args, **kwargs)
 
 
 def _flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx._layer import Looped
+from synapse_onnx._layer import LoopsOverTime
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.counting import called, count_called, count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
@@ -143,7 +143,7 @@ def _holds_steps(network: nn.Module, arguments: Arguments, axes: str) -> bool:
         return arguments.grouped([_with_steps(x, steps, axes) for x in arguments.tensors])
 
     steps = next(x.shape[time_axis(axes, x.dim())] for x in arguments.tensors if has_time(x.dim()))
-    return any(length.value == steps for length in held_lengths(network, inputs))
+    return bool(held_lengths(network, inputs, {steps}))
 
 
 def _axes_without_loop(network: nn.Module, arguments: Arguments) -> str:
@@ -217,7 +217,7 @@ def runs_one_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 def has_code_of_its_own(network: nn.Module) -> bool:
     """Whether a network has modules that are neither torch's nor layers of this package."""
-    if any(isinstance(module, Looped) for module in nn.Module.modules(network)):
+    if any(isinstance(module, LoopsOverTime) for module in nn.Module.modules(network)):
         return True
     packages = {kind.__module__.partition(".")[0] for kind in map(type, nn.Module.modules(network))}
     return not packages <= {"torch", "synapse_onnx"}
@@ -230,7 +230,7 @@ def loops_over_time(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """
     if not any(has_time(x.dim()) for x in inputs):
         return False
-    if isinstance(network, Looped):  # whose first call runs more, to see what a step keeps
+    if isinstance(network, LoopsOverTime):  # whose first call runs more, to see what a step keeps
         return True
     few, more = (count_operators(network, resized(inputs, steps, 2)) for steps in (2, 3))
     return few is not None and more is not None and more > few

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
+from synapse_onnx.compiler.function_mode import FunctionMode
 from synapse_onnx.errors import InputError
 
 __all__ = ["copied", "copied_value"]
@@ -74,17 +74,15 @@ def _copied_plainly(module: M) -> M:
     return copy.deepcopy(module, memo)
 
 
-class _WithoutGraph(TorchFunctionMode):
+class _WithoutGraph(FunctionMode):
     """Copies a tensor with a graph as one without."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if function is Tensor.__deepcopy__ and not args[0].is_leaf:
             tensor, memo = args
             memo[id(tensor)] = result = tensor.detach().clone()
             return result
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _check(path: str, module: nn.Module) -> None:

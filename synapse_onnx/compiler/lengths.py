@@ -8,7 +8,7 @@ name that ``forward`` reads, as ``num_steps`` of snnTorch's tutorials.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -55,7 +55,9 @@ class Length:
         return copied
 
 
-def held_lengths(network: nn.Module, inputs: Callable[[int], Sequence[Any]]) -> list[Length]:
+def held_lengths(
+    network: nn.Module, inputs: Callable[[int], Sequence[Any]], values: Collection[int] = ()
+) -> list[Length]:
     """Return the numbers in a network that it runs more operators for if they are larger.
 
     The number of layers may be one of them, too: it is found out later that layers have no common
@@ -64,8 +66,10 @@ def held_lengths(network: nn.Module, inputs: Callable[[int], Sequence[Any]]) -> 
     Args:
         network: a network.
         inputs: gives inputs of so many steps.
+        values: the numbers that count; all if there are none.
     """
-    return [length for length in _candidates(network) if _counts(length, network, inputs)]
+    candidates = (each for each in _candidates(network) if not values or each.value in values)
+    return [length for length in candidates if _counts(length, network, inputs)]
 
 
 def _counts(length: Length, network: nn.Module, inputs: Callable[[int], Sequence[Any]]) -> bool:

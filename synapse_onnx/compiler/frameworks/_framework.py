@@ -6,16 +6,16 @@ import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from synapse_onnx._discovery import public_modules
+from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = [
     "Framework", "in_plain_torch", "is_known", "reset_states", "sequence_module", "start_states",
@@ -62,20 +62,14 @@ class Framework:
         return any(kind.__module__.split(".")[0] == self.name for kind in type(module).__mro__)
 
 
-class _DetachedData(TorchFunctionMode):
+class _DetachedData(FunctionMode):
     """Reads ``x.data`` as ``x.detach()``."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
-        if func == Tensor.data.__get__:  # type: ignore[attr-defined]  # made at each access
+        if function == Tensor.data.__get__:  # type: ignore[attr-defined]  # made at each access
             return args[0].detach()
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 @functools.cache

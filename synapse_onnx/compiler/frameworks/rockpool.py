@@ -6,14 +6,14 @@ So it records a clone while it is traced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from synapse_onnx.compiler.frameworks._framework import Framework
+from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = ["FRAMEWORK"]
 
@@ -28,20 +28,14 @@ def _takes_sequences(_: Any) -> bool:
     return True
 
 
-class _CopiesAsClones(TorchFunctionMode):
+class _CopiesAsClones(FunctionMode):
     """Makes ``copy.copy`` of a tensor an operator."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
-        if func is Tensor.__reduce_ex__:
+        if function is Tensor.__reduce_ex__:
             return torch.clone, args[:1]
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 FRAMEWORK = Framework(

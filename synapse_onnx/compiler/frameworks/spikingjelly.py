@@ -9,14 +9,14 @@ tracer sees no loop. The kernel of that operator on the CPU is a loop in plain t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 
 from synapse_onnx.compiler.frameworks._framework import Framework
+from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = ["FRAMEWORK"]
 
@@ -29,8 +29,7 @@ def _reset(module: Any) -> None:
 
     The states of other modules of single steps are their network's.
     """
-    steps = any(kind.__name__ == "MultiStepModule" for kind in type(module).__mro__)
-    if getattr(module, "step_mode", "m" if steps else "s") == "m":
+    if _takes_sequences(module):
         parts: Any = nn.Module.modules(module)
         for part in parts:
             if hasattr(part, "reset"):
@@ -43,7 +42,9 @@ def _start(module: Any) -> None:
 
 
 def _takes_sequences(module: Any) -> bool:
-    return getattr(module, "step_mode", None) == "m"
+    """Whether it is in step mode "m"; some containers have no mode, and one class for it."""
+    only = any(kind.__name__ == "MultiStepModule" for kind in type(module).__mro__)
+    return getattr(module, "step_mode", "m" if only else "s") == "m"
 
 
 def _kernel(operator: OpOverload) -> Callable[..., Any] | None:
@@ -58,21 +59,15 @@ def _kernel(operator: OpOverload) -> Callable[..., Any] | None:
     return None
 
 
-class _KernelsCalled(TorchFunctionMode):
-    """Calls the kernels of SpikingJelly's operators; a mode holds in its own thread alone."""
+class _KernelsCalled(FunctionMode):
+    """Calls the kernels of SpikingJelly's operators."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
         kernel = None
-        if isinstance(func, OpOverload) and func.namespace.startswith("sj_"):
-            kernel = _kernel(func)
-        return (func if kernel is None else kernel)(*args, **(kwargs or {}))
+        if isinstance(function, OpOverload) and function.namespace.startswith("sj_"):
+            kernel = _kernel(function)
+        return (function if kernel is None else kernel)(*args, **kwargs)
 
 
 FRAMEWORK = Framework(

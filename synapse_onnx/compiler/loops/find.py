@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -66,16 +65,11 @@ def find_loop(network: nn.Module, inputs: Sequence[Tensor]) -> Rolled | None:
     with quiet(), eagerly(), _deep(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         if loops_over_time(network, inputs):
             return _found(Traces(network, inputs))
-        lengths = held_lengths(network, partial(_with_steps, inputs))
         steps = {x.shape[-1] for x in inputs if has_time(x.dim())}
-        for length in (each for each in lengths if not steps or each.value in steps):
+        for length in held_lengths(network, lambda n: resized(inputs, n, 2), steps):
             with contextlib.suppress(ExportError):  # it is unrolled instead
                 return _found(Traces(network, inputs, length))
     return None
-
-
-def _with_steps(inputs: Sequence[Tensor], steps: int) -> list[Tensor]:
-    return resized(inputs, steps, 2)
 
 
 def _found(traces: Traces) -> Rolled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from onnxscript.values import Op, Opset
 from torch import Tensor
 
+from synapse_onnx.compiler._names import unique
 from synapse_onnx.compiler.loops.recurrence import Loop, loop_of
 
 __all__ = ["put_scans", "symbolic"]
@@ -65,7 +65,7 @@ def put_scans(
     names = {node.name for node in graph}
     for node in [node for node in graph if node.domain == _DOMAIN]:
         loop = loop_of(node.attributes["key"].as_int())
-        name = _unique("/".join(filter(None, (loop.path, "Scan"))), names)
+        name = unique("/".join(filter(None, (loop.path, "Scan"))), names)
         body = _body(loop, node, compiled(_program(loop)), name, taken)
         _lift_constants(body, graph, taken)
         scan = ir.node(
@@ -79,7 +79,7 @@ def put_scans(
         ordered = [*node.outputs[len(loop.outputs) :], *node.outputs[: len(loop.outputs)]]
         for i, (old, new) in enumerate(zip(ordered, scan.outputs, strict=True)):
             new.shape, new.type = old.shape, old.type
-            new.name = old.name if old.is_graph_output() else _unique(f"{name}:out{i}", taken)
+            new.name = old.name if old.is_graph_output() else unique(f"{name}:out{i}", taken)
             old.replace_all_uses_with(new, replace_graph_outputs=True)
         graph.insert_before(node, scan)
         graph.remove(node, safe=True)
@@ -95,11 +95,11 @@ def _body(loop: Loop, node: ir.Node, body: ir.Graph, name: str, taken: set[str |
     # a name within a Scan hides one around it, so each is used once
     for i, value in enumerate(body.inputs):
         what = "state" if i < len(loop.states) else "input"
-        value.name = _unique(f"{name}.{what}_{i}", taken)
+        value.name = unique(f"{name}.{what}_{i}", taken)
     for each in body:
         each.name = f"{name}.{each.name}"
         for value in each.outputs:
-            value.name = _unique(f"{name}.{value.name}", taken)
+            value.name = unique(f"{name}.{value.name}", taken)
     _separate(body, name, taken)
     body.name = name
     return body
@@ -110,7 +110,7 @@ def _lift_constants(body: ir.Graph, graph: ir.Graph, taken: set[str | None]) -> 
     values = list(body.initializers.values())
     body.initializers.clear()
     for value in values:
-        value.name = _unique("constant_0", taken)
+        value.name = unique("constant_0", taken)
         graph.initializers[value.name] = value
 
 
@@ -121,23 +121,11 @@ def _separate(body: ir.Graph, name: str, taken: set[str | None]) -> None:
         producer = value.producer()
         if id(value) in seen or producer is None or producer.graph is not body:
             copy = ir.node("Identity", [value], name=f"{name}.Identity_{i}")
-            copy.outputs[0].name = _unique(f"{name}.output_{i}", taken)
+            copy.outputs[0].name = unique(f"{name}.output_{i}", taken)
             copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
             body.append(copy)
             body.outputs[i] = copy.outputs[0]
         seen.add(id(body.outputs[i]))
-
-
-def _unique(name: str, taken: set[str | None]) -> str:
-    """Return a name that is not taken, with another number at its end if need be."""
-    stem, number = name, 1
-    if match := re.fullmatch(r"(.*_)(\d+)", name):
-        stem, number = match[1], int(match[2])
-    while name in taken:
-        number += 1
-        name = f"{stem}{number}" if match else f"{stem}#{number}"
-    taken.add(name)
-    return name
 
 
 class _Step(torch.nn.Module):

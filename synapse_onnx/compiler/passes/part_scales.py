@@ -13,12 +13,12 @@ of the nodes loses ``s``, so that it refuses the file. It folds no number throug
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
+from synapse_onnx.compiler._names import unique
 from synapse_onnx.ops import DOMAIN
 
 AFTER = ("clean_up",)
@@ -41,7 +41,7 @@ def run(model: ir.Model) -> int:
     if not at_risk:
         return 0
     taken = {value.name for node in graph for value in (*node.inputs, *node.outputs) if value}
-    name = next(f"axis_{i}" for i in itertools.count() if f"axis_{i}" not in taken)
+    name = unique("axis_0", taken)
     axis = ir.Value(name=name, const_value=ir.tensor(np.array([0]), name=name))
     axis.dtype, axis.shape = ir.DataType.INT64, ir.Shape([1])
     graph.initializers.add(axis)

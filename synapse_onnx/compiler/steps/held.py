@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from synapse_onnx.compiler import copies
+from synapse_onnx.compiler._changes import is_same
 from synapse_onnx.compiler.frameworks import start_states
 
 __all__ = ["Name", "Start", "changed", "marks"]
@@ -191,15 +192,13 @@ def _mark(value: Any) -> list[Any]:
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(map(_is_same, one, other))
+    return len(one) == len(other) and all(map(_is_unchanged, one, other))
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_unchanged(one: Any, other: Any) -> bool:
     if isinstance(one, tuple) and isinstance(other, tuple):
         (tensor, version), (later, now) = one, other
         if tensor is not later:
             return False
         return torch.equal(version, now) if isinstance(version, Tensor) else bool(version == now)
-    if type(one) is not type(other):
-        return False
-    return bool(one == other) or bool(one != one and other != other)  # noqa: PLR0124
+    return is_same(one, other)

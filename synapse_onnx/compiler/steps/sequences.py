@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from synapse_onnx._layer import Looped
+from synapse_onnx._layer import LoopsOverTime
 from synapse_onnx.compiler.frameworks import sequence_module
 from synapse_onnx.compiler.freezer import uncompiled
 from synapse_onnx.compiler.steps.handed import Handed, Hands
@@ -73,7 +73,7 @@ def over_time(step_module: nn.Module, axes: str = "TNC") -> OverTime:
     return _made(step, Learned(start, axes.removesuffix("..."), Handed.of(step)))
 
 
-class OverTime(Looped):
+class OverTime(LoopsOverTime):
     """A step module over whole sequences; made by :func:`over_time`."""
 
     _step: nn.Module

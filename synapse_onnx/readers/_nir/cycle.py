@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx._layer import Looped
+from synapse_onnx._layer import LoopsOverTime
 from synapse_onnx.readers._fields import Shape
 from synapse_onnx.readers._nir.steps import NeuronStep
 
@@ -62,7 +62,7 @@ def late_edges(members: Collection[str], edges: Sequence[Edge]) -> set[Edge]:
     return {(source, target) for source, target in inside if target in passed[source]}
 
 
-class Cycle(Looped):
+class Cycle(LoopsOverTime):
     """Nodes that feed each other, time step by time step.
 
     Args:

@@ -23,7 +23,7 @@ from synapse_onnx import block
 from synapse_onnx._discovery import public_modules
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, SynapseError
-from synapse_onnx.readers.frameworks._over_time import OverTime
+from synapse_onnx.readers.frameworks._over_time import LayersOverTime
 
 __all__ = ["Conversion", "Framework", "all_frameworks", "convert"]
 
@@ -242,7 +242,7 @@ class Conversion:
             return old
         self.converted[id(old)] = new
         if framework.in_steps:  # hooks are refused
-            if not isinstance(new, OverTime):
+            if not isinstance(new, LayersOverTime):
                 new.train(old.training)
             return new
         self._pairs.append((old, new))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ShapeError, SynapseError
 
-__all__ = ["LIVE", "OverTime", "SameMask", "Seen", "in_sequence", "is_sequential", "is_torchs",
-           "of_torch", "once", "users_code"]  # fmt: skip
+__all__ = ["LIVE", "LayersOverTime", "SameMask", "Seen", "in_sequence", "is_sequential",
+           "is_torchs", "of_torch", "once", "users_code"]  # fmt: skip
 
 #: what errors suggest
 LIVE = "so.export(net, x) takes the live network as it is"
@@ -30,7 +30,7 @@ _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, n
                 nn.Tanh, nn.Hardtanh, nn.Softplus, nn.Dropout)  # fmt: skip
 
 
-class OverTime(nn.Sequential):
+class LayersOverTime(nn.Sequential):
     """Layers in sequence, over (N, C[, H, W], T).
 
     Args:
@@ -127,7 +127,7 @@ def in_sequence(
     container: nn.Module,
     seen: Seen,
     own: Callable[[str, Any], tuple[nn.Module, Seen]],
-) -> OverTime:
+) -> LayersOverTime:
     """Convert the children of a container that runs them one after the other.
 
     Args:
@@ -154,7 +154,9 @@ def in_sequence(
                 raise InputError(f"convert: {place} cannot be converted: {error}") from error
         raise InputError(f"convert: {place} {users_code(child)}")
 
-    new = OverTime({name: part(name, child) for name, child in container._modules.items() if child})
+    new = LayersOverTime(
+        {name: part(name, child) for name, child in container._modules.items() if child}
+    )
     new.training = container.training
     return new
 

@@ -18,7 +18,7 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.readers.frameworks import _terms as terms
 from synapse_onnx.readers.frameworks._convert import Conversion, Framework
 from synapse_onnx.readers.frameworks._over_time import (
-    OverTime,
+    LayersOverTime,
     Seen,
     in_sequence,
     is_sequential,
@@ -96,7 +96,7 @@ def _lifted(conversion: Conversion, path: str, old: Any) -> nn.Module:
         raise InputError(f"it takes single steps out, and holds {min(held)}, which takes sequences")
     place = f"{path}.lifted_module" if path else "lifted_module"
     if is_torchs(module) and not is_sequential(module):
-        new = OverTime({"lifted_module": of_torch(conversion.copied(module), "step")})
+        new = LayersOverTime({"lifted_module": of_torch(conversion.copied(module), "step")})
         new.training = old.training
         return new
     return conversion.layer(place, module)  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from synapse_onnx.errors import InputError
 from synapse_onnx.readers.frameworks import _terms as terms
 from synapse_onnx.readers.frameworks._convert import Conversion, Framework
 from synapse_onnx.readers.frameworks._over_time import (
-    OverTime,
+    LayersOverTime,
     Seen,
     in_sequence,
     is_sequential,
@@ -83,7 +83,7 @@ def _convert(conversion: Conversion, path: str, old: Any) -> nn.Module:
         network = in_sequence(conversion, path, old, "NT", own)
         return Residual(network) if name == "TorchResidual" else network
     if name in ("LinearTorch", _PATCHED):
-        alone = OverTime({"0": own(path, old)})
+        alone = LayersOverTime({"0": own(path, old)})
         alone.training = old.training
         return alone
     return _neuron(old)

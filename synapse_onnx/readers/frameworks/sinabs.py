@@ -9,6 +9,7 @@ network here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ def _convert(conversion: Conversion, path: str, old: Any) -> nn.Module:
     """Return ours for a layer, or a network for a sequence of them."""
     ours = conversion.framework_of(old) is not None
     if is_sequential(old) and not ours:
-        return in_sequence(conversion, path, old, _seen(old), lambda place, layer: _own(
-            conversion, place, layer, _seen(old)))  # fmt: skip
+        seen = _seen(old)
+        return in_sequence(conversion, path, old, seen, partial(_own, conversion, seen=seen))
     if not ours:
         raise InputError(f"convert: {path or 'the module'} {users_code(old)}")
     name = terms.class_name(old, _PREFIX, (*_NEURONS, *_TORCHS, "Network", "Repeat"))
@@ -59,8 +60,7 @@ def _convert(conversion: Conversion, path: str, old: Any) -> nn.Module:
     if name in _NEURONS:
         return _neuron(name, old)
     alone = nn.Sequential(old).train(old.training)
-    return in_sequence(conversion, path, alone, "step", lambda place, layer: _own(
-        conversion, place, layer, "step"))  # fmt: skip
+    return in_sequence(conversion, path, alone, "step", partial(_own, conversion, seen="step"))
 
 
 def _seen(container: nn.Module) -> Seen:
@@ -100,7 +100,7 @@ def _own(conversion: Conversion, path: str, layer: Any, seen: Seen) -> tuple[nn.
         if not is_torchs(layer.module) or is_sequential(layer.module):
             return in_sequence(
                 conversion, path, nn.Sequential(layer.module).train(layer.training), "step",
-                lambda place, inner: _own(conversion, place, inner, "step"),
+                partial(_own, conversion, seen="step"),
             ), ""  # fmt: skip
         return of_torch(conversion.copied(layer.module), "step")
     if name in _TORCHS:

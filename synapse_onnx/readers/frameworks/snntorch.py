@@ -13,6 +13,7 @@ that was left, and resets it then:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,8 +46,7 @@ _KNOWN = {
 def _convert(conversion: Conversion, path: str, old: Any) -> nn.Module:
     """Return ours for a neuron, or a network for an ``nn.Sequential``."""
     if is_sequential(old):
-        return in_sequence(conversion, path, old, "step", lambda place, layer: _own(
-            conversion, place, layer))  # fmt: skip
+        return in_sequence(conversion, path, old, "step", partial(_own, conversion))
     if not FRAMEWORK.owns(type(old)) and conversion.framework_of(old) is None:
         raise InputError(f"convert: {path or 'the module'} {users_code(old)}")
     return _neuron(old)

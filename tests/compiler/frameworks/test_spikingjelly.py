@@ -97,7 +97,28 @@ def test_states_of_single_steps_are_not_reset() -> None:
     neuron = MultiStep("s")
     neuron.v = torch.ones(2, 3)
     reset_states(nn.Sequential(neuron))
-    assert neuron.v is not 0.0  # noqa: F632
+    assert torch.equal(neuron.v, torch.ones(2, 3))
+
+
+class MultiStepModule(nn.Module):
+    """Runs a module of single steps over (T, N, C), and has no step mode of its own."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+
+
+MultiStepModule.__module__ = "spikingjelly.activation_based.base"
+
+
+@pytest.mark.usefixtures("package")
+def test_a_container_of_single_steps_takes_whole_sequences() -> None:
+    container = MultiStepModule(MultiStep("s"))
+    container.step.v = torch.ones(2, 3)
+    reset_states(container)
+    assert container.step.v == 0.0
+    with pytest.raises(so.InputError, match="takes whole sequences and not single steps"):
+        so.over_time(container)
 
 
 @pytest.mark.parametrize("name", ["IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "ILIFNode"])
