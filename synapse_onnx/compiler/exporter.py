@@ -198,8 +198,8 @@ def _with_loop_found(
         return frozen, options  # so many steps are unrolled
     if found is None:
         return frozen, replace(options, open_time=not runs_one_time(frozen, inputs))
-    if options.streaming and found.looped.obstacle:
-        raise ExportError(f"streaming: {found.looped.obstacle}; export without streaming")
+    if options.streaming and found.looped.states.obstacle:
+        raise ExportError(f"streaming: {found.looped.states.obstacle}; export without streaming")
     holds_time = found.looped.length is not None and any(found.looped.timed)
     return found, replace(options, open_time=not holds_time)
 

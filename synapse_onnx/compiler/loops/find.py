@@ -121,7 +121,7 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
     )
     for size in (sizes[0], other):
         _check_numbers(traces, rolled, size)
-    rolled.looped.declare_states(rolled)
+    rolled.looped.states.declare(rolled)
     # code may branch on the number of steps or samples, or at a late step
     for steps in (1, 2, 3, 4, LONGER):
         _check_numbers(traces, rolled, Size(steps, 1))

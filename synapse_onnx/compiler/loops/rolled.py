@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synapse_onnx._layer import Stateful
 from synapse_onnx.compiler.lengths import Length
 from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
@@ -32,23 +31,11 @@ from synapse_onnx.compiler.loops.form import (
 from synapse_onnx.compiler.loops.groups import Group, grouped
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
+from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
 from synapse_onnx.compiler.loops.whole_sequence import Steps, over_steps
 
-__all__ = ["Looped", "Memory", "Rolled", "part_of"]
-
-
-class Memory(Stateful):
-    """States of a loop that a stream keeps from chunk to chunk."""
-
-    is_layer = False
-
-    def load(self, name: str, start: Tensor) -> Tensor:
-        """Return the state that a call starts from, which is ``start`` if none is kept."""
-        if self.carried is not None:
-            return self.carried[name]
-        kept: Tensor = getattr(self, f"{name}_state")
-        return kept if self.persistent_state and kept.shape == start.shape else start
+__all__ = ["Looped", "Rolled"]
 
 
 class Rolled(nn.Module):
@@ -106,18 +93,6 @@ def _named_forward(names: Sequence[str]) -> Any:
     return forward
 
 
-def part_of(root: nn.Module, path: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
-    """Return the part of a module at a path; what does not exist is made, the last of a kind."""
-    part = root
-    names = [name for name in path.split(".") if name]
-    for i, name in enumerate(names):
-        inner = part._modules.get(name)
-        if inner is None:  # not by attribute: a module may be called "forward"
-            inner = part._modules[name] = kind() if i == len(names) - 1 else nn.Module()
-        part = inner
-    return part
-
-
 class Looped:
     """What a :class:`Rolled` computes, and what it keeps; copies of the module share it.
 
@@ -128,7 +103,7 @@ class Looped:
         groups: the families that are computed together.
         length: the number of steps, if the network holds it.
         loops: the loop of every group that is computed step by step, after the first call.
-        obstacle: why it cannot stream, if it cannot.
+        states: what a stream keeps.
     """
 
     def __init__(self, form: Form, timed: Sequence[bool], length: Length | None = None) -> None:
@@ -145,13 +120,11 @@ class Looped:
         }
         self.groups = grouped(form)
         self.loops: dict[Group, Loop] = {}
-        self.obstacle = "it goes through the steps backwards" if form.order.backwards else ""
+        self.states = States(self.timed)
+        if form.order.backwards:
+            self.states.refuse("it goes through the steps backwards")
         if not any(timed):
-            self.obstacle = "no input has time, and the network holds the number of steps"
-        #: what is kept from call to call -> the path of its memory, and its name there
-        self._places: dict[Any, tuple[str, str]] = {}
-        #: what a call started from, until it is declared
-        self._starts: dict[Any, Tensor] | None = {}
+            self.states.refuse("no input has time, and the network holds the number of steps")
 
     def __deepcopy__(self, _: Any) -> Looped:
         return self
@@ -176,45 +149,6 @@ class Looped:
         lengths = (x.shape[-1] for x, timed in zip(inputs, self.timed, strict=True) if timed)
         return next(lengths, self._held)
 
-    # -- states ------------------------------------------------------------------------------------
-
-    def declare_states(self, root: nn.Module) -> None:
-        """Name what the calls so far started from, so that a stream can keep it."""
-        for (path, kind, *rest), start in (self._starts or {}).items():
-            first = start.reshape(-1)[:1]
-            if start.dim() < 1 or not bool((start == first).all()):
-                self.obstacle = self.obstacle or (
-                    f"what {path or 'the loop'} starts from is not one number for all elements"
-                )
-                continue
-            place = f"{path or 'loop'}.{kind}"
-            memory = part_of(root, place, Memory)
-            if not isinstance(memory, Memory):
-                self.obstacle = f"a module is called {place}, as its states would be"
-                continue
-            name = str(len(memory.state_starts))
-            memory.register_state(name, start.dtype, start=first.item() if len(first) else 0)
-            self._places[(path or "loop", kind, *rest)] = (place, name)
-        self._starts = None
-
-    def started(self, root: nn.Module, key: Any, start: Tensor) -> Tensor:
-        """Return a state at the start of a call: ``start``, or what a stream carries."""
-        if self._starts is not None:
-            self._starts[key] = start.detach().clone()
-        memory, name = self._memory(root, key)
-        return start if memory is None else memory.load(name, start)
-
-    def ended(self, root: nn.Module, key: Any, state: Tensor) -> None:
-        """Keep a state for the next chunk of a stream."""
-        memory, name = self._memory(root, key)
-        if memory is not None:
-            memory.save_states(**{name: state})
-
-    def _memory(self, root: nn.Module, key: Any) -> tuple[Memory | None, str]:
-        path, name = self._places.get((key[0] or "loop", *key[1:]), ("", ""))
-        memory = part_of(root, path) if path else None
-        return (memory, name) if isinstance(memory, Memory) else (None, "")
-
 
 class _Run:
     """One call: what was computed so far."""
@@ -227,7 +161,7 @@ class _Run:
         self._batch: Any = inputs[0].shape[0]
         self._wholes: dict[int, Any] = {}
         self._sequences: dict[Family, Any] = {}
-        self._step: Tensor | None = None
+        self._counted: Tensor | None = None
 
     def outputs(self) -> list[Any]:
         return [self._whole(value) for value in self._network.form.outputs]
@@ -235,18 +169,38 @@ class _Run:
     def _number(self, formula: Formula) -> Any:
         return formula.at(self._steps, self._batch)
 
+    def _before(self) -> Tensor:
+        """Return how many steps each sample of a stream has had before this call, (N,)."""
+        if self._counted is None:
+            states, key = self._network.states, ("", "step")
+            start = torch.zeros(self._batch, dtype=torch.int64)
+            if states.declaring:
+                states.count(key, start)
+            self._counted = states.started(self._root, key, start)
+            states.ended(self._root, key, self._counted + self._steps)
+        return self._counted
+
+    def _started(self, key: Any, start: Tensor, family: Family, values: Sequence[Any]) -> Tensor:
+        """Return a state of a family at the start of the call; ``start`` holds these values."""
+        states = self._network.states
+        if states.declaring:
+            states.see(key, start, family, values)
+        state = states.started(self._root, key, start)
+        if not states.varies(key):
+            return state
+        before = self._before()  # which a stream keeps, also of a call that starts afresh
+        if state is start:
+            return state
+        fresh = (before == 0).reshape([self._batch, *[1] * (start.dim() - 1)])
+        return torch.where(fresh, start, state)
+
     def _numbers(self, numbers: Numbers) -> Tensor:
         """Return the number of every step, (T, 1, ...) or (T, N, 1, ...)."""
         if numbers.batched:
-            if self._step is None:  # how many steps each sample of a stream had so far
-                key = ("", "step")
-                first = torch.zeros(self._batch, dtype=torch.int64)
-                first = self._network.started(self._root, key, first)
-                self._step = torch.arange(self._steps).unsqueeze(1) + first
-                self._network.ended(self._root, key, first + self._steps)
-            steps = self._step.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])
+            steps = torch.arange(self._steps).unsqueeze(1) + self._before()
+            steps = steps.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])
         else:
-            self._network.obstacle = "a step depends on its number, without a batch"
+            self._network.states.refuse("a step depends on its number, without a batch")
             steps = torch.arange(self._steps).reshape([-1, *[1] * numbers.rank])
         values: Tensor = numbers.formula.at(self._steps, self._batch, steps)
         return values if values.dtype == torch.int64 else values.float()
@@ -321,8 +275,7 @@ class _Run:
                 return value
             value = torch.as_tensor(value)
             sequence = value.unsqueeze(0).expand(self._steps, *value.shape)
-            self._network.obstacle = "a value differs at the first steps"
-            return Steps(self._at_early_steps(sequence, slot.instead))
+            return Steps(self._at_early_steps(sequence, slot.instead, reader))
         if isinstance(slot, Formula):
             if slot.changes and reader is not None:
                 return Steps(self._numbers(Numbers.of(slot, reader)))
@@ -335,9 +288,7 @@ class _Run:
         if slot.delay:
             sequence = self._delayed(sequence, slot, family)
         late = {t: value for t, value in slot.instead.items() if t >= slot.delay}
-        if late:
-            self._network.obstacle = "a value is another one at the first steps"
-        return self._at_early_steps(sequence, late)
+        return self._at_early_steps(sequence, late, family)
 
     def _delayed(self, sequence: Tensor, slot: Reference, family: Family) -> Tensor:
         """Delay a sequence; what comes before it is a state (N, ..., steps)."""
@@ -345,16 +296,24 @@ class _Run:
         path = self._network.form.path_of([family])
         key = (path, "delayed", family, slot.delay, *map(id, starts))
         early = torch.stack([self._filled(start, family) for start in starts], dim=-1)
-        early = self._network.started(self._root, key, early)
+        early = self._started(key, early, family, starts)
         longer = torch.cat([early.movedim(-1, 0), sequence])
-        self._network.ended(self._root, key, longer[self._steps :].movedim(0, -1))
+        self._network.states.ended(self._root, key, longer[self._steps :].movedim(0, -1))
         return longer[: self._steps]
 
-    def _at_early_steps(self, sequence: Tensor, instead: Mapping[int, Any]) -> Tensor:
-        """Put whole values in the place of the first steps."""
+    def _at_early_steps(
+        self, sequence: Tensor, instead: Mapping[int, Any], family: Family | None
+    ) -> Tensor:
+        """Put whole values in the place of a family's first steps."""
         if not instead:
             return sequence
+        states = self._network.states
+        self._before()  # which a stream keeps
+        if states.declaring:
+            states.see_early(family, sequence, list(instead.values()))
         step = torch.arange(self._steps).reshape([-1] + [1] * (sequence.dim() - 1))
+        if states.streams(self._root):
+            step = self._numbers(Numbers(STEP, sequence.dim() - 1, batched=True))
         for t, value in instead.items():
             other = self._whole(value)
             other = other.to(sequence.dtype) if isinstance(other, Tensor) else other
@@ -406,7 +365,7 @@ class _Run:
                 raise NoLoopError("a step hands on the results of an operator as a tuple")
         keys = [(loop.path, "state", loop.key, i) for i in range(len(loop.states))]
         starts = [
-            self._network.started(self._root, key, self._filled(start, family).contiguous().clone())
+            self._started(key, self._filled(start, family).contiguous().clone(), family, [start])
             for key, (family, start) in zip(keys, loop.states, strict=True)
         ]
         results = recurrence(
@@ -419,7 +378,7 @@ class _Run:
         )
         self._sequences.update(zip(loop.outputs, results, strict=False))
         for key, state in zip(keys, results[len(loop.outputs) :], strict=True):
-            self._network.ended(self._root, key, state)
+            self._network.states.ended(self._root, key, state)
 
     def _constant(self, value: Any) -> Tensor:
         if isinstance(value, Formula):

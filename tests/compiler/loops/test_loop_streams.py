@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from looping import NETWORKS, example, exported, reference
+from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.model.metadata import Metadata
@@ -65,3 +67,71 @@ def test_two_streams_do_not_mix() -> None:
             found[i].append(stream.run((sign * x[t : t + 1]).numpy()))
     for rows, sign in zip(found, (1, -1), strict=True):
         np.testing.assert_array_equal(np.concatenate(rows), reference("plain", [sign * x])[0])
+
+
+class _Starts(nn.Module):
+    """A synapse with a bias, whose currents arrive steps later: the first ones are the bias."""
+
+    def __init__(self, delay: int) -> None:
+        super().__init__()
+        self.delay, self.fc = delay, nn.Linear(7, 11)
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randint(-6, 9, parameter.shape, generator=draw) / 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        waiting = [torch.zeros(x.shape[1], 7) for _ in range(self.delay)]
+        voltage, rows = self.fc(waiting[0]), []
+        for x_t in x:
+            waiting.append(x_t)
+            voltage = 0.5 * voltage + self.fc(waiting.pop(0))
+            spike = (voltage > 1).float()
+            voltage = voltage - 0.75 * spike
+            rows.append(voltage)
+        return torch.stack(rows)
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_a_state_may_start_from_a_number_for_each_neuron(delay: int) -> None:
+    network, (x,) = _Starts(delay).eval(), example("plain", 23, 3)
+    model = so.export(network, x[:5, :2], streaming=True)
+    with torch.no_grad():
+        expected = network(x).numpy()
+    for lengths in ([1] * 23, [23], [2, 1, 5, 1, 1, 13]):
+        np.testing.assert_array_equal(_in_chunks(model, (x,), lengths)[0], expected)
+    assert so.verify(network, model, x).verdict == "equal"
+
+
+def test_a_sample_that_is_reset_starts_from_these_numbers_again() -> None:
+    network, (x,) = _Starts(3).eval(), example("plain", 12, 3)
+    stream = so.Session(so.export(network, x[:5, :2], streaming=True)).stream(batch=3)
+    whole = stream.run(x.numpy())
+    stream.reset(1)
+    again = stream.run(x.numpy())
+    np.testing.assert_array_equal(again[:, 1], whole[:, 1])
+    assert not np.array_equal(again[:, 0], whole[:, 0])
+
+
+def test_a_whole_sequence_has_no_count_of_steps() -> None:
+    network, (x,) = _Starts(3).eval(), example("plain", 12, 3)
+    model = so.export(network, x)
+    assert "Where" not in {node.op_type for node in model.graph.node}
+
+
+class _FromTheWhole(_Starts):
+    """Starts from the mean of the whole sequence, which a stream does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        voltage, rows = self.fc(x.mean(0)), []
+        for x_t in x:
+            voltage = 0.5 * voltage + self.fc(x_t)
+            rows.append(voltage)
+        return torch.stack(rows)
+
+
+def test_a_start_of_the_whole_sequence_is_refused() -> None:
+    network, (x,) = _FromTheWhole(1).eval(), example("plain", 12, 3)
+    assert so.verify(network, so.export(network, x), x).ok
+    with pytest.raises(so.ExportError, match="starts from is computed of the whole sequence"):
+        so.export(network, x, streaming=True)
