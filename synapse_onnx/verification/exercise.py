@@ -39,6 +39,10 @@ class Exercise:
             if call.layer.spiking and call.path in kinds:
                 self._see(call.path, kinds[call.path], call.outputs, spiking=True)
 
+    def see_loop(self, name: str, spikes: Tensor) -> None:
+        """Take note of the spikes of a loop of the user's."""
+        self._see(name, "loop", [spikes], spiking=True)
+
     def see_output(self, name: str, tensor: Tensor) -> None:
         """Take note of an output of a run."""
         self._see(name, "output", [tensor], spiking=False)

@@ -114,9 +114,9 @@ class Findings:
         if has_time(reference.ndim) and (known is None or (first and not known.differs)):
             self._rasters[name] = Raster.of(name, reference, array, first)
 
-    def holds_spikes(self, name: str, values: NDArray[Any]) -> bool:
-        """Whether an output holds spikes, 0 and 1 alone, in this run and in those before it."""
-        known = self.outputs.get(name)
+    def holds_spikes(self, name: str, values: NDArray[Any], *, layer: bool = False) -> bool:
+        """Whether an output, or that of a ``layer``, holds 0 and 1 alone, in all runs so far."""
+        known = (self.layers if layer else self.outputs).get(name)
         binary = values.dtype.kind == "f" and bool(np.isin(values, (0.0, 1.0)).all())
         # one that is cut short may be silent, and is no spike train for that
         return binary and (known is None or known.spike_flips is not None)

@@ -21,7 +21,9 @@ __all__ = [
     "last_states",
     "layer_nodes",
     "output_sequences",
+    "scans_of",
     "with_layer_outputs",
+    "with_scan_values",
 ]
 
 
@@ -80,6 +82,18 @@ def with_layer_outputs(
         shown = tuple({**state, "output": ""} for state in metadata.states)
         replace(metadata, states=shown).write(copied)
     return copied
+
+
+def scans_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the loops of a graph."""
+    return [node for node in model.graph.node if node.op_type == "Scan"]
+
+
+def with_scan_values(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of the model that also returns what its Scans are given and return."""
+    held = {value.name for value in (*model.graph.initializer, *model.graph.input)}
+    names = [name for node in scans_of(model) for name in (*node.input, *node.output)]
+    return with_outputs(model, {name: name for name in names if name not in held})
 
 
 def in_torch_layout(array: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any] | None:

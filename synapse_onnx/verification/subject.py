@@ -33,6 +33,7 @@ from synapse_onnx.verification.nodes import (
     layer_nodes,
     output_sequences,
     with_layer_outputs,
+    with_scan_values,
 )
 from synapse_onnx.verification.reference import Reference
 from synapse_onnx.verification.trace import Call
@@ -110,6 +111,8 @@ class Subject:
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
         traced = with_layer_outputs(model, self.nodes)
+        if self.original is not None:
+            traced = with_scan_values(traced)
         if not self.session.kernels:
             traced = with_branches(traced)
         self.traced = Session(traced, providers, native)

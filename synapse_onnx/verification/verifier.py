@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -19,6 +19,7 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.freezer import deployables, uncompiled
+from synapse_onnx.compiler.loops.recurrence import LoopRun, loops_seen
 from synapse_onnx.compiler.steps.instants import looped_as_in_file
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
@@ -39,6 +40,7 @@ from synapse_onnx.verification.probes import probe_layers
 from synapse_onnx.verification.reference import Reference, as_module, check_repeatable
 from synapse_onnx.verification.replay import with_feedback
 from synapse_onnx.verification.rounded import end_where_roundings_decide
+from synapse_onnx.verification.scans import compare_scans
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
 from synapse_onnx.verification.sums import exact_layers
@@ -174,7 +176,8 @@ def _compare_run(
     layers, or None if the run was not compared.
     """
     try:
-        expected, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
+        with loops_seen() as loops:
+            expected, calls = run_torch(subject.module, subject.layers, subject.arguments, tensors)
         if subject.original is not None:
             # a copy: what a call leaves behind, such as sinabs' states of so many samples
             fresh = copied_value(subject.original)
@@ -203,11 +206,7 @@ def _compare_run(
     if tensors[0].dim():
         lengths = [x.shape[-1] for x in tensors if has_time(x.dim())]
         run.agreement = Agreement(tensors[0].shape[0], max(lengths, default=1))
-    traced = _run_model(run, subject.traced) if calls else None
-    if traced is not None:
-        values = dict(zip(subject.traced.outputs, traced, strict=True))
-        findings.exercise.see_branches(subject.model, values, probed=False)
-        _compare_layers(run, calls, values)
+    _compare_layers(run, calls, loops)
     results = _run_model(run, subject.session)
     if results is not None:
         results = [time_last(y, subject.session.layout) for y in results]
@@ -283,12 +282,20 @@ def _run_model(run: Run, session: Session) -> list[NDArray[Any]] | None:
         return None
 
 
-def _compare_layers(run: Run, calls: Sequence[Call], traced: Mapping[str, NDArray[Any]]) -> None:
-    """Compare the layers, and find until when trajectories agree."""
+def _compare_layers(run: Run, calls: Sequence[Call], loops: Sequence[LoopRun]) -> None:
+    """Compare the layers, and find until when trajectories agree; then the loops."""
+    traced = _run_model(run, run.subject.traced) if calls or loops else None
+    if traced is None:
+        return
+    values = dict(zip(run.subject.traced.outputs, traced, strict=True))
+    run.findings.exercise.see_branches(run.subject.model, values, probed=False)
+    compare_scans(run, loops, values)
+    if not calls:
+        return
     values = {
         # inputs may be bytes in the graph, which a layer takes as floats in torch
         name: array.astype(np.float32) if array.dtype == np.uint8 else array
-        for name, array in traced.items()
+        for name, array in values.items()
     }
     sequences = [x for call in calls for x in call.inputs if has_time(x.dim())]
     steps = max((x.shape[-1] for x in sequences), default=1)

@@ -96,12 +96,12 @@ def test_what_a_rounding_does_not_explain_is_not_equal(change: str, monkeypatch)
     run = so.Session.run
 
     def wrong(self: so.Session, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        spikes, voltages = (y.copy() for y in run(self, *inputs))
+        spikes, voltages, *inner = (y.copy() for y in run(self, *inputs))
         if change == "all samples":
             voltages[-1] += 0.5
         else:
             voltages[0, sample % voltages.shape[1]] += 0.5
-        return spikes, voltages
+        return spikes, voltages, *inner
 
     monkeypatch.setattr(so.Session, "run", wrong)
     report = so.verify(network, model, X)

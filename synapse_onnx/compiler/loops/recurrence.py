@@ -6,10 +6,11 @@ its place. In torch it is a loop.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.whole_sequence import for_tensors
 
-__all__ = ["Example", "Loop", "loop_of", "recurrence"]
+__all__ = ["Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
 
 
 @dataclass
@@ -214,6 +215,19 @@ class Loop(nn.Module):
         batch: int,
     ) -> list[Tensor]:
         """Return the sequences of the outputs, then the states after the last step."""
+        for seen in _seen:
+            seen.append(LoopRun(self, starts, sequences, constants, steps, batch))
+        return self.results(starts, sequences, constants, steps, batch)
+
+    def results(
+        self,
+        starts: Sequence[Tensor],
+        sequences: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        steps: int,
+        batch: int,
+    ) -> list[Tensor]:
+        """Return what :meth:`run` does; nobody sees it."""
         if self.records:
             first = (*starts, *(x[0] for x in sequences), *constants)
             self.runs.append(Example(tuple(x.detach().clone() for x in first), batch))
@@ -232,6 +246,47 @@ class Loop(nn.Module):
             size.at(steps, batch) if isinstance(size, Formula) else size
             for size in family.shape or ()
         ]
+
+
+@dataclass(frozen=True)
+class LoopRun:
+    """A run of a loop in torch: the arguments of :meth:`Loop.run`."""
+
+    loop: Loop
+    starts: Sequence[Tensor]
+    sequences: Sequence[Tensor]
+    constants: Sequence[Tensor]
+    steps: int
+    batch: int
+
+    def with_values(self, tensors: Sequence[Tensor]) -> LoopRun | None:
+        """Return the same run from other first states and sequences; None if they do not fit."""
+        own = [*self.starts, *self.sequences]
+        if [(x.shape, x.dtype) for x in own] != [(x.shape, x.dtype) for x in tensors]:
+            return None
+        states = len(self.starts)
+        return replace(self, starts=tensors[:states], sequences=tensors[states:])
+
+    def results(self) -> list[Tensor]:
+        """Run it once more."""
+        return self.loop.results(
+            self.starts, self.sequences, self.constants, self.steps, self.batch
+        )
+
+
+#: who sees the loops that run
+_seen: list[list[LoopRun]] = []
+
+
+@contextlib.contextmanager
+def loops_seen() -> Iterator[list[LoopRun]]:
+    """Collect the loops that run, in their order."""
+    runs: list[LoopRun] = []
+    _seen.append(runs)
+    try:
+        yield runs
+    finally:
+        _seen.remove(runs)
 
 
 def _index(values: list[Any], value: Any) -> int:
