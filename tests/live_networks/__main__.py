@@ -19,7 +19,14 @@ from .processes import measured
 @click.option("--name", "parts", multiple=True, help="Only networks whose names hold this.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the table to this file.")
 @click.option("--verify/--no-verify", default=True, help="Whether to run so.verify, too.")
-def main(chosen: Sequence[str], parts: Sequence[str], markdown: Path | None, verify: bool) -> None:
+@click.option("--whole/--file", default=True, help="Whether to compare streams and to time, too.")
+def main(
+    chosen: Sequence[str],
+    parts: Sequence[str],
+    markdown: Path | None,
+    verify: bool,
+    whole: bool,
+) -> None:
     """Print a row a network, and a summary; exit with 1 if one is not as its entry says."""
     every: list[Measured] = []
     pages: list[str] = []
@@ -33,7 +40,7 @@ def main(chosen: Sequence[str], parts: Sequence[str], markdown: Path | None, ver
             continue
         click.echo(f"\n{framework.name}\n{' | '.join(COLUMNS)}")
         rows = []
-        for each in measured(framework.name, names, verify=verify):
+        for each in measured(framework.name, names, verify=verify, whole=whole):
             rows.append(each)
             mark = "" if each.as_declared else "  <-- not as declared"
             click.echo(" | ".join(column(each) for column in COLUMNS.values()) + mark)

@@ -36,11 +36,19 @@ def _batch(measured: Measured) -> str:
 
 
 def _flips(measured: Measured) -> str:
-    return str(measured.flips) if measured.sizes else ""
+    return str(measured.distance.flips) if measured.sizes else ""
 
 
 def _error(measured: Measured) -> str:
-    return f"{measured.error:.1e}" if measured.sizes else ""
+    return f"{measured.distance.error:.1e}" if measured.sizes else ""
+
+
+def _ms(contestant: str) -> Callable[[Measured], str]:
+    def column(measured: Measured) -> str:
+        ms = measured.times.get(contestant)
+        return "" if ms is None else f"{ms:.3g}"
+
+    return column
 
 
 def _result(measured: Measured) -> str:
@@ -60,7 +68,12 @@ COLUMNS: dict[str, Callable[[Measured], str]] = {
     "nodes": _nodes,
     "T": _steps,
     "N": _batch,
+    "recognised": lambda measured: measured.neurons,
     "flips": _flips,
     "error": _error,
+    "stream": lambda measured: measured.streamed,
+    "eager ms": _ms("eager"),
+    "portable ms": _ms("portable"),
+    "native ms": _ms("native"),
     "result": _result,
 }

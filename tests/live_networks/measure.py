@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.model.layout import axes_of
 
+from .distance import Distance, copied, outputs_of, tensors_of
 from .network import Network
+from .streams import streamed
+from .times import times
 
 __all__ = ["SIZES", "Measured", "measure"]
 
@@ -31,9 +32,6 @@ SIZES = ((4, 3), (9, 2), (17, 5), (1, 1))
 
 #: the size of the example that is exported
 EXAMPLE = (7, 3)
-
-#: largest difference of values that are no spikes, relative to the largest value of their output
-RTOL = 2e-5
 
 
 @dataclass
@@ -49,9 +47,11 @@ class Measured:
         nodes: nodes of the graph, and nodes within its loops.
         steps: the size of time in the file, a name where it is open; None without time.
         batch: the same of the batch.
-        flips: outputs of zeros and ones that differ, over all sizes.
-        error: largest relative difference of other outputs.
+        neurons: the nodes of layers in the file, and its loops: "2 LifSubtractFloat, 1 Scan".
+        distance: how far outputs differ, over all sizes.
         sizes: the sizes that were compared.
+        streamed: whether chunks give the whole: "right", or why not.
+        times: ms of the network's own forward, "eager", and of its file.
         verified: what so.verify says.
         silent: paths of modules that returned nothing but zeros, at all sizes together.
     """
@@ -66,19 +66,30 @@ class Measured:
     nodes: tuple[int, int] | None = None
     steps: int | str | None = None
     batch: int | str | None = None
-    flips: int = 0
-    error: float = 0.0
+    neurons: str = ""
+    distance: Distance = field(default_factory=Distance)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    streamed: str = ""
+    times: dict[str, float] = field(default_factory=dict)
     verified: str = ""
     silent: list[str] = field(default_factory=list)
 
 
-def measure(framework: str, network: Network, *, verify: bool = True) -> Measured:
-    """Export a network and compare; whatever happens is in the result."""
+def measure(
+    framework: str, network: Network, *, verify: bool = True, whole: bool = False
+) -> Measured:
+    """Export a network and compare; whatever happens is in the result.
+
+    Args:
+        framework: its name.
+        network: the entry.
+        verify: whether to run so.verify, too.
+        whole: whether to compare its stream, too, and to time it.
+    """
     result = Measured(framework, network.name, lines=len(network.lines))
     try:
         with _quiet(), torch.no_grad():
-            _measure(network, result, verify)
+            _measure(network, result, verify, whole)
     except so.SynapseError as error:
         result.verdict, result.sentence = "refused", str(error)
     except Exception as error:  # one network must not stop the others
@@ -91,7 +102,7 @@ def measure(framework: str, network: Network, *, verify: bool = True) -> Measure
     return result
 
 
-def _measure(network: Network, result: Measured, verify: bool) -> None:
+def _measure(network: Network, result: Measured, verify: bool, whole: bool) -> None:
     net = network.fresh()
     if not network.refused:
         result.silent = _silent(network, net)
@@ -105,11 +116,16 @@ def _measure(network: Network, result: Measured, verify: bool) -> None:
     changed = _changed(before, _tensors_of(net))
     top, within = _nodes(model.graph)
     result.nodes = (top, within + sum(sum(_nodes(f)) for f in model.functions))
+    result.neurons = _neurons(model.graph)
     result.batch, result.steps = _open_sizes(model, network)
     problem = changed or _compare(network, net, model, result)
+    if not problem and whole:
+        result.streamed = streamed(network, net)
+        problem = result.streamed if result.streamed.startswith("WRONG") else ""
+        result.times = times(network, net, model)
     result.verdict, result.sentence = ("WRONG", problem) if problem else ("right", "")
     if verify:
-        result.verified = _verified(_copied(network, net), model, inputs)
+        result.verified = _verified(copied(network, net), model, inputs)
         if result.verdict == "right" and result.verified not in ("equal", ""):
             result.verdict, result.sentence = "WRONG", f"verify: {result.verified}"
 
@@ -124,14 +140,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _copied(network: Network, net: nn.Module) -> nn.Module:
-    """Return a network with the states of a fresh one; sinabs copies no recurrent layer."""
-    try:
-        return copy.deepcopy(net)
-    except Exception:
-        return network.fresh()
 
 
 # -- the caller's module ---------------------------------------------------------------------------
@@ -171,6 +179,12 @@ def _nodes(graph: Any) -> tuple[int, int]:
     return len(graph.node), within
 
 
+def _neurons(graph: onnx.GraphProto) -> str:
+    """Return the nodes of layers and the loops of a graph, with their numbers."""
+    kinds = Counter(n.op_type for n in graph.node if n.domain or n.op_type in ("Scan", "Loop"))
+    return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+
+
 def _open_sizes(model: onnx.ModelProto, network: Network) -> tuple[Any, Any]:
     """Return the sizes of batch and time of the first input that has them."""
     batch = steps = None
@@ -198,11 +212,11 @@ def _compare(network: Network, net: nn.Module, model: onnx.ModelProto, result: M
     for steps, batch in _sizes(network):
         inputs = network.inputs(steps, batch)
         try:
-            expected = outputs_of(_copied(network, net), inputs, network.axes)
+            expected = outputs_of(copied(network, net), inputs, network.axes)
         except Exception:  # the network itself takes no sequence that short
             continue
         try:
-            feeds = dict(zip(names, (x.numpy() for x in _tensors(inputs)), strict=True))
+            feeds = dict(zip(names, (x.numpy() for x in tensors_of(inputs)), strict=True))
             found = session.run(None, feeds)
         except Exception as error:
             problem = problem or f"T = {steps}, N = {batch}: {' '.join(str(error).split())}"
@@ -210,13 +224,13 @@ def _compare(network: Network, net: nn.Module, model: onnx.ModelProto, result: M
         result.sizes.append((steps, batch))
         added = 0.0 if network.taken_off is None else float(expected[network.taken_off].max())
         for number, (one, other) in enumerate(zip(expected, found, strict=False)):
-            said = _difference(one, other, result, added)
+            said = result.distance.add(one, other, added)
             if said:
                 problem = problem or f"T = {steps}, N = {batch}, output {number}: {said}"
         if len(expected) != len(found):
             problem = problem or f"{len(found)} outputs instead of {len(expected)}"
-    if result.flips or result.error > RTOL:
-        problem = problem or f"{result.flips} flips, largest relative error {result.error:.1e}"
+    if result.distance.is_wrong:
+        problem = problem or str(result.distance)
     return problem or ("" if result.sizes else "nothing was compared")
 
 
@@ -224,55 +238,6 @@ def _sizes(network: Network) -> Sequence[tuple[int, int]]:
     if network.steps is None:
         return SIZES
     return [(network.steps, batch) for _, batch in SIZES]
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [x for x in torch.utils._pytree.tree_leaves(values) if isinstance(x, Tensor)]
-
-
-def outputs_of(net: nn.Module, inputs: Sequence[Any], axes: str) -> list[NDArray[Any]]:
-    """Return the outputs of a call; a list with one tensor for every step is stacked."""
-    steps = next((x.shape[axes_of(axes, x.dim())[1]] for x in inputs if x.dim() in (3, 5)), None)
-    outputs = _stacked(net(*(x.clone() for x in inputs)), axes, steps)
-    return [x.detach().numpy() for x in _tensors(outputs)]
-
-
-def _stacked(value: Any, axes: str, steps: int | None) -> Any:
-    if not isinstance(value, list | tuple):
-        return value
-    shapes = {x.shape if isinstance(x, Tensor) else None for x in value}
-    if type(value) is list and len(value) == steps and len(shapes) == 1 and None not in shapes:
-        _, axis = axes_of(axes, value[0].dim() + 1)
-        return torch.stack(value, dim=-1 if axis is None else axis)
-    return [_stacked(each, axes, steps) for each in value]
-
-
-def _difference(
-    one: NDArray[Any], other: NDArray[Any], result: Measured, added: float = 0.0
-) -> str:
-    """Take note of how far values differ; return what forbids to compare them.
-
-    Args:
-        one: an output of the network.
-        other: that of the file.
-        result: where it is noted.
-        added: what was taken off values that are rounded to their size before that.
-    """
-    if one.shape != other.shape:
-        return f"shape {other.shape} instead of {one.shape}"
-    if one.dtype != other.dtype:
-        return f"{other.dtype} instead of {one.dtype}"
-    if not one.size:
-        return ""
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    if not np.isfinite(a).all():
-        return "the network itself returns values that are not finite"
-    if np.isin(a, (0, 1)).all():
-        result.flips += int((a != b).sum())
-    else:
-        difference = np.abs(a - b).max() / (np.abs(a).max() + added)
-        result.error = max(result.error, float(np.nan_to_num(difference, nan=np.inf)))
-    return ""
 
 
 def _verified(net: nn.Module, model: onnx.ModelProto, inputs: Sequence[Any]) -> str:
@@ -291,20 +256,20 @@ def _verified(net: nn.Module, model: onnx.ModelProto, inputs: Sequence[Any]) -> 
 
 def _silent(network: Network, net: nn.Module) -> list[str]:
     """Return the paths of modules that give zeros alone, which a comparison would not test."""
-    copied = _copied(network, net)
+    watched = copied(network, net)
     active: dict[str, bool] = {}
 
     def watch(path: str) -> Any:
         def hook(module: Any, _: Any, outputs: Any) -> None:
-            tensors = _tensors(outputs)
+            tensors = tensors_of(outputs)
             if tensors:
                 active[path] = active.get(path, False) or bool((tensors[0] != 0).any())
 
         return hook
 
-    for path, module in copied.named_modules():
+    for path, module in watched.named_modules():
         if path:
             module.register_forward_hook(watch(path))
     steps, batch = max(_sizes(network))
-    copied(*network.inputs(steps, batch))
+    watched(*network.inputs(steps, batch))
     return [path for path, any_ in active.items() if not any_]

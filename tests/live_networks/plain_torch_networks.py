@@ -296,14 +296,35 @@ _RETURNED: dict[str, Callable[[list[Tensor], list[Tensor]], Any]] = {
     "mean": lambda s, _: torch.stack(s, dim=1).mean(1),
     "Python sum over T": lambda s, _: sum(s) / len(s),
     "max": lambda _, v: torch.stack(v).max(0).values,
-    "without the first step": lambda s, _: torch.stack(s[1:]),
-    "every second step": lambda s, _: torch.stack(s[::2]),
     "softmax of counts": lambda s, _: F.softmax(torch.stack(s).sum(0), dim=-1),
     "first spike": lambda s, _: torch.stack(s).argmax(0),
 }
 
+
+def _without_first(spikes: list[Tensor], _: list[Tensor]) -> Tensor:
+    return torch.stack(spikes[1:])
+
+
+def _every_second(spikes: list[Tensor], _: list[Tensor]) -> Tensor:
+    return torch.stack(spikes[::2])
+
+
 NETWORKS = [
     *(Network(name, _net(Returned, end), _sequence) for name, end in _RETURNED.items()),
+    Network(
+        "without the first step",
+        _net(Returned, _without_first),
+        _sequence,
+        refused="the module needs T >= 3",
+        gap=True,
+    ),
+    Network(
+        "every second step",
+        _net(Returned, _every_second),
+        _sequence,
+        refused="a list has another length where T is another",
+        gap=True,
+    ),
     Network("batch first", _net(Batches), lambda t, n: (numbers(n, t, 6),), axes="NTC"),
     Network("time last", _net(TimeLast), lambda t, n: (numbers(n, 6, t),), axes="NCT"),
     Network("for x_t in x", _net(Iterated), _sequence),

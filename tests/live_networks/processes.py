@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +18,9 @@ __all__ = ["measured"]
 LIMIT = 600
 
 
-def measured(framework: str, names: Sequence[str], *, verify: bool) -> Iterator[Measured]:
+def measured(
+    framework: str, names: Sequence[str], *, verify: bool, whole: bool
+) -> Iterator[Measured]:
     """Measure networks one after the other; the process is replaced if one brings it down."""
     pool = None
     for name in names:
@@ -27,7 +28,7 @@ def measured(framework: str, names: Sequence[str], *, verify: bool) -> Iterator[
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(1, context, _start)
         try:
-            yield pool.submit(_one, framework, name, verify).result(LIMIT)
+            yield pool.submit(_one, framework, name, verify, whole).result(LIMIT)
             continue
         except TimeoutError:
             sentence = f"no result after {LIMIT} s"
@@ -43,9 +44,9 @@ def measured(framework: str, names: Sequence[str], *, verify: bool) -> Iterator[
 
 
 def _start() -> None:
-    os.environ["SYNAPSE_ONNX_LIBRARY"] = "none"  # the portable file is what is compared
     torch.set_num_threads(1)
 
 
-def _one(framework: str, name: str, verify: bool) -> Measured:
-    return measure(framework, frameworks()[framework].networks[name], verify=verify)
+def _one(framework: str, name: str, verify: bool, whole: bool) -> Measured:
+    network = frameworks()[framework].networks[name]
+    return measure(framework, network, verify=verify, whole=whole)

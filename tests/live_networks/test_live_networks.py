@@ -15,6 +15,7 @@ from torch import nn
 import synapse_onnx as so
 
 from . import collection, measure
+from .distance import Distance
 from .network import Network, numbers
 
 #: networks of plain torch that are compared in every run: one of each kind
@@ -77,7 +78,7 @@ def _line(make: Any = Line, **kwargs: Any) -> Network:
 def test_a_right_file_is_right() -> None:
     result = measure.measure("tests", _line())
     assert (result.verdict, result.sentence, result.as_declared) == ("right", "", True)
-    assert (result.flips, result.batch, result.lines) == (0, "N", 2)
+    assert (result.distance.flips, result.batch, result.lines) == (0, "N", 2)
     assert result.sizes == list(measure.SIZES)
 
 
@@ -149,7 +150,7 @@ def test_files_are_found() -> None:
 
 @pytest.mark.parametrize(("added", "error"), [(0.0, 1e-3), (9.0, 1e-4)])
 def test_an_error_is_relative_to_what_was_taken_off(added: float, error: float) -> None:
-    result = measure.Measured("tests", "line")
+    distance = Distance()
     one = np.array([0.5, 1.0])
-    assert not measure._difference(one, np.array([0.5, 1.001]), result, added)
-    assert result.error == pytest.approx(error)
+    assert not distance.add(one, np.array([0.5, 1.001]), added)
+    assert distance.error == pytest.approx(error)
