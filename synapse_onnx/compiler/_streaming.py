@@ -56,6 +56,7 @@ class Streamed:
     Attributes:
         states: every state that the forward pass uses.
         chunk: number of steps that a call's steps must be a multiple of, except the last call.
+        last_values: indices of the outputs that are values after the last step, and have no time.
 
     Raises:
         ExportError: a layer with states is called more than once.
@@ -66,6 +67,7 @@ class Streamed:
         self.chunk = steps_per_bin(network)
         self.states = self._find(inputs)
         self._inputs = len(inputs)
+        self.last_values: frozenset[int] = getattr(network, "last_values", frozenset())
 
     def _find(self, inputs: Sequence[Tensor]) -> list[State]:
         """Run once, to see which states are used and of what shape."""

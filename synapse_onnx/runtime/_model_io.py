@@ -148,9 +148,16 @@ class ModelIO:
         }
 
     def no_steps(self, batch: int) -> list[Array]:
-        """Return outputs (N, C[, H, W], 0) of no time step, in the graph's types."""
+        """Return outputs (N, C[, H, W], 0) of no time step, in the graph's types.
+
+        An output without time has no samples then.
+        """
         results = []
         for info in self.outputs:
+            if not has_time(len(info.shape)):
+                sizes = [size if isinstance(size, int) else 1 for size in info.shape[1:]]
+                results.append(np.zeros([0, *sizes], dtype=DTYPES[info.type]))
+                continue
             axes = axes_of(self.layout, len(info.shape))
             sizes = [
                 size if isinstance(size, int) else 1

@@ -88,7 +88,7 @@ class Stream:
 
         Returns:
             The outputs of this step without a time axis, one array or a tuple; None while a bin
-            of time is not full.
+            of time is not full. An output that has none is the value after this step.
 
         Raises:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
@@ -110,7 +110,7 @@ class Stream:
         results = self._run(self._cut(arrays, np.newaxis))
         if results is None:
             return None
-        outputs = [y[..., -1] for y in results]
+        outputs = [y[..., -1] if has_time(y.ndim) else y for y in results]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def run(self, *inputs: ArrayLike) -> Any:
@@ -122,7 +122,8 @@ class Stream:
 
         Returns:
             The outputs of these steps, one array or a tuple; fewer steps, or none, where the
-            network averages over bins of time.
+            network averages over bins of time. An output without time is the value after the last
+            step.
 
         Raises:
             InputError, ShapeError, ModelError: see :meth:`Session.run`.
@@ -135,7 +136,8 @@ class Stream:
         """End the sequence: fill the last bin of time with zeros, and reset.
 
         Returns:
-            The outputs of that bin; arrays of no steps if no bin was begun.
+            The outputs of that bin; arrays of no steps if no bin was begun, and of no samples
+            where an output has no time.
         """
         results = None if self._held is None else self._call(self._held)
         self.reset()

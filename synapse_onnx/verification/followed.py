@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from synapse_onnx._layer import named_states
+from synapse_onnx.compiler.loops.states import Memory
+from synapse_onnx.compiler.roundings import Decided
 from synapse_onnx.model.layout import has_time
 from synapse_onnx.verification.arrays import difference, first_place, largest
 from synapse_onnx.verification.continued import Continued
 from synapse_onnx.verification.doubts import Doubts
 from synapse_onnx.verification.outputs import Run, row_of
+from synapse_onnx.verification.rounded import chunk_decided
 
 __all__ = ["Follower"]
 
@@ -28,7 +34,7 @@ class Follower:
     """
 
     def __init__(self, run: Run, allowed: Mapping[int, float]) -> None:
-        self._run, self._allowed = run, allowed
+        self._run, self._allowed = run, dict(allowed)
         self._torch = Continued(run)
         #: what the stream has reached, at which step of the input, and why it is not followed on
         self._states: dict[str, Array] = {}
@@ -39,6 +45,10 @@ class Follower:
         #: by output, the membrane where it is first wrong
         self._margins: dict[int, float | None] = {}
         self._doubt = ""
+        #: states of loops of torch code, which are sums of floats
+        self._loops = {
+            name for name, layer, _ in named_states(run.subject.module) if isinstance(layer, Memory)
+        }
         self._wrong: set[str] = set()
 
     def close(self) -> None:
@@ -132,14 +142,47 @@ class Follower:
         if len(expected) != len(outputs):
             self._lose(f"the network returns {len(expected)} tensors for a chunk")
             return
-        doubts = None
+        for i in self._allowed:  # the last value of the whole may be 0, and that of a chunk is not
+            if not has_time(expected[i].ndim):
+                limit = self._run.tolerance.of(expected[i])
+                self._allowed[i] = max(self._allowed[i], limit)
+        doubts = clear = None
         if self._differs(expected, outputs, states):
             doubts = self._torch.doubts(tensors)
             self._doubt = self._doubt or doubts.first
+            if self._run.subject.original is not None:
+                clear = self._clear(tensors, expected, outputs, states or {})
         if states is not None:
-            self._compare_states(self._torch.ended, states, doubts)
+            self._compare_states(self._torch.ended, states, doubts, clear)
         for i, pieces in self._pieces.items():
-            self._compare_output(i, pieces, expected[i], outputs[i], doubts)
+            self._compare_output(i, pieces, expected[i], outputs[i], doubts, clear)
+
+    def _clear(
+        self,
+        tensors: Sequence[Tensor],
+        expected: Sequence[Array],
+        outputs: Sequence[Array],
+        states: Mapping[str, Array],
+    ) -> Decided | None:
+        """Return what no rounding within a loop of torch code decides on, in a chunk."""
+        ended = self._torch.ended
+        names = [name for name in states if name in ended]
+        both = [*expected, *(ended[n] for n in names)], [*outputs, *(states[n] for n in names)]
+        if [y.shape for y in both[0]] != [y.shape for y in both[1]]:
+            return None
+
+        def again() -> list[Tensor]:
+            results = self._torch.run(self._states, tensors)
+            now = self._torch.ended
+            return [*results, *(torch.from_numpy(now[name].copy()) for name in names)]
+
+        limits = [self._allowed.get(i, 0.0) for i in range(len(expected))]
+        limits += [self._limit(ended[name]) for name in names]
+        batch = next((x.shape[0] for x in tensors if x.dim()), 1)
+        return chunk_decided(again, batch, *both, limits)
+
+    def _limit(self, state: Array) -> float:
+        return self._run.tolerance.rtol * largest(state) if state.dtype.kind == "f" else 0.0
 
     def _differs(
         self,
@@ -152,13 +195,12 @@ class Follower:
             same = expected[i].shape == outputs[i].shape
             if same and (difference(expected[i], outputs[i]) > allowed).any():
                 return True
-        ended, rtol = self._torch.ended, self._run.tolerance.rtol
+        ended = self._torch.ended
         for name, state in (states or {}).items():
             value = ended.get(name)
             if value is None or value.shape != state.shape:
                 continue
-            allowed = rtol * largest(value) if value.dtype.kind == "f" else 0.0
-            if (difference(value, state) > allowed).any():
+            if (difference(value, state) > self._limit(value)).any():
                 return True
         return False
 
@@ -169,6 +211,7 @@ class Follower:
         expected: Array,
         found: Array,
         doubts: Doubts | None,
+        clear: Decided | None,
     ) -> None:
         name = self._run.subject.session.outputs[i]
         if expected.shape != found.shape:
@@ -180,6 +223,8 @@ class Follower:
         if doubts is not None:
             near = difference(expected, found) <= self._allowed[i] + doubts.slack(i)
             covered = doubts.covers(expected) & ~near
+        if clear is not None:
+            covered = covered & clear.covers(torch.from_numpy(expected)).numpy()
         if doubts is not None and i not in self._margins:
             place = first_place((difference(expected, found) > self._allowed[i]) & covered)
             if place is not None:
@@ -188,12 +233,16 @@ class Follower:
 
     def _compare_none(self, outputs: Sequence[Array]) -> None:
         for i in self._pieces:
-            if outputs[i].shape[-1]:
+            if has_time(outputs[i].ndim) and outputs[i].shape[-1]:
                 label = f"{self._run.subject.session.outputs[i]} (in chunks)"
                 self._problem(label, f"{outputs[i].shape[-1]} steps where no bin of time ends")
 
     def _compare_states(
-        self, expected: Mapping[str, Array], states: Mapping[str, Array], doubts: Doubts | None
+        self,
+        expected: Mapping[str, Array],
+        states: Mapping[str, Array],
+        doubts: Doubts | None,
+        clear: Decided | None = None,
     ) -> None:
         """Compare the states that a stream carries on; without ``doubts`` they are near."""
         for name, state in states.items():
@@ -204,6 +253,11 @@ class Follower:
                 self._problem(
                     f"{name} (in chunks)", f"shape {state.shape}, and {value.shape} in torch"
                 )
+            elif doubts is not None and name in self._loops:
+                wrong = difference(value, state) > self._limit(value)
+                if clear is not None:
+                    wrong &= clear.covers(torch.from_numpy(value)).numpy()
+                self._report_state(name, value, state, wrong)
             elif doubts is not None:
                 self._report_state(name, value, state, doubts.wrong(name, value, state))
 

@@ -8,7 +8,7 @@ construction may, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synapse_onnx.compiler.copies import copied_value
-from synapse_onnx.compiler.roundings import decided
+from synapse_onnx.compiler.roundings import Decided, decided
 from synapse_onnx.verification.outputs import Run
 from synapse_onnx.verification.trace import run_torch
 
-__all__ = ["end_where_roundings_decide"]
+__all__ = ["chunk_decided", "end_where_roundings_decide"]
 
 Array = NDArray[Any]
 
@@ -63,3 +63,29 @@ def end_where_roundings_decide(
         f"at which a rounding decides in a loop of torch code: from there on torch itself gives "
         f"other values, if its sums are rounded otherwise"
     )
+
+
+def chunk_decided(
+    again: Callable[[], Sequence[Tensor]],
+    batch: int,
+    expected: Sequence[Array],
+    found: Sequence[Array],
+    allowed: Sequence[float],
+) -> Decided:
+    """Return until when no rounding decides in a chunk of a stream.
+
+    Args:
+        again: runs the chunk in torch once more, and returns outputs and states.
+        batch: number of samples.
+        expected: the outputs and states in torch.
+        found: those of the model.
+        allowed: of each, differences that do not count.
+    """
+
+    def call(rows: Sequence[Tensor]) -> list[Tensor]:
+        return [y[rows[0]] if y.dim() and y.shape[0] == batch else y for y in again()]
+
+    one, other = ([torch.from_numpy(y.copy()) for y in side] for side in (expected, found))
+    clear = decided(call, [torch.arange(batch)], one, other, allowed)
+    again()  # which leaves the states of a usual run
+    return clear

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,13 @@ def _in_chunks(model: Any, inputs: Any, axes: str, steps: int) -> list[NDArray[A
         part = stream.run(*cut)
         parts.append(part if isinstance(part, tuple) else (part,))
         start += length
-    return [
-        np.concatenate(column, axis=axes_of(axes, column[0].ndim)[1] or 0)
-        for column in zip(*parts, strict=True)
-    ]
+    return [_joined(column, axes) for column in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[NDArray[Any]], axes: str) -> NDArray[Any]:
+    """Return the chunks of an output as one; of a value after the last step, the last one."""
+    axis = axes_of(axes, parts[0].ndim)[1]
+    return parts[-1] if axis is None else np.concatenate(parts, axis=axis)
 
 
 def _time(x: Tensor, axes: str) -> int | None:

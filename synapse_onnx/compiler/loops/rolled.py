@@ -77,6 +77,12 @@ class Rolled(nn.Module):
         return results[0] if len(results) == 1 else tuple(results)
 
     @property
+    def last_values(self) -> frozenset[int]:
+        """Indices of the outputs that are computed of values after the last step alone."""
+        outputs = self._looped.form.outputs
+        return frozenset(i for i, value in enumerate(outputs) if self._looped.is_last(value))
+
+    @property
     def looped(self) -> Looped:
         """The form, its loops and states."""
         return self._looped
@@ -143,6 +149,20 @@ class Looped:
             yield
         finally:
             self._held = held
+
+    def is_last(self, value: Any) -> bool:
+        """Whether a whole value is that after the last step, of a whole sequence or a chunk."""
+        if isinstance(value, Apply):
+            return all(map(self.is_last, (*value.args, *value.kwargs.values())))
+        if isinstance(value, list):
+            return all(map(self.is_last, value))
+        if isinstance(value, Leaf):
+            return value.term.op != INPUT or not self.timed[value.term.args[0]]
+        if isinstance(value, Last):
+            return value.back == 0
+        if isinstance(value, Formula):  # no number of steps
+            return not value.changes and not any(value.factors[i] for i in (1, 3))
+        return not isinstance(value, Stack)
 
     def steps(self, inputs: Sequence[Tensor]) -> Any:
         """Return the number of steps of a call."""

@@ -143,14 +143,15 @@ def test_the_line_of_the_step_is_named() -> None:
 
 
 def test_a_stream_needs_outputs_with_time() -> None:
-    def last(net: Looping, x: Tensor) -> Tensor:
-        v = torch.zeros(x.shape[1], 11)
+    def counted(net: Looping, x: Tensor) -> Tensor:
+        v, count = torch.zeros(x.shape[1], 11), torch.zeros(x.shape[1], 11)
         for x_t in x:
-            _, v = spike(v, net.fc(x_t))
-        return v
+            s, v = spike(v, net.fc(x_t))
+            count = count + s
+        return count / len(x)
 
     with pytest.raises(so.ExportError, match=r"streaming: output 0 of shape .* has no time axis"):
-        so.export(Looping(last).eval(), example("plain")[0], streaming=True)
+        so.export(Looping(counted).eval(), example("plain")[0], streaming=True)
 
 
 class _BesideALayer(nn.Module):

@@ -135,3 +135,59 @@ def test_a_start_of_the_whole_sequence_is_refused() -> None:
     assert so.verify(network, so.export(network, x), x).ok
     with pytest.raises(so.ExportError, match="starts from is computed of the whole sequence"):
         so.export(network, x, streaming=True)
+
+
+class _LastValues(nn.Module):
+    """Returns voltages, the last one, and what a readout makes of that one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = _Starts(1).fc
+
+    def forward(self, x: Tensor) -> Any:
+        voltage, rows = torch.zeros(x.shape[1], 11), []
+        for x_t in x:
+            voltage = 0.5 * voltage + self.fc(x_t)
+            voltage = voltage - 0.75 * (voltage > 1).float()
+            rows.append(voltage)
+        return torch.stack(rows), voltage, voltage @ self.fc.weight
+
+
+def test_a_last_value_is_that_after_each_chunk() -> None:
+    network, (x,) = _LastValues().eval(), example("plain", 12, 3)
+    model = so.export(network, x[:5, :2], streaming=True)
+    stream = so.Session(model).stream(batch=3)
+    for end in (1, 4, 12):
+        with torch.no_grad():
+            _, last, readout = network(x[:end])
+        found = stream.run(x[stream.steps : end].numpy())
+        np.testing.assert_array_equal(found[1], last.numpy())
+        np.testing.assert_allclose(found[2], readout.numpy(), rtol=1e-6)
+    assert [y.shape for y in stream.step(x[0].numpy())] == [(3, 11), (3, 11), (3, 7)]
+    assert [y.shape for y in stream.flush()] == [(0, 3, 11), (0, 11), (0, 7)]
+    assert so.verify(network, model, x).verdict == "equal"
+
+
+def test_a_last_value_that_is_wrong_is_seen_in_chunks() -> None:
+    """The file gives the voltage before the last step's spike in its place."""
+    network, (x,) = _LastValues().eval(), example("plain", 12, 3)
+    model = so.export(network, x[:5, :2], streaming=True)
+    node = next(node for node in model.graph.node if model.graph.output[1].name in node.output)
+    node.output[0] = "given"
+    model.graph.node.add(op_type="Abs", input=["given"], output=[model.graph.output[1].name])
+    report = so.verify(network, model, x)
+    assert {row.name for row in report.outputs if not row.ok} >= {"output_1 (in chunks)"}
+
+
+class _LastOfDelayed(_Starts):
+    """Returns the last voltage, too, which with fewer steps than the delay is a start."""
+
+    def forward(self, x: Tensor) -> Any:
+        voltages = super().forward(x)
+        return voltages, voltages[-1]
+
+
+def test_a_last_value_of_before_the_first_step_is_refused() -> None:
+    network, (x,) = _LastOfDelayed(2).eval(), example("plain", 12, 3)
+    with pytest.raises(so.ExportError, match="a last value is one of before the first step"):
+        so.export(network, x)
