@@ -12,7 +12,7 @@ from synapse_onnx.cli._group import reason
 from synapse_onnx.errors import InputError, ModelError
 from synapse_onnx.formatting import shape_text
 from synapse_onnx.model.graph import dims_of
-from synapse_onnx.model.layout import axes_of, time_last
+from synapse_onnx.model.layout import LAYOUTS, axes_of, time_first, time_last
 from synapse_onnx.model.limits import check_file, load_arrays
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "dtype_of",
     "generated_inputs",
+    "in_layout",
     "inputs_of",
     "layout_of",
     "outputs_of",
@@ -92,6 +93,11 @@ def dtype_of(kind: str) -> Any:
         raise ModelError(
             f"an input of the model is of type {kind}, no tensor of numbers"
         ) from error
+
+
+def in_layout(array: Array, layout: str | None) -> Array:
+    """Return a sequence (N, C[, H, W], T) in a layout; time stays last by default."""
+    return np.ascontiguousarray(time_first(array, layout or LAYOUTS[0]))
 
 
 def shape_time_last(shape: list[int | str], layout: str) -> list[int | str]:

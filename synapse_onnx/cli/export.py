@@ -11,7 +11,7 @@ import click
 
 import synapse_onnx
 from synapse_onnx.cli import _options as options
-from synapse_onnx.cli._inputs import random_spikes, read_metadata
+from synapse_onnx.cli._inputs import in_layout, random_spikes, read_metadata
 from synapse_onnx.cli._output import print_facts, print_layers, print_note, say, size_text
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
 from synapse_onnx.errors import ExportError, SynapseError
@@ -64,10 +64,15 @@ A network with two inputs, 64 channels and 3 images of 32x32
     help="Make every state an input and an output, so that a sequence can be run in chunks.",
 )
 @click.option(
+    "--axes",
+    type=click.Choice(LAYOUTS),
+    help="Axes of the network's own inputs: TNC is (T, N, C[, H, W]), as in snnTorch and Norse. By "
+    "default NCT, with time last.",
+)
+@click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
-    default="NCT",
-    help="Layout of inputs and outputs: time last, as in torch, or first, (T, N, C[, H, W]).",
+    help="Axes of the file's inputs and outputs; by default those of the network.",
 )
 @click.option(
     "--input-type",
@@ -83,6 +88,7 @@ def command(
     shapes: list[tuple[int, ...]],
     steps: int,
     static: bool,
+    axes: str | None,
     **how: Any,  # --opset, --streaming, --layout, --input-type: arguments of export
 ) -> None:
     """Compile a torch network to one ONNX file.
@@ -104,14 +110,16 @@ def command(
 
     from synapse_onnx.compiler.freezer import copied
 
-    tensors = [torch.from_numpy(array) for array in example]
+    tensors = [torch.from_numpy(in_layout(array, axes)) for array in example]
     # an error in forward() is clearer on numbers than in the tracer, which sees symbols; errors of
     # our own layers are left to the export, which names their paths
     with users_forward(source), contextlib.suppress(SynapseError), torch.no_grad():
         copied(module)(*tensors)
     try:
         with users_forward(source):
-            model = synapse_onnx.export(module, tensors, output, dynamic=not static, **how)
+            model = synapse_onnx.export(
+                module, tensors, output, dynamic=not static, axes=axes, **how
+            )
     except ExportError as error:  # its advice is for Python
         raise ExportError(str(error).replace("dynamic=False", "--static")) from error
     metadata = read_metadata(model)

@@ -14,6 +14,7 @@ from synapse_onnx.cli._group import DIFFERENT
 from synapse_onnx.cli._inputs import (
     dtype_of,
     generated_inputs,
+    in_layout,
     inputs_of,
     read_inputs,
     read_metadata,
@@ -114,7 +115,8 @@ def command(
     if metadata is not None and metadata.input_type == "uint8":
         kinds = [np.dtype(np.float32)] * len(kinds)  # the module takes floats
     values = read_inputs(proto, inputs) if inputs else generated_inputs(proto, **generated)
-    arrays = list(map(np.ascontiguousarray, values, kinds))
+    axes = None if metadata is None else metadata.axes
+    arrays = [in_layout(x.astype(kind), axes) for x, kind in zip(values, kinds, strict=True)]
     module = load_network(source, weights, settings, quiet=as_json)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch

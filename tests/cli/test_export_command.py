@@ -98,3 +98,39 @@ def test_a_failed_export_leaves_the_old_file(here: Path) -> None:
     Path("old.onnx").write_bytes(b"old")
     bad("export", "net.py:Broken", "--shape", "4", "-o", "old.onnx")
     assert Path("old.onnx").read_bytes() == b"old"
+
+
+_LOOP = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        nn.init.constant_(self.fc.weight, 0.125)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x):  # (T, N, 4)
+        voltage, spikes = torch.zeros(x.shape[1], 3), []
+        for x_t in x:
+            voltage = 0.5 * voltage + self.fc(x_t)
+            spikes.append((voltage > 0.25).float())
+            voltage = voltage - 0.25 * spikes[-1]
+        return torch.stack(spikes)
+"""
+
+
+@pytest.mark.parametrize("layout", [None, "NCT"])
+def test_a_network_of_other_axes_is_exported_and_compared(
+    layout: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop.py").write_text(_LOOP)
+    how = ["--layout", layout] if layout else []
+    good("export", "loop.py:Net", "--shape", "4", "--axes", "TNC", *how, "-o", "loop.onnx")
+    model = onnx.load("loop.onnx")
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == (["N", 4, "T"] if layout else ["T", "N", 4])
+    assert "equal on inputs" in good("verify", "loop.py:Net", "loop.onnx")
