@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Stateful(nn.Module):
     """As SequentialState: (output, [None, state]), a state that may be given, and constants."""

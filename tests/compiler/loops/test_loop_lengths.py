@@ -15,6 +15,8 @@ import synapse_onnx as so
 from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.lengths import held_lengths
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 num_steps = 9
 
 
