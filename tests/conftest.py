@@ -80,8 +80,12 @@ def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session", autouse=True)
 def _garbage() -> None:
-    """Freeze what is imported by now, so that no export has torch's modules scanned again."""
+    """Freeze what is imported by now, so that no export has torch's modules scanned again.
+
+    What torch imports later would be scanned at every tenth collection of what is older.
+    """
     gc.freeze()
+    gc.set_threshold(700, 10, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
