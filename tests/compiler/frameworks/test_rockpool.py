@@ -100,6 +100,7 @@ def test_states_of_an_earlier_call_go_by_their_path() -> None:
         so.export(network, x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_a_network_of_rockpool() -> None:
     with warnings.catch_warnings(action="ignore"):

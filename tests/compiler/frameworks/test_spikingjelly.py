@@ -122,7 +122,16 @@ def test_a_container_of_single_steps_takes_whole_sequences() -> None:
 
 
 @pytest.mark.usefixtures("compiled_once")
-@pytest.mark.parametrize("name", ["IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "ILIFNode"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LIFNode",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("IFNode", "ParametricLIFNode", "QIFNode", "ILIFNode")
+        ),
+    ],
+)
 def test_neurons_of_whole_sequences(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         neuron = pytest.importorskip(

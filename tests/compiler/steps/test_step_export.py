@@ -25,8 +25,8 @@ STEP = example(1, 3)[0]
 SEQUENCE = as_sequence(STEP)
 
 #: modules of which files are made: one for each way to keep a state, without those that
-#: differ for Python alone
-FILES = ("attribute", "number", "buffer", "dictionary", "named tuple", "delay line")
+#: differ for Python alone; the two layers of Deep keep attributes
+FILES = ("number", "buffer", "dictionary", "named tuple", "delay line")
 NAMES = (*FILES, *CELLS)
 
 
