@@ -34,12 +34,11 @@ def test_neurons_are_compared_one_by_one() -> None:
     assert "✓ output" in report
 
 
-@pytest.mark.parametrize("name", ["plain", "lists"])
-def test_a_changed_weight_is_seen(name: str) -> None:
-    other = copy.deepcopy(network(name))
+def test_a_changed_weight_is_seen() -> None:
+    other = copy.deepcopy(network("plain"))
     with torch.no_grad():
         other.fc.weight[0, 0] += 0.5
-    report = so.verify(other, exported(name), example(name))
+    report = so.verify(other, exported("plain"), example("plain"))
     assert not report.ok
     assert report.verdict == "NOT equal"
 
