@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compiled import remembering
+from compiled import finding, remembering
 
 import synapse_onnx as so
 import synapse_onnx.neuron  # its ops are in the registry then
@@ -31,13 +31,24 @@ from synapse_onnx.compiler import exporter
 from synapse_onnx.model.limits import max_bytes
 from synapse_onnx.readers import _hdf5, _hdf5_copy
 from synapse_onnx.runtime import providers as execution
-from synapse_onnx.verification import construction
+from synapse_onnx.verification import construction, subject
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # one process a core: threads of torch's own would only wait for each other, and so would those
     # of the programs that a test starts
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: where the package calls what ``compiled_once`` remembers -> what it calls
+_COMPILERS = {
+    (module, name): getattr(module, name)
+    for module, name in (
+        (exporter, "compile_frozen"),
+        (exporter, "find_loop"),
+        (construction, "compile_frozen"),
+        (subject, "find_loop"),
+    )
+}
 
 #: files of fixtures hold no doctests, and all have the same name, under which doctests import one
 collect_ignore_glob = ["*conftest.py"]
@@ -69,8 +80,12 @@ def _bodies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session", autouse=True)
 def _garbage() -> None:
-    """Freeze what is imported by now, so that no export has torch's modules scanned again."""
+    """Freeze what is imported by now, so that no export has torch's modules scanned again.
+
+    What torch imports later would be scanned at every tenth collection of what is older.
+    """
     gc.freeze()
+    gc.set_threshold(700, 10, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -161,21 +176,28 @@ def spikes() -> Callable[..., torch.Tensor]:
     return draw
 
 
-@pytest.fixture(scope="module")
-def _compiled() -> Callable[..., onnx.ModelProto]:
-    return remembering()
+@pytest.fixture(scope="session")
+def _compiled() -> dict[str, Callable[..., Any]]:
+    return {"compile_frozen": remembering(), "find_loop": finding()}
 
 
 @pytest.fixture
 def compiled_once(
-    _compiled: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch
+    _compiled: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let ``verify`` take what a test of this file has compiled, as ``compiled.py`` says.
+    """Let a test take what another one has compiled, as ``compiled.py`` says.
 
     For tests of other things than compiling, which change no code of the package.
     """
-    for module in (exporter, construction):
-        monkeypatch.setattr(module, "compile_frozen", _compiled)
+    for module, name in _COMPILERS:
+        monkeypatch.setattr(module, name, _compiled[name])
+
+
+@pytest.fixture
+def compiled_anew(compiled_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile all the same in one test of a file that compiles once."""
+    for (module, name), compiler in _COMPILERS.items():
+        monkeypatch.setattr(module, name, compiler)
 
 
 @pytest.fixture(scope="session")

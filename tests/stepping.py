@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CELLS", "KEEPING", "Keeping", "example", "looped"]
+__all__ = ["CELLS", "KEEPING", "Keeping", "as_sequence", "example", "looped"]
 
 
 class Pair(NamedTuple):
@@ -178,6 +178,11 @@ def example(steps: int, batch: int, *, seed: int = 0) -> Tensor:
     """Return whole numbers, (T, N, 6)."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(-1, 3, (steps, batch, 6), generator=draw).float()
+
+
+def as_sequence(x: Tensor) -> Tensor:
+    """Return the sequence that a stream's export makes of one step; one search finds both loops."""
+    return torch.stack([x.roll(-t, 0) for t in range(8)])
 
 
 def looped(make: Callable[[], nn.Module], x: Tensor) -> Any:

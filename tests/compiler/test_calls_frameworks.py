@@ -84,6 +84,7 @@ def test_spikingjelly_reset_by_forward() -> None:
     so.export(Loop(network, functional.reset_net), torch.rand(2, 12, 5), dynamic=False)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_spikingjelly_with_whole_sequences_is_reset_before_each() -> None:
     """But not by ``export``: a state that an earlier call left would be in the file."""
     network, functional = jelly("m")

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(2, 6, 5)
 
 #: what is computed of a spike train

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.quantize import q8
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(2, 6, 5)
 
 

@@ -16,6 +16,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import synapse_onnx as so
 from synapse_onnx.quantize import q8
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 NEURON = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
 X = spikes(2, 6, 5)
 
@@ -138,7 +140,6 @@ def trained(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("case", NETWORKS)
-@pytest.mark.usefixtures("compiled_once")
 def test_a_trained_network_is_exported(case: str) -> None:
     net = trained(NETWORKS[case]()).eval()  # spectral norm goes on in training
     with torch.no_grad():
@@ -173,7 +174,7 @@ def test_the_other_of_two_tied_weights_is_not_pruned() -> None:
     assert int((frozen[1].weight == 0).sum()) > int((frozen[2].weight == 0).sum())
 
 
-def test_autocast_around_an_export_changes_nothing() -> None:
+def test_autocast_around_an_export_changes_nothing(compiled_anew: None) -> None:
     net = tail()
     plain = so.export(net, X).SerializeToString(deterministic=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -86,6 +86,7 @@ def test_a_mask_that_freezing_removes_is_refused() -> None:
 
 @pytest.mark.parametrize("make", [Net, normed, pruned])
 @pytest.mark.parametrize("case", FACTS)
+@pytest.mark.usefixtures("compiled_once")
 def test_facts_are_those_of_before(case: str, make: Callable[..., Net]) -> None:
     net = make(FACTS[case])
     report = so.verify(net, so.export(net, X), X)
@@ -106,6 +107,7 @@ class Cast(nn.Module):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.usefixtures("compiled_once")
 def test_a_network_casts_to_its_own_type(streaming: bool) -> None:
     """Its frozen form has integers alone, and no parameters."""
     net = Cast()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(2, 6, 5)
 NEURON = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
 
@@ -23,7 +25,9 @@ def double(*args: Any) -> Any:
     return args[2] * 2 if isinstance(args[2], Tensor) else tuple(x * 2 for x in args[2])
 
 
-def ran(net: nn.Module) -> nn.Module:
+def ran(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)  # the same network in every test
+    net = make()
     net(X)
     return net.eval()
 
@@ -32,7 +36,7 @@ def dense(kind: str, **more: Any) -> Callable[[], nn.Module]:
     block = getattr(so.block, kind).Dense
     neuron = getattr(so.neuron, kind).Neuron.example
     params = {**neuron, **{k: more.pop(k) for k in ("norm", "dropout") if k in more}}
-    return lambda: ran(block(params, 6, 4, weight_scale=3, **more))
+    return lambda: ran(lambda: block(params, 6, 4, weight_scale=3, **more))
 
 
 def batch_norm() -> nn.Module:
@@ -80,10 +84,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "delay": (dense("cuba", delay=True), "delay"),
     "complex synapse": (dense("rf"), "synapse"),
     "input synapse": (
-        lambda: ran(so.block.cuba.Recurrent(NEURON, 6, 4, weight_scale=3)),
+        lambda: ran(lambda: so.block.cuba.Recurrent(NEURON, 6, 4, weight_scale=3)),
         "input_synapse",
     ),
-    "bias": (lambda: ran(so.block.cuba.KWTA(NEURON, 6, 4, 2, weight_scale=3)), "bias"),
+    "bias": (lambda: ran(lambda: so.block.cuba.KWTA(NEURON, 6, 4, 2, weight_scale=3)), "bias"),
 }
 
 
@@ -103,7 +107,7 @@ def test_a_hook_on_a_layer_is_in_the_model(case: str, register: str) -> None:
 UNCALLED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "part of a complex synapse": (dense("rf"), "synapse.real"),
     "recurrent synapse": (
-        lambda: ran(so.block.cuba.Recurrent(NEURON, 6, 4, weight_scale=3)),
+        lambda: ran(lambda: so.block.cuba.Recurrent(NEURON, 6, 4, weight_scale=3)),
         "recurrent_synapse",
     ),
 }

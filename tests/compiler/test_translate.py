@@ -147,6 +147,7 @@ def test_a_torch_without_such_a_step_has_none_to_leave_out() -> None:
         assert not hasattr(_fx_passes, "no_such_step")
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("kind", COMPOSITE)
 def test_composite_operators_are_taken_apart(kind: str, judged: list[bool]) -> None:
     network, x = Composite(kind), torch.ones(VECTOR)

@@ -61,6 +61,7 @@ def test_one_trace_gives_the_file_of_two(
     assert so.export(network, x) == once
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,6 +76,7 @@ def test_other_ways_are_right(change: Change) -> None:
     assert so.verify(network, model, x).verdict == "equal"
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_sizes_that_stay_are_left_alone() -> None:
     class Same(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ QUICK = {
 }
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("name", [(file, name) for file in QUICK for name in QUICK[file]], ids=str)
 def test_some_networks_of_plain_torch(name: tuple[str, str]) -> None:
     framework = collection.load(name[0])

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx import ops
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 MeanOnly, WgtScale = so.neuron.norm.MeanOnlyBatchNorm, so.neuron.norm.WgtScaleBatchNorm
 
 

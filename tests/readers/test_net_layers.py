@@ -29,6 +29,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def window(
     kind: str, shape: list[int], w: Any, neuron: Any = NEURON, **more: Any

@@ -14,6 +14,8 @@ from torch import Tensor
 import synapse_onnx as so
 from synapse_onnx.readers._network import Network
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 RECORDED = sorted(path.stem for path in FOLDER.glob("*.net"))
 TRAINED = Path(__file__).parents[3] / "shared" / "reference" / "trained"
 trained = pytest.mark.skipif(

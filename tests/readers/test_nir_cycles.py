@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.readers._nir.cycle import Cycle, late_edges
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SHAPE = (2, 4, 4)
 RNG = np.random.default_rng(5)
 FIRST, SECOND = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 3))

@@ -77,6 +77,7 @@ def test_every_fault_of_the_catalogue_is_named(name: str, streaming: bool) -> No
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("name", ["delay_of_3", "growing_threshold", "affine"])
+@pytest.mark.usefixtures("compiled_once")
 def test_every_fault_of_a_loop_in_torch_code_is_named(name: str, streaming: bool) -> None:
     """Loops that stay Scans, and a neuron that was recognised."""
     model, (x,) = looping.exported(name, streaming=streaming), looping.example(name)

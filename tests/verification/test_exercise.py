@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(4, 6, 30, rate=0.5)
 
 

@@ -26,6 +26,8 @@ from synapse_onnx.verification.outputs import Run
 from synapse_onnx.verification.subject import Subject
 from synapse_onnx.verification.trace import run_session
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 STEPS = 11
 
 

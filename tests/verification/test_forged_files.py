@@ -16,6 +16,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = spikes(3, 6, 12, rate=0.4)
 
 

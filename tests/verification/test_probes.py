@@ -81,6 +81,7 @@ def test_a_fault_that_samples_show_is_not_told_twice(network, model, monkeypatch
     assert not any("probed" in problem for problem in report.problems)
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("graded", [False, True])
 @pytest.mark.parametrize("kind", sorted(NEURONS))

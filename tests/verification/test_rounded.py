@@ -16,6 +16,8 @@ from synapse_onnx.compiler.axes import set_axes
 from synapse_onnx.compiler.freezer import freeze
 from synapse_onnx.compiler.loops.find import find_loop
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Voltages(nn.Module):
     """A neuron whose voltages are clipped, so that its loop stays one: (T, N, 96) -> (T, N, 5)."""
@@ -49,7 +51,7 @@ def _at_a_rounding(other: str) -> tuple[Voltages, int]:
     ``other``: "file" for the model in ONNX Runtime, "form" for the loop that was found, in torch.
     Returns the network and the sample.
     """
-    for seed in range(40):
+    for seed in (2, 3, 0, 1, *range(4, 40)):  # of the processors seen so far, one of the first two
         network = Voltages(seed).eval()
         with torch.no_grad():
             expected = network(X)[1]

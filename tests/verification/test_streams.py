@@ -9,7 +9,7 @@ from streamed import NETWORKS, network
 
 import synapse_onnx as so
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("compiled_once")]
 
 
 @pytest.mark.parametrize("name", ["cuba", "rf", "sigma_delta", "decimated", "images"])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Net(nn.Module):
     """A layer whose neurons have spiked equally often: not at all."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Body(nn.Module):
     """One block; what it returns is a subclass's."""
@@ -55,7 +57,6 @@ class Headed(Body):
 
 @pytest.mark.parametrize("head", OUTPUTS)
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.usefixtures("compiled_once")
 def test_outputs_of_any_form(head: str, streaming: bool) -> None:
     x = spikes(3, 3, 9)
     options: dict[str, Any] = {"streaming": streaming}
@@ -180,7 +181,6 @@ INPUTS: dict[str, tuple[nn.Module, Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("module", "given", "options"), INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.usefixtures("compiled_once")
 def test_inputs_of_any_rank(module, given, options, streaming: bool) -> None:
     module.eval()
     report = so.verify(module, so.export(module, given, streaming=streaming, **options), given)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def test_a_last_state_of_another_shape_is_a_failed_check() -> None:
     network = nn.Sequential(so.axon.Delta(threshold=0.5))

@@ -23,7 +23,9 @@ def _swept(seeds: Iterable[int]) -> list[object]:
 
 
 @pytest.mark.parametrize("seed", _swept(SEEDS))
-def test_a_right_network_is_called_equal(seed: int) -> None:
+def test_a_right_network_is_called_equal(seed: int, request: pytest.FixtureRequest) -> None:
+    if seed < QUICK:  # the others are compiled once more by verify
+        request.getfixturevalue("compiled_once")
     drawn = right.draw(seed)
     verdict = right.judge(drawn)
     assert verdict.kind == ("refused" if seed in REFUSED else "equal"), f"{drawn}\n{verdict.why}"

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Stateful(nn.Module):
     """As SequentialState: (output, [None, state]), a state that may be given, and constants."""
@@ -40,6 +42,7 @@ def test_none_among_the_outputs() -> None:
     _is_right(Stateful())
 
 
+@pytest.mark.slow
 def test_a_sequential_state_as_it_is() -> None:
     with warnings.catch_warnings(action="ignore"):
         norse = pytest.importorskip("norse.torch", reason="norse is not installed: see peers.txt")

@@ -72,6 +72,7 @@ def _is_right(network: nn.Module, x: Tensor) -> None:
     assert report.ok, str(report)
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("around", [Output, lambda net: net], ids=["output alone", "as it is"])
 def test_a_network_without_noise(around: Any) -> None:
     torch.manual_seed(0)
@@ -99,6 +100,8 @@ def test_states_of_an_earlier_call_go_by_their_path() -> None:
         so.export(network, x)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 def test_a_network_of_rockpool() -> None:
     with warnings.catch_warnings(action="ignore"):
         modules = pytest.importorskip(

@@ -57,6 +57,8 @@ def test_each_run_starts_from_reset_states() -> None:
     _is_right(Layer())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 def test_a_layer_of_sinabs() -> None:
     with warnings.catch_warnings(action="ignore"):
         layers = pytest.importorskip(

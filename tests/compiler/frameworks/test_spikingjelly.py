@@ -39,7 +39,7 @@ def _is_right(network: nn.Module) -> None:
     assert report.ok, str(report)
 
 
-@pytest.mark.usefixtures("package")
+@pytest.mark.usefixtures("package", "compiled_once")
 def test_a_sequence_in_one_operator_is_a_loop() -> None:
     _is_right(_network(MultiStep()))
 
@@ -121,7 +121,17 @@ def test_a_container_of_single_steps_takes_whole_sequences() -> None:
         so.over_time(container)
 
 
-@pytest.mark.parametrize("name", ["IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "ILIFNode"])
+@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LIFNode",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("IFNode", "ParametricLIFNode", "QIFNode", "ILIFNode")
+        ),
+    ],
+)
 def test_neurons_of_whole_sequences(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         neuron = pytest.importorskip(

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.model.metadata import Metadata
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 #: (current, voltage, spike) of the step before, input -> the same of this step
 Step = Callable[[Any, Any, Any, Tensor], tuple[Any, Any, Any]]
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 #: what a step computes of its current and its number
 STEPS: dict[str, tuple[Callable[[Tensor, int], Tensor], str]] = {
     "a power": (lambda x, t: x.abs() ** (t + 1), r"pow\.Tensor_Scalar takes a number that changes"),

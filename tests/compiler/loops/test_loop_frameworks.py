@@ -42,7 +42,7 @@ def _example() -> Tensor:
     return torch.ones(9, 2, 12)
 
 
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("reset", ["subtract", pytest.param("zero", marks=pytest.mark.slow)])
 def test_snntorch(reset: str) -> None:
     snntorch = _imported("snntorch")
 
@@ -69,6 +69,7 @@ def test_snntorch(reset: str) -> None:
     _check(net, model, 4.0)
 
 
+@pytest.mark.slow
 def test_norse() -> None:
     norse = _imported("norse.torch")
 
@@ -89,6 +90,7 @@ def test_norse() -> None:
     _check(net, so.export(net, _example()), 8.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["m", "s"])
 def test_spikingjelly(mode: str) -> None:
     _imported("spikingjelly")

@@ -15,6 +15,8 @@ import synapse_onnx as so
 from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.lengths import held_lengths
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 num_steps = 9
 
 
@@ -150,7 +152,7 @@ def test_a_static_image_is_shown_in_a_loop(kind: type[nn.Module]) -> None:
 
 
 def test_nodes_do_not_grow_with_steps() -> None:
-    few, many = (so.export(_made(lambda n=n: Rates(n)), _image(2)) for n in (8, 60))
+    few, many = (so.export(_made(lambda n=n: Rates(n)), _image(3)) for n in (8, 60))
     assert len(few.graph.node) == len(many.graph.node) < 40
     assert _shapes(many) == [[60, "N", 11], ["N", 4]]
 

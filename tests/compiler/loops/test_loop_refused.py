@@ -171,6 +171,7 @@ class _BesideALayer(nn.Module):
         return out if self.listed else torch.stack(out, -1)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_stream_keeps_the_states_of_layers_or_of_a_loop() -> None:
     net, x = _BesideALayer().eval(), example("plain")[0].permute(1, 2, 0)
     assert so.verify(net, so.export(net, x), x).ok

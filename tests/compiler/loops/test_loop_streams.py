@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.model.metadata import Metadata
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 #: name -> paths of its states, and their shapes without the batch
 STATES: dict[str, dict[str, tuple[int, ...]]] = {
     "plain": {"neuron.current": (11,), "neuron.voltage": (11,)},

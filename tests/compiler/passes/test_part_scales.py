@@ -97,6 +97,7 @@ class _Encoded(nn.Module):
         return self.one(y) + self.two(y * 0.5)
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize(
     "network",
     [

@@ -21,6 +21,8 @@ from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.ops._writer import Signature, Writer
 from synapse_onnx.ops.equation import NeuronOp
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("name", OMITS)
 def test_a_body_without_states_computes_the_same_from_any(name: str) -> None:

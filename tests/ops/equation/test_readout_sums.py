@@ -18,6 +18,8 @@ import synapse_onnx as so
 from synapse_onnx import ops
 from synapse_onnx.ops.arithmetic import fixed
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def readout(regime: str, current: float, voltage: float) -> Any:
     """A CUBA neuron that never spikes, with some fractions lost every step."""

@@ -102,6 +102,7 @@ def spiking(net: nn.Module) -> nn.Module:
     return net
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_network_goes_the_whole_way() -> None:
     net = spiking(norse.SequentialState(
         nn.Conv2d(2, 4, 3), norse.LIFCell(), nn.MaxPool2d(2), nn.Flatten(),

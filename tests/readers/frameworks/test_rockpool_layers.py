@@ -90,6 +90,7 @@ def linear(inputs: int, outputs: int, **options: Any) -> Any:
     return new
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_network_goes_the_whole_way() -> None:
     torch.manual_seed(0)
     net = combinators.Sequential(

@@ -133,6 +133,7 @@ def test_what_ours_has_not_is_refused(make: Any, sentence: str) -> None:
         so.convert(make())
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_model_that_sinabs_made_goes_the_whole_way() -> None:
     torch.manual_seed(0)
     ann = nn.Sequential(

@@ -154,6 +154,7 @@ def test_what_is_learned_in_feedback() -> None:
         assert so.verify(new.eval(), so.export(new, x), x).ok
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_network_goes_the_whole_way() -> None:
     net, x = network(), drive(2, 2, 8, 8, 25)
     new = same(net, x, run)

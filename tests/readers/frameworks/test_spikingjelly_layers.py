@@ -99,6 +99,7 @@ def network(mode: str) -> nn.Sequential:
     return in_mode(mode, net)  # type: ignore[no-any-return]
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_a_network_goes_the_whole_way(mode: str) -> None:
     net, x = network(mode), drive(2, 2, 8, 8, 20)

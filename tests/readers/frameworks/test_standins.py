@@ -81,6 +81,7 @@ def networks() -> dict[str, tuple[Any, Any, Tensor]]:
     return found
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_network_goes_the_whole_way(name: str) -> None:
     net, run, x = networks()[name]
