@@ -42,6 +42,7 @@ class Measured:
         verdict: "right", "refused", "WRONG" or "exception".
         sentence: why it was refused, what is wrong, or the exception.
         as_declared: whether this is what its entry says.
+        gap: whether a file could be right, though the network is refused.
         lines: lines that the user writes.
         seconds: duration of the export.
         nodes: nodes of the graph, and nodes within its loops.
@@ -61,6 +62,7 @@ class Measured:
     verdict: str = "exception"
     sentence: str = ""
     as_declared: bool = False
+    gap: bool = False
     lines: int = 0
     seconds: float | None = None
     nodes: tuple[int, int] | None = None
@@ -95,6 +97,7 @@ def measure(
     except Exception as error:  # one network must not stop the others
         text = " ".join(str(error).split())
         result.verdict, result.sentence = "exception", f"{type(error).__name__}: {text}"
+    result.gap = network.gap or not network.refused
     if network.refused:
         result.as_declared = result.verdict == "refused" and network.refused in result.sentence
     else:

@@ -240,7 +240,13 @@ _OVER_TIME = [
     Network("LI", _single(norse.LI), _sequence),
     Network("LIFEx", _single(norse.LIFEx), _sequence),
     Network("LIFAdEx", _single(norse.LIFAdEx), _sequence),
-    Network("LSNN", _single(norse.LSNN), _sequence),
+    Network(
+        "LSNN",
+        _single(norse.LSNN),
+        _sequence,
+        refused="a value of 1 step before the last one",
+        gap=True,
+    ),
     Network(
         "Izhikevich", _single(norse.Izhikevich, 120.0, spiking_method=tonic_spiking), _sequence
     ),

@@ -5,6 +5,7 @@ All of them take half an hour, and are run by ``python -m tests.live_networks``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ import synapse_onnx as so
 from . import collection, measure
 from .distance import Distance
 from .network import Network, numbers
+from .pages import file_name, write_page
+
+ROOT = Path(__file__).parents[2]
 
 #: networks of plain torch that are compared in every run: one of each kind
 QUICK = {
@@ -155,3 +159,30 @@ def test_an_error_is_relative_to_what_was_taken_off(added: float, error: float) 
     one = np.array([0.5, 1.0])
     assert not distance.add(one, np.array([0.5, 1.001]), added)
     assert distance.error == pytest.approx(error)
+
+
+@pytest.mark.parametrize("prefix", sorted({name.split("_")[0] for name in collection.files()}))
+def test_the_documentation_has_a_row_for_every_network(prefix: str) -> None:
+    parts = [collection.load(name) for name in collection.files() if name.startswith(prefix)]
+    if any(part.missing for part in parts):
+        pytest.skip(parts[0].missing)
+    folder = ROOT / "docs/reference/live-networks"
+    page = (folder / f"{file_name(parts[0].name)}.md").read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if " | " in line]
+    assert rows[1:] == [name for part in parts for name in part.networks]
+    assert " 0 wrong, 0 exceptions; " in page
+    assert "; 0 not as declared" in page
+
+
+def test_a_page_says_what_share_is_right(tmp_path: Path) -> None:
+    rows = [
+        measure.Measured("tests", "one", verdict="right", gap=True),
+        measure.Measured("tests", "two", verdict="refused", gap=True, sentence="not | yet"),
+        measure.Measured("tests", "three", verdict="refused", as_declared=True),
+    ]
+    write_page(tmp_path, "plain tests", rows)
+    page = (tmp_path / "plain-tests.md").read_text()
+    assert page.startswith("# Plain tests\n")
+    assert "3 networks: 1 right, 2 refused, 0 wrong" in page
+    assert "50.0 % right of the 2 that a file can be right for" in page
+    assert "refused: not \\| yet" in page

@@ -31,9 +31,9 @@ from synapse_onnx.compiler.loops.form import (
 )
 from synapse_onnx.compiler.loops.last_values import in_shorter_traces, sums
 from synapse_onnx.compiler.loops.numbers import fit
-from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, STACK, Reading, obstacle
+from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading, obstacle
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term
-from synapse_onnx.compiler.loops.times import Cones, Times
+from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped
 
 __all__ = ["NoLoopError", "find_form"]
 
@@ -82,6 +82,7 @@ class _Finder:
         self._wholes: dict[tuple[int, ...], Any] = {}
         self._terms: dict[int, Mapping[Size, Term]] = {}
         self._cones = Cones()
+        self._references: list[Reference] = []
         self._unexpanded: list[Family] = []
         self._expanding = False
 
@@ -163,7 +164,7 @@ class _Finder:
                     for size, (_, step) in zip(self._sizes, known, strict=True)
                 }
                 if len(families) == len(backs) == 1:
-                    return Last(known[0][0].found(), backs.pop())
+                    return self._last_of(known[0][0].found(), backs.pop(), longer[-1])
             if any(longer[0].number in self._cones.of(term) for term in longer[1:]):
                 return self._last(values)
             if sums(values, self._times, _EARLY):
@@ -226,9 +227,27 @@ class _Finder:
             )
         slot = self._slot(members)
         self._expand_all()
-        if not isinstance(slot, Reference) or slot.delay:
-            raise self._fail("an output follows from earlier steps alone", longest)
-        return Last(slot.family.found())
+        if not isinstance(slot, Reference):
+            raise self._fail("an output is the same at every step but the first ones", longest)
+        return self._last_of(slot.family.found(), slot.delay, longest)
+
+    def _last_of(self, family: Family, delay: int, term: Term) -> Last:
+        """Return the value that a family had some steps before the last one.
+
+        With fewer steps than that it is what a step that reads the family as late reads instead.
+        """
+        if delay == 0:
+            return Last(Reference(family))
+        self._expand_all()
+        for known in self._references:
+            same = known.family.found() is family and known.delay == delay
+            if same and known.instead.keys() >= set(range(delay)):
+                return Last(Reference(family, delay, {t: known.instead[t] for t in range(delay)}))
+        raise self._fail(
+            f"an output is a value of {delay} step{'s' * (delay > 1)} before the last one, and nothing says what it "
+            f"is in a shorter sequence; return all steps, and take the last one outside",
+            term,
+        )
 
     def _fitted(self, values: Mapping[tuple[Size, int], Any]) -> Any:
         try:
@@ -297,7 +316,9 @@ class _Finder:
                     self._unexpanded.append(family)
         parts = _by_size(early)
         instead = {t: self._whole(self._at(parts, t)) for t in sorted({t for _, t in early})}
-        return Reference(family, delay, instead)
+        reference = Reference(family, delay, instead)
+        self._references.append(reference)
+        return reference
 
     def _delay(self, steps: Mapping[Size, Mapping[int, Any]]) -> int:
         delays = set()
@@ -415,7 +436,9 @@ class _Finder:
                 for m in members.values()
             ):
                 raise self._fail("an operator has another number of arguments at each step", latest)
-            swapped = {key for key in members if self._is_swapped(key, members[key], last, latest)}
+            swapped = {
+                key for key in members if is_swapped(self._times, key, members[key], last, latest)
+            }
             args = [
                 self._slot({k: m.args[1 - i if k in swapped else i] for k, m in members.items()})
                 for i in range(len(latest.args))
@@ -432,32 +455,6 @@ class _Finder:
         reason = obstacle(term.op, in_step=in_step)
         if reason:
             raise self._fail(reason, term)
-
-    def _is_swapped(
-        self, key: tuple[Size, int], member: Term, last: tuple[Size, int], latest: Term
-    ) -> bool:
-        """Whether a state that begins as a number has swapped the arguments of a step.
-
-        ``0.9 * mem + x`` is ``add(x, 0.0)`` while mem is the number 0, and later ``add(_, x)``.
-        """
-        if (
-            member.op not in COMMUTATIVE
-            or isinstance(member.args[1], Term)
-            or not isinstance(member.args[0], Term)
-            or not all(isinstance(arg, Term) for arg in latest.args)
-        ):
-            return False
-        size, t = key
-        alone, (one, other) = member.args[0], latest.args
-        time = self._times[size].of(alone)
-        times = [self._times[last[0]].of(arg) for arg in (one, other)]
-        fits = [
-            None not in (time, each) and t - time == last[1] - each  # type: ignore[operator]
-            for each in times
-        ]
-        if fits[0] != fits[1]:
-            return fits[1]
-        return alone.op is other.op and alone.op is not one.op
 
     def _give_shape(self, family: Family) -> None:
         kinds = {

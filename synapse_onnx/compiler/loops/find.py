@@ -189,11 +189,6 @@ def _check_numbers(traces: Traces, rolled: Rolled, size: Size | None) -> None:
     try:
         with rolled.looped.running(steps):
             found = _flat(rolled(*(x.clone() for x in inputs)))
-    except IndexError as error:  # of a Last that is some steps back
-        raise NoLoopError(
-            f"with {steps} steps, a last value is one of before the first step, by a delay; return "
-            f"all steps, and take the last one of the file's output"
-        ) from error
     except (RuntimeError, TypeError) as error:  # of torch: an operator takes no such argument
         reason = str(error).strip().partition("\n")[0]
         raise NoLoopError(

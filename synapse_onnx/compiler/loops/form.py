@@ -60,10 +60,9 @@ class Stack:
 
 @dataclass(eq=False)
 class Last:
-    """The value of a family ``back`` steps before the last."""
+    """What the slot of a family is at the last step; with a delay, it says what is read before."""
 
-    family: Family
-    back: int = 0
+    slot: Reference
 
 
 # -- what a step reads -----------------------------------------------------------------------------
@@ -215,7 +214,7 @@ def parts_of(outputs: list[Any]) -> Iterator[Any]:
             elif isinstance(value, Stack):
                 todo += flat(value.slot)
             elif isinstance(value, Last):
-                todo.append(value.family)
+                todo.append(value.slot)
 
 
 def references_of(outputs: list[Any]) -> Iterator[Reference]:

@@ -104,4 +104,4 @@ def _reached(form: Form, wanted: set[Family]) -> Iterator[Family]:
                 slot.family.found() for slot in flat(value.slot) if isinstance(slot, Reference)
             )
         elif isinstance(value, Last):
-            wanted.add(value.family.found())
+            wanted.add(value.slot.family.found())

@@ -158,8 +158,6 @@ class Looped:
             return all(map(self.is_last, value))
         if isinstance(value, Leaf):
             return value.term.op != INPUT or not self.timed[value.term.args[0]]
-        if isinstance(value, Last):
-            return value.back == 0
         if isinstance(value, Formula):  # no number of steps
             return not value.changes and not any(value.factors[i] for i in (1, 3))
         return not isinstance(value, Stack)
@@ -181,6 +179,7 @@ class _Run:
         self._batch: Any = inputs[0].shape[0]
         self._wholes: dict[int, Any] = {}
         self._sequences: dict[Family, Any] = {}
+        self._late: dict[Any, Tensor] = {}
         self._counted: Tensor | None = None
 
     def outputs(self) -> list[Any]:
@@ -245,7 +244,7 @@ class _Run:
             parent, _, name = self._network.paths[value.term].rpartition(".")
             return part_of(self._root, parent)._buffers[name]
         if isinstance(value, Last):
-            return self._family(value.family)[self._steps - 1 - value.back]
+            return self._sequence(value.slot)[self._steps - 1]
         if isinstance(value, Stack):
             parts = self._sequence(value.slot)
             sequence = parts[value.start :] if value.start else parts
@@ -315,11 +314,14 @@ class _Run:
         starts = [slot.instead.get(t, 0) for t in range(slot.delay)]
         path = self._network.form.path_of([family])
         key = (path, "delayed", family, slot.delay, *map(id, starts))
+        if key in self._late:
+            return self._late[key]
         early = torch.stack([self._filled(start, family) for start in starts], dim=-1)
         early = self._started(key, early, family, starts)
         longer = torch.cat([early.movedim(-1, 0), sequence])
         self._network.states.ended(self._root, key, longer[self._steps :].movedim(0, -1))
-        return longer[: self._steps]
+        self._late[key] = longer[: self._steps]
+        return self._late[key]
 
     def _at_early_steps(
         self, sequence: Tensor, instead: Mapping[int, Any], family: Family | None

@@ -109,7 +109,7 @@ class Step:
             elif isinstance(value, Stack):
                 slots = flat(value.slot)
             elif isinstance(value, Last):
-                slots = [Reference(value.family)]
+                slots = [value.slot]
             else:
                 continue
             read |= {slot.family.found() for slot in slots if isinstance(slot, Reference)}

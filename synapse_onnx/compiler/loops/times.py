@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from synapse_onnx.compiler.loops.reading import CAT, FULL, SELECT, STACK, Reading
+from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, FULL, SELECT, STACK, Reading
 from synapse_onnx.compiler.loops.terms import Size, Term, terms_in
 
-__all__ = ["Cones", "FirstSeen", "Times", "first_seen"]
+__all__ = ["Cones", "FirstSeen", "Times", "first_seen", "is_swapped"]
 
 
 class Times:
@@ -111,3 +111,34 @@ class Cones:
                         todo.append(inner)
             self._cones[term] = frozenset(seen)
         return self._cones[term]
+
+
+def is_swapped(
+    times: Mapping[Size, Times],
+    key: tuple[Size, int],
+    member: Term,
+    last: tuple[Size, int],
+    latest: Term,
+) -> bool:
+    """Whether a state that begins as a number has swapped the arguments of a step.
+
+    ``0.9 * mem + x`` is ``add(x, 0.0)`` while mem is the number 0, and later ``add(_, x)``.
+    """
+    if (
+        member.op not in COMMUTATIVE
+        or isinstance(member.args[1], Term)
+        or not isinstance(member.args[0], Term)
+        or not all(isinstance(arg, Term) for arg in latest.args)
+    ):
+        return False
+    size, t = key
+    alone, (one, other) = member.args[0], latest.args
+    time = times[size].of(alone)
+    both = [times[last[0]].of(arg) for arg in (one, other)]
+    fits = [
+        None not in (time, each) and t - time == last[1] - each  # type: ignore[operator]
+        for each in both
+    ]
+    if fits[0] != fits[1]:
+        return fits[1]
+    return alone.op is other.op and alone.op is not one.op

@@ -57,7 +57,7 @@ class _Unroll:
         if isinstance(value, Leaf):
             return value.term
         if isinstance(value, Last):
-            return self._step(value.family, steps - 1 - value.back)
+            return self._slot(value.slot, steps - 1)
         if isinstance(value, Stack):
             parts = tuple(self._slot(value.slot, t) for t in range(value.start, steps))
             return self._pool.make(CAT if value.joined else STACK, (parts, value.axis))

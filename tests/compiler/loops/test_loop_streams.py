@@ -189,7 +189,46 @@ class _LastOfDelayed(_Starts):
         return voltages, voltages[-1]
 
 
-def test_a_last_value_of_before_the_first_step_is_refused() -> None:
-    network, (x,) = _LastOfDelayed(2).eval(), example("plain", 12, 3)
-    with pytest.raises(so.ExportError, match="a last value is one of before the first step"):
-        so.export(network, x)
+class _OneStepLate(nn.Module):
+    """Adapts to the spike of the step before, and returns the adaptation after the last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = _Starts(1).fc
+
+    def forward(self, x: Tensor) -> Any:
+        voltage, threshold, rows = torch.zeros(x.shape[1], 11), torch.ones(x.shape[1], 11), []
+        spike = torch.zeros_like(voltage)
+        for x_t in x:
+            threshold = 0.5 * threshold + 0.25 + 0.5 * spike
+            voltage = 0.5 * voltage + self.fc(x_t)
+            spike = (voltage > threshold).float()
+            voltage = voltage - 0.75 * spike
+            rows.append(spike)
+        return torch.stack(rows), threshold
+
+
+@pytest.mark.parametrize("network", [_LastOfDelayed(2), _LastOfDelayed(1), _OneStepLate()])
+def test_a_last_value_may_follow_from_earlier_steps(network: nn.Module) -> None:
+    (x,) = example("plain", 12, 3)
+    session = so.Session(so.export(network.eval(), x[:5, :2]))
+    stream = so.Session(so.export(network, x[:5, :2], streaming=True)).stream(batch=3)
+    for end in (1, 2, 3, 12):
+        with torch.no_grad():
+            expected = [y.numpy() for y in network(x[:end])]
+        for one, other in zip(session.run(x[:end].numpy()), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        _, last = stream.run(x[stream.steps : end].numpy())
+        np.testing.assert_array_equal(last, expected[1])
+
+
+def test_a_late_last_value_alone_is_refused() -> None:
+    """No step reads it as late as it is, so nothing says what it is with fewer steps."""
+
+    class Alone(_Starts):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[-1]
+
+    (x,) = example("plain", 12, 3)
+    with pytest.raises(so.ExportError, match="a value of 2 steps before the last one"):
+        so.export(Alone(2).eval(), x)
