@@ -244,8 +244,9 @@ class _Finder:
             if same and known.instead.keys() >= set(range(delay)):
                 return Last(Reference(family, delay, {t: known.instead[t] for t in range(delay)}))
         raise self._fail(
-            f"an output is a value of {delay} step{'s' * (delay > 1)} before the last one, and nothing says what it "
-            f"is in a shorter sequence; return all steps, and take the last one outside",
+            f"an output is a value of {delay} step{'s' * (delay > 1)} before the last one, and "
+            f"nothing says what it is in a shorter sequence; return all steps, and take the last "
+            f"one outside",
             term,
         )
 
