@@ -14,9 +14,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from synapse_onnx.compiler._names import unique
 from synapse_onnx.compiler._streaming import State
 from synapse_onnx.compiler._transposes import permutation, time_first, time_last
+from synapse_onnx.compiler.names import unique
 from synapse_onnx.model.layout import has_time, time_axis
 from synapse_onnx.model.options import Options
 from synapse_onnx.ops import DOMAIN

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synapse_onnx.compiler._names import unique
 from synapse_onnx.compiler.loops.recurrence import LoopRun
+from synapse_onnx.compiler.names import unique
 from synapse_onnx.compiler.roundings import decided, differs
 from synapse_onnx.report.result import Row
 from synapse_onnx.verification.arrays import first_place, largest

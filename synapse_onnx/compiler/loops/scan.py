@@ -11,8 +11,8 @@ import torch
 from onnxscript.values import Op, Opset
 from torch import Tensor
 
-from synapse_onnx.compiler._names import unique
 from synapse_onnx.compiler.loops.recurrence import Loop, loop_of
+from synapse_onnx.compiler.names import unique
 
 __all__ = ["put_scans", "symbolic"]
 

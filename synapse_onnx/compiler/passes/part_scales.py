@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from synapse_onnx.compiler._names import unique
+from synapse_onnx.compiler.names import unique
 from synapse_onnx.ops import DOMAIN
 
 AFTER = ("clean_up",)
