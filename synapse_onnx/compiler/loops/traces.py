@@ -19,6 +19,7 @@ from synapse_onnx.compiler.axes import resized
 from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.lengths import Length
+from synapse_onnx.compiler.loops.in_place import without_changes
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
@@ -173,17 +174,10 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     """Trace a network; the program has no operators that change their arguments in place."""
     program = torch.export.export(network, tensors, strict=False)
-    if any(_takes_apart(node.target) for node in program.graph.nodes):
+    has_loops = any(node.target in _RECURRENT for node in program.graph.nodes)
+    if has_loops or not without_changes(program):
         program = program.run_decompositions(dict(_RECURRENT))  # takes longer than the trace
     return program
-
-
-def _takes_apart(target: Any) -> bool:
-    """Whether an operator changes its arguments, or is a loop over time itself."""
-    schema = getattr(target, "_schema", None)
-    if schema is None:
-        return False
-    return bool(schema.is_mutable) or target in _RECURRENT
 
 
 def _with_numbers(network: nn.Module) -> nn.Module:

@@ -1,0 +1,139 @@
+"""Operators that change their argument are rewritten where nobody else sees the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from remembering import Says
+from torch import Tensor
+
+from synapse_onnx.compiler.loops.in_place import without_changes
+
+X = torch.arange(12.0).reshape(3, 4) - 5
+
+
+def _program(function: Callable[[Tensor], Any]) -> torch.export.ExportedProgram:
+    return torch.export.export(Says(function).eval(), (X.clone(),), strict=False)
+
+
+def _changed_once(x: Tensor) -> Tensor:
+    y = x * 2
+    y -= 1
+    return y + x
+
+
+def _changed_twice(x: Tensor) -> Tensor:
+    y = x * 2
+    before = y + 0.5
+    y -= 1
+    between = y * 3
+    y.mul_(x)
+    return y + before + between
+
+
+def _returned(x: Tensor) -> tuple[Tensor, Tensor]:
+    y = x * 2
+    other = y  # another name of the same tensor
+    y += x
+    return y, other
+
+
+def _in_a_list(x: Tensor) -> Tensor:
+    kept = [x * 2]
+    kept[0] += 1
+    return torch.stack(kept)
+
+
+def _viewed_before(x: Tensor) -> Tensor:
+    y = x * 2
+    row = y.unsqueeze(0) + 1
+    y -= 1
+    return row + y
+
+
+def _masked(x: Tensor) -> Tensor:
+    y = x * 2
+    y[x > 0] = 7.0
+    return y
+
+
+def _zeroed(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    z = y * 1
+    y.zero_()
+    return y + z
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_changed_once, _changed_twice, _returned, _in_a_list, _viewed_before, _masked, _zeroed],
+)
+def test_changes_of_what_was_just_made_are_rewritten(function: Callable[[Tensor], Any]) -> None:
+    program = _program(function)
+    assert without_changes(program)
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        assert schema is None or not schema.is_mutable
+    program.graph_module.recompile()
+    found, expected = program.module()(X.clone()), function(X.clone())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def _view_seen_later(x: Tensor) -> Tensor:
+    y = x * 2
+    row = y[0]
+    y -= 1
+    return row
+
+
+def _view_changed(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[1] = x[0]
+    return y
+
+
+def _argument(x: Tensor) -> Tensor:
+    x += 1
+    return x * 2
+
+
+def _reshaped(x: Tensor) -> Tensor:
+    y = (x * 2).reshape(4, 3)
+    y -= 1
+    return y
+
+
+def _the_same_of_dropout(x: Tensor) -> Tensor:
+    y = x * 2
+    z = torch.dropout(y, 0.5, False)  # y itself
+    y -= 1
+    return z
+
+
+def _of_the_same_type(x: Tensor) -> Tensor:
+    y = x * 2
+    z = y.float()  # y itself
+    z -= 1
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _view_seen_later,
+        _view_changed,
+        _argument,
+        _reshaped,
+        _the_same_of_dropout,
+        _of_the_same_type,
+    ],
+)
+def test_what_others_may_see_is_left_to_torch(function: Callable[[Tensor], Any]) -> None:
+    program = _program(function)
+    before = [str(node.target) for node in program.graph.nodes]
+    assert not without_changes(program)
+    assert [str(node.target) for node in program.graph.nodes] == before
