@@ -55,6 +55,9 @@ def _result(measured: Measured) -> str:
     text = measured.verdict
     if measured.sentence:
         text += f": {measured.sentence}"
+    if measured.rounded:
+        several = "s" * (measured.rounded > 1)
+        text += f" (a rounding decides in {measured.rounded} sample{several})"
     if measured.silent:
         text += f" (silent: {', '.join(measured.silent)})"
     return text

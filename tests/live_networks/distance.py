@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synapse_onnx.model.layout import axes_of
+from synapse_onnx.compiler.roundings import decided
+from synapse_onnx.model.layout import axes_of, time_first, time_last
 
 from .network import Network
 
-__all__ = ["Distance", "copied", "outputs_of", "tensors_of"]
+__all__ = ["Distance", "copied", "outputs_of", "tensors_of", "undecided"]
 
 #: largest difference of values that are no spikes, relative to the largest value of their output
 RTOL = 2e-5
@@ -58,6 +59,16 @@ class Distance:
             self.error = max(self.error, float(np.nan_to_num(difference, nan=np.inf)))
         return ""
 
+    def add_all(
+        self, expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], added: float = 0.0
+    ) -> str:
+        """Take note of all outputs; return what forbids to compare one of them."""
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            problem = self.add(one, other, added)
+            if problem:
+                return f"output {number}: {problem}"
+        return ""
+
     @property
     def is_wrong(self) -> bool:
         """Whether the outputs are others than those of the network."""
@@ -86,6 +97,33 @@ def outputs_of(net: nn.Module, inputs: Sequence[Any], axes: str) -> list[NDArray
     steps = next((x.shape[axes_of(axes, x.dim())[1]] for x in inputs if x.dim() in (3, 5)), None)
     outputs = _stacked(net(*(x.clone() for x in inputs)), axes, steps)
     return [x.detach().numpy() for x in tensors_of(outputs)]
+
+
+def undecided(
+    network: Network,
+    net: nn.Module,
+    inputs: Sequence[Any],
+    expected: Sequence[NDArray[Any]],
+    found: Sequence[NDArray[Any]],
+) -> tuple[list[NDArray[np.bool_]], int]:
+    """Return where a rounding decides on outputs that differ, and in how many samples.
+
+    The network itself runs again, with its floats rounded otherwise: in a deep network of floats
+    some voltage is within a rounding of its threshold, and all that follows is another trajectory.
+    """
+
+    def batch_first(y: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(time_last(np.asarray(y), network.axes)))
+
+    def call(values: Sequence[Tensor]) -> list[Tensor]:
+        own = [torch.from_numpy(time_first(x.numpy(), network.axes).copy()) for x in values]
+        return [batch_first(y) for y in outputs_of(copied(network, net), own, network.axes)]
+
+    one, other = list(map(batch_first, expected)), list(map(batch_first, found))
+    allowed = [RTOL * float(y.double().abs().max()) for y in one]
+    clear = decided(call, list(map(batch_first, tensors_of(inputs))), one, other, allowed)
+    masks = [time_first(~clear.covers(y).numpy(), network.axes) for y in one]
+    return masks, int((clear.until < clear.steps).sum())
 
 
 def _stacked(value: Any, axes: str, steps: int | None) -> Any:

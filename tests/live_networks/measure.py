@@ -9,9 +9,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from synapse_onnx.model.layout import axes_of
 
-from .distance import Distance, copied, outputs_of, tensors_of
+from .distance import Distance, copied, outputs_of, tensors_of, undecided
 from .network import Network
 from .streams import streamed
 from .times import times
@@ -50,6 +51,7 @@ class Measured:
         batch: the same of the batch.
         neurons: the nodes of layers in the file, and its loops: "2 LifSubtractFloat, 1 Scan".
         distance: how far outputs differ, over all sizes.
+        rounded: samples in which a rounding decides, that are compared up to there.
         sizes: the sizes that were compared.
         streamed: whether chunks give the whole: "right", or why not.
         times: ms of the network's own forward, "eager", and of its file.
@@ -70,6 +72,7 @@ class Measured:
     batch: int | str | None = None
     neurons: str = ""
     distance: Distance = field(default_factory=Distance)
+    rounded: int = 0
     sizes: list[tuple[int, int]] = field(default_factory=list)
     streamed: str = ""
     times: dict[str, float] = field(default_factory=dict)
@@ -123,9 +126,10 @@ def _measure(network: Network, result: Measured, verify: bool, whole: bool) -> N
     result.batch, result.steps = _open_sizes(model, network)
     problem = changed or _compare(network, net, model, result)
     if not problem and whole:
-        result.streamed = streamed(network, net)
+        fixed = result.steps if isinstance(result.steps, int) else None
+        result.streamed = streamed(network, net, fixed)
         problem = result.streamed if result.streamed.startswith("WRONG") else ""
-        result.times = times(network, net, model)
+        result.times = times(network, net, model, fixed)
     result.verdict, result.sentence = ("WRONG", problem) if problem else ("right", "")
     if verify:
         result.verified = _verified(copied(network, net), model, inputs)
@@ -225,13 +229,20 @@ def _compare(network: Network, net: nn.Module, model: onnx.ModelProto, result: M
             problem = problem or f"T = {steps}, N = {batch}: {' '.join(str(error).split())}"
             continue
         result.sizes.append((steps, batch))
-        added = 0.0 if network.taken_off is None else float(expected[network.taken_off].max())
-        for number, (one, other) in enumerate(zip(expected, found, strict=False)):
-            said = result.distance.add(one, other, added)
-            if said:
-                problem = problem or f"T = {steps}, N = {batch}, output {number}: {said}"
+        before = replace(result.distance)
         if len(expected) != len(found):
             problem = problem or f"{len(found)} outputs instead of {len(expected)}"
+            continue
+        added = 0.0 if network.taken_off is None else float(expected[network.taken_off].max())
+        said = result.distance.add_all(expected, found, added)
+        if not said and result.distance.is_wrong and not problem:
+            result.distance = before
+            masks, samples = undecided(network, net, inputs, expected, found)
+            result.rounded += samples
+            found = [np.where(m, a, b) for m, a, b in zip(masks, expected, found, strict=True)]
+            result.distance.add_all(expected, found, added)
+        if said:
+            problem = problem or f"T = {steps}, N = {batch}, {said}"
     if result.distance.is_wrong:
         problem = problem or str(result.distance)
     return problem or ("" if result.sizes else "nothing was compared")
