@@ -45,6 +45,8 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
         target = node.args[0]
         if not isinstance(target, fx.Node) or not _is_own(target):
             return False
+        if not _keeps_type(node, replaced[node]):
+            return False
         for alias in _aliases(target, node):
             if any(order[user] > order[node] for user in alias.users):
                 return False
@@ -79,6 +81,13 @@ def _returning(op: Any) -> Any:
         return None
     packet = getattr(aten, name[:-1], None)
     return getattr(packet, op._overloadname, None)
+
+
+def _keeps_type(node: fx.Node, op: Any) -> bool:
+    """Whether the other operator gives a value of the same type: int32 += int64 stays int32."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda each: each.meta["val"])
+    result, value = op(*args, **kwargs), node.meta["val"]
+    return bool(result.dtype == value.dtype and result.shape == value.shape)
 
 
 def _is_own(node: fx.Node) -> bool:

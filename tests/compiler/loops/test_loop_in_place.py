@@ -121,9 +121,16 @@ def _of_the_same_type(x: Tensor) -> Tensor:
     return y
 
 
+def _of_another_type(x: Tensor) -> Tensor:
+    y = x * 2
+    y += x.double()  # which stays float32
+    return y
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        _of_another_type,
         _view_seen_later,
         _view_changed,
         _argument,
