@@ -6,11 +6,13 @@ what an operator has just made, and nobody holds another view of it::
     tmp = mem * beta              tmp = mul(mem, beta)          tmp = mul(mem, beta)
     tmp -= reset           ->     tmp_1 = sub_(tmp, reset)  ->  tmp_1 = sub(tmp, reset)
     mem = tmp + x                 mem = add(tmp, x)             mem = add(tmp_1, x)
+
+    out[t] = mem                  copy_(select(out, 0, t), mem) ->  select_scatter(out, mem, 0, t)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,12 +22,14 @@ __all__ = ["without_changes"]
 
 aten = torch.ops.aten
 
+SELECT_SCATTER = aten.select_scatter.default
+
 #: operators besides elementwise ones that return a tensor of their own
 _OWN = {
     aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default,
     aten.ones_like.default, aten.full_like.default, aten.new_zeros.default, aten.clone.default,
     aten.linear.default, aten.matmul.default, aten.conv1d.default, aten.conv2d.default,
-    aten.stack.default, aten.rand_like.default,
+    aten.stack.default, aten.rand_like.default, SELECT_SCATTER,
 }  # fmt: skip
 
 
@@ -38,31 +42,71 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
     nodes = list(program.graph.nodes)
     order = {node: number for number, node in enumerate(nodes)}
     changes = [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
-    replaced = {node: _returning(node.target) for node in changes}
-    if None in replaced.values():
+    if not all(_is_rewritten(node, order) for node in changes):
         return False
     for node in changes:
-        target = node.args[0]
-        if not isinstance(target, fx.Node) or not _is_own(target):
-            return False
-        if not _keeps_type(node, replaced[node]):
-            return False
-        for alias in _aliases(target, node):
-            if any(order[user] > order[node] for user in alias.users):
-                return False
-    for node in changes:
-        target = node.args[0]
-        assert isinstance(target, fx.Node)
-        node.target = replaced[node]
+        changed = node.args[0]
+        assert isinstance(changed, fx.Node)
+        if _is_row(changed):
+            changed, node = changed.args[0], _scattered(program.graph, node)  # noqa: PLW2901
+            order[node] = order[node.prev]
+            assert isinstance(changed, fx.Node)
+        else:
+            node.target = _returning(node.target)
 
-        def is_later(user: fx.Node, change: int = order[node]) -> bool:
-            return order[user] > change
+        def is_later(user: fx.Node, change: fx.Node = node) -> bool:
+            return order[user] > order[change]
 
-        target.replace_all_uses_with(node, delete_user_cb=is_later)
+        changed.replace_all_uses_with(node, delete_user_cb=is_later)
     for node in nodes:
         if node.target == aten.detach_.default:  # which changes no value
             node.target = aten.detach.default
+        elif node.target == aten.copy_.default:  # whose row was put in its sequence
+            program.graph.erase_node(node)
     return True
+
+
+def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
+    """Whether nobody sees the change of a node besides those who read its result."""
+    target = node.args[0]
+    if not isinstance(target, fx.Node):
+        return False
+    changed, change = target, node
+    if _is_row(target) and node.target == aten.copy_.default:
+        row, value = target.meta["val"], node.args[1]
+        if not isinstance(value, fx.Node) or node.users or len(target.users) > 1:
+            return False
+        given = value.meta["val"]
+        if (given.shape, given.dtype) != (row.shape, row.dtype):
+            return False
+        sequence = target.args[0]
+        assert isinstance(sequence, fx.Node)
+        changed, change = sequence, target
+    else:
+        op = _returning(node.target)
+        if op is None or node.target == aten.copy_.default or not _keeps_type(node, op):
+            return False
+    if not _is_own(changed):
+        return False
+    seen_before = [each for each in _aliases(changed, change) if order[each] < order[node]]
+    return not any(order[user] > order[node] for each in seen_before for user in each.users)
+
+
+def _is_row(node: fx.Node) -> bool:
+    """Whether a value is a row of another one, as in ``out[t] = y``."""
+    return node.op == "call_function" and node.target == aten.select.int
+
+
+def _scattered(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """Put the row that a node writes in its sequence, and return that."""
+    row, value = node.args[:2]
+    assert isinstance(row, fx.Node)
+    sequence, axis, index = row.args
+    assert isinstance(sequence, fx.Node)
+    with graph.inserting_after(node):
+        result = graph.call_function(SELECT_SCATTER, (sequence, value, axis, index))
+    result.meta = dict(node.meta) | {"val": sequence.meta["val"]}
+    return result
 
 
 def _changes(node: fx.Node) -> bool:

@@ -67,9 +67,39 @@ def _zeroed(x: Tensor) -> Tensor:
     return y + z
 
 
+def _rows_written(x: Tensor) -> Tensor:
+    y, state = torch.zeros_like(x), x[0] * 0
+    for t in range(3):
+        state = state * 0.5
+        state += x[t]
+        y[t] = state
+        if t:
+            y[t] = y[t - 1] + y[t]
+    return y * 2 + y
+
+
+def _read_between(x: Tensor) -> Tensor:
+    y = torch.ones_like(x)
+    before = y + 1
+    y[0] = x[1]
+    between = y[0] * 3
+    y[2] = between
+    return y + before
+
+
 @pytest.mark.parametrize(
     "function",
-    [_changed_once, _changed_twice, _returned, _in_a_list, _viewed_before, _masked, _zeroed],
+    [
+        _rows_written,
+        _read_between,
+        _changed_once,
+        _changed_twice,
+        _returned,
+        _in_a_list,
+        _viewed_before,
+        _masked,
+        _zeroed,
+    ],
 )
 def test_changes_of_what_was_just_made_are_rewritten(function: Callable[[Tensor], Any]) -> None:
     program = _program(function)
@@ -90,9 +120,27 @@ def _view_seen_later(x: Tensor) -> Tensor:
     return row
 
 
-def _view_changed(x: Tensor) -> Tensor:
+def _row_seen_later(x: Tensor) -> Tensor:
     y = torch.zeros_like(x)
+    row = y[1]
     y[1] = x[0]
+    return row + 1
+
+
+def _row_of_an_argument(x: Tensor) -> Tensor:
+    x[1] = x[0]
+    return x * 2
+
+
+def _row_of_another_type(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[1] = x[0].double()
+    return y
+
+
+def _slice_changed(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[1:] = x[:2]
     return y
 
 
@@ -132,7 +180,10 @@ def _of_another_type(x: Tensor) -> Tensor:
     [
         _of_another_type,
         _view_seen_later,
-        _view_changed,
+        _row_seen_later,
+        _row_of_an_argument,
+        _row_of_another_type,
+        _slice_changed,
         _argument,
         _reshaped,
         _the_same_of_dropout,
