@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -34,10 +36,10 @@ def times(
     portable = so.Session(model, native=False, threads=1)
     native = so.Session(model, threads=1)
     own = copied(network, net)
-    runs = {
-        "eager": lambda: own(*inputs),
-        "portable": lambda: portable.run(*arrays),
-    }
+    runs = {"portable": lambda: portable.run(*arrays)}
     if native.kernels:
         runs["native"] = lambda: native.run(*arrays)
+    with contextlib.suppress(Exception):  # it counts its steps, and takes one sequence alone
+        own(*inputs), own(*inputs)
+        runs["eager"] = lambda: own(*inputs)
     return {name: 1000 * seconds for name, seconds in turns(runs, SECONDS, least=3).items()}

@@ -24,6 +24,12 @@ aten = torch.ops.aten
 
 SELECT_SCATTER = aten.select_scatter.default
 
+#: operators that return their first argument, if it is of their type already
+_ITSELF = {
+    aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other, aten.detach.default,
+    aten.detach_.default, aten.alias.default,
+}  # fmt: skip
+
 #: operators besides elementwise ones that return a tensor of their own
 _OWN = {
     aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default,
@@ -37,10 +43,13 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
     """Rewrite the operators of a program that change their first argument.
 
     Returns:
-        Whether that was possible; else the program is as it was.
+        Whether that was possible; else the program computes what it did, and changes as much.
     """
     nodes = list(program.graph.nodes)
     order = {node: number for number, node in enumerate(nodes)}
+    for node in nodes:
+        if _is_its_argument(node):
+            node.replace_all_uses_with(node.args[0])
     changes = [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
     if not all(_is_rewritten(node, order) for node in changes):
         return False
@@ -59,9 +68,7 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
 
         changed.replace_all_uses_with(node, delete_user_cb=is_later)
     for node in nodes:
-        if node.target == aten.detach_.default:  # which changes no value
-            node.target = aten.detach.default
-        elif node.target == aten.copy_.default:  # whose row was put in its sequence
+        if node.target in (aten.detach_.default, aten.copy_.default):  # which nobody reads now
             program.graph.erase_node(node)
     return True
 
@@ -90,6 +97,19 @@ def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
         return False
     seen_before = [each for each in _aliases(changed, change) if order[each] < order[node]]
     return not any(order[user] > order[node] for each in seen_before for user in each.users)
+
+
+def _is_its_argument(node: fx.Node) -> bool:
+    """Whether a value is the very tensor that its operator was given, as ``y.float()`` of one."""
+    if node.op != "call_function" or node.target not in _ITSELF:
+        return False
+    before = node.args[0]
+    options = [*node.args[2:], node.kwargs.get("copy"), node.kwargs.get("memory_format")]
+    if not isinstance(before, fx.Node) or any(options):
+        return False
+    one, other = before.meta.get("val"), node.meta.get("val")
+    same = [getattr(each, "dtype", None) for each in (one, other)]
+    return same[0] is not None and same[0] == same[1]
 
 
 def _is_row(node: fx.Node) -> bool:

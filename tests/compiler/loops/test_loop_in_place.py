@@ -87,10 +87,26 @@ def _read_between(x: Tensor) -> Tensor:
     return y + before
 
 
+def _of_the_same_type(x: Tensor) -> Tensor:
+    y = x * 2
+    z = y.float()  # y itself
+    z -= 1
+    return y
+
+
+def _detached(x: Tensor) -> Tensor:
+    y = x * 2
+    z = y.detach()
+    y -= 1
+    return z + y
+
+
 @pytest.mark.parametrize(
     "function",
     [
         _rows_written,
+        _of_the_same_type,
+        _detached,
         _read_between,
         _changed_once,
         _changed_twice,
@@ -162,13 +178,6 @@ def _the_same_of_dropout(x: Tensor) -> Tensor:
     return z
 
 
-def _of_the_same_type(x: Tensor) -> Tensor:
-    y = x * 2
-    z = y.float()  # y itself
-    z -= 1
-    return y
-
-
 def _of_another_type(x: Tensor) -> Tensor:
     y = x * 2
     y += x.double()  # which stays float32
@@ -187,7 +196,6 @@ def _of_another_type(x: Tensor) -> Tensor:
         _argument,
         _reshaped,
         _the_same_of_dropout,
-        _of_the_same_type,
     ],
 )
 def test_what_others_may_see_is_left_to_torch(function: Callable[[Tensor], Any]) -> None:
