@@ -310,7 +310,13 @@ _CELLS = [
             norse.LIFMCRefracRecurrentCell,
         )
     ),
-    Network("CobaLIFCell", lambda: RecurrentLoop(norse.CobaLIFCell(6, 8)), _sequence),
+    Network(
+        "CobaLIFCell",
+        lambda: RecurrentLoop(norse.CobaLIFCell(6, 8)),
+        _sequence,
+        refused="reads no input of its step",
+        gap=True,
+    ),
     Network("TemporalReceptiveField", Fields, lambda t, n: (numbers(t, n, 6, 2, 2),)),
 ]
 
