@@ -154,17 +154,14 @@ class ModelIO:
         """
         results = []
         for info in self.outputs:
-            if not has_time(len(info.shape)):
-                sizes = [size if isinstance(size, int) else 1 for size in info.shape[1:]]
-                results.append(np.zeros([0, *sizes], dtype=DTYPES[info.type]))
-                continue
             axes = axes_of(self.layout, len(info.shape))
             sizes = [
                 size if isinstance(size, int) else 1
                 for axis, size in enumerate(info.shape)
                 if axis not in axes
             ]
-            results.append(np.zeros([batch, *sizes, 0], dtype=DTYPES[info.type]))
+            shape = [batch, *sizes, 0] if has_time(len(info.shape)) else [0, *sizes]
+            results.append(np.zeros(shape, dtype=DTYPES[info.type]))
         return results
 
 

@@ -20,7 +20,7 @@ from synapse_onnx.compiler.roundings import Decided, decided
 from synapse_onnx.verification.outputs import Run
 from synapse_onnx.verification.trace import run_torch
 
-__all__ = ["chunk_decided", "end_where_roundings_decide"]
+__all__ = ["decided_by_sample", "end_where_roundings_decide"]
 
 Array = NDArray[Any]
 
@@ -65,19 +65,19 @@ def end_where_roundings_decide(
     )
 
 
-def chunk_decided(
+def decided_by_sample(
     again: Callable[[], Sequence[Tensor]],
     batch: int,
-    expected: Sequence[Array],
-    found: Sequence[Array],
+    expected: Sequence[Tensor],
+    found: Sequence[Tensor],
     allowed: Sequence[float],
 ) -> Decided:
-    """Return until when no rounding decides in a chunk of a stream.
+    """Return until when no rounding decides in what runs again as a whole, with all its samples.
 
     Args:
-        again: runs the chunk in torch once more, and returns outputs and states.
+        again: runs it in torch once more, and returns its results, batch first.
         batch: number of samples.
-        expected: the outputs and states in torch.
+        expected: the results in torch.
         found: those of the model.
         allowed: of each, differences that do not count.
     """
@@ -85,7 +85,4 @@ def chunk_decided(
     def call(rows: Sequence[Tensor]) -> list[Tensor]:
         return [y[rows[0]] if y.dim() and y.shape[0] == batch else y for y in again()]
 
-    one, other = ([torch.from_numpy(y.copy()) for y in side] for side in (expected, found))
-    clear = decided(call, [torch.arange(batch)], one, other, allowed)
-    again()  # which leaves the states of a usual run
-    return clear
+    return decided(call, [torch.arange(batch)], expected, found, allowed)

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from synapse_onnx.compiler.loops.recurrence import LoopRun
 from synapse_onnx.compiler.names import unique
-from synapse_onnx.compiler.roundings import decided, differs
+from synapse_onnx.compiler.roundings import differs
 from synapse_onnx.report.result import Row
 from synapse_onnx.verification.arrays import first_place, largest
 from synapse_onnx.verification.nodes import scans_of
 from synapse_onnx.verification.outputs import Run, row_of
+from synapse_onnx.verification.rounded import decided_by_sample
 
 __all__ = ["compare_scans"]
 
@@ -88,7 +89,9 @@ class _Comparison:
                 return
         expected, found = self._in_rows(results), self._in_rows(arrays)
         allowed = self._allowed(expected)
-        clear = decided(self._again, [torch.arange(self._loop.batch)], expected, found, allowed)
+        clear = decided_by_sample(
+            lambda: self._in_rows(self._loop.results()), self._loop.batch, expected, found, allowed
+        )
         wrong = [
             differs(one, other, limit) & clear.covers(one)
             for one, other, limit in zip(expected, found, allowed, strict=True)
@@ -131,13 +134,6 @@ class _Comparison:
             if y.dtype.is_floating_point
             else 0.0
             for y in expected
-        ]
-
-    def _again(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """Run the loop once more, and return some of its samples."""
-        batch = self._loop.batch
-        return [
-            y[rows[0]] if y.shape[0] == batch else y for y in self._in_rows(self._loop.results())
         ]
 
     def _in_rows(self, results: Sequence[Tensor]) -> list[Tensor]:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from synapse_onnx.compiler.loops.reading import SELECT, SELECT_SCATTER
+
 __all__ = ["without_changes"]
 
 aten = torch.ops.aten
-
-SELECT_SCATTER = aten.select_scatter.default
 
 #: operators that return their first argument, if it is of their type already
 _ITSELF = {
@@ -114,7 +114,7 @@ def _is_its_argument(node: fx.Node) -> bool:
 
 def _is_row(node: fx.Node) -> bool:
     """Whether a value is a row of another one, as in ``out[t] = y``."""
-    return node.op == "call_function" and node.target == aten.select.int
+    return node.op == "call_function" and node.target == SELECT
 
 
 def _scattered(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -32,6 +32,7 @@ __all__ = [
     "FULL",
     "NUMBERS",
     "SELECT",
+    "SELECT_SCATTER",
     "STACK",
     "Order",
     "Reading",

@@ -217,17 +217,6 @@ class Loop(nn.Module):
         """Return the sequences of the outputs, then the states after the last step."""
         for seen in _seen:
             seen.append(LoopRun(self, starts, sequences, constants, steps, batch))
-        return self.results(starts, sequences, constants, steps, batch)
-
-    def results(
-        self,
-        starts: Sequence[Tensor],
-        sequences: Sequence[Tensor],
-        constants: Sequence[Tensor],
-        steps: int,
-        batch: int,
-    ) -> list[Tensor]:
-        """Return what :meth:`run` does; nobody sees it."""
         if self.records:
             first = (*starts, *(x[0] for x in sequences), *constants)
             self.runs.append(Example(tuple(x.detach().clone() for x in first), batch))
@@ -269,9 +258,7 @@ class LoopRun:
 
     def results(self) -> list[Tensor]:
         """Run it once more."""
-        return self.loop.results(
-            self.starts, self.sequences, self.constants, self.steps, self.batch
-        )
+        return self.loop.run(self.starts, self.sequences, self.constants, self.steps, self.batch)
 
 
 #: who sees the loops that run
