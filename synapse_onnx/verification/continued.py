@@ -84,6 +84,7 @@ class Continued:
             begun.setdefault(layer, {})[key] = start
         with contextlib.ExitStack() as stack, torch.no_grad():
             stack.callback(self._set, ended)  # after the run, which resets the layers
+            stack.callback(self._mark_untouched)
             for layer, states in begun.items():
                 layer.carried = _Carried(states)
                 stack.callback(setattr, layer, "carried", None)
@@ -93,6 +94,12 @@ class Continued:
     def _reset(self) -> None:
         for layer in {layer for layer, _ in self._places.values()}:
             layer.reset()
+        self._mark_untouched()
+
+    def _mark_untouched(self) -> None:
+        self._untouched = {
+            name: getattr(layer, f"{key}_state") for name, (layer, key) in self._places.items()
+        }
 
     def _set(self, states: Mapping[str, Tensor]) -> None:
         for name, state in states.items():
@@ -100,9 +107,9 @@ class Continued:
             setattr(layer, f"{key}_state", state)
 
     def _states(self) -> dict[str, Tensor]:
-        """Return the states of layers that have run; those of others are single numbers."""
+        """Return the states of layers that have run; those of others have no shape yet."""
         states = {n: getattr(layer, f"{key}_state") for n, (layer, key) in self._places.items()}
-        return {name: state for name, state in states.items() if state.dim() > 1}
+        return {name: s for name, s in states.items() if s is not self._untouched[name]}
 
 
 class _Carried(dict[str, Tensor]):

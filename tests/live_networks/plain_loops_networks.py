@@ -196,6 +196,18 @@ class Weighted(Net):
         return total
 
 
+class Shares(Net):
+    """The later a spike, the more it counts: its share of all steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v1, v2 = self.zeros(x), self.zeros(x, self.outputs)
+        out = []
+        for t in range(x.shape[0]):
+            s, v1, v2 = self.step(x[t] * (0.5 * t), v1, v2)
+            out.append(s * ((t + 1) / x.shape[0]))
+        return torch.stack(out)
+
+
 class Traces(Net):
     """Adaptation, synaptic trace, refractory counter: three states of one neuron."""
 
@@ -362,6 +374,7 @@ NETWORKS = [
     Network("decay ** t", _net(Geometric), _sequence),
     Network("threshold grows with t", _net(Affine), _sequence),
     Network("weights T - t", _net(Weighted), _sequence),
+    Network("weights (t + 1) / T", _net(Shares), _sequence),
     Network("adaptation and refractory", _net(Traces), _sequence),
     Network("GRUCell and LSTMCell", _net(Gated), _sequence),
     Network("attention", _net(Attention), lambda t, n: (numbers(t, n, 6, 3, 3),)),

@@ -308,11 +308,9 @@ class _Finder:
         regular, early = self._regular(steps, delay)
         family = self._family(regular, early, delay)
         for (size, t), term in regular.items():
-            known = family.members.setdefault((size, t - delay), term)
-            if known is not term:
-                raise self._fail("two values of one step follow from each other in two ways", term)
-            if (size, term) not in self._family_of or self._family_of[size, term][0] is not family:
-                self._family_of[size, term] = (family, t - delay)
+            self._family_of.setdefault((size, term), (family, t - delay))
+            if (size, t - delay) not in family.members:
+                family.members[size, t - delay] = term
                 if family not in self._unexpanded:
                     self._unexpanded.append(family)
         parts = _by_size(early)
@@ -385,22 +383,24 @@ class _Finder:
             return Family()
         counts = Counter(map(id, known.values()))
         by_id = {id(family): family for family in known.values()}
-        family = by_id[counts.most_common(1)[0][0]]
-        for other in by_id.values():
+        values = {(size, t - delay): term for (size, t), term in regular.items()}
+        ordered = [by_id[number] for number, _ in counts.most_common()]
+        # 0.5 * v is the decay of each step, and by chance t / T * v of one
+        family = next((each for each in ordered if _agree(each.members, values)), Family())
+        for other in ordered:
             if other is family.found():
                 continue
             keys = [key for key, each in known.items() if each is other]
             if all(t == delay for _, t in keys):
                 # equal by chance at the first step, where both begin with zeros
                 early.update({key: regular.pop(key) for key in keys})
-            else:
+            elif _agree(family.members, other.members) and _agree(values, other.members):
                 self._merge(family, other)
         return family.found()
 
     def _merge(self, family: Family, other: Family) -> None:
         for key, term in other.members.items():
-            if family.members.setdefault(key, term) is not term:
-                raise self._fail("two values of a step differ that are the same at others", term)
+            family.members[key] = term
             self._family_of[key[0], term] = (family, key[1])
         other.merged = family
         if other in self._unexpanded:
@@ -479,6 +479,11 @@ class _Finder:
             sources.setdefault(size, next(iter(sources.values())))
         axis = next(iter(members.values())).args[1]
         return Entry(self._whole(sources), axis)
+
+
+def _agree(one: Mapping[tuple[Size, int], Term], other: Mapping[tuple[Size, int], Term]) -> bool:
+    """Whether two families have the same value wherever both have one."""
+    return all(other.get(key, term) is term for key, term in one.items())
 
 
 def _by_size(values: Mapping[tuple[Size, int], Any]) -> dict[Size, dict[int, Any]]:

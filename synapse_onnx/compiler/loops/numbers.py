@@ -20,38 +20,61 @@ __all__ = ["BATCH", "STEP", "Formula", "fit"]
 #: what a formula is a sum of: 1, T, N, T * N and the step t
 _BASES = 5
 
+#: what a share is a part of: T, T - 1, T + 1 and N
+_DIVISORS = ((0, 1, 0, 0, 0), (-1, 1, 0, 0, 0), (1, 1, 0, 0, 0), (0, 0, 1, 0, 0))
+
 
 @dataclass(frozen=True)
 class Formula:
-    """``a + b T + c N + d T N + e t``, or one divided by it, or ``a * base ** t``.
+    """``a + b T + c N + d T N + e t``, or one such sum divided by another, or ``a * base ** t``.
 
     Attributes:
-        factors: a, b, c, d and e.
-        inverse: whether it is divided by.
+        factors: a, b, c, d and e; all are float where the number is one.
+        divisor: those of the sum that it is divided by; None if it is not divided.
         base: base of a power of t; None of a sum.
     """
 
     factors: tuple[int | float, ...]
-    inverse: bool = False
+    divisor: tuple[int | float, ...] | None = None
     base: float | None = None
 
     @property
     def changes(self) -> bool:
         """Whether it is another number at every step."""
-        return self.factors[-1] != 0 or self.base is not None
+        in_divisor = self.divisor is not None and self.divisor[-1] != 0
+        return self.factors[-1] != 0 or in_divisor or self.base is not None
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether it is another number where T is another."""
+        return any(
+            sums is not None and (sums[1] or sums[3]) for sums in (self.factors, self.divisor)
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an integer, as Python has them."""
+        plain = self.divisor is None and self.base is None
+        return plain and all(isinstance(factor, int) for factor in self.factors)
 
     def at(self, steps: Any, batch: Any, t: Any = 0) -> Any:
         """Return the number for sizes T and N and a step t: integers or symbols of torch."""
-        total: Any = self.factors[0]
+        exact = isinstance(t, torch.Tensor) and not self.is_whole
+        t = t.double() if exact else t  # as Python computes it
         if self.base is not None:
-            if isinstance(t, torch.Tensor):  # in double precision, as Python computes it
-                return torch.pow(torch.tensor(self.base, dtype=torch.float64), t.double()) * total
-            return total * self.base**t
-        bases = (steps, batch, lambda: steps * batch, t)
-        for factor, base in zip(self.factors[1:], bases, strict=True):
-            if factor:
-                total = total + factor * (base() if callable(base) else base)
-        return 1 / total if self.inverse else total
+            base = torch.tensor(self.base, dtype=torch.float64) if exact else self.base
+            return base**t * self.factors[0]
+        sizes = (steps, batch, steps * batch, t)
+        total = _sum(self.factors, sizes)
+        return total if self.divisor is None else total / _sum(self.divisor, sizes)
+
+
+def _sum(factors: Sequence[int | float], sizes: Sequence[Any]) -> Any:
+    total: Any = factors[0]
+    for factor, size in zip(factors[1:], sizes, strict=True):
+        if factor:
+            total = total + factor * size
+    return total
 
 
 #: N, and the number of a step
@@ -75,20 +98,51 @@ def fit(values: Mapping[tuple[Size, int], Any]) -> Any:
         raise ValueError(f"{_listed(literals)} in steps or traces of different sizes")
     rows = [(1, k.steps, k.batch, k.steps * k.batch, t) for k, t in values]
     exact = [Fraction(value) for value in literals]
-    formula = _solve(rows, exact, bases=(1,))
-    if formula is None and all(exact):
-        # 1 / 3 is no fraction with a power of two below it: it is matched as a float
-        divisors = [Fraction(1 / value).limit_denominator(1 << 16) for value in literals]
-        if all(float(1 / d) == v for d, v in zip(divisors, literals, strict=True)):
-            formula = _solve(rows, divisors, bases=(1, 2, 3), inverse=True)
-    formula = formula or _solve(rows, exact, bases=(2, 3))
-    if formula is None:
-        formula = _power(values)
+    formula = (
+        _solve(rows, exact, bases=(1,))
+        or _inverse(rows, literals)
+        or _solve(rows, exact, bases=(2, 3))
+        or _share(rows, literals)
+        or _power(values)
+    )
     if formula is None:
         raise ValueError(
-            f"{_listed(literals)}, which neither a + b T + c N + d T N + e t nor a * c ** t gives"
+            f"{_listed(literals)}, which neither a + b T + c N + d T N + e t, such a sum divided "
+            f"by another, nor a * c ** t gives"
         )
+    if formula.is_whole and isinstance(first, float):
+        return Formula(tuple(map(float, formula.factors)))
     return formula
+
+
+def _inverse(rows: Sequence[tuple[int, ...]], values: Sequence[int | float]) -> Formula | None:
+    """Return one divided by a sum: 1 / 3 is a float, and no fraction of powers of two."""
+    if not all(values):
+        return None
+    divisors = [Fraction(1 / value).limit_denominator(1 << 16) for value in values]
+    if any(float(1 / d) != value for d, value in zip(divisors, values, strict=True)):
+        return None
+    below = _solve(rows, divisors, bases=(1, 2, 3))
+    if below is None or any(factor * 1024 % 1 for factor in below.factors):
+        return None  # 1 / (2/3 T) rounds otherwise than 3 / (2 T), which is a share
+    return Formula((1, 0, 0, 0, 0), below.factors)
+
+
+def _share(rows: Sequence[tuple[int, ...]], values: Sequence[int | float]) -> Formula | None:
+    """Return a sum divided by the steps or the samples, as ``(t + 1) / T`` is."""
+    for divisor in _DIVISORS:
+        below = [_sum(divisor, row[1:]) for row in rows]
+        if not all(below):
+            continue
+        products = [
+            Fraction(v * b).limit_denominator(1 << 8) for v, b in zip(values, below, strict=True)
+        ]
+        if any(float(p) / b != v for p, b, v in zip(products, below, values, strict=True)):
+            continue
+        above = _solve(rows, products, bases=(1, 2, 3))
+        if above is not None:
+            return Formula(above.factors, divisor)
+    return None
 
 
 def _power(values: Mapping[tuple[Size, int], Any]) -> Formula | None:
@@ -118,7 +172,6 @@ def _solve(
     values: Sequence[Fraction],
     *,
     bases: Sequence[int],
-    inverse: bool = False,
 ) -> Formula | None:
     """Return the formula with the fewest bases, of these counts, that gives every value."""
     for count in bases:
@@ -129,7 +182,7 @@ def _solve(
                 for i, factor in zip(chosen, factors, strict=True):
                     full[i] = factor
                 numbers = tuple(int(f) if f.denominator == 1 else float(f) for f in full)
-                return Formula(numbers, inverse)
+                return Formula(numbers)
     return None
 
 

@@ -142,7 +142,7 @@ class Loop(nn.Module):
         return lambda _: slot
 
     def _formula(self, formula: Formula) -> _Read:
-        if formula.inverse or any(formula.factors[i] for i in (1, 3)):
+        if formula.divisor is not None or formula.reads_steps:
             return self._tensor(formula)  # T is no number within a step
         return lambda frame: formula.at(0, frame.batch)
 

@@ -159,7 +159,7 @@ class Looped:
         if isinstance(value, Leaf):
             return value.term.op != INPUT or not self.timed[value.term.args[0]]
         if isinstance(value, Formula):  # no number of steps
-            return not value.changes and not any(value.factors[i] for i in (1, 3))
+            return not value.changes and not value.reads_steps
         return not isinstance(value, Stack)
 
     def steps(self, inputs: Sequence[Tensor]) -> Any:
@@ -188,6 +188,12 @@ class _Run:
     def _number(self, formula: Formula) -> Any:
         return formula.at(self._steps, self._batch)
 
+    def _in_step(self, formula: Formula) -> Any:
+        """Return a number that every step reads."""
+        if formula.reads_steps:
+            self._network.states.refuse("a step depends on the number of steps")
+        return self._number(formula)
+
     def _before(self) -> Tensor:
         """Return how many steps each sample of a stream has had before this call, (N,)."""
         if self._counted is None:
@@ -215,6 +221,8 @@ class _Run:
 
     def _numbers(self, numbers: Numbers) -> Tensor:
         """Return the number of every step, (T, 1, ...) or (T, N, 1, ...)."""
+        if numbers.formula.reads_steps:
+            self._network.states.refuse("a step depends on the number of steps")
         if numbers.batched:
             steps = torch.arange(self._steps).unsqueeze(1) + self._before()
             steps = steps.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])
@@ -298,7 +306,7 @@ class _Run:
         if isinstance(slot, Formula):
             if slot.changes and reader is not None:
                 return Steps(self._numbers(Numbers.of(slot, reader)))
-            return self._number(slot)
+            return self._in_step(slot)
         return slot
 
     def _referred(self, slot: Reference) -> Tensor:
@@ -404,9 +412,9 @@ class _Run:
 
     def _constant(self, value: Any) -> Tensor:
         if isinstance(value, Formula):
-            number = self._number(value)
-            whole = not value.inverse and all(isinstance(f, int) for f in value.factors)
-            return torch.scalar_tensor(number, dtype=torch.int64 if whole else torch.float32)
+            number = self._in_step(value)
+            dtype = torch.int64 if value.is_whole else torch.float32
+            return torch.scalar_tensor(number, dtype=dtype)
         tensor: Tensor = self._whole(value)
         return tensor
 

@@ -170,7 +170,7 @@ class Step:
     def _constant(self, value: Any) -> Any:
         """Return a whole value that depends on no input, as an array."""
         if isinstance(value, Formula):
-            if value.changes or any(value.factors[1:]):
+            if value.changes or any(value.factors[1:]) or value.divisor is not None:
                 raise UnknownNeuronError("a number depends on the size of the input")
             return value.factors[0]
         result = self._evaluated(value)

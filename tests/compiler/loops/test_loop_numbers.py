@@ -37,6 +37,7 @@ WHOLE: dict[str, Callable[[int, int, int], Any]] = {
     "1 / T": lambda s, n, t: 1 / s,
     "1 / (T - 1)": lambda s, n, t: 1 / (s - 1),
     "1 / (T N)": lambda s, n, t: 1 / (s * n),
+    "3 / (2 T)": lambda s, n, t: 3 / (2 * s),
 }  # fmt: skip
 
 #: formulas of a step
@@ -45,6 +46,11 @@ STEPS: dict[str, Callable[[int, int, int], Any]] = {
     "1 + t / 8": lambda s, n, t: 1 + t / 8,
     "T - 1 - t": lambda s, n, t: s - 1 - t,
     "1 / (t + 1)": lambda s, n, t: 1 / (t + 1),
+    "float of t": lambda s, n, t: float(t),
+    "0.5 (T - t)": lambda s, n, t: 0.5 * (s - t),
+    "t / T": lambda s, n, t: t / s,
+    "(t + 1) / T": lambda s, n, t: (t + 1) / s,
+    "t / (T - 1)": lambda s, n, t: t / (s - 1),
     "0.9 ** t": lambda s, n, t: 0.9**t,
     "0.3 * 0.95 ** t": lambda s, n, t: 0.3 * 0.95**t,
     "2 ** t": lambda s, n, t: 2.0**t,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from looping import NETWORKS, example, exported, reference
+from looping import NETWORKS, example, exported, network, reference
 from torch import Tensor, nn
 
 import synapse_onnx as so
@@ -139,6 +140,34 @@ def test_a_start_of_the_whole_sequence_is_refused() -> None:
         so.export(network, x, streaming=True)
 
 
+class _Share(nn.Module):
+    """Weighs each step, by its number or by its share of all steps."""
+
+    def __init__(self, weight: Callable[[int, int], float], *, late: bool) -> None:
+        super().__init__()
+        self.weight, self.late = weight, late
+
+    def forward(self, x: Tensor) -> Tensor:
+        voltage, rows = torch.zeros_like(x[0]), []
+        for t in range(x.shape[0]):
+            weight = self.weight(t, x.shape[0])
+            voltage = 0.5 * voltage + (x[t] if self.late else x[t] * weight)
+            rows.append(voltage * weight if self.late else voltage)
+        return torch.stack(rows)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stream_knows_the_number_of_a_step_and_not_of_all(late: bool) -> None:
+    (x,) = example("plain", 12, 3)
+    network = _Share(lambda t, _: 1.0 * t, late=late)
+    assert so.verify(network, so.export(network, x, streaming=True), x).ok
+    for weight in (lambda t, steps: t / steps, lambda _, steps: 1 / steps):
+        network = _Share(weight, late=late)
+        assert so.verify(network, so.export(network, x), x).ok
+        with pytest.raises(so.ExportError, match="a step depends on the number of steps"):
+            so.export(network, x, streaming=True)
+
+
 class _LastValues(nn.Module):
     """Returns voltages, the last one, and what a readout makes of that one."""
 
@@ -232,3 +261,14 @@ def test_a_late_last_value_alone_is_refused() -> None:
     (x,) = example("plain", 12, 3)
     with pytest.raises(so.ExportError, match="a value of 2 steps before the last one"):
         so.export(Alone(2).eval(), x)
+
+
+def test_a_count_of_steps_that_is_wrong_is_seen_in_chunks() -> None:
+    """No output shows it: the count is compared with 0 alone."""
+    net, (x,) = network("none_state"), example("none_state", 12, 3)
+    model = exported("none_state", streaming=True)
+    count = next(o.name for o in model.graph.output if "step" in o.name)
+    node = next(node for node in model.graph.node if count in node.output)
+    node.output[list(node.output).index(count)] = "right"
+    model.graph.node.append(onnx.helper.make_node("Add", ["right", "right"], [count]))
+    assert "loop.step.0 (in chunks): the state" in str(so.verify(net, model, x))
