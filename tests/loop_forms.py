@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler.loops.families import find_form
 from synapse_onnx.compiler.loops.form import Family, Form, parts_of
+from synapse_onnx.compiler.loops.program import of_export
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
 from synapse_onnx.compiler.loops.terms import Pool, Size
 
@@ -50,7 +51,7 @@ def reading_of(
         schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes]
         if any(schema is not None and schema.is_mutable for schema in schemas):
             program = program.run_decompositions({})
-    return read(program, Pool() if pool is None else pool, size.steps, order)
+    return read(of_export(program), Pool() if pool is None else pool, size.steps, order)
 
 
 def form_of(run: Run, order: Order = FORWARDS) -> tuple[Form, Pool]:

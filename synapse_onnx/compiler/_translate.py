@@ -97,7 +97,8 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
 def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
     """Whether a second trace would leave a program as it is: every operator is elementary.
 
-    Elementary operators are ours, and those that torch tags as core and translates, like ``view``.
+    Elementary operators are ours, those that torch tags as core, like ``view``, and those that are
+    functions by their schema, like ``linear``: what torchlib translates is not taken apart.
     ``reshape`` is not: it is a view or a copy. ``add_`` is not: it changes its argument.
     """
     return all(
@@ -110,9 +111,13 @@ def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:
 
 def _is_elementary(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
-        return False
-    own = target.namespace == TORCH_NAMESPACE or target is _LOOP
-    return own or torch.Tag.core in target.tags
+        return inspect.isbuiltin(target)  # of sizes, as operator.mul
+    if target.namespace == TORCH_NAMESPACE or target is _LOOP or torch.Tag.core in target.tags:
+        return True
+    arguments = target._schema.arguments
+    return torch.Tag.maybe_aliasing_or_mutating not in target.tags and not any(
+        argument.alias_info for argument in arguments
+    )
 
 
 def _has_one_type(program: torch.export.ExportedProgram) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx._layer import LoopsOverTime
+from synapse_onnx._view import moved
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.counting import called, count_called, count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
@@ -107,11 +108,11 @@ def _are_alike(values: Sequence[Any]) -> bool:
 
 
 def _time_last(x: Tensor, axes: str) -> Tensor:
-    return x.movedim(time_axis(axes, x.dim()), -1) if has_time(x.dim()) else x
+    return moved(x, time_axis(axes, x.dim()), -1) if has_time(x.dim()) else x
 
 
 def _own(x: Tensor, axes: str) -> Tensor:
-    return x.movedim(-1, time_axis(axes, x.dim())) if has_time(x.dim()) else x
+    return moved(x, -1, time_axis(axes, x.dim())) if has_time(x.dim()) else x
 
 
 # -- found -----------------------------------------------------------------------------------------

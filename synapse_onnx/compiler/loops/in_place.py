@@ -39,13 +39,13 @@ _OWN = {
 }  # fmt: skip
 
 
-def without_changes(program: torch.export.ExportedProgram) -> bool:
-    """Rewrite the operators of a program that change their first argument.
+def without_changes(graph: fx.Graph) -> bool:
+    """Rewrite the operators of a graph that change their first argument.
 
     Returns:
-        Whether that was possible; else the program computes what it did, and changes as much.
+        Whether that was possible; else the graph computes what it did, and changes as much.
     """
-    nodes = list(program.graph.nodes)
+    nodes = list(graph.nodes)
     order = {node: number for number, node in enumerate(nodes)}
     for node in nodes:
         if _is_its_argument(node):
@@ -57,7 +57,7 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
         changed = node.args[0]
         assert isinstance(changed, fx.Node)
         if _is_row(changed):
-            changed, node = changed.args[0], _scattered(program.graph, node)  # noqa: PLW2901
+            changed, node = changed.args[0], _scattered(graph, node)  # noqa: PLW2901
             order[node] = order[node.prev]
             assert isinstance(changed, fx.Node)
         else:
@@ -69,7 +69,7 @@ def without_changes(program: torch.export.ExportedProgram) -> bool:
         changed.replace_all_uses_with(node, delete_user_cb=is_later)
     for node in nodes:
         if node.target in (aten.detach_.default, aten.copy_.default):  # which nobody reads now
-            program.graph.erase_node(node)
+            graph.erase_node(node)
     return True
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from synapse_onnx.compiler.loops.program import Leaf, Program
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
-from synapse_onnx.errors import ExportError
 from synapse_onnx.ops import TORCH_NAMESPACE
 
 __all__ = [
@@ -141,19 +141,13 @@ class Reading:
         return self.kinds[term][0]
 
 
-def read(program: torch.export.ExportedProgram, pool: Pool, steps: int, order: Order) -> Reading:
-    """Read a program of so many steps without in-place operators.
-
-    Raises:
-        ExportError: it has a control flow of its own, such as ``torch.cond``.
-    """
+def read(program: Program, pool: Pool, steps: int, order: Order) -> Reading:
+    """Read a program of so many steps without in-place operators."""
     return _Reader(program, pool, steps, order).read()
 
 
 class _Reader:
-    def __init__(
-        self, program: torch.export.ExportedProgram, pool: Pool, steps: int, order: Order
-    ) -> None:
+    def __init__(self, program: Program, pool: Pool, steps: int, order: Order) -> None:
         self._steps = steps
         self._order = order
         self._program = program
@@ -193,46 +187,28 @@ class _Reader:
         }
 
     def read(self) -> Reading:
-        nodes = self._program.graph_module.graph.nodes
-        signature = self._program.graph_signature
-        specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
-        inputs = 0
-        for node in nodes:
+        for node in self._program.graph.nodes:
             if node.op == "placeholder":
-                kind = specs[node.name].kind.name
-                if kind == "USER_INPUT":
-                    leaf = self._pool.make(INPUT, (inputs,))
-                    inputs += 1
-                else:
-                    leaf = self._leaf(kind, str(specs[node.name].target))
+                leaf = self._leaf(self._program.leaves[node])
                 self._values[node] = self._seen(leaf, node.meta.get("val"))
-            elif node.op == "get_attr":
-                raise ExportError(
-                    f"forward() has a control flow of torch's own ({node.target}) beside a loop "
-                    f"over time; write one of them by torch.where"
-                )
-            elif node.op == "output":
-                results = self._value(node.args[0])
-                self._reading.outputs = [
-                    result
-                    for spec, result in zip(signature.output_specs, results, strict=True)
-                    if spec.kind.name == "USER_OUTPUT" and result is not None
-                ]
-            else:
+            elif node.op != "output":
                 self._call(node)
+        results = self._value(self._program.results)
+        self._reading.outputs = [result for result in results if result is not None]
         return self._reading
 
-    def _leaf(self, kind: str, name: str) -> Term:
-        program = self._program
-        tensor = program.state_dict.get(name, program.constants.get(name))
-        if kind in ("PARAMETER", "BUFFER"):
-            leaf = self._pool.make(PARAMETER, (name,))
+    def _leaf(self, leaf: Leaf) -> Term:
+        if leaf.kind == INPUT:
+            return self._pool.make(INPUT, (leaf.name,))
+        if leaf.kind == PARAMETER:
+            term = self._pool.make(PARAMETER, (leaf.name,))
         else:
-            assert isinstance(tensor, Tensor)
+            assert leaf.value is not None
+            tensor = leaf.value
             content = tensor.detach().contiguous().numpy().tobytes()
-            leaf = self._pool.make(CONSTANT, (str(tensor.dtype), tuple(tensor.shape), content))
-        self._pool.values.setdefault(leaf, tensor)
-        return leaf
+            term = self._pool.make(CONSTANT, (str(tensor.dtype), tuple(tensor.shape), content))
+        self._pool.values.setdefault(term, leaf.value)
+        return term
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, fx.Node):

@@ -20,7 +20,9 @@ from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.lengths import Length
 from synapse_onnx.compiler.loops.in_place import without_changes
+from synapse_onnx.compiler.loops.program import Program, of_export
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
+from synapse_onnx.compiler.loops.recorder import reads_values, record
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import has_time
@@ -76,7 +78,7 @@ class Traces:
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
         self.sizes = self._sizes()
-        self._programs: dict[Size, torch.export.ExportedProgram] = {}
+        self._programs: dict[Size, Program] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,13 +103,36 @@ class Traces:
             FixedLengthError: the network does not run this size.
             ExportError: it cannot be traced, or read.
         """
+        if size not in self._programs:
+            self._programs[size] = self._recorded(size) or self._exported(size)
+        try:
+            return read(self._programs[size], pool, size.steps, order)
+        except SynapseError:
+            raise
+        except Exception as error:  # of torch's, where a size is a symbol that has no value
+            raise trace_error(error, ()) from error
+
+    def _recorded(self, size: Size) -> Program | None:
+        """Return a trace on numbers; None if they may decide what it is, or the network fails."""
+        if self._reads_values:
+            return None
         copied = _with_numbers(self.network(size.steps))
-        tensors = tuple(self.inputs(size))
+        with (
+            contextlib.suppress(Exception),  # torch.export says why
+            running_modules(copied) as running,
+            in_plain_torch(),
+        ):
+            program = record(copied, self.inputs(size), running)
+            loops = any(node.target in _RECURRENT for node in program.graph.nodes)
+            if not loops and without_changes(program.graph):
+                return program
+        return None
+
+    def _exported(self, size: Size) -> Program:
+        copied = _with_numbers(self.network(size.steps))
         with running_modules(copied) as running, in_plain_torch():
             try:
-                if size not in self._programs:
-                    self._programs[size] = _program(copied, tensors)
-                return read(self._programs[size], pool, size.steps, order)
+                return _program(copied, tuple(self.inputs(size)))
             except SynapseError:
                 raise
             except Exception as error:  # the tracer raises errors of any class
@@ -142,6 +167,7 @@ class Traces:
         with in_plain_torch(), shapes, contextlib.suppress(Exception):
             self.network(2)(*self.inputs(Size(2, 1)))
         taken |= shapes.seen
+        self._reads_values = shapes.reads_values
         # one after the other: a last value is found by those of sequences shorter by a step
         first = next(t for t in itertools.count(_SHORTEST) if taken.isdisjoint(range(t, t + 3)))
         taken |= {first, first + 1, first + 2}
@@ -157,13 +183,15 @@ class Traces:
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the sizes of all axes of all values."""
+    """Collects the sizes of all axes of all values, and looks for numbers that code reads."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[int] = set()
+        self.reads_values = False
 
     def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads_values = self.reads_values or reads_values(func, args)
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple | list) else [result]:
             if isinstance(value, Tensor):
@@ -171,13 +199,13 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> Program:
     """Trace a network; the program has no operators that change their arguments in place."""
     program = torch.export.export(network, tensors, strict=False)
     has_loops = any(node.target in _RECURRENT for node in program.graph.nodes)
-    if has_loops or not without_changes(program):
+    if has_loops or not without_changes(program.graph):
         program = program.run_decompositions(dict(_RECURRENT))  # takes longer than the trace
-    return program
+    return of_export(program)
 
 
 def _with_numbers(network: nn.Module) -> nn.Module:

@@ -1,0 +1,226 @@
+"""A trace of a network made by running it on numbers, a twentieth of the time of torch.export's.
+
+``torch.export`` runs the network on tensors without numbers, and keeps for every operator what a
+later compiler may ask. A loop is found in traces of known sizes, of which the operators, shapes and
+types are needed alone. So the network runs on its numbers, while a mode notes every operator at the
+level at which ``torch.export`` does: ``linear`` is one operator, not a transpose and a product.
+
+Numbers must not decide what is traced: a branch on a value, a value as a Python number, a tensor
+whose size depends on values. The recorder gives up there, and wherever it sees what it does not
+know: an attribute that forward() has set, a tensor that no operator has made. ``torch.export`` is
+asked then, and refuses with a reason, or traces. It is asked for everything if torch has no longer
+these modes, which are private.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from synapse_onnx.compiler.function_mode import FunctionMode
+from synapse_onnx.compiler.loops.program import Leaf, Program
+from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
+
+try:
+    from torch._dispatch.python import enable_python_dispatcher, no_python_dispatcher
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+except ImportError:  # pragma: no cover
+    ProxyTorchDispatchMode = None  # type: ignore[assignment,misc]
+
+__all__ = ["NotRecordedError", "reads_values", "record"]
+
+aten = torch.ops.aten
+
+#: methods that give the numbers of a tensor to Python
+_NUMBERS = {
+    Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage,
+    Tensor.storage, Tensor.__dlpack__, Tensor.apply_, Tensor.map_, Tensor.__repr__,
+}  # fmt: skip
+
+#: operators that depend on numbers, and have no tag that says so
+_UNTAGGED = {
+    aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default,
+    aten.where.default, aten.nonzero_numpy.default, aten.argwhere.default, aten.one_hot.default,
+    aten.equal.default, aten.allclose.default, aten.repeat_interleave.self_Tensor,
+    aten.tensor_split.tensor_indices_or_sections,
+}  # fmt: skip
+
+#: tags of operators whose results are no tensors, or tensors of a size that depends on values
+_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+#: what a network returns besides tensors
+_LITERALS = (type(None), bool, int, float, str)
+
+
+class NotRecordedError(Exception):
+    """A network does what ``torch.export`` is asked about."""
+
+
+def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]) -> Program:
+    """Run a network, and return the operators that it has run.
+
+    Args:
+        network: the network; no copy of it is made.
+        inputs: its inputs.
+        running: the paths of the modules that are running, innermost last.
+
+    Raises:
+        NotRecordedError: it does what a trace on numbers cannot tell, or torch has no such modes.
+        Exception: of any class, as the network raises it.
+    """
+    if ProxyTorchDispatchMode is None:  # pragma: no cover
+        raise NotRecordedError
+    recorder = _Recorder(network, inputs, running)
+    before = _attributes(network)
+    cudnn: Any = torch.backends.cudnn  # torch.export switches it off, which batch_norm notes
+    with cudnn.flags(enabled=False), enable_python_dispatcher(), recorder, _NoNumbers():
+        result = network(*inputs)
+    after = _attributes(network)
+    if before.keys() != after.keys() or any(
+        len(one) != len(after[key]) or any(a is not b for a, b in zip(one, after[key], strict=True))
+        for key, one in before.items()
+    ):
+        raise NotRecordedError
+    return recorder.program(result)
+
+
+def reads_values(op: Any, args: Sequence[Any]) -> bool:
+    """Whether what an operator returns is no tensor, or one whose size depends on values."""
+    if op is aten.index.Tensor:  # tagged, though indices that are whole numbers have one size
+        return any(
+            isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in args[1]
+        )
+    return op in _UNTAGGED or not _TAGS.isdisjoint(getattr(op, "tags", ()))
+
+
+def _attributes(network: nn.Module) -> dict[tuple[str, str], list[Tensor]]:
+    """Return the tensors that are plain attributes of modules, or in lists and dicts there."""
+    found: dict[tuple[str, str], list[Tensor]] = {}
+    for path, module in nn.Module.named_modules(network):
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                leaves = torch.utils._pytree.tree_leaves(value)
+                found[path, name] = [each for each in leaves if isinstance(each, Tensor)]
+    return found
+
+
+class _NoNumbers(FunctionMode):
+    """Gives up where a network takes the numbers of a tensor."""
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function of torch."""
+        if function in _NUMBERS:
+            raise NotRecordedError
+        return function(*args, **kwargs)
+
+
+class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
+    """Notes every operator in a graph.
+
+    Torch lets its own mode alone see composite operators; this one notes them in another way.
+    """
+
+    def __init__(
+        self, network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]
+    ) -> None:
+        super().__init__(None, "real", pre_dispatch=True)
+        self._running = running
+        self._graph = fx.Graph()
+        self._leaves: dict[fx.Node, Leaf] = {}
+        self._nodes: dict[int, tuple[Any, fx.Node]] = {}
+        for i, value in enumerate(inputs):
+            self._leaf(value, Leaf(INPUT, i))
+        named = (*nn.Module.named_parameters(network), *nn.Module.named_buffers(network))
+        self._named = {id(value): (name, value) for name, value in reversed(named)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)
+        if not isinstance(func, torch._ops.OpOverload) or reads_values(func, args):
+            raise NotRecordedError
+        nodes = self._node_of(args), self._node_of(kwargs)
+        with no_python_dispatcher():
+            result = func(*args, **kwargs)
+        node = self._graph.call_function(func, *nodes)
+        place = _place()
+        node.meta = {
+            "stack_trace": place,
+            "nn_module_stack": {"": (self._running[-1] if self._running else "", None)},
+        }
+        if isinstance(result, tuple | list):
+            node.meta["val"] = tuple(map(_without_numbers, result))
+            for i, each in enumerate(result):
+                part = self._graph.call_function(operator.getitem, (node, i))
+                part.meta = {**node.meta, "val": node.meta["val"][i]}
+                self._know(each, part)
+        else:
+            node.meta["val"] = _without_numbers(result)
+            self._know(result, node)
+        return result
+
+    def program(self, result: Any) -> Program:
+        """Return what was noted, of a network that has returned this."""
+        results = []
+        for value in torch.utils._pytree.tree_leaves(result):
+            if not isinstance(value, (Tensor, *_LITERALS)):
+                raise NotRecordedError
+            results.append(self._node_of(value))
+        self._graph.output(results)
+        return Program(self._graph, self._leaves, results)
+
+    def _node_of(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            known, node = self._nodes.get(id(value), (None, None))
+            return node if known is not None and known() is value else self._new_leaf(value)
+        if isinstance(value, tuple | list):
+            return tuple(map(self._node_of, value))
+        if isinstance(value, dict):
+            return {name: self._node_of(each) for name, each in value.items()}
+        return value
+
+    def _new_leaf(self, value: Tensor) -> fx.Node:
+        if type(value) not in (Tensor, nn.Parameter):
+            raise NotRecordedError
+        if id(value) in self._named:
+            return self._leaf(value, Leaf(PARAMETER, self._named[id(value)][0], value))
+        return self._leaf(value, Leaf(CONSTANT, "", value.detach().clone()))
+
+    def _leaf(self, value: Tensor, leaf: Leaf) -> fx.Node:
+        with self._graph.inserting_before(next(iter(self._graph.nodes), None)):
+            node = self._graph.placeholder(f"leaf_{len(self._leaves)}")
+        node.meta["val"] = _without_numbers(value)
+        self._leaves[node] = leaf
+        self._know(value, node)
+        return node
+
+    def _know(self, value: Any, node: fx.Node) -> None:
+        if isinstance(value, Tensor):
+            self._nodes[id(value)] = (weakref.ref(value), node)
+
+
+def _without_numbers(value: Any) -> Any:
+    """Return a tensor of the same shape and type that needs no memory."""
+    if not isinstance(value, Tensor):
+        return value
+    with no_python_dispatcher():
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def _place() -> str:
+    """Return the innermost line that is neither torch's nor ours, as torch writes stacks."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if "/torch/" not in file and "/synapse_onnx/" not in file:
+            return f'File "{file}", line {frame.f_lineno}'
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
