@@ -6,10 +6,9 @@ types are needed alone. So the network runs on its numbers, while a mode notes e
 level at which ``torch.export`` does: ``linear`` is one operator, not a transpose and a product.
 
 Numbers must not decide what is traced: a branch on a value, a value as a Python number, a tensor
-whose size depends on values. The recorder gives up there, and wherever it sees what it does not
-know: an attribute that forward() has set, a tensor that no operator has made. ``torch.export`` is
-asked then, and refuses with a reason, or traces. It is asked for everything if torch has no longer
-these modes, which are private.
+whose size depends on values. The recorder gives up there. ``torch.export`` is asked then, and
+refuses with a reason, or traces. It is asked for everything if torch has no longer these modes,
+which are private.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ try:
 except ImportError:  # pragma: no cover
     ProxyTorchDispatchMode = None  # type: ignore[assignment,misc]
 
-__all__ = ["NotRecordedError", "reads_values", "record"]
+__all__ = ["NotRecordedError", "Reads", "record"]
 
 aten = torch.ops.aten
 
@@ -77,37 +76,56 @@ def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str])
     if ProxyTorchDispatchMode is None:  # pragma: no cover
         raise NotRecordedError
     recorder = _Recorder(network, inputs, running)
-    before = _attributes(network)
     cudnn: Any = torch.backends.cudnn  # torch.export switches it off, which batch_norm notes
     with cudnn.flags(enabled=False), enable_python_dispatcher(), recorder, _NoNumbers():
         result = network(*inputs)
-    after = _attributes(network)
-    if before.keys() != after.keys() or any(
-        len(one) != len(after[key]) or any(a is not b for a, b in zip(one, after[key], strict=True))
-        for key, one in before.items()
-    ):
-        raise NotRecordedError
     return recorder.program(result)
 
 
-def reads_values(op: Any, args: Sequence[Any]) -> bool:
+class Reads:
+    """Looks for numbers that Python reads of tensors, where these depend on the inputs.
+
+    What does not is the same number in every call: a parameter's, that of ``torch.ones(1)``.
+
+    Attributes:
+        any: whether one was read so far.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.any = False
+        self._from_inputs = {id(x): weakref.ref(x) for x in inputs}
+        self._unknown = False
+
+    def see(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Take note of an operator that has run."""
+        tags = getattr(op, "tags", ())
+        depends = torch.Tag.nondeterministic_seeded in tags or self._depends((args, kwargs))
+        if not depends:
+            self.any = self.any or _sized_by_values(op, args)
+            return
+        self.any = self.any or op in _UNTAGGED or _sized_by_values(op, args)
+        if getattr(op, "_schema", None) is None or op._schema.is_mutable:
+            self._unknown = True  # somebody may hold another view of what was changed
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._from_inputs[id(value)] = weakref.ref(value)
+
+    def _depends(self, values: Any) -> bool:
+        if isinstance(values, Tensor):
+            known = self._from_inputs.get(id(values))
+            return self._unknown or (known is not None and known() is values)
+        if isinstance(values, tuple | list):
+            return any(map(self._depends, values))
+        return isinstance(values, dict) and any(map(self._depends, values.values()))
+
+
+def _sized_by_values(op: Any, args: Sequence[Any]) -> bool:
     """Whether what an operator returns is no tensor, or one whose size depends on values."""
     if op is aten.index.Tensor:  # tagged, though indices that are whole numbers have one size
         return any(
             isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in args[1]
         )
-    return op in _UNTAGGED or not _TAGS.isdisjoint(getattr(op, "tags", ()))
-
-
-def _attributes(network: nn.Module) -> dict[tuple[str, str], list[Tensor]]:
-    """Return the tensors that are plain attributes of modules, or in lists and dicts there."""
-    found: dict[tuple[str, str], list[Tensor]] = {}
-    for path, module in nn.Module.named_modules(network):
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                leaves = torch.utils._pytree.tree_leaves(value)
-                found[path, name] = [each for each in leaves if isinstance(each, Tensor)]
-    return found
+    return not _TAGS.isdisjoint(getattr(op, "tags", ())) and op not in _UNTAGGED
 
 
 class _NoNumbers(FunctionMode):
@@ -115,6 +133,8 @@ class _NoNumbers(FunctionMode):
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
+        if function is Tensor.__deepcopy__:  # of what is in memory
+            return args[0].clone()
         if function in _NUMBERS:
             raise NotRecordedError
         return function(*args, **kwargs)
@@ -131,6 +151,7 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
     ) -> None:
         super().__init__(None, "real", pre_dispatch=True)
         self._running = running
+        self._reads = Reads(inputs)
         self._graph = fx.Graph()
         self._leaves: dict[fx.Node, Leaf] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
@@ -145,11 +166,16 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
             return func(*args, **kwargs)
-        if not isinstance(func, torch._ops.OpOverload) or reads_values(func, args):
+        if not isinstance(func, torch._ops.OpOverload):
             raise NotRecordedError
         nodes = self._node_of(args), self._node_of(kwargs)
         with no_python_dispatcher():
             result = func(*args, **kwargs)
+        self._reads.see(func, args, kwargs, result)
+        if self._reads.any:
+            raise NotRecordedError
+        if func in _UNTAGGED and not isinstance(result, Tensor | tuple | list):
+            return result  # a number that is the same in every call
         node = self._graph.call_function(func, *nodes)
         place = _place()
         node.meta = {

@@ -22,7 +22,7 @@ from synapse_onnx.compiler.lengths import Length
 from synapse_onnx.compiler.loops.in_place import without_changes
 from synapse_onnx.compiler.loops.program import Program, of_export
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
-from synapse_onnx.compiler.loops.recorder import reads_values, record
+from synapse_onnx.compiler.loops.recorder import Reads, record
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import has_time
@@ -162,12 +162,13 @@ class Traces:
         }
         for x in self.example:
             taken.update(x.shape[1:-1] if has_time(x.dim()) else x.shape[1:])
-        shapes = _Shapes()
+        inputs = self.inputs(Size(2, 1))
+        shapes = _Shapes(inputs)
         # an axis is open only if the network runs with it, which a later trace shows
         with in_plain_torch(), shapes, contextlib.suppress(Exception):
-            self.network(2)(*self.inputs(Size(2, 1)))
+            self.network(2)(*inputs)
         taken |= shapes.seen
-        self._reads_values = shapes.reads_values
+        self._reads_values = shapes.reads.any
         # one after the other: a last value is found by those of sequences shorter by a step
         first = next(t for t in itertools.count(_SHORTEST) if taken.isdisjoint(range(t, t + 3)))
         taken |= {first, first + 1, first + 2}
@@ -185,14 +186,14 @@ class Traces:
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects the sizes of all axes of all values, and looks for numbers that code reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[int] = set()
-        self.reads_values = False
+        self.reads = Reads(inputs)
 
     def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.reads_values = self.reads_values or reads_values(func, args)
         result = func(*args, **(kwargs or {}))
+        self.reads.see(func, args, kwargs or {}, result)
         for value in result if isinstance(result, tuple | list) else [result]:
             if isinstance(value, Tensor):
                 self.seen.update(value.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from looping import NETWORKS, example, network
 from remembering import Says
-from torch import Tensor, nn
+from torch import Tensor
 
 import synapse_onnx as so
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
@@ -61,6 +62,13 @@ def test_it_is_the_trace_of_torch_export(name: str, compared: list[Size]) -> Non
     assert bool(compared) is (name not in FIXED)
 
 
+def _written(x: Tensor) -> Tensor:
+    """Puts a value in a tensor by a view of it, and reads the tensor."""
+    kept = torch.zeros(3)
+    kept[1:].add_(x[0, 0, 0])
+    return x * float(kept.sum())
+
+
 #: what makes a trace depend on numbers
 READS: dict[str, Callable[[Tensor], Any]] = {
     "item": lambda x: x * x[0, 0, 0].item(),
@@ -79,6 +87,8 @@ READS: dict[str, Callable[[Tensor], Any]] = {
     "unique": lambda x: x.unique(),
     "equal": lambda x: x if torch.equal(x, x) else -x,
     "allclose": lambda x: x if torch.allclose(x, x) else -x,
+    "of a view": _written,
+    "random": lambda x: x * torch.rand(1).item(),
     "repeats": lambda x: x[0].repeat_interleave(x[0, :, 0].abs().long(), 0),
     "pointer": lambda x: x * (x.data_ptr() % 2),
     "format": lambda x: x * float(f"{x.sum():.2f}"),
@@ -92,23 +102,25 @@ def test_it_gives_up_where_numbers_decide(name: str) -> None:
         record(Says(READS[name]), [X.clone()], [])
 
 
-class _Sets(nn.Module):
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.where, self.kept = where, dict[str, Any]()
+def test_numbers_of_parameters_are_the_same_in_every_call() -> None:
+    weight = torch.ones(2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.where == "attribute":
-            self.voltage = x * 2
-        else:
-            self.kept["voltage"] = x * 2
-        return x
+    def run(x: Tensor) -> Tensor:
+        count = torch.zeros(1)
+        count += 2
+        return x * weight.sum().item() + float(count) if weight.any() else x
+
+    program = record(Says(run), [X.clone()], [])
+    calls = [(str(n.target), n.args[1:]) for n in program.graph.nodes if n.op == "call_function"]
+    assert calls[-2:] == [("aten.mul.Tensor", (2.0,)), ("aten.add.Tensor", (2.0,))]
 
 
-@pytest.mark.parametrize("where", ["attribute", "dict"])
-def test_it_gives_up_where_forward_sets_a_tensor(where: str) -> None:
-    with torch.no_grad(), pytest.raises(NotRecordedError):
-        record(_Sets(where), [X.clone()], [])
+def test_a_deep_copy_is_the_value_that_it_copies() -> None:
+    program = record(Says(lambda x: copy.deepcopy(x * 2) + 1), [X.clone()], [])
+    calls = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    assert calls == ["aten.mul.Tensor", "aten.clone.default", "aten.add.Tensor"]
+    with pytest.raises(NotRecordedError):  # a copy of the memory, which Rockpool's forward makes
+        record(Says(lambda x: copy.copy(x * 2) + 1), [X.clone()], [])
 
 
 def test_it_gives_up_where_something_else_is_returned() -> None:
