@@ -161,7 +161,7 @@ class Traces:
             for size in tensor.shape
         }
         for x in self.example:
-            taken.update(x.shape[1:-1] if has_time(x.dim()) else x.shape[1:])
+            taken.update(x.shape)  # the example's own T, too: longer traces tell more
         inputs = self.inputs(Size(2, 1))
         shapes = _Shapes(inputs)
         # an axis is open only if the network runs with it, which a later trace shows
