@@ -372,6 +372,24 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
 
 
 @main.command()
+@click.option("--steps", default=16, type=COUNT)
+@time_and_file(4.0)
+def traces(steps: int, seconds: float, path: str | None) -> None:
+    """Milliseconds of an export whose loop is traced on numbers, or by torch.export."""
+    found = {name: found_loops.exports(name, steps, seconds) for name in found_loops.NETWORKS}
+    rows = {
+        name: [
+            *(f"{each:.0f}" for each in ms.values()),
+            f"{ms['torch.export'] / ms['on numbers']:.1f}",
+        ]
+        for name, ms in found.items()
+    }
+    print_table(f"ms, T = {steps}", ("on numbers", "torch.export", "ratio"), rows)
+    if path:
+        write_json(path, {"traces": found})
+
+
+@main.command()
 @click.option("--only", default="", help="Part of the names of the networks.")
 @click.option("--batch", "batches", default="1,8", callback=sizes)
 @click.option("--steps", default=50, type=COUNT)

@@ -9,6 +9,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from benchmarks._measure import session_of, turns
+from synapse_onnx.compiler.loops import traces
+from synapse_onnx.compiler.loops.recorder import NotRecordedError, record
 
 __all__ = ["NETWORKS", "measure"]
 
@@ -133,3 +136,31 @@ def measure(
         ms = {key: 1000 * value for key, value in turns(runs, seconds).items()}
         found[batch] = {**ms, "flips": flips}
     return found
+
+
+def exports(name: str, steps: int, seconds: float) -> dict[str, float]:
+    """Return milliseconds of an export with traces on numbers, and with those of torch.export.
+
+    Args:
+        name: one of :data:`NETWORKS`.
+        steps: number of steps of the example.
+        seconds: time to spend.
+    """
+    torch.manual_seed(0)
+    make, shape, _ = NETWORKS[name]
+    network, x = make().eval(), torch.rand(steps, 2, *shape).round()
+
+    def not_recorded(*_: Any) -> Any:
+        raise NotRecordedError
+
+    def export(record: Callable[..., Any]) -> onnx.ModelProto:
+        recorded, traces.record = traces.record, record
+        try:
+            return so.export(network, x, axes="TNC")
+        finally:
+            traces.record = recorded
+
+    runs = {"on numbers": lambda: export(record), "torch.export": lambda: export(not_recorded)}
+    if runs["on numbers"]() != runs["torch.export"]():
+        raise AssertionError(f"{name}: the files differ")
+    return {key: 1000 * value for key, value in turns(runs, seconds).items()}

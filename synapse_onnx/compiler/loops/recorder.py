@@ -1,4 +1,4 @@
-"""A trace of a network made by running it on numbers, a twentieth of the time of torch.export's.
+"""A trace of a network made by running it on numbers, in a fraction of torch.export's time.
 
 ``torch.export`` runs the network on tensors without numbers, and keeps for every operator what a
 later compiler may ask. A loop is found in traces of known sizes, of which the operators, shapes and
