@@ -9,7 +9,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 import synapse_onnx as so
 from benchmarks._measure import session_of, turns
 from synapse_onnx.compiler.loops import traces
-from synapse_onnx.compiler.loops.recorder import NotRecordedError, record
+from synapse_onnx.compiler.loops.recorder import NotRecordedError
 
-__all__ = ["NETWORKS", "measure"]
+__all__ = ["NETWORKS", "exports", "measure"]
 
 
 class _Looping(nn.Module):
@@ -150,17 +150,14 @@ def exports(name: str, steps: int, seconds: float) -> dict[str, float]:
     make, shape, _ = NETWORKS[name]
     network, x = make().eval(), torch.rand(steps, 2, *shape).round()
 
-    def not_recorded(*_: Any) -> Any:
-        raise NotRecordedError
+    def export() -> onnx.ModelProto:
+        return so.export(network, x, axes="TNC")
 
-    def export(record: Callable[..., Any]) -> onnx.ModelProto:
-        recorded, traces.record = traces.record, record
-        try:
-            return so.export(network, x, axes="TNC")
-        finally:
-            traces.record = recorded
+    def not_recorded() -> onnx.ModelProto:
+        with mock.patch.object(traces, "record", side_effect=NotRecordedError):
+            return export()
 
-    runs = {"on numbers": lambda: export(record), "torch.export": lambda: export(not_recorded)}
+    runs = {"on numbers": export, "torch.export": not_recorded}
     if runs["on numbers"]() != runs["torch.export"]():
         raise AssertionError(f"{name}: the files differ")
     return {key: 1000 * value for key, value in turns(runs, seconds).items()}

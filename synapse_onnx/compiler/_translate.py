@@ -7,7 +7,7 @@ Three things take most of the time of a small network there, and are left out wh
   is private to torch, so where a torch has another one, ``torch.onnx.export`` is called as it is
   documented, and gives the same graph.
 - It lists all operators of torch that can be taken apart, and traces the whole program once more to
-  do so. A program that has no composite operator would come out as it went in.
+  do so. A program whose operators torchlib translates would come out as it went in.
 - It runs the whole program once more to convert arguments whose types differ. Our ops, views and
   constants have nothing to convert.
 

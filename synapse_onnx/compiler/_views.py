@@ -47,8 +47,8 @@ class AsViews(FunctionMode):
             return moved(*args, **kwargs)
         if function in _DTYPES and len(args) == 1 and not kwargs:
             return _converted(args[0], _DTYPES[function])
-        if function is Tensor.to and len(args) == 2 and not kwargs:
-            return _converted(*args) if isinstance(args[1], torch.dtype) else function(*args)
+        if function is Tensor.to and not kwargs and [*map(type, args[1:])] == [torch.dtype]:
+            return _converted(*args)
         return function(*args, **kwargs)
 
 

@@ -26,7 +26,7 @@ _DIVISORS = ((0, 1, 0, 0, 0), (-1, 1, 0, 0, 0), (1, 1, 0, 0, 0), (0, 0, 1, 0, 0)
 
 @dataclass(frozen=True)
 class Formula:
-    """``a + b T + c N + d T N + e t``, or one such sum divided by another, or ``a * base ** t``.
+    """``a + b T + c N + d T N + e t``, one such sum divided by another, or ``a * base ** t``.
 
     Attributes:
         factors: a, b, c, d and e; all are float where the number is one.
@@ -64,7 +64,7 @@ class Formula:
         if self.base is not None:
             base = torch.tensor(self.base, dtype=torch.float64) if exact else self.base
             return base**t * self.factors[0]
-        sizes = (steps, batch, steps * batch, t)
+        sizes = (steps, batch, lambda: steps * batch, t)
         total = _sum(self.factors, sizes)
         return total if self.divisor is None else total / _sum(self.divisor, sizes)
 
@@ -73,7 +73,7 @@ def _sum(factors: Sequence[int | float], sizes: Sequence[Any]) -> Any:
     total: Any = factors[0]
     for factor, size in zip(factors[1:], sizes, strict=True):
         if factor:
-            total = total + factor * size
+            total = total + factor * (size() if callable(size) else size)
     return total
 
 
@@ -107,8 +107,8 @@ def fit(values: Mapping[tuple[Size, int], Any]) -> Any:
     )
     if formula is None:
         raise ValueError(
-            f"{_listed(literals)}, which neither a + b T + c N + d T N + e t, such a sum divided "
-            f"by another, nor a * c ** t gives"
+            f"{_listed(literals)}, which neither a + b T + c N + d T N + e t, 1 divided by such a "
+            f"sum, such a sum divided by T or N, nor a * c ** t gives"
         )
     if formula.is_whole and isinstance(first, float):
         return Formula(tuple(map(float, formula.factors)))

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
 from synapse_onnx.errors import ExportError
 
-__all__ = ["Leaf", "Program", "of_export"]
+__all__ = ["Leaf", "Program", "is_users", "of_export"]
 
 
 class Leaf(NamedTuple):
@@ -36,16 +36,20 @@ class Program:
     Attributes:
         graph: its operators; the shape and type of a value are in ``meta["val"]``.
         leaves: what its placeholders are.
-        results: nodes and literals that it returns.
     """
 
     graph: fx.Graph
     leaves: Mapping[fx.Node, Leaf]
-    results: list[Any]
+
+    @property
+    def results(self) -> tuple[Any, ...]:
+        """The nodes and literals that it returns."""
+        results: Any = self.graph.output_node().args[0]
+        return tuple(results)
 
 
 def of_export(program: torch.export.ExportedProgram) -> Program:
-    """Return what ``torch.export.export`` has traced.
+    """Return what ``torch.export.export`` has traced; of its results those of ``forward()``.
 
     Raises:
         ExportError: it has a control flow of its own, such as ``torch.cond``.
@@ -53,7 +57,6 @@ def of_export(program: torch.export.ExportedProgram) -> Program:
     signature = program.graph_signature
     specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
     leaves: dict[fx.Node, Leaf] = {}
-    results: list[Any] = []
     inputs = 0
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -73,9 +76,11 @@ def of_export(program: torch.export.ExportedProgram) -> Program:
             )
         elif node.op == "output":
             kinds = [spec.kind.name for spec in signature.output_specs]
-            results = [
-                result
-                for kind, result in zip(kinds, node.args[0], strict=True)
-                if kind == "USER_OUTPUT"
-            ]
-    return Program(program.graph, leaves, results)
+            results = zip(kinds, node.args[0], strict=True)
+            node.args = (tuple(each for kind, each in results if kind == "USER_OUTPUT"),)
+    return Program(program.graph, leaves)
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of code is neither torch's nor ours."""
+    return "/torch/" not in file and "/synapse_onnx/" not in file

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from synapse_onnx.compiler.loops.program import Leaf, Program
+from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
 from synapse_onnx.ops import TORCH_NAMESPACE
 
@@ -438,7 +438,7 @@ def _number_of(value: Any, dtype: torch.dtype) -> Any:
 def _place(node: fx.Node) -> str:
     """Return the innermost line of user's code that computes a node, for a sentence."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
-    own = [(f, n) for f, n in frames if "/torch/" not in f and "/synapse_onnx/" not in f]
+    own = [(file, number) for file, number in frames if is_users(file)]
     if not own:
         return ""
     file, number = own[-1]

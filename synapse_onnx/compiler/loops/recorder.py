@@ -7,8 +7,8 @@ level at which ``torch.export`` does: ``linear`` is one operator, not a transpos
 
 Numbers must not decide what is traced: a branch on a value, a value as a Python number, a tensor
 whose size depends on values. The recorder gives up there. ``torch.export`` is asked then, and
-refuses with a reason, or traces. It is asked for everything if torch has no longer these modes,
-which are private.
+refuses with a reason, or traces. If torch no longer has these modes, which are private, it is
+asked for everything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from synapse_onnx.compiler.function_mode import FunctionMode
-from synapse_onnx.compiler.loops.program import Leaf, Program
+from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
+from synapse_onnx.compiler.loops.reading import NUMBERS
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
 
 try:
@@ -37,14 +38,14 @@ __all__ = ["NotRecordedError", "Reads", "record"]
 aten = torch.ops.aten
 
 #: methods that give the numbers of a tensor to Python
-_NUMBERS = {
+_METHODS = {
     Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage,
     Tensor.storage, Tensor.__dlpack__, Tensor.apply_, Tensor.map_, Tensor.__repr__,
 }  # fmt: skip
 
-#: operators that depend on numbers, and have no tag that says so
-_UNTAGGED = {
-    aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default,
+#: operators whose results, or the sizes of these, depend on numbers; of constants both are constant
+_OF_NUMBERS = {
+    *NUMBERS, aten.is_nonzero.default,
     aten.where.default, aten.nonzero_numpy.default, aten.argwhere.default, aten.one_hot.default,
     aten.equal.default, aten.allclose.default, aten.repeat_interleave.self_Tensor,
     aten.tensor_split.tensor_indices_or_sections,
@@ -58,7 +59,7 @@ _LITERALS = (type(None), bool, int, float, str)
 
 
 class NotRecordedError(Exception):
-    """A network does what ``torch.export`` is asked about."""
+    """Numbers may decide what a network computes: ``torch.export`` traces it, or says why not."""
 
 
 def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]) -> Program:
@@ -85,7 +86,7 @@ def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str])
 class Reads:
     """Looks for numbers that Python reads of tensors, where these depend on the inputs.
 
-    What does not is the same number in every call: a parameter's, that of ``torch.ones(1)``.
+    A number of a parameter, or of ``torch.ones(1)``, is the same in every call.
 
     Attributes:
         any: whether one was read so far.
@@ -103,7 +104,7 @@ class Reads:
         if not depends:
             self.any = self.any or _sized_by_values(op, args)
             return
-        self.any = self.any or op in _UNTAGGED or _sized_by_values(op, args)
+        self.any = self.any or op in _OF_NUMBERS or _sized_by_values(op, args)
         if getattr(op, "_schema", None) is None or op._schema.is_mutable:
             self._unknown = True  # somebody may hold another view of what was changed
         for value in torch.utils._pytree.tree_leaves(result):
@@ -125,7 +126,7 @@ def _sized_by_values(op: Any, args: Sequence[Any]) -> bool:
         return any(
             isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in args[1]
         )
-    return not _TAGS.isdisjoint(getattr(op, "tags", ())) and op not in _UNTAGGED
+    return not _TAGS.isdisjoint(getattr(op, "tags", ())) and op not in _OF_NUMBERS
 
 
 class _NoNumbers(FunctionMode):
@@ -133,18 +134,15 @@ class _NoNumbers(FunctionMode):
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
-        if function is Tensor.__deepcopy__:  # of what is in memory
+        if function is Tensor.__deepcopy__:  # it copies memory, which no mode sees
             return args[0].clone()
-        if function in _NUMBERS:
+        if function in _METHODS:
             raise NotRecordedError
         return function(*args, **kwargs)
 
 
 class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
-    """Notes every operator in a graph.
-
-    Torch lets its own mode alone see composite operators; this one notes them in another way.
-    """
+    """Notes every operator in a graph; torch shows composite ones to modes of this class alone."""
 
     def __init__(
         self, network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]
@@ -174,12 +172,11 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
         self._reads.see(func, args, kwargs, result)
         if self._reads.any:
             raise NotRecordedError
-        if func in _UNTAGGED and not isinstance(result, Tensor | tuple | list):
+        if func in _OF_NUMBERS and not isinstance(result, Tensor | tuple | list):
             return result  # a number that is the same in every call
         node = self._graph.call_function(func, *nodes)
-        place = _place()
         node.meta = {
-            "stack_trace": place,
+            "stack_trace": _place(),
             "nn_module_stack": {"": (self._running[-1] if self._running else "", None)},
         }
         if isinstance(result, tuple | list):
@@ -195,13 +192,11 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
 
     def program(self, result: Any) -> Program:
         """Return what was noted, of a network that has returned this."""
-        results = []
-        for value in torch.utils._pytree.tree_leaves(result):
-            if not isinstance(value, (Tensor, *_LITERALS)):
-                raise NotRecordedError
-            results.append(self._node_of(value))
-        self._graph.output(results)
-        return Program(self._graph, self._leaves, results)
+        leaves = torch.utils._pytree.tree_leaves(result)
+        if not all(isinstance(value, (Tensor, *_LITERALS)) for value in leaves):
+            raise NotRecordedError
+        self._graph.output(tuple(map(self._node_of, leaves)))
+        return Program(self._graph, self._leaves)
 
     def _node_of(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -246,7 +241,7 @@ def _place() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if "/torch/" not in file and "/synapse_onnx/" not in file:
+        if is_users(file):
             return f'File "{file}", line {frame.f_lineno}'
         frame = frame.f_back  # type: ignore[assignment]
     return ""

@@ -190,9 +190,13 @@ class _Run:
 
     def _in_step(self, formula: Formula) -> Any:
         """Return a number that every step reads."""
+        self._refuse_length(formula)
+        return self._number(formula)
+
+    def _refuse_length(self, formula: Formula) -> None:
+        """Take note that a stream does not know T, if a step reads it."""
         if formula.reads_steps:
             self._network.states.refuse("a step depends on the number of steps")
-        return self._number(formula)
 
     def _before(self) -> Tensor:
         """Return how many steps each sample of a stream has had before this call, (N,)."""
@@ -221,8 +225,7 @@ class _Run:
 
     def _numbers(self, numbers: Numbers) -> Tensor:
         """Return the number of every step, (T, 1, ...) or (T, N, 1, ...)."""
-        if numbers.formula.reads_steps:
-            self._network.states.refuse("a step depends on the number of steps")
+        self._refuse_length(numbers.formula)
         if numbers.batched:
             steps = torch.arange(self._steps).unsqueeze(1) + self._before()
             steps = steps.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])

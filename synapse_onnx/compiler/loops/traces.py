@@ -77,6 +77,7 @@ class Traces:
         timed = [x.shape[-1] for x in inputs if has_time(x.dim())]
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
+        self._records = True
         self.sizes = self._sizes()
         self._programs: dict[Size, Program] = {}
 
@@ -114,7 +115,7 @@ class Traces:
 
     def _recorded(self, size: Size) -> Program | None:
         """Return a trace on numbers; None if they may decide what it is, or the network fails."""
-        if self._reads_values:
+        if not self._records:
             return None
         copied = _with_numbers(self.network(size.steps))
         with (
@@ -123,9 +124,9 @@ class Traces:
             in_plain_torch(),
         ):
             program = record(copied, self.inputs(size), running)
-            loops = any(node.target in _RECURRENT for node in program.graph.nodes)
-            if not loops and without_changes(program.graph):
+            if _is_functional(program.graph):
                 return program
+        self._records = False  # other sizes would not be recorded either
         return None
 
     def _exported(self, size: Size) -> Program:
@@ -168,7 +169,7 @@ class Traces:
         with in_plain_torch(), shapes, contextlib.suppress(Exception):
             self.network(2)(*inputs)
         taken |= shapes.seen
-        self._reads_values = shapes.reads.any
+        self._records = not shapes.reads.any
         # one after the other: a last value is found by those of sequences shorter by a step
         first = next(t for t in itertools.count(_SHORTEST) if taken.isdisjoint(range(t, t + 3)))
         taken |= {first, first + 1, first + 2}
@@ -203,10 +204,14 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> Program:
     """Trace a network; the program has no operators that change their arguments in place."""
     program = torch.export.export(network, tensors, strict=False)
-    has_loops = any(node.target in _RECURRENT for node in program.graph.nodes)
-    if has_loops or not without_changes(program.graph):
+    if not _is_functional(program.graph):
         program = program.run_decompositions(dict(_RECURRENT))  # takes longer than the trace
     return of_export(program)
+
+
+def _is_functional(graph: torch.fx.Graph) -> bool:
+    """Whether a graph has, or is rewritten to have, no loops within operators and no changes."""
+    return not any(node.target in _RECURRENT for node in graph.nodes) and without_changes(graph)
 
 
 def _with_numbers(network: nn.Module) -> nn.Module:
