@@ -8,8 +8,8 @@ Three things take most of the time of a small network there, and are left out wh
   documented, and gives the same graph.
 - It lists all operators of torch that can be taken apart, and traces the whole program once more to
   do so. A program whose operators torchlib translates would come out as it went in.
-- It runs the whole program once more to convert arguments whose types differ. Our ops, views and
-  constants have nothing to convert.
+- It runs the whole program once more to convert arguments whose types differ. Most programs have
+  none.
 
 The last two are functions of torch's, which meanwhile return the program as it is given. A torch
 that has no such functions takes its time, and gives the same graph.
@@ -31,6 +31,7 @@ import onnx_ir as ir
 import torch
 
 from synapse_onnx.compiler._bounds import unify_bounds
+from synapse_onnx.compiler._types import is_of_one_type
 from synapse_onnx.compiler.loops import scan
 from synapse_onnx.errors import ExportError
 from synapse_onnx.ops import TORCH_NAMESPACE, all_ops
@@ -55,9 +56,6 @@ _ELEMENTARY = {
 #: a loop over time, which stands for a Scan
 _LOOP = torch.ops.synapse_loops.recurrence.default
 
-#: operators that take no tensor, or whose results are no tensors
-_UNTYPED = {*_ELEMENTARY, torch.ops.aten.sym_size.int}
-
 #: one program is translated at a time, for functions of torch's are replaced meanwhile
 _lock = threading.RLock()
 
@@ -69,20 +67,18 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
         torch.onnx.OnnxExporterError: an operator has no ONNX form.
         ExportError: torch returned no graph.
     """
-    own: dict[Callable[..., Any], Callable[..., Any]] = {
-        op.torch_op: _as_function(op.symbolic) for op in all_ops().values()
-    }
-    own[_LOOP] = _as_function(scan.symbolic)
+    own = {op.torch_op: op.symbolic for op in all_ops().values()} | {_LOOP: scan.symbolic}
     unify_bounds(program)
     export = _export_with_table()
     if export is None:
+        table = {op: _as_function(symbolic) for op, symbolic in own.items()}
         exported = torch.onnx.export(
-            program, dynamo=True, opset_version=opset, custom_translation_table=own, **_OPTIONS
+            program, dynamo=True, opset_version=opset, custom_translation_table=table, **_OPTIONS
         )
     else:
-        table = _with_ops(_torchlib(opset), own)
+        table = _table(opset, tuple(own.items()))
         decomposed = _is_decomposed(program, table)
-        of_one_type = decomposed and _has_one_type(program)
+        of_one_type = decomposed and is_of_one_type(program.graph_module)
         with (
             _left_out("decompose_with_registry", program if decomposed else None),
             _left_out("insert_type_promotion_nodes", program.graph_module if of_one_type else None),
@@ -118,20 +114,6 @@ def _is_elementary(target: Any) -> bool:
     return torch.Tag.maybe_aliasing_or_mutating not in target.tags and not any(
         argument.alias_info for argument in arguments
     )
-
-
-def _has_one_type(program: torch.export.ExportedProgram) -> bool:
-    """Whether no operator of a program takes values that it converts to one type first."""
-    return all(
-        node.op in ("placeholder", "output") or node.target in _UNTYPED or _is_typed(node.target)
-        for node in program.graph.nodes
-    )
-
-
-def _is_typed(target: Any) -> bool:
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    return target.namespace == TORCH_NAMESPACE or target.is_view
 
 
 @contextlib.contextmanager
@@ -181,13 +163,14 @@ def _torchlib(opset: int) -> Any:
     return _registry().from_torchlib(opset_version=opset)
 
 
-def _with_ops(table: Any, own: Mapping[Any, Callable[..., Any]]) -> Any:
-    """Return a copy of a table with ops of ours in it."""
-    copied = copy.copy(table)
-    copied.functions = {op: list(functions) for op, functions in table.functions.items()}
-    for op, function in own.items():
-        copied.register_op(op, function)
-    return copied
+@functools.lru_cache(maxsize=8)
+def _table(opset: int, own: tuple[tuple[Any, Callable[..., Any]], ...]) -> Any:
+    """Return torchlib's table for an opset, with operators of ours and what writes their nodes."""
+    table = copy.copy(_torchlib(opset))
+    table.functions = {op: list(functions) for op, functions in table.functions.items()}
+    for op, symbolic in own:
+        table.register_op(op, _as_function(symbolic))
+    return table
 
 
 def _as_function(symbolic: Callable[..., Any]) -> Callable[..., Any]:
