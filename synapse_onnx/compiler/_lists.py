@@ -127,9 +127,21 @@ def _functional_call(module: nn.Module, tensors: dict[str, Tensor], *args: Any, 
     """Stand for what ``torch.func.functional_call`` calls: a layer keeps what it holds itself.
 
     Its lists have a blank tensor in the place of a weight that has become integers.
+
+    A layer under two names would hold what it was given ever after: torch puts its tensor back, and
+    then, for the other name, what it found there meanwhile (pytorch #164759).
     """
-    kept = {n: tensor for n, tensor in tensors.items() if not _is_own(module, n, tensor)}
-    return _plain_functional_call(module, kept, *args, **how)
+    given = {n: tensor for n, tensor in tensors.items() if not _is_own(module, n, tensor)}
+    layers = (part for part in nn.Module.modules(module) if isinstance(part, Deployable))
+    parts = [part for layer in layers for part in nn.Module.modules(layer)]
+    tables = [table for part in parts for table in (part._parameters, part._buffers)]
+    before = [dict(table) for table in tables]
+    try:
+        return _plain_functional_call(module, given, *args, **how)
+    finally:
+        replaced = set(map(id, given.values()))
+        for table, kept in zip(tables, before, strict=True):
+            table.update((n, kept[n]) for n, t in table.items() if id(t) in replaced and n in kept)
 
 
 def _is_own(module: nn.Module, name: str, tensor: Tensor) -> bool:

@@ -208,6 +208,33 @@ def test_functional_call_of_a_copy_of_all_tensors(kind: str) -> None:
     assert_equal(Called(), x)
 
 
+@pytest.mark.parametrize("hook", [so.quantize.q8, None], ids=["q8", "float"])
+def test_functional_call_of_a_layer_with_two_names(hook: Any) -> None:
+    """Which torch leaves with the tensors that it was given: pytorch #164759."""
+    torch.manual_seed(0)
+    neuron = so.neuron.kinds()["sigma_delta"].Neuron.example
+    block = so.block.sigma_delta.Dense(neuron, 3, 4, weight_scale=3, pre_hook_fx=hook)
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = self.two = block
+
+        def forward(self, x: Tensor) -> Any:
+            return self.two(x)
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, x: Tensor) -> Any:
+            copies = {name: value.clone() for name, value in self.inner.named_parameters()}
+            return torch.func.functional_call(self.inner, copies, (x,))
+
+    assert_equal(Called(), spikes(3, 3, 9))
+
+
 # -- changes in place ----------------------------------------------------------------------------
 
 
