@@ -14,6 +14,7 @@ import gc
 import os
 import random
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import warm as warm_programs
 from compiled import finding, remembering
 
 import synapse_onnx as so
@@ -212,6 +214,22 @@ def session_of() -> Callable[[onnx.ModelProto], so.Session]:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def warm_folder() -> Iterator[tuple[list[str], str]]:
+    """What ``warm`` starts programs with, and the folder of its commands."""
+    with (
+        tempfile.TemporaryDirectory(prefix="warm") as folder,
+        warm_programs.started(folder) as python,
+    ):
+        yield python, f"{folder}/bin"
+
+
+@pytest.fixture(scope="session")
+def warm(warm_folder: tuple[list[str], str]) -> list[str]:
+    """What stands for ``[sys.executable]`` in a command, and starts with torch imported already."""
+    return warm_folder[0]
 
 
 @pytest.fixture(scope="session")

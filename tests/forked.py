@@ -22,6 +22,8 @@ def leave(work: Callable[[], object], failed: int) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and code is not end.code:
+            print(end.code, file=sys.stderr)  # as Python does
     except BaseException:
         traceback.print_exc()
     finally:

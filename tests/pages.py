@@ -5,7 +5,8 @@ failure; a block with a caption is written to the file of that name. An ``output
 block is what it prints, where … stands for anything, on a line of its own for any lines. What
 installs is left out: ``.ci/run`` does that. A block behind a comment ``<!-- requires: norse -->``
 is left out, with what it prints, where that module is not installed. Run as ``python pages.py
-PAGE.md`` in an empty folder.
+PAGE.md`` in an empty folder. PAGES_BIN names another folder for the commands that the shell finds
+first.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _printed(block: Block, place: str, namespace: dict[str, object], before: str
 
 
 def _shell(text: str, place: str) -> str:
-    bin = os.path.dirname(sys.executable)
+    bin = os.environ.get("PAGES_BIN", os.path.dirname(sys.executable))
     # not `bash`: Windows has another one of that name
     done = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", text],

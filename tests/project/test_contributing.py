@@ -1,6 +1,7 @@
 """CONTRIBUTING's recipes, performed: each is one file, which is found, run, compared and tested.
 
-Every program runs in a process of its own, so that no other test sees what it adds.
+Every program runs in a process of its own, so that no other test sees what it adds. Torch is
+imported there already.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -286,35 +286,42 @@ def changed(source: str, diff: str) -> str:
 
 
 def run(
-    program: str, folder: Path, block: str, *args: str, package: str = "ops"
+    python: list[str], program: str, folder: Path, block: str, *args: str, package: str = "ops"
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with the recipe's file, and nothing else, added to a package."""
     (folder / FILES[package]).write_text(block)
     return subprocess.run(
-        [sys.executable, "-c", _SET_UP + program, str(folder), package, *args],
+        [*python, "-c", _SET_UP + program, str(folder), package, *args],
         capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ,
     )  # fmt: skip
 
 
 def run_mistaken(
-    program: str, folder: Path, block: str, right: str, wrong: str, *args: str, package: str = "ops"
+    python: list[str],
+    program: str,
+    folder: Path,
+    block: str,
+    right: str,
+    wrong: str,
+    *args: str,
+    package: str = "ops",
 ) -> subprocess.CompletedProcess[str]:
     """Run it with a mistake in the file, which must be found."""
     assert block.count(right) == 1
-    result = run(program, folder, block.replace(right, wrong), *args, package=package)
+    result = run(python, program, folder, block.replace(right, wrong), *args, package=package)
     assert result.returncode == 1, result.stdout
     return result
 
 
-def test_the_recipe_adds_an_op_in_one_file(tmp_path: Path) -> None:
-    result = run(_END_TO_END, tmp_path, recipe())
+def test_the_recipe_adds_an_op_in_one_file(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _END_TO_END, tmp_path, recipe())
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["done", "2"]
     assert "LowPass" not in ops.all_ops()  # in this process
 
 
-def test_the_tests_of_all_ops_find_it(tmp_path: Path) -> None:
-    result = run(_TESTS, tmp_path, recipe(), "LowPass")
+def test_the_tests_of_all_ops_find_it(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _TESTS, tmp_path, recipe(), "LowPass")
     assert result.returncode == 0, result.stdout
     found = re.search(r"(\d+) passed", result.stdout)
     assert found is not None
@@ -329,14 +336,16 @@ def test_the_tests_of_all_ops_find_it(tmp_path: Path) -> None:
     ],
     ids=["body", "torch"],
 )
-def test_the_tests_of_all_ops_find_a_mistake_in_it(tmp_path: Path, right: str, wrong: str) -> None:
+def test_the_tests_of_all_ops_find_a_mistake_in_it(
+    warm: list[str], tmp_path: Path, right: str, wrong: str
+) -> None:
     tests = "LowPass-binary and reference"
-    result = run_mistaken(_TESTS, tmp_path, recipe(), right, wrong, tests)
+    result = run_mistaken(warm, _TESTS, tmp_path, recipe(), right, wrong, tests)
     assert "test_torch_equals_onnx_runtime_equals_the_reference[LowPass-" in result.stdout
 
 
-def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
-    result = run(_NEURON, tmp_path, recipe("neuron"), package="neuron")
+def test_the_recipe_adds_a_neuron_in_one_file(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _NEURON, tmp_path, recipe("neuron"), package="neuron")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["done"]
     assert "Soft" not in ops.all_ops()  # in this process
@@ -352,9 +361,9 @@ def test_the_recipe_adds_a_neuron_in_one_file(tmp_path: Path) -> None:
     ids=["reset", "variable", "names"],
 )
 def test_a_mistake_in_the_neuron_is_found(
-    tmp_path: Path, right: str, wrong: str, caught_by: str
+    warm: list[str], tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    result = run_mistaken(_NEURON, tmp_path, recipe("neuron"), right, wrong, package="neuron")
+    result = run_mistaken(warm, _NEURON, tmp_path, recipe("neuron"), right, wrong, package="neuron")
     assert caught_by in result.stderr
 
 
@@ -363,8 +372,8 @@ def with_another_state() -> str:
     return changed(recipe("neuron"), diff)
 
 
-def test_the_recipe_adds_a_state_to_the_neuron(tmp_path: Path) -> None:
-    result = run(_STATE, tmp_path, with_another_state(), package="neuron")
+def test_the_recipe_adds_a_state_to_the_neuron(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _STATE, tmp_path, with_another_state(), package="neuron")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["done"]
 
@@ -379,9 +388,11 @@ def test_the_recipe_adds_a_state_to_the_neuron(tmp_path: Path) -> None:
     ids=["spike", "limit", "state"],
 )
 def test_a_mistake_in_the_new_state_is_found(
-    tmp_path: Path, right: str, wrong: str, caught_by: str
+    warm: list[str], tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
-    result = run_mistaken(_STATE, tmp_path, with_another_state(), right, wrong, package="neuron")
+    result = run_mistaken(
+        warm, _STATE, tmp_path, with_another_state(), right, wrong, package="neuron"
+    )
     assert caught_by in result.stderr
 
 
@@ -391,8 +402,8 @@ def test_a_change_that_does_not_fit_is_found() -> None:
         changed("a\nb\na\n", "@@\n-a\n")
 
 
-def test_the_recipe_adds_a_pass_in_one_file(tmp_path: Path) -> None:
-    result = run(_PASS, tmp_path, recipe("compiler.passes"), package="compiler.passes")
+def test_the_recipe_adds_a_pass_in_one_file(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _PASS, tmp_path, recipe("compiler.passes"), package="compiler.passes")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["done"]
 
@@ -407,15 +418,15 @@ def test_the_recipe_adds_a_pass_in_one_file(tmp_path: Path) -> None:
     ids=["operator", "circle", "name"],
 )
 def test_a_mistake_in_the_pass_is_found(
-    tmp_path: Path, right: str, wrong: str, caught_by: str
+    warm: list[str], tmp_path: Path, right: str, wrong: str, caught_by: str
 ) -> None:
     package = "compiler.passes"
-    result = run_mistaken(_PASS, tmp_path, recipe(package), right, wrong, package=package)
+    result = run_mistaken(warm, _PASS, tmp_path, recipe(package), right, wrong, package=package)
     assert caught_by in result.stderr
 
 
-def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
-    result = run(_READER, tmp_path, recipe("readers"), package="readers")
+def test_the_recipe_adds_a_reader_in_one_file(warm: list[str], tmp_path: Path) -> None:
+    result = run(warm, _READER, tmp_path, recipe("readers"), package="readers")
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("done\n")
     assert "error: option threshold must be a number, got 'high'" in result.stderr
@@ -423,9 +434,9 @@ def test_the_recipe_adds_a_reader_in_one_file(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_mistake_in_the_reader_is_found(tmp_path: Path) -> None:
+def test_a_mistake_in_the_reader_is_found(warm: list[str], tmp_path: Path) -> None:
     right = "torch.from_numpy(weight).float().reshape"
     result = run_mistaken(
-        _READER, tmp_path, recipe("readers"), right, f"-{right}", package="readers"
+        warm, _READER, tmp_path, recipe("readers"), right, f"-{right}", package="readers"
     )
     assert "AssertionError" in result.stderr
