@@ -57,10 +57,14 @@ def draw(seed: int) -> Drawn:
 
 
 def _drawn(seed: int, rng: Random) -> Drawn:
-    """Draw until torch runs the network: it refuses a change in place of some tensors."""
+    """Draw until torch runs the network.
+
+    It refuses a change in place of some tensors, and to compile one module within a second that
+    shares its parts (AssertionError).
+    """
     while True:
         drawn = _looping(seed, rng) if seed % LOOPING == LOOPING - 1 else _once(seed, rng)
-        with torch.no_grad(), contextlib.suppress(RuntimeError):
+        with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):
             given = replace(drawn, inputs=[x.detach().clone() for x in drawn.inputs])
             copy.deepcopy(drawn.module)(*given.arguments)
             return drawn
