@@ -58,18 +58,38 @@ collect_ignore_glob = ["*conftest.py"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernels", action="store_true", help="run models with native kernels")
+    parser.addoption(
+        "--spread", type=int, default=3, metavar="N",
+        help="with -m 'not slow': how many of a test's parameters to take (default 3)",
+    )  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what starts a browser or a cluster as slow, and run what is slow first.
 
     A long test at the end would keep one worker busy while the others have nothing left to do.
+    Of a test with many parameters, all but a few are marked, too: the first, the last, and some
+    between them.
     """
     for item in items:
         if {"browser", "ray"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    same: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            same.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for each in same.values():
+        for item in set(each) - set(spread(each, config.getoption("--spread"))):
+            item.add_marker("slow")
+
+
+def spread(items: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """Return so many of some items, from the first to the last."""
+    if len(items) <= count:
+        return items
+    return [items[round(place * (len(items) - 1) / max(count - 1, 1))] for place in range(count)]
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /pro
 @pytest.mark.slow
 @linux
 def test_killed_at_any_moment() -> None:
-    said = kills("--count", "20", "--only", "run") + kills("--count", "4", "--only", "verify")
+    said = kills("--count", "12", "--only", "run") + kills("--count", "2", "--only", "verify")
     assert "broken" not in said
     assert said.startswith("run ")
     assert "verify " in said
@@ -158,10 +158,10 @@ def test_killed_at_any_moment() -> None:
 @pytest.mark.slow
 @linux
 def test_killed_while_it_exports() -> None:
-    assert "broken" not in kills("--count", "4", "--only", "export")
+    assert "broken" not in kills("--count", "2", "--only", "export")
 
 
 @pytest.mark.slow
 @linux
 def test_two_calls_that_write_one_file() -> None:
-    assert kills("--count", "5", "--only", "run", "--pairs") == "run {'new': 5} \n"
+    assert kills("--count", "3", "--only", "run", "--pairs") == "run {'new': 3} \n"

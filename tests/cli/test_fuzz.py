@@ -23,10 +23,10 @@ import fuzz  # noqa: E402
 
 @pytest.mark.slow
 def test_no_case_is_at_fault(tmp_path: Path) -> None:
-    call = [sys.executable, str(FUZZ), "--count", "120", "--seed", "0", "--keep", str(tmp_path)]
+    call = [sys.executable, str(FUZZ), "--count", "60", "--seed", "2", "--keep", str(tmp_path)]
     ended = subprocess.run(call, capture_output=True, text=True, check=False, timeout=3600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.endswith("120 cases, 0 at fault\n")
+    assert ended.stdout.endswith("60 cases, 0 at fault\n")
     kinds = {line.split()[0] for line in ended.stdout.splitlines()[:-1]}
     assert kinds == {"onnx", "net", "nir", "npy", "npz", "csv", "state", "pt", "arguments"}
 

@@ -116,17 +116,18 @@ def test_no_torch_is_imported(here: Path, args: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.matrix
-def test_the_installed_command(here: Path) -> None:
+def test_the_installed_command(here: Path, warm: list[str]) -> None:
     """Exit codes and streams of a process, and ✓ where the encoding has none."""
-    call = [sys.executable, "-c", "from synapse_onnx.cli import main; main()"]
+    code = "from synapse_onnx.cli import main; main()"
 
-    def ran(*args: str) -> subprocess.CompletedProcess[str]:
+    def ran(*args: str, python: list[str] = warm) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         return subprocess.run(
-            [*call, *args], capture_output=True, text=True, check=False, env=environment
-        )
+            [*python, "-c", code, *args],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
 
-    equal = ran("verify", "net.py:Net", "net.onnx")
+    equal = ran("verify", "net.py:Net", "net.onnx", python=[sys.executable])
     assert (equal.returncode, equal.stderr) == (0, "")
     assert "? dense " in equal.stdout
     different = ran("verify", "net.py:other", "net.onnx")

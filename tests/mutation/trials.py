@@ -112,7 +112,7 @@ def run_tests(files: Sequence[str], plugin: Chosen) -> int:
     paths = [str(ROOT / name) for name in files]
     options = [
         "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--assert=plain",
-        "-m", "not slow",
+        "-m", "not slow", "--spread", "1000",  # what is taken of them is chosen here
     ]  # fmt: skip
     return int(pytest.main([*paths, *options], plugins=[plugin]))
 

@@ -49,7 +49,7 @@ def _at_a_rounding(other: str) -> tuple[Voltages, int]:
     """A network whose largest voltage spikes in torch or in another program, not in both.
 
     ``other``: "file" for the model in ONNX Runtime, "form" for the loop that was found, in torch.
-    Returns the network and the sample.
+    Returns the network and the sample; skips where the processor rounds alike in both.
     """
     for seed in (2, 3, 0, 1, *range(4, 40)):  # of the processors seen so far, one of the first two
         network = Voltages(seed).eval()
@@ -67,7 +67,7 @@ def _at_a_rounding(other: str) -> tuple[Voltages, int]:
         if place[0] < 12 and one != two:
             network.threshold = min(one, two)
             return network, int(place[1])
-    raise AssertionError("in no network is the largest sum rounded otherwise")
+    pytest.skip("this processor rounds the largest sum of all networks alike in both programs")
 
 
 def test_a_right_file_is_equal_though_a_rounding_decides() -> None:
