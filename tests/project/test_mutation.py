@@ -105,6 +105,7 @@ def test_every_excuse_has_its_mutant_and_its_reason() -> None:
     assert [entry for entry in known if entry not in found or not entry["reason"]] == []
 
 
+@pytest.mark.slow
 def test_every_file_of_ops_passes_neurons_and_export_takes_part() -> None:
     paths = {ROOT / path for path in selection.sources(())}
     package = selection.PACKAGE

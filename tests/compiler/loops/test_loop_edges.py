@@ -131,6 +131,7 @@ def test_a_neuron_that_keeps_nothing(reset: float) -> None:
     assert so.verify(net, model, x).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_cells_of_torch_run_step_by_step(kind: Any) -> None:
     class Cells(nn.Module):

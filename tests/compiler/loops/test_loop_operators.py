@@ -97,6 +97,7 @@ def _data(make: Callable[[], nn.Module]) -> nn.Module:
     return make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

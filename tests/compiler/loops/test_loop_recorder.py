@@ -55,6 +55,7 @@ def _assert_equal(one: Reading, other: Reading) -> None:
         assert {term: expected[term] for term in found} == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_is_the_trace_of_torch_export(name: str, compared: list[Size]) -> None:
     so.export(network(name), example(name))
