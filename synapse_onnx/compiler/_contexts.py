@@ -27,6 +27,16 @@ def write_in_line(program: torch.export.ExportedProgram) -> None:
         # torch's exporter visits every block, also an empty one: set_grad_enabled(True) at the end
         program.graph_module.delete_all_unused_submodules()
         program.graph_module.recompile()
+        _name_outputs(program)
+
+
+def _name_outputs(program: torch.export.ExportedProgram) -> None:
+    """Tell the program of the outputs that a block gave: they have names of their own now."""
+    (results,) = program.graph.output_node().args
+    assert isinstance(results, list | tuple)
+    for spec, result in zip(program.graph_signature.output_specs, results, strict=True):
+        if isinstance(result, torch.fx.Node):
+            spec.arg.name = result.name
 
 
 def _write_in_line(module: torch.fx.GraphModule) -> bool:

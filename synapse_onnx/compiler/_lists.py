@@ -134,7 +134,9 @@ def _functional_call(module: nn.Module, tensors: dict[str, Tensor], *args: Any, 
     given = {n: tensor for n, tensor in tensors.items() if not _is_own(module, n, tensor)}
     layers = (part for part in nn.Module.modules(module) if isinstance(part, Deployable))
     parts = [part for layer in layers for part in nn.Module.modules(layer)]
-    tables = [table for part in parts for table in (part._parameters, part._buffers)]
+    tables: list[dict[str, Any]] = [
+        table for part in parts for table in (part._parameters, part._buffers)
+    ]
     before = [dict(table) for table in tables]
     try:
         return _plain_functional_call(module, given, *args, **how)

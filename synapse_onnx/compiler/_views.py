@@ -1,4 +1,4 @@
-"""``reshape``, ``movedim`` and ``float`` of the user's code, traced as the operators that they are.
+"""``reshape``, ``movedim``, ``float``, ``1 - x`` and the like, traced as operators that are core.
 
 Torch traces them as composite operators, and its exporter traces a program with such an operator
 once more to take it apart, which doubles the time of an export (``_translate``).
@@ -7,7 +7,7 @@ once more to take it apart, which doubles the time of an export (``_translate``)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,6 @@ from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = ["AsViews"]
 
-
-#: functions that move axes
-_MOVING = (Tensor.movedim, torch.movedim, Tensor.moveaxis, torch.moveaxis)
 
 #: methods that convert a tensor to a type
 _DTYPES = {
@@ -33,18 +30,12 @@ _DTYPES = {
 
 
 class AsViews(FunctionMode):
-    """While it is active, these functions call ``view``, ``permute`` and a copy of another type."""
+    """While it is active, these functions call operators that torch's exporter translates."""
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call a function of torch."""
-        if function in (Tensor.reshape, torch.reshape) and not kwargs:
-            x, *shape = args
-            sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
-            return view(x, *sizes)
-        if function in (Tensor.flatten, torch.flatten):
-            return _flatten(*args, **kwargs)
-        if function in _MOVING:
-            return moved(*args, **kwargs)
+        """Call a function of torch, or an operator."""
+        if function in _FORMS:
+            return _FORMS[function](function, *args, **kwargs)
         if function in _DTYPES and len(args) == 1 and not kwargs:
             return _converted(args[0], _DTYPES[function])
         if function is Tensor.to and not kwargs and [*map(type, args[1:])] == [torch.dtype]:
@@ -52,11 +43,100 @@ class AsViews(FunctionMode):
         return function(*args, **kwargs)
 
 
-def _flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+def _reshape(_: Any, x: Tensor, *shape: Any, **named: Any) -> Tensor:
+    (sizes,) = named.values() if named else shape if len(shape) == 1 else (shape,)
+    return view(x, *sizes) if isinstance(sizes, Sequence) else view(x, sizes)
+
+
+def _flatten(_: Any, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = start_dim % max(x.dim(), 1), end_dim % max(x.dim(), 1)
     if start >= end:
-        return torch.flatten(x, start_dim, end_dim)
+        return torch.flatten(x, start_dim, end_dim)  # the tensor itself, or one axis of a number
     return view(x, *x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
+
+
+def _unflatten(function: Any, x: Tensor, dim: Any, sizes: Any) -> Tensor:
+    if not isinstance(dim, int):
+        return function(x, dim, sizes)  # type: ignore[no-any-return]
+    axis = dim % x.dim()
+    return view(x, *x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+
+
+def _contiguous(function: Any, x: Tensor, **named: Any) -> Tensor:
+    if named:
+        return function(x, **named)  # type: ignore[no-any-return]
+    return x if x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
+
+
+def _moved(_: Any, *args: Any, **named: Any) -> Tensor:
+    return moved(*args, **named)
+
+
+def _subtracted_from(function: Any, x: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """Return ``other - x``."""
+    if type(other) in (int, float):
+        # as torch.result_type says, which a trace takes for an operator
+        kept = x.is_floating_point() or (isinstance(other, int) and x.dtype != torch.bool)
+        of_number = torch.int64 if isinstance(other, int) else torch.get_default_dtype()
+        other = torch.scalar_tensor(other, dtype=x.dtype if kept else of_number, device=x.device)
+    if not isinstance(other, Tensor):
+        return function(x, other, alpha=alpha)  # type: ignore[no-any-return]
+    return torch.ops.aten.sub.Tensor(other, x, alpha=alpha)  # type: ignore[no-any-return]
+
+
+def _normalised(
+    function: Any,
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return ``F.batch_norm`` of statistics that a layer holds, if it is given them."""
+    if training or mean is None or variance is None:
+        return function(  # type: ignore[no-any-return]
+            x, mean, variance, weight, bias, training, momentum, eps
+        )
+    norm = torch.ops.aten._native_batch_norm_legit_no_training.default
+    return norm(x, weight, bias, mean, variance, momentum, eps)[0]  # type: ignore[no-any-return]
+
+
+def _normalised_in_loop(function: Any, x: Tensor, *args: Any) -> Tensor:
+    weight, bias, mean, variance, training, momentum, eps, _ = args
+    if training or mean is None:
+        return function(x, *args)  # type: ignore[no-any-return]
+    return _normalised(function, x, mean, variance, weight, bias, False, momentum, eps)
+
+
+def _transposed(_: Any, x: Tensor, dim0: int, dim1: int) -> Tensor:
+    order = [*range(x.dim())]
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return x.permute(order)
+
+
+def _zeros(_: Any, x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+aten = torch.ops.aten
+
+#: function, or operator of a loop that was found -> what stands for it, given it and its arguments
+_FORMS: Mapping[Any, Callable[..., Any]] = {
+    **dict.fromkeys((Tensor.reshape, torch.reshape, aten.reshape.default), _reshape),
+    **dict.fromkeys((Tensor.flatten, torch.flatten, aten.flatten.using_ints), _flatten),
+    **dict.fromkeys((Tensor.unflatten, torch.unflatten, aten.unflatten.int), _unflatten),
+    **dict.fromkeys((Tensor.contiguous, aten.contiguous.default), _contiguous),
+    **dict.fromkeys((Tensor.movedim, torch.movedim, Tensor.moveaxis, torch.moveaxis), _moved),
+    **dict.fromkeys((Tensor.__rsub__, torch.rsub, aten.rsub.Scalar), _subtracted_from),
+    **dict.fromkeys((Tensor.transpose, torch.transpose, aten.transpose.int), _transposed),
+    **dict.fromkeys((Tensor.swapaxes, torch.swapaxes), _transposed),
+    torch.nn.functional.batch_norm: _normalised,
+    aten.batch_norm.default: _normalised_in_loop,
+    aten.zero.default: _zeros,
+}
 
 
 def _converted(x: Tensor, dtype: torch.dtype) -> Tensor:

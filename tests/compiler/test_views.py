@@ -1,10 +1,11 @@
-"""reshape and flatten of the user's code: traced once, to the file that two traces give."""
+"""Operators of the user's code that torch takes apart: traced once, to the file of two traces."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -94,3 +95,42 @@ def test_view_is_reshape() -> None:
         assert torch.equal(view(tensor, 2, size), tensor.reshape(2, size))
         assert torch.equal(view(tensor, -1), tensor.reshape(-1))
     assert view(x, 6, 4).data_ptr() == x.data_ptr()
+
+
+#: operators of (N, 4, T) that torch would take apart
+FORMS: dict[str, Change] = {
+    "from one": lambda y: 1 - y,
+    "from a number": lambda y: 2.5 - y,
+    "from integers": lambda y: (1 - (y > 0.5).long()) * (2.5 - (y > 0.5).int()),
+    "scaled": lambda y: torch.rsub(y, y.flip(1), alpha=2),
+    "contiguous": lambda y: y.transpose(1, 2).contiguous().transpose(1, 2),
+    "swapped": lambda y: torch.transpose(y, -1, 1).swapaxes(1, 2),
+    "parts": lambda y: y.unflatten(1, (2, -1)).sum(1),
+    "torch.unflatten": lambda y: torch.unflatten(y, -2, (2, 2)).sum(1),
+    "normalised": nn.BatchNorm1d(4).eval(),
+    "without factors": nn.BatchNorm1d(4, affine=False).eval(),
+}
+
+
+class Formed(nn.Module):
+    """A dense layer, and something done to what it gives."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.dense = so.synapse.Dense(6, 4, weight_scale=3)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.dense(x))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_one_trace_of_what_torch_takes_apart(name: str, judged: list[bool]) -> None:
+    torch.manual_seed(0)
+    network, x = Formed(FORMS[name]).eval(), spikes(3, 6, 9)
+    once = so.export(network, x)
+    assert judged == [True]
+    with torch.no_grad():
+        expected = network(x).numpy()
+    np.testing.assert_array_equal(so.Session(once).run(x.numpy()), expected, strict=True)
+    assert so.verify(network, once, x).ok
