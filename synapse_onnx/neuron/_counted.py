@@ -26,6 +26,8 @@ class CountedLif(Equation):
     traces = ("current", "voltage", "nearest")
     fires = ("count", "nearest")
     memory: ClassVar[Mapping[str, str]] = {"current": "alpha", "voltage": "beta"}
+    often_zero = ("drive",)
+    often_one = ("gain",)
     regimes = ("float",)
     counts = True
 

@@ -48,11 +48,14 @@ class Lif(Equation):
     fires = ("above",)
     follows: ClassVar[Mapping[str, tuple[str, str]]] = {"above": ("voltage", "v_threshold")}
     memory: ClassVar[Mapping[str, str]] = {"current": "alpha", "voltage": "beta"}
-    often_zero = ("v_reset",)
+    often_zero = ("drive", "v_reset")
+    often_one: ClassVar[tuple[str, ...]] = ("gain",)
     regimes = ("float",)
 
     def __init__(self, reset: str) -> None:
         self.reset = reset
+        if not reset.endswith("zero"):  # the threshold is taken off
+            self.often_one = ("gain", "v_reset")  # type: ignore[misc]
         after = {
             "zero": "v[t] = v_reset where it spiked",
             "subtract": "v[t] -= v_reset where it spiked",

@@ -30,7 +30,16 @@ from synapse_onnx.ops.equation._bounds import NARROW_LIMIT, WHOLE_LIMIT, Bounds,
 from synapse_onnx.ops.equation._finite import Finite, witnesses
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, run_step, void_states, write_loop
-from synapse_onnx.ops.equation._omits import BINARY, GRADED, SHORT, never, summed, without, zero
+from synapse_onnx.ops.equation._omits import (
+    BINARY,
+    GRADED,
+    SHORT,
+    never,
+    one,
+    summed,
+    without,
+    zero,
+)
 from synapse_onnx.ops.equation._short import may_be_short, try_short
 from synapse_onnx.ops.equation._values import narrow_values, write_values
 
@@ -56,7 +65,8 @@ class _Body:
         #: what some nodes leave out, the most first: what suits a node without two states suits one
         #: without either
         self.special = sorted(
-            {omits - {GRADED, BINARY, SHORT} for omits in w.omits} - {frozenset()},
+            _in_few_kinds(op, {omits - {GRADED, BINARY, SHORT} for omits in w.omits})
+            - {frozenset()},
             key=lambda omits: (-len(omits), sorted(omits)),
         )
         self.values = write_values(op, w)
@@ -167,10 +177,12 @@ class _Body:
         a, p = self.a, self.values.p
         bounds = Bounds(self.w, self.values.currents[0].value)
         conditions = []
-        for name in self.e.often_zero:
-            if zero(name) in omits:
-                most = a.op("ReduceL1", p[name], keepdims=0)
-                conditions.append(a.op("Equal", most, 0, name=zero(name)))
+        settled = {zero(name): p[name] for name in self.e.often_zero}
+        settled |= {one(name): p[name] - 1 for name in self.e.often_one if one(name) in omits}
+        for name, distance in settled.items():
+            if name in omits:
+                most = a.op("ReduceL1", distance, keepdims=0)
+                conditions.append(a.op("Equal", most, 0, name=name))
         for state in sorted(omits & set(self.op.states)):
             kept = p[self.e.memory[state]]
             # of floats no maximum, which may overlook NaN
@@ -187,7 +199,7 @@ class _Body:
             void = omits & set(self.op.states)
             lost_states = void_states(self.e, a, self.values, void)
             lost_states |= {f"start of {name}": state for name, state in starts if name in omits}
-            conditions.append(finite(a, list(lost_states.values())))
+            conditions += [finite(a, list(lost_states.values()))] if lost_states else []
         return all_of(conditions)
 
     # -- loops -----------------------------------------------------------------------------------
@@ -274,9 +286,11 @@ class _Body:
         """Return what loops for finite floats leave out, and which states show that all are."""
         cases = (*self.special, frozenset[str]())
         shown = {omits: witnesses(self.op, omits) for omits in cases}
-        if not shown[frozenset()]:  # there is no reset, or nothing shows that all are finite
+        every = shown[frozenset()]
+        if not every:  # there is no reset, or nothing shows that all are finite
             return {}
-        return {omits: states for omits, states in shown.items() if states is not None}
+        # a loop without any product takes what shows it of all
+        return {omits: states or every for omits, states in shown.items() if states is not None}
 
     def _try_finite(self, spikes: Spikes) -> Sequence[ir.Value]:
         """Write loops for finite floats, and the loop of all for where they are not."""
@@ -382,9 +396,21 @@ class _Body:
         return [*sequences, *(after[name].value for name in self.op.states)]
 
 
+def _in_few_kinds(op: Interface, kinds: set[frozenset[str]]) -> set[frozenset[str]]:
+    """Return what nodes leave out, of floats what all of them do where their void states are one.
+
+    Each kind more would be a branch within a branch, and ONNX Runtime 1.32 crashes where three of
+    them are settled. Where void states differ, they alone count.
+    """
+    if op.fixed or len(kinds) < 2:
+        return kinds
+    void = {kind & set(op.states) for kind in kinds}
+    return {frozenset.intersection(*kinds)} if len(void) == 1 else void
+
+
 def _name(omits: frozenset[str]) -> str:
     """Name loops after what they leave out: ``no_current``, ``never_threshold_sum_of_voltage``."""
     return "_".join(
-        name if name.startswith(("never_", "sum_of_", "zero_")) else f"no_{name}"
+        name if name.startswith(("never_", "sum_of_", "zero_", "one_")) else f"no_{name}"
         for name in sorted(omits)
     )

@@ -109,6 +109,8 @@ class Equation(ABC):
         follows: variable -> (another one, a parameter) whose difference it is: a loop over time
             that computes the other leaves it out.
         often_zero: parameters that are added or subtracted alone, and often zero for all neurons.
+        often_one: factors of :meth:`Arithmetic.scaled`, and amounts that a reset takes off, which
+            are often one for all neurons.
     """
 
     name: ClassVar[str]
@@ -130,6 +132,7 @@ class Equation(ABC):
     memory: ClassVar[Mapping[str, str]] = {}
     follows: ClassVar[Mapping[str, tuple[str, str]]] = {}
     often_zero: ClassVar[tuple[str, ...]] = ()
+    often_one: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def step(self, a: Any, x: Any, p: Any, s: Any, c: Any) -> tuple[dict[str, Any], dict[str, Any]]:

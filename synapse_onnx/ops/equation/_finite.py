@@ -42,13 +42,19 @@ class Finite(Arithmetic):
         """Write ``Sub(state, Mul(Cast<to = 1>(condition), state))``, and what it is set to. ::
 
         Sub(voltage, Mul(spiked, amount))  # where the value is ``voltage - amount``
+        Sub(voltage, spiked)               # and the amount is 1
         """
         if condition is False:
             return state
         spiked = self.cast(condition, FLOAT)
         less = value.value.producer() if isinstance(value, Operand) else None
         if less is not None and less.op_type == "Sub" and less.inputs[0] is state.value:
-            return state - spiked * Operand(self, less.inputs[1])  # type: ignore[arg-type]
+            amount = less.inputs[1]
+            made = None if amount is None else amount.producer()
+            constant = made is not None and made.op_type == "Constant"
+            if constant and amount is self.w.number(1, FLOAT):
+                return state - spiked
+            return state - spiked * Operand(self, amount)  # type: ignore[arg-type]
         kept = state - spiked * state
         return kept if not isinstance(value, Operand) and value == 0 else kept + spiked * value
 

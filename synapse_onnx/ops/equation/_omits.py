@@ -4,13 +4,15 @@
 ``graded``, ``binary``  spikes that carry a height, or those that do not
 ``short``               the loop whose products are exact in float32, for decays of few bits
 ``current``, ...        a state of which nothing is kept from step to step, by its name
-``zero_v_reset``        the voltage after a spike, of floats, where it is zero: one that an equation
-                        calls :attr:`Equation.often_zero`
+``zero_drive``, ...     what is added or subtracted, of floats, where it is zero: parameters that an
+                        equation calls :attr:`Equation.often_zero`
+``one_gain``, ...       a factor, or what a spike takes off, of floats, where it is one:
+                        :attr:`Equation.often_one`
 ``never_threshold``     resets, for no state reaches that level: that of a readout in fixed point
 ``sum_of_voltage``      the loop of such a readout's state that is kept whole: it is a sum over time
 ======================  ============================================================================
 
-A body asks for the last four itself, from the parameters: ONNX Runtime settles that when it loads
+A body asks for the last five itself, from the parameters: ONNX Runtime settles that when it loads
 constants, and a file whose parameters are changed still computes them. It serves any node, but for
 spikes of a kind that no node of the file has; without the loop of float32 it is only slower.
 """
@@ -39,6 +41,7 @@ __all__ = [
     "fraction_kept",
     "never",
     "node_omits",
+    "one",
     "summed",
     "without",
     "zero",
@@ -61,6 +64,11 @@ def zero(parameter: str) -> str:
     return f"zero_{parameter}"
 
 
+def one(parameter: str) -> str:
+    """Return the name of this: a parameter is one for all neurons."""
+    return f"one_{parameter}"
+
+
 def sum_of(state: str) -> str:
     """Return the name of this: all of a state is kept."""
     return f"sum_of_{state}"
@@ -76,9 +84,10 @@ def without(op: Interface, values: Values, omits: frozenset[str]) -> Values:
     memory = op.e.memory
     lost = {memory[state]: 0 for state in op.states if state in omits}
     whole = {memory[state]: 1 for state in summed(op, omits)}
-    nothing = {name: 0 for name in op.e.often_zero if zero(name) in omits}
+    lost |= {name: 0 for name in op.e.often_zero if zero(name) in omits}
+    whole |= {name: 1 for name in op.e.often_one if one(name) in omits}
     levels = {name: NEVER for name in op.e.constants if never(name) in omits}
-    return values._replace(p={**values.p, **lost, **whole, **nothing}, c={**values.c, **levels})
+    return values._replace(p={**values.p, **lost, **whole}, c={**values.c, **levels})
 
 
 def node_omits(
@@ -105,7 +114,7 @@ def node_omits(
     }
     void = frozenset(state for state, kept in fractions.items() if not kept.any())
     if not op.fixed:
-        return spikes | _seen_finite(op, void) | _zeros(op, constants)
+        return spikes | _seen_finite(op, void) | _zeros_and_ones(op, constants)
     if op.spiking and op.e.has_upper_bounds and any(map(_has_many_bits, fractions.values())):
         spikes |= {SHORT}
     levels = [attributes[name] for name in op.e.constants]
@@ -130,13 +139,12 @@ def _seen_finite(op: Interface, void: frozenset[str]) -> frozenset[str]:
     return void
 
 
-def _zeros(op: Interface, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
-    """Return the parameters that are zero for all neurons, of those that often are."""
-    return frozenset(
-        zero(name)
-        for name in op.e.often_zero
-        if name in constants and not onnx.numpy_helper.to_array(constants[name]).any()
-    )
+def _zeros_and_ones(op: Interface, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
+    """Return the parameters that are zero, or one, for all neurons, of those that often are."""
+    arrays = {name: onnx.numpy_helper.to_array(value) for name, value in constants.items()}
+    zeros = {zero(name) for name in op.e.often_zero if name in arrays and not arrays[name].any()}
+    ones = {one(name) for name in op.e.often_one if name in arrays and (arrays[name] == 1).all()}
+    return frozenset(zeros | ones)
 
 
 def _has_many_bits(kept: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from functools import cache
 from typing import Any
 
@@ -90,9 +91,12 @@ def model(
 
 def compared(
     name: str, sample: ops.Sample, values: list[Tensor], graded: bool, exact: bool,
-    streaming: bool = False,
+    streaming: bool = False, omits: Set[str] | None = None,
 ) -> None:  # fmt: skip
-    """Hold ONNX Runtime and the reference evaluator equal to torch, last states too."""
+    """Hold ONNX Runtime and the reference evaluator equal to torch, last states too.
+
+    The body leaves out what ``omits`` says, else the states of :data:`OMITS`.
+    """
     op = ops.get_op(name)
     tail = list(sample.args[len(op.inputs) :])
     if "graded" in op.attributes:
@@ -103,8 +107,8 @@ def compared(
         key: np.moveaxis(v.numpy(), -1, 0) if key.startswith("x") else v.numpy()
         for key, v in zip(op.inputs, values, strict=True)
     }
-    omits = frozenset(OMITS.get(name, ()))
-    data = model(name, omits, graded, tuple(v.dim() for v in values), streaming)
+    left_out = frozenset(OMITS.get(name, ()) if omits is None else omits)
+    data = model(name, left_out, graded, tuple(v.dim() for v in values), streaming)
     sequence = values[0].dim()
     runs = (
         ort.InferenceSession(data).run(None, feeds),

@@ -14,6 +14,7 @@ import torch
 from graphs import all_nodes
 from node_forms import OMITS, compared, drive, equation, network, plain, said, without
 from onnx import helper, numpy_helper
+from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx import ops
@@ -94,6 +95,90 @@ def test_floats_that_are_no_numbers_take_the_body_of_all(name: str, value: float
     values[0][0, 1, 3] = value
     with np.errstate(all="ignore"):
         compared(name, sample, values, False, exact=False)
+
+
+#: ops of floats whose parameters are often one or zero, in bodies of spikes and of voltages
+SETTLED = [
+    name for name, op in ops.all_ops().items()
+    if name.startswith("Lif") and not name.endswith("Dynamics")
+]  # fmt: skip
+
+
+def _of_steps(function: onnx.FunctionProto, prefix: str) -> list[onnx.GraphProto]:
+    """The bodies of loops whose names begin with something."""
+    scans = [node for node in all_nodes(function.node) if node.op_type == "Scan"]
+    bodies = [a.g for node in scans for a in node.attribute if a.name == "body"]
+    return [body for body in bodies if body.name.startswith(prefix)]
+
+
+@pytest.mark.parametrize("name", SETTLED)
+def test_a_factor_of_one_and_what_is_zero_are_left_out(name: str) -> None:
+    op = ops.get_op(name)
+    omits = frozenset({"one_gain", "zero_drive"})
+    found = op.omits({}, {  # type: ignore[misc]
+        "gain": numpy_helper.from_array(np.ones(3, np.float32)),
+        "drive": numpy_helper.from_array(np.zeros(1, np.float32)),
+    })  # fmt: skip
+    assert omits <= found
+    function = op.function(21, omits)
+    lean = _of_steps(function, "one_gain_zero_drive_")
+    assert lean
+    read = {plain(key) for body in lean for node in body.node for key in node.input}
+    assert not {"drive_b", "gain_b"} & read
+    # each parameter as it is left out, and as it is not: the body of all computes that
+    for gain, added in ((1.0, 0.0), (1.0, 0.125), (0.5, 0.0)):
+        for sample in op.samples()[:2]:
+            values = dict(zip(op.inputs, sample.args, strict=False))
+            values["gain"] = torch.full_like(values["gain"], gain)
+            values["drive"] = torch.full_like(values["drive"], added)
+            compared(name, sample, [values[key] for key in op.inputs], False, False, omits=omits)
+
+
+@pytest.mark.parametrize("taken_off", [1.0, 0.75])
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("name", ["LifSubtractFloat", "LifDelayedFloat"])
+def test_a_spike_that_takes_one_off(name: str, value: float, taken_off: float) -> None:
+    """Also of floats that are not finite, and by the same body where it is not one."""
+    op = ops.get_op(name)
+    omits = frozenset({"one_v_reset", "current"})
+    assert "one_v_reset" in op.omits(  # type: ignore[misc]
+        {}, {"v_reset": numpy_helper.from_array(np.ones(1, np.float32))}
+    )
+    lean = _of_steps(op.function(21, omits), "no_current_one_v_reset_")
+    assert lean
+    assert not any("v_reset_b" in node.input for body in lean for node in body.node)
+    sample = op.samples()[0]
+    values = without(op, sample, {"current"})
+    given = dict(zip(op.inputs, values, strict=True))
+    given["v_reset"] = torch.full_like(given["v_reset"], taken_off)
+    given["x"] = given["x"].clone()
+    given["x"][0, 1, 3] += value
+    with np.errstate(all="ignore"):
+        compared(name, sample, [*given.values()], False, exact=False, omits=omits)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_neurons_that_leave_different_things_out_share_a_body(streaming: bool) -> None:
+    """Each kind of node a branch of its own: ONNX Runtime 1.32 crashed when it loaded the file."""
+    torch.manual_seed(1)
+    kinds = [
+        {"threshold": 1.0, "reset": "subtract"},
+        {"threshold": 0.5, "reset": "subtract"},
+        {"threshold": 0.5, "reset": "subtract", "gain": 0.5},
+        {"threshold": 1.0, "reset": "subtract", "drive": 0.125},
+    ]
+    layers = [
+        part
+        for given in kinds
+        for part in (so.synapse.Dense(6, 6, weight_scale=3), so.neuron.lif.Neuron(**given))
+    ]
+    net, x = nn.Sequential(*layers).eval(), drive()
+    model = so.export(net, x, streaming=streaming)
+    (function,) = (f for f in model.functions if f.name == "LifSubtractFloat")
+    names = {body.name for body in _of_steps(function, "")}
+    assert "no_current_finite_step" in names
+    report = so.verify(net, model, x, native=False)
+    assert report.ok, str(report)
 
 
 class Late(ops.Equation):
