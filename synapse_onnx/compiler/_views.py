@@ -34,7 +34,7 @@ class AsViews(FunctionMode):
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch, or an operator."""
-        if function in _FORMS:
+        if function in _FORMS and args:  # not torch.flatten(input=x)
             return _FORMS[function](function, *args, **kwargs)
         if function in _DTYPES and len(args) == 1 and not kwargs:
             return _converted(args[0], _DTYPES[function])
@@ -87,8 +87,8 @@ def _subtracted_from(function: Any, x: Tensor, other: Any, *, alpha: Any = 1) ->
 def _normalised(
     function: Any,
     x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
@@ -96,12 +96,13 @@ def _normalised(
     eps: float = 1e-5,
 ) -> Tensor:
     """Return ``F.batch_norm`` of statistics that a layer holds, if it is given them."""
-    if training or mean is None or variance is None:
+    if training or running_mean is None or running_var is None:
         return function(  # type: ignore[no-any-return]
-            x, mean, variance, weight, bias, training, momentum, eps
+            x, running_mean, running_var, weight, bias, training, momentum, eps
         )
     norm = torch.ops.aten._native_batch_norm_legit_no_training.default
-    return norm(x, weight, bias, mean, variance, momentum, eps)[0]  # type: ignore[no-any-return]
+    result: Tensor = norm(x, weight, bias, running_mean, running_var, momentum, eps)[0]
+    return result
 
 
 def _normalised_in_loop(function: Any, x: Tensor, *args: Any) -> Tensor:
@@ -111,8 +112,11 @@ def _normalised_in_loop(function: Any, x: Tensor, *args: Any) -> Tensor:
     return _normalised(function, x, mean, variance, weight, bias, False, momentum, eps)
 
 
-def _transposed(_: Any, x: Tensor, dim0: int, dim1: int) -> Tensor:
-    order = [*range(x.dim())]
+def _transposed(function: Any, x: Tensor, *axes: Any, **named: Any) -> Tensor:
+    known = all(isinstance(axis, int) and -x.dim() <= axis < x.dim() for axis in axes)
+    if len(axes) != 2 or not known:
+        return function(x, *axes, **named)  # type: ignore[no-any-return]
+    (dim0, dim1), order = axes, [*range(x.dim())]
     order[dim0], order[dim1] = order[dim1], order[dim0]
     return x.permute(order)
 
