@@ -79,8 +79,9 @@ def _subtracted_from(function: Any, x: Tensor, other: Any, *, alpha: Any = 1) ->
         kept = x.is_floating_point() or (isinstance(other, int) and x.dtype != torch.bool)
         of_number = torch.int64 if isinstance(other, int) else torch.get_default_dtype()
         other = torch.scalar_tensor(other, dtype=x.dtype if kept else of_number, device=x.device)
-    if not isinstance(other, Tensor):
-        return function(x, other, alpha=alpha)  # type: ignore[no-any-return]
+    if not isinstance(other, Tensor):  # of NumPy, or a size
+        named = {} if alpha == 1 else {"alpha": alpha}
+        return function(x, other, **named)  # type: ignore[no-any-return]
     return torch.ops.aten.sub.Tensor(other, x, alpha=alpha)  # type: ignore[no-any-return]
 
 

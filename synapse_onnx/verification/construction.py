@@ -180,6 +180,7 @@ class _Comparison:
             for model in (self.model, self.compiled)
         ]
         yield from _repeated("the body of", map(_name_of, self.model.functions))
+        yield from _ambiguous(self.model.graph)
         for name in _names(*bodies):
             yield from _body(name, *(bodies_of.get(name) for bodies_of in bodies))
 
@@ -262,6 +263,26 @@ def _repeated(what: str, names: Iterable[str]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{what} {name} is in the file {count} times"
+
+
+def _ambiguous(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield a sentence on every part of a graph, and of those in it, that programs read otherwise.
+
+    Of several values of a Constant ONNX Runtime takes the first. A sparse initialiser of a subgraph
+    hides a value around it of the same name, and onnx_ir does not read it.
+    """
+    for node in graph.node:
+        named = (attribute.name for attribute in node.attribute)
+        yield from _repeated(f"in node {node.name} the attribute", named)
+        if node.op_type == "Constant" and not node.domain and len(node.attribute) != 1:
+            yield f"node {node.name} (Constant) has {len(node.attribute)} values, and needs one"
+        for attribute in node.attribute:
+            for within in (attribute.g, *attribute.graphs):
+                if within.sparse_initializer:
+                    yield f"a graph in node {node.name} has sparse initialisers"
+                names = (tensor.name for tensor in within.initializer)
+                yield from _repeated(f"in node {node.name} the initialiser", names)
+                yield from _ambiguous(within)
 
 
 def _name_of(function: onnx.FunctionProto) -> str:

@@ -1,9 +1,9 @@
 """One form for graphs that compute the same node by node, whatever tool wrote them.
 
-Constants are folded, copies removed, and each value is known by what it is computed from: a digest
-of its operator, attributes and inputs. So names, the order of nodes, nodes that nothing reads and
-subexpressions that are written twice make no difference. A digest that is equal proves an output
-equal; tools that fuse operators to others give another one.
+Constants are folded where every program computes the same, copies removed, and each value is known
+by what it is computed from: a digest of its operator, attributes and inputs. So names, the order of
+nodes, nodes that nothing reads and subexpressions that are written twice make no difference. A
+digest that is equal proves an output equal; tools that fuse operators to others give another one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 
-from synapse_onnx.model.operators import operator_of
-
 __all__ = ["same_outputs"]
+
+#: operators that move values, compare them, or round once
+_FOLDED = {
+    "Add", "And", "Cast", "Concat", "Equal", "Expand", "Gather", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "Mul", "Neg", "Not", "Or", "Reshape", "Shape", "Slice",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze", "Xor",
+}  # fmt: skip
+
+#: types whose numbers NumPy and ONNX Runtime take alike
+_WHOLE = {ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64}
+_TYPES = _WHOLE | {ir.DataType.FLOAT, ir.DataType.DOUBLE}
 
 
 def same_outputs(model: onnx.ModelProto, other: onnx.ModelProto) -> bool:
@@ -34,6 +43,7 @@ def _outputs(model: onnx.ModelProto) -> dict[str, bytes]:
     graph_of.functions.clear()  # whose subgraphs a pass may not be able to take
     graph = graph_of.graph
     graph.sort()
+    _forget_shapes(graph)
     onnxscript.optimizer.fold_constants(graph_of, should_fold=_is_exact)
     known: dict[ir.Value | None, bytes] = {None: b""}
     for value in graph.inputs:
@@ -64,11 +74,25 @@ def _outputs(model: onnx.ModelProto) -> dict[str, bytes]:
     return {str(value.name): known[value] for value in graph.outputs}
 
 
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Forget what a file says of the values between its nodes: no program holds it to that."""
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            value.shape = value.type = None
+
+
 def _is_exact(node: ir.Node) -> bool | None:
-    """Return False for what ONNX Runtime may round otherwise than NumPy, as Exp; else None."""
-    given = [value.dtype for value in node.inputs if value is not None]
-    whole = all(dtype is not None and not dtype.is_floating_point() for dtype in given)
-    return None if whole or operator_of(node).exact else False
+    """Return None for what NumPy and ONNX Runtime compute alike of constants, else False.
+
+    Not so Exp, which both round, Pow of integers that overflow, ReduceMax of NaN, Max of two zeros.
+    """
+    given = {value.dtype for value in node.inputs if value is not None}
+    if node.domain or node.op_type not in _FOLDED or not given <= _TYPES:
+        return False
+    if node.op_type == "Cast":
+        to = ir.DataType(node.attributes["to"].as_int())
+        return None if given <= _WHOLE and to in _TYPES - {ir.DataType.BOOL} else False
+    return None
 
 
 def _constant(tensor: ir.TensorProtocol) -> bytes:

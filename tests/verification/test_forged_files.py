@@ -99,6 +99,105 @@ def test_a_forged_file_is_not_equal(forge: Callable[[onnx.ModelProto], None]) ->
     assert report.problems
 
 
+class Clipped(nn.Module):
+    """A dense layer of what a parameter cuts off, and a loop that cuts off, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = dense(6, 4)
+        self.most = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, v, rows = self.dense(torch.minimum(x, self.most)), torch.zeros(x.shape[0], 4), []
+        for t in range(y.shape[-1]):
+            v = torch.where(v > 3, v * 0.5, v * 0.25) + y[..., t] + x[:, :4, t]
+            v = torch.clamp(v, max=9.5)
+            rows.append(v)
+        return torch.stack(rows, -1)
+
+
+def _instead_of_most(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: Any) -> None:
+    """Compute the parameter by nodes, of constants."""
+    graph = model.graph
+    graph.initializer.remove(next(t for t in graph.initializer if t.name == "most"))
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for i, node in enumerate(nodes):
+        graph.node.insert(i, node)
+
+
+def _sized(model: onnx.ModelProto) -> None:
+    """The file lies about the shape of what is counted, so that a program may take it for 0."""
+    _instead_of_most(
+        model,
+        helper.make_node("Greater", ["x", "level"], ["large"], "z1"),
+        helper.make_node("NonZero", ["large"], ["places"], "z2"),
+        helper.make_node("Size", ["places"], ["size"], "z3"),
+        helper.make_node("Add", ["size", "one"], ["sum"], "z4"),
+        helper.make_node("Cast", ["sum"], ["most"], "z5", to=1),
+        level=np.float32(10), one=np.array([1]),
+    )  # fmt: skip
+    info = helper.make_tensor_value_info("places", onnx.TensorProto.INT64, [3, 0])
+    model.graph.value_info.append(info)
+
+
+def _two_values(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Constant", [], ["most"], "constant", value_floats=[7.0])
+    value = numpy_helper.from_array(np.ones(1, np.float32))
+    node.attribute.append(helper.make_attribute("value", value))
+    _instead_of_most(model, node)
+
+
+def _overflowing(model: onnx.ModelProto) -> None:
+    """NumPy and ONNX Runtime have other powers of integers that overflow."""
+    _instead_of_most(
+        model,
+        helper.make_node("Pow", ["three", "many"], ["power"], "z1"),
+        helper.make_node("Equal", ["power", "found"], ["equal"], "z2"),
+        helper.make_node("Where", ["equal", "right", "wrong"], ["most"], "z3"),
+        three=np.int32([3]), many=np.int32([25]), found=np.int32([1180052131]),
+        right=np.float32([1]), wrong=np.float32([7]),
+    )  # fmt: skip
+
+
+def _of_no_number(model: onnx.ModelProto) -> None:
+    """ONNX Runtime's largest of 3 and NaN is 3."""
+    _instead_of_most(
+        model,
+        helper.make_node("ReduceMax", ["numbers"], ["largest"], "z1", keepdims=1),
+        helper.make_node("Equal", ["largest", "largest"], ["known"], "z2"),
+        helper.make_node("Where", ["known", "wrong", "right"], ["most"], "z3"),
+        numbers=np.float32([3, np.nan]), right=np.float32([1]), wrong=np.float32([7]),
+    )  # fmt: skip
+
+
+def _sparse_within(model: onnx.ModelProto) -> None:
+    """A constant of a loop hides the one around it."""
+    scan = next(node for node in model.graph.node if node.op_type == "Scan")
+    body = next(a.g for a in scan.attribute if a.name == "body")
+    name = next(node.input[2] for node in body.node if node.op_type == "Clip")
+    values = numpy_helper.from_array(np.float32([500]), name)
+    places = helper.make_tensor("places", onnx.TensorProto.INT64, [1], [0])
+    body.sparse_initializer.append(helper.make_sparse_tensor(values, places, [1]))
+
+
+@pytest.mark.parametrize(
+    "forge", [_sized, _two_values, _overflowing, _of_no_number, _sparse_within]
+)
+def test_what_programs_read_otherwise_is_not_equal(
+    forge: Callable[[onnx.ModelProto], None],
+) -> None:
+    torch.manual_seed(0)
+    network = Clipped().eval()
+    model = so.export(network, X)
+    assert so.verify(network, model, X).ok
+    forge(model)
+    assert differs(network, model, 50 * X)
+    report = so.verify(network, model, X)
+    assert not report.ok
+    assert report.problems
+
+
 def _twice(field: str) -> Callable[[onnx.ModelProto], None]:
     """A part twice: ONNX Runtime takes the last, and another program may take the first."""
 
