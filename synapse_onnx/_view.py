@@ -11,12 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["moved", "view"]
+__all__ = ["contiguous", "moved", "view"]
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """Return ``x.contiguous()``."""
+    return x if x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
 
 
 def view(x: Tensor, *shape: int) -> Tensor:
     """Return ``x.reshape(shape)``: of the same memory if it is contiguous, else of a copy."""
-    return (x if x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)).view(shape)
+    return contiguous(x).view(shape)
 
 
 def moved(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synapse_onnx._view import moved, view
+from synapse_onnx._view import contiguous, moved, view
 from synapse_onnx.compiler.function_mode import FunctionMode
 
 __all__ = ["AsViews"]
 
+aten = torch.ops.aten
 
 #: methods that convert a tensor to a type
 _DTYPES = {
@@ -65,7 +66,7 @@ def _unflatten(function: Any, x: Tensor, dim: Any, sizes: Any) -> Tensor:
 def _contiguous(function: Any, x: Tensor, **named: Any) -> Tensor:
     if named:
         return function(x, **named)  # type: ignore[no-any-return]
-    return x if x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
+    return contiguous(x)
 
 
 def _moved(_: Any, *args: Any, **named: Any) -> Tensor:
@@ -82,7 +83,7 @@ def _subtracted_from(function: Any, x: Tensor, other: Any, *, alpha: Any = 1) ->
     if not isinstance(other, Tensor):  # of NumPy, or a size
         named = {} if alpha == 1 else {"alpha": alpha}
         return function(x, other, **named)  # type: ignore[no-any-return]
-    return torch.ops.aten.sub.Tensor(other, x, alpha=alpha)  # type: ignore[no-any-return]
+    return aten.sub.Tensor(other, x, alpha=alpha)  # type: ignore[no-any-return]
 
 
 def _normalised(
@@ -101,7 +102,7 @@ def _normalised(
         return function(  # type: ignore[no-any-return]
             x, running_mean, running_var, weight, bias, training, momentum, eps
         )
-    norm = torch.ops.aten._native_batch_norm_legit_no_training.default
+    norm = aten._native_batch_norm_legit_no_training.default
     result: Tensor = norm(x, weight, bias, running_mean, running_var, momentum, eps)[0]
     return result
 
@@ -126,8 +127,6 @@ def _zeros(_: Any, x: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
 
-aten = torch.ops.aten
-
 #: function, or operator of a loop that was found -> what stands for it, given it and its arguments
 _FORMS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((Tensor.reshape, torch.reshape, aten.reshape.default), _reshape),
@@ -145,4 +144,4 @@ _FORMS: Mapping[Any, Callable[..., Any]] = {
 
 
 def _converted(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x if x.dtype == dtype else torch.ops.aten._to_copy.default(x, dtype=dtype)
+    return x if x.dtype == dtype else aten._to_copy.default(x, dtype=dtype)

@@ -30,16 +30,7 @@ from synapse_onnx.ops.equation._bounds import NARROW_LIMIT, WHOLE_LIMIT, Bounds,
 from synapse_onnx.ops.equation._finite import Finite, witnesses
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, run_step, void_states, write_loop
-from synapse_onnx.ops.equation._omits import (
-    BINARY,
-    GRADED,
-    SHORT,
-    never,
-    one,
-    summed,
-    without,
-    zero,
-)
+from synapse_onnx.ops.equation._omits import BINARY, GRADED, SHORT, never, settled, summed, without
 from synapse_onnx.ops.equation._short import may_be_short, try_short
 from synapse_onnx.ops.equation._values import narrow_values, write_values
 
@@ -177,12 +168,11 @@ class _Body:
         a, p = self.a, self.values.p
         bounds = Bounds(self.w, self.values.currents[0].value)
         conditions = []
-        settled = {zero(name): p[name] for name in self.e.often_zero}
-        settled |= {one(name): p[name] - 1 for name in self.e.often_one if one(name) in omits}
-        for name, distance in settled.items():
-            if name in omits:
-                most = a.op("ReduceL1", distance, keepdims=0)
-                conditions.append(a.op("Equal", most, 0, name=name))
+        known = settled(self.e).items()
+        distances = {name: p[parameter] - at for name, (parameter, at) in known if name in omits}
+        for name, distance in distances.items():
+            most = a.op("ReduceL1", distance, keepdims=0)
+            conditions.append(a.op("Equal", most, 0, name=name))
         for state in sorted(omits & set(self.op.states)):
             kept = p[self.e.memory[state]]
             # of floats no maximum, which may overlook NaN

@@ -30,6 +30,7 @@ from synapse_onnx.ops._writer import FLOAT, Signature, Writer
 from synapse_onnx.ops.arithmetic.fixed import DECAY_ONE
 from synapse_onnx.ops.equation._arithmetic import NEVER, Arithmetic
 from synapse_onnx.ops.equation._bounds import WHOLE_LIMIT
+from synapse_onnx.ops.equation._declaration import Equation
 from synapse_onnx.ops.equation._interface import Interface
 from synapse_onnx.ops.equation._loop import Values, void_states
 from synapse_onnx.ops.equation._values import write_values
@@ -41,10 +42,9 @@ __all__ = [
     "fraction_kept",
     "never",
     "node_omits",
-    "one",
+    "settled",
     "summed",
     "without",
-    "zero",
 ]
 
 GRADED, BINARY, SHORT = "graded", "binary", "short"
@@ -59,14 +59,10 @@ def never(level: str) -> str:
     return f"never_{level}"
 
 
-def zero(parameter: str) -> str:
-    """Return the name of this: a parameter is zero for all neurons."""
-    return f"zero_{parameter}"
-
-
-def one(parameter: str) -> str:
-    """Return the name of this: a parameter is one for all neurons."""
-    return f"one_{parameter}"
+def settled(e: Equation) -> dict[str, tuple[str, int]]:
+    """Return the name of this: a parameter is a number for all neurons; with both of them."""
+    zeros = {f"zero_{parameter}": (parameter, 0) for parameter in e.often_zero}
+    return zeros | {f"one_{parameter}": (parameter, 1) for parameter in e.often_one}
 
 
 def sum_of(state: str) -> str:
@@ -84,10 +80,9 @@ def without(op: Interface, values: Values, omits: frozenset[str]) -> Values:
     memory = op.e.memory
     lost = {memory[state]: 0 for state in op.states if state in omits}
     whole = {memory[state]: 1 for state in summed(op, omits)}
-    lost |= {name: 0 for name in op.e.often_zero if zero(name) in omits}
-    whole |= {name: 1 for name in op.e.often_one if one(name) in omits}
+    numbers = dict(found for name, found in settled(op.e).items() if name in omits)
     levels = {name: NEVER for name in op.e.constants if never(name) in omits}
-    return values._replace(p={**values.p, **lost, **whole}, c={**values.c, **levels})
+    return values._replace(p={**values.p, **lost, **whole, **numbers}, c={**values.c, **levels})
 
 
 def node_omits(
@@ -114,7 +109,7 @@ def node_omits(
     }
     void = frozenset(state for state, kept in fractions.items() if not kept.any())
     if not op.fixed:
-        return spikes | _seen_finite(op, void) | _zeros_and_ones(op, constants)
+        return spikes | _seen_finite(op, void) | _settled_by(op, constants)
     if op.spiking and op.e.has_upper_bounds and any(map(_has_many_bits, fractions.values())):
         spikes |= {SHORT}
     levels = [attributes[name] for name in op.e.constants]
@@ -139,12 +134,14 @@ def _seen_finite(op: Interface, void: frozenset[str]) -> frozenset[str]:
     return void
 
 
-def _zeros_and_ones(op: Interface, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
-    """Return the parameters that are zero, or one, for all neurons, of those that often are."""
-    arrays = {name: onnx.numpy_helper.to_array(value) for name, value in constants.items()}
-    zeros = {zero(name) for name in op.e.often_zero if name in arrays and not arrays[name].any()}
-    ones = {one(name) for name in op.e.often_one if name in arrays and (arrays[name] == 1).all()}
-    return frozenset(zeros | ones)
+def _settled_by(op: Interface, constants: Mapping[str, onnx.TensorProto]) -> frozenset[str]:
+    """Return which of :func:`settled` the constants of a node settle."""
+    return frozenset(
+        name
+        for name, (parameter, number) in settled(op.e).items()
+        if parameter in constants
+        and (onnx.numpy_helper.to_array(constants[parameter]) == number).all()
+    )
 
 
 def _has_many_bits(kept: Any) -> bool:
