@@ -111,14 +111,14 @@ def evaluated(group: int) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _is_traced(op: ops.OpDef) -> bool:
-    """Whether an op is the first of its equation and kind, or the first to spike in a regime."""
+    """Whether an op is the first of its class and kind, or the first to spike in a regime."""
     if not is_of_an_equation(op):
         return True
     every: list[Any] = [op.symbolic for op in OPS.values() if is_of_an_equation(op)]
     forms = [symbolic.__self__ for symbolic in every]
     symbolic: Any = op.symbolic
     form = symbolic.__self__
-    kin = [other for other in forms if (other.e, other.kind) == (form.e, form.kind)]
+    kin = [other for other in forms if (type(other.e), other.kind) == (type(form.e), form.kind)]
     alike = [other for other in forms if (other.regime, other.kind) == (form.regime, "spikes")]
     return form in (kin[0], *alike[:1])
 
@@ -171,8 +171,8 @@ def test_torch_accepts_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
 def test_torch_compiles_the_op(op: ops.OpDef, sample: ops.Sample) -> None:
     """The check traces every operation of every step, forwards and backwards.
 
-    An equation is traced alike in all regimes, and a regime computes alike for all equations: each
-    is traced once.
+    An equation is traced alike in all regimes and with all resets, and a regime computes alike for
+    all equations: each is traced once.
     """
     args = _with_gradients(op, sample)
     results = torch.library.opcheck(op.torch_op, args, test_utils="test_aot_dispatch_dynamic")

@@ -90,10 +90,10 @@ def losses_of(network: nn.Module, x: Tensor, target: Tensor, lr: float) -> list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.matrix), 1, 2])
+@pytest.mark.matrix
 @pytest.mark.parametrize(("kind", "regime"), [c for c in CASES if c[0] not in PHASE])
-def test_training_tells_two_inputs_apart(kind: str, regime: str, seed: int) -> None:
-    torch.manual_seed(seed)
+def test_training_tells_two_inputs_apart(kind: str, regime: str) -> None:
+    torch.manual_seed(0)
     network = network_of(kind, regime)
     x, level = spikes_of(8, 12, 24), 0.25
     x[:4, :6], x[4:, 6:] = 0, 0
@@ -105,11 +105,10 @@ def test_training_tells_two_inputs_apart(kind: str, regime: str, seed: int) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("kind", "regime"), [c for c in CASES if c[0] in PHASE])
-def test_training_wakes_neurons_with_a_phase(kind: str, regime: str, seed: int) -> None:
+def test_training_wakes_neurons_with_a_phase(kind: str, regime: str) -> None:
     """From hardly any spike to one in ten steps; a turn takes eight."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     network = network_of(kind, regime, scale=0.5)
     losses = losses_of(network, spikes_of(8, 12, 24), torch.full((2, 2), 0.1), lr=0.03)
     assert losses[0] > 1e-3
