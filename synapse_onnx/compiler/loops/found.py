@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from synapse_onnx.compiler.loops.form import Family, Reference
+from synapse_onnx.compiler.loops.pixels import shape_of_neurons
 from synapse_onnx.neuron import base
 
 __all__ = ["Found", "parameter"]
@@ -31,12 +32,15 @@ class Found:
 
 
 def parameter(array: Any, shape: tuple[int, ...]) -> Any:
-    """Return a coefficient as a parameter of neurons (C[, H, W]): a number, (C,) or (C, H, W)."""
+    """Return a coefficient of values of a shape as a parameter of neurons.
+
+    It is a number, (C,) or (C, H, W), where values of another shape are images, as
+    :mod:`~synapse_onnx.compiler.loops.pixels` says.
+    """
     array = np.asarray(array, np.float64)
     if array.size == 1 or np.ptp(array) == 0:
         return float(array.flat[0])
-    if array.shape == shape:
-        return torch.from_numpy(array).float()
-    if len(shape) == 3 and array.shape == (shape[0], 1, 1):
+    if len(shape) > 1 and array.shape == (shape[0], *[1] * (len(shape) - 1)):
         return torch.from_numpy(array).float().reshape(-1)
-    return torch.from_numpy(np.broadcast_to(array, shape).copy()).float()
+    values = np.broadcast_to(array, shape).reshape(shape_of_neurons(shape))
+    return torch.from_numpy(values.copy()).float()

@@ -30,6 +30,7 @@ from synapse_onnx.compiler.loops.form import (
 )
 from synapse_onnx.compiler.loops.groups import Group, grouped
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
+from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
 from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
 from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
@@ -364,8 +365,9 @@ class _Run:
                 self._sequences[family] = steps.flip(0) if backwards else steps
             elif isinstance(node, Layer):
                 layer = part_of(self._root, node.path)
-                x = self._sequence(node.slot).movedim(0, -1)
-                self._sequences[family] = layer(x).movedim(-1, 0)
+                x = self._sequence(node.slot)
+                y = layer(as_neurons(x).movedim(0, -1)).movedim(-1, 0)
+                self._sequences[family] = as_before(y, x)
             elif group.recurrent or not self._at_once(family):
                 self._run(group)
         return self._sequences[family]

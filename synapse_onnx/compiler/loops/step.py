@@ -58,8 +58,8 @@ class Step:
         self.input: Reference | None = None
         shapes = {tuple(map(repr, family.shape or ())) for family in group.families}
         first = group.families[0].shape or []
-        if len(shapes) != 1 or first[:1] != [BATCH] or len(first) not in (2, 4):
-            raise UnknownNeuronError("its values are no (N, C) or (N, C, H, W)")
+        if len(shapes) != 1 or first[:1] != [BATCH]:
+            raise UnknownNeuronError("its values have no batch, or several shapes")
         if not all(isinstance(size, int) for size in first[1:]):
             raise UnknownNeuronError("its size is open")
         self.shape: tuple[int, ...] = tuple(first[1:])
