@@ -48,16 +48,18 @@ def remembering() -> Callable[[torch.nn.Module, Arguments, Options], onnx.ModelP
     return compiled
 
 
-def finding() -> Callable[[torch.nn.Module, Sequence[torch.Tensor]], Rolled | None]:
+def finding() -> Callable[..., Rolled | None]:
     """Return ``find_loop`` with a memory of what it found; what it refuses, it looks for again."""
     find_loop, found, kept = exporter.find_loop, dict[bytes, Rolled | None](), list[Any]()
 
-    def find(network: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rolled | None:
-        key = _content((network, list(inputs)), kept)
+    def find(
+        network: torch.nn.Module, inputs: Sequence[torch.Tensor], *, streaming: bool = False
+    ) -> Rolled | None:
+        key = _content((network, list(inputs), streaming), kept)
         if key is None:
-            return find_loop(network, inputs)
+            return find_loop(network, inputs, streaming=streaming)
         if key not in found:
-            found[key] = find_loop(network, inputs)
+            found[key] = find_loop(network, inputs, streaming=streaming)
         return copy.deepcopy(found[key])
 
     return find

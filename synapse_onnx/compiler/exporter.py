@@ -189,7 +189,7 @@ def _with_loop_found(
     """
     inputs = arguments.tensors
     try:
-        found = find_loop(frozen, inputs)
+        found = find_loop(frozen, inputs, streaming=options.streaming)
     except FixedLengthError:
         return frozen, replace(options, open_time=False)
     except ExportError:

@@ -124,7 +124,8 @@ class Subject:
         if self.metadata is None or not self.metadata.loops:
             return
         try:
-            found = find_loop(self.frozen, self.arguments.tensors)
+            streaming = self.metadata.options.streaming
+            found = find_loop(self.frozen, self.arguments.tensors, streaming=streaming)
         except SynapseError:
             found = None
         if found is None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synapse_onnx._layer import named_states
 from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler.axes import loops_over_time, resized
 from synapse_onnx.compiler.freezer import eagerly
@@ -48,15 +49,18 @@ _LONGEST = 400
 _RECURSION = 100_000
 
 
-def find_loop(network: nn.Module, inputs: Sequence[Tensor]) -> Rolled | None:
+def find_loop(
+    network: nn.Module, inputs: Sequence[Tensor], *, streaming: bool = False
+) -> Rolled | None:
     """Return a module that computes what the network computes, with N open, and T where it is.
 
     Args:
         network: a frozen network, whose inputs are (N, C[, H, W], T) or have no time.
         inputs: example inputs.
+        streaming: whether it is to keep earlier steps, such as those of a causal convolution.
 
     Returns:
-        The module; None if the network does not loop over time.
+        The module; None if the network does not loop over time, and keeps no steps.
 
     Raises:
         FixedLengthError: it takes one number of steps alone.
@@ -69,6 +73,10 @@ def find_loop(network: nn.Module, inputs: Sequence[Tensor]) -> Rolled | None:
         for length in held_lengths(network, lambda n: resized(inputs, n, 2), steps):
             with contextlib.suppress(ExportError):  # it is unrolled instead
                 return _found(Traces(network, inputs, length))
+        if streaming and not any(True for _ in named_states(network)):
+            with contextlib.suppress(ExportError):  # chunks tell what it does
+                found = _found(Traces(network, inputs))
+                return found if found.looped.states.kept else None
     return None
 
 

@@ -29,6 +29,7 @@ from synapse_onnx.compiler.loops.form import (
     parts_of,
 )
 from synapse_onnx.compiler.loops.groups import Group, grouped
+from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
 from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
@@ -37,6 +38,9 @@ from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
 from synapse_onnx.compiler.loops.whole_sequence import Steps, over_steps
 
 __all__ = ["Looped", "Rolled"]
+
+#: what a sample's values may differ by where it is another one of the batch, of the largest value
+_ROUNDING = 1e-4
 
 
 class Rolled(nn.Module):
@@ -265,6 +269,9 @@ class _Run:
             if not value.joined:
                 return sequence.movedim(0, value.axis) if value.axis else sequence
             return sequence.movedim(0, value.axis).flatten(value.axis, value.axis + 1)
+        front = front_of(value)
+        if front is not None and (longer := self._with_line(front, value)) is not None:
+            return longer
         result = value.op(
             *(self._whole(each) for each in value.args),
             **{name: self._whole(each) for name, each in value.kwargs.items()},
@@ -273,6 +280,36 @@ class _Run:
             # the strides of a flattened tensor, min(128, 128 N), leave N no value but some
             return result.clone(memory_format=torch.contiguous_format)
         return result
+
+    def _with_line(self, front: Front, value: Apply) -> Tensor | None:
+        """Return a sequence with the last steps of the chunk before in front, in a stream."""
+        states, key = self._network.states, ("", "line", id(value))
+        x = self._whole(front.source)
+        if states.declaring:
+            timed = x.dim() > 1 and x.shape[front.axis] == self._steps
+            start = front.line(x, self._batch) if timed and self._is_by_sample(front, x) else None
+            states.see_line(key, start)
+            return None
+        if not states.keeps(key):
+            return None
+        start = front.line(x, self._batch)
+        line = states.started(self._root, key, start)
+        longer, last = front.joined(line, x)
+        states.ended(self._root, key, last)
+        return None if line is start else longer  # a call of its own pads, as the network does
+
+    def _is_by_sample(self, front: Front, x: Tensor) -> bool:
+        """Whether the first axis of a sequence is that of samples, or is ordered by them.
+
+        (N * C, T) is, and (C * N, T) is not: a stream could not start one sample afresh.
+        """
+        by_sample = front.by_sample(x, self._batch)
+        if by_sample is None or by_sample.shape[1] == 1:
+            return by_sample is not None
+        turned = _Run(self._network, self._root, [each.roll(1, 0) for each in self._inputs])
+        other = front.by_sample(turned._whole(front.source), self._batch)
+        atol = _ROUNDING * float(by_sample.abs().max())
+        return other is not None and torch.allclose(other, by_sample.roll(1, 0), 0, atol)
 
     def _filled(self, value: Any, family: Family) -> Tensor:
         """Return a whole value in the shape and type of a family's."""

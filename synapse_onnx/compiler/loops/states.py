@@ -67,6 +67,7 @@ class States:
         #: what each state starts from, in the calls so far
         self._starts: dict[Any, Tensor] = {}
         self._varying: set[Any] = set()
+        self._untimed: set[Any] = set()
 
     def refuse(self, reason: str) -> None:
         """Take note that the network cannot stream."""
@@ -103,6 +104,23 @@ class States:
             for each in parts
             if not isinstance(each, Leaf) or each.term.op == INPUT
         }
+
+    def see_line(self, key: Any, start: Tensor | None) -> None:
+        """Take note of steps that are put before a sequence; None where they are no steps."""
+        if start is None:
+            self._untimed.add(key)
+            self._starts.pop(key, None)
+        elif key not in self._untimed:
+            self._starts[key] = start
+
+    @property
+    def kept(self) -> bool:
+        """Whether a stream keeps any state."""
+        return bool(self._places)
+
+    def keeps(self, key: Any) -> bool:
+        """Whether a stream keeps a state."""
+        return (key[0] or "loop", *key[1:]) in self._places
 
     def count(self, key: Any, start: Tensor) -> None:
         """Take note of a count of steps, which starts from 0."""
