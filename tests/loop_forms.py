@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler.loops.families import find_form
 from synapse_onnx.compiler.loops.form import Family, Form, parts_of
+from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import of_export
-from synapse_onnx.compiler.loops.reading import Order, Reading, read
+from synapse_onnx.compiler.loops.reading import Reading, read
 from synapse_onnx.compiler.loops.terms import Pool, Size
 
 __all__ = ["OTHER", "SIZES", "Function", "Run", "families_of", "form_of", "reading_of"]

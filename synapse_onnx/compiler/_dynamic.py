@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["AXES", "excerpt", "named_symbols", "open_axes", "steps_per_bin", "widen"]
+__all__ = ["AXES", "excerpt", "least_steps", "named_symbols", "open_axes", "steps_per_bin", "widen"]
 
 #: what the open axes are, for sentences
 AXES = {"N": "batch size N", "T": "number of time steps T"}
@@ -23,6 +23,14 @@ def steps_per_bin(network: nn.Module) -> int:
     """
     layers = [layer for layer in nn.Module.modules(network) if hasattr(layer, "describe")]
     return math.prod(getattr(layer, "factor", 1) for layer in layers)
+
+
+def least_steps(network: nn.Module) -> int:
+    """Return how many steps a network takes at least, where its loop or an output leaves some out.
+
+    Of fewer steps none or one is left, and the tracer takes a size of 1 as a constant.
+    """
+    return int(getattr(network, "least_steps", 1))
 
 
 def open_axes(value: Tensor, *, open_time: bool = True) -> dict[int, str]:
@@ -44,7 +52,7 @@ def widen(network: nn.Module, inputs: Sequence[Tensor], *, open_time: bool = Tru
     Returns:
         Inputs with a batch of at least 2 and more steps than a bin.
     """
-    steps = steps_per_bin(network) + 1
+    steps = max(steps_per_bin(network) + 1, least_steps(network))
     widened = []
     for value in inputs:
         repeats = [1] * value.dim()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from synapse_onnx.compiler._axis_errors import axis_error
 from synapse_onnx.compiler._contexts import write_in_line
-from synapse_onnx.compiler._dynamic import open_axes, widen
+from synapse_onnx.compiler._dynamic import least_steps, open_axes, widen
 from synapse_onnx.compiler._program_checks import check_program
 from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
@@ -58,7 +58,7 @@ def trace(
     example = inputs if streamed is None else None
     if options.dynamic:
         inputs = widen(frozen, inputs, open_time=options.open_time)
-        shapes = _dynamic_shapes(inputs, len(states), open_time=options.open_time)
+        shapes = _dynamic_shapes(frozen, inputs, len(states), open_time=options.open_time)
         kinds = [p.kind for p in inspect.signature(frozen.forward).parameters.values()]
         if streamed is None and inspect.Parameter.VAR_POSITIONAL in kinds:
             star = kinds.index(inspect.Parameter.VAR_POSITIONAL)
@@ -93,9 +93,7 @@ def _to_program(
             AsViews(),
             in_plain_torch(),
         ):
-            program = torch.export.export(
-                frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
-            )
+            program = _exported(frozen, tuple(inputs), shapes)
     except SynapseError as symbolic:  # a layer of ours refuses its input
         watch.raise_read()
         # that of the tracer shows symbols (s77), this one the sizes of the inputs
@@ -117,16 +115,35 @@ def _to_program(
     return program
 
 
+def _exported(
+    frozen: nn.Module, inputs: tuple[Tensor, ...], shapes: Any
+) -> torch.export.ExportedProgram:
+    """Trace, and where that fixes a size of a network whose loop was found, without asking for 1.
+
+    A part of T - 1 steps may have one step, and torch makes a condition of it. A network whose loop
+    was found computes the same with one step: its outputs were compared at 1, 2, 3 and 4 steps.
+    """
+    try:
+        return torch.export.export(frozen, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception:  # of any class
+        if not hasattr(frozen, "looped"):
+            raise
+    settings: Any = torch.fx.experimental._config
+    with settings.patch(backed_size_oblivious=True):
+        return torch.export.export(frozen, inputs, dynamic_shapes=shapes, strict=False)
+
+
 def _sizes(inputs: Sequence[Tensor]) -> str:
     shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
     return f"inputs of shape {shapes}, while it runs on the example (export with dynamic=False)"
 
 
 def _dynamic_shapes(
-    inputs: Sequence[Tensor], states: int, *, open_time: bool
+    network: nn.Module, inputs: Sequence[Tensor], states: int, *, open_time: bool
 ) -> tuple[dict[int, Any], ...]:
     """Return the symbols of the open axes, of every input and of every state."""
-    symbols = {name: torch.export.Dim(name) for name in ("N", "T")}
+    least = {"N": 1, "T": least_steps(network)}
+    symbols = {name: torch.export.Dim(name, min=size) for name, size in least.items()}
     axes = [open_axes(value, open_time=open_time) for value in inputs] + [{0: "N"}] * states
     return tuple({axis: symbols[name] for axis, name in each.items()} for each in axes)
 

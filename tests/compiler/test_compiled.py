@@ -78,7 +78,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The networks whose loop is really looked for; what is found stands for it here."""
     made: list[nn.Module] = []
 
-    def counted(network: nn.Module, inputs: Any) -> Any:
+    def counted(network: nn.Module, inputs: Any, **named: Any) -> Any:
         made.append(network)
         return nn.Linear(len(made), 1)
 

@@ -365,12 +365,8 @@ NETWORKS = [
     Network("shared layer", _net(Shared), _sequence),
     Network("bidirectional by flip", _net(Bidirectional), _sequence),
     Network("reversed loop", _net(Reversed), _sequence),
-    Network(
-        "loop of every second step", _net(Skipping), _sequence, refused="no common form", gap=True
-    ),
-    Network(
-        "layer in every second step", _net(Periodic), _sequence, refused="no common form", gap=True
-    ),
+    Network("loop of every second step", _net(Skipping), _sequence),
+    Network("layer in every second step", _net(Periodic), _sequence),
     Network("decay ** t", _net(Geometric), _sequence),
     Network("threshold grows with t", _net(Affine), _sequence),
     Network("weights T - t", _net(Weighted), _sequence),
@@ -381,7 +377,7 @@ NETWORKS = [
     Network("winner takes all", _net(Winner), _sequence),
     Network("mean over time first", _net(Whole), _sequence),
     Network("differences", _net(Differences), _sequence),
-    Network("one step ahead", _net(Later), _sequence, refused="no common form", gap=True),
+    Network("one step ahead", _net(Later), _sequence),
     Network("learned start", _net(LearnedStart), _sequence),
     Network("parameter for every step", _net(PerStep), _sequence, steps=9),
 ]

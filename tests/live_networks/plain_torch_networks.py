@@ -311,20 +311,8 @@ def _every_second(spikes: list[Tensor], _: list[Tensor]) -> Tensor:
 
 NETWORKS = [
     *(Network(name, _net(Returned, end), _sequence) for name, end in _RETURNED.items()),
-    Network(
-        "without the first step",
-        _net(Returned, _without_first),
-        _sequence,
-        refused="the module needs T >= 3",
-        gap=True,
-    ),
-    Network(
-        "every second step",
-        _net(Returned, _every_second),
-        _sequence,
-        refused="a list has another length where T is another",
-        gap=True,
-    ),
+    Network("without the first step", _net(Returned, _without_first), _sequence),
+    Network("every second step", _net(Returned, _every_second), _sequence),
     Network("batch first", _net(Batches), lambda t, n: (numbers(n, t, 6),), axes="NTC"),
     Network("time last", _net(TimeLast), lambda t, n: (numbers(n, 6, t),), axes="NCT"),
     Network("for x_t in x", _net(Iterated), _sequence),

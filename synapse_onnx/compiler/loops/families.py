@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from synapse_onnx.compiler.loops.alike import merge_alike
 from synapse_onnx.compiler.loops.first_steps import settle_first_steps
 from synapse_onnx.compiler.loops.form import (
     Apply,
@@ -26,19 +27,27 @@ from synapse_onnx.compiler.loops.form import (
     Last,
     Leaf,
     Listed,
+    Phases,
     Reference,
     Stack,
 )
+from synapse_onnx.compiler.loops.held import hold
 from synapse_onnx.compiler.loops.last_values import in_shorter_traces, sums
-from synapse_onnx.compiler.loops.numbers import fit
+from synapse_onnx.compiler.loops.members import (
+    EARLY,
+    IrregularError,
+    by_size,
+    members_of,
+    read_ahead,
+)
+from synapse_onnx.compiler.loops.numbers import Formula, fit
+from synapse_onnx.compiler.loops.phases import period_of
 from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading, obstacle
-from synapse_onnx.compiler.loops.terms import Pool, Size, Term
+from synapse_onnx.compiler.loops.stacks import grows, not_the_steps, steps_of_parts
+from synapse_onnx.compiler.loops.terms import Pool, Size, Term, terms_in
 from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped
 
 __all__ = ["NoLoopError", "find_form"]
-
-#: how many of the first steps may differ from the later ones
-_EARLY = 3
 
 
 class NoLoopError(Exception):
@@ -105,7 +114,9 @@ class _Finder:
 
     def _form(self, outputs: list[Any]) -> Form:
         self._expand_all()
+        merge_alike(outputs)
         settle_first_steps(outputs, self._family_at)
+        hold(outputs)
         reading = self._readings[self._longest]
         return Form(outputs, self._pool.values, reading.places, reading.paths)
 
@@ -167,12 +178,10 @@ class _Finder:
                     return self._last_of(known[0][0].found(), backs.pop(), longer[-1])
             if any(longer[0].number in self._cones.of(term) for term in longer[1:]):
                 return self._last(values)
-            if sums(values, self._times, _EARLY):
+            if sums(values, self._times, EARLY):
                 return self._last(values)
-        if first.op in (STACK, CAT):
-            lengths = {len(values[size].args[0]) for size in self._longer}
-            if len(lengths) == len(self._longer):
-                return self._stacked(values)
+        if first.op in (STACK, CAT) and grows(values):
+            return self._stacked(values)
         if len({len(term.args) for term in terms}) != 1:
             raise self._fail(
                 "an operator has another number of arguments in each trace", longer[-1]
@@ -196,29 +205,25 @@ class _Finder:
         return error if error.place else self._fail(str(error), term)
 
     def _stacked(self, values: Mapping[Size, Term]) -> Any:
-        first = values[self._sizes[0]]
-        more = {len(term.args[0]) - size.steps for size, term in values.items()}
-        if len(more) != 1:
-            raise self._fail(
-                "the number of values that are stacked is not the number of steps", first
-            )
-        start = -more.pop()
-        if start < 0:
-            raise self._fail(f"a list has {-start} values more than there are steps", first)
+        first = values[self._longest]
+        steps = steps_of_parts(values, self._times)
+        if steps is None:
+            raise self._fail(not_the_steps(values), first)
+        start, stride = steps
         parts = {
-            (size, t + start): part
+            (size, start + stride * i): part
             for size, term in values.items()
-            for t, part in enumerate(term.args[0])
+            for i, part in enumerate(term.args[0])
         }
         slot = self._slot(parts)
         self._expand_all()
-        return Stack(slot, first.args[1], joined=first.op is CAT, start=start)
+        return Stack(slot, first.args[1], first.op is CAT, start, stride)
 
     def _last(self, values: Mapping[Size, Term]) -> Any:
         """Return the last value of a family."""
         longest = values[self._longest]
         members = in_shorter_traces(values, self._longer, self._cones)
-        members = members or sums(values, self._times, _EARLY)
+        members = members or sums(values, self._times, EARLY)
         if not members:
             raise self._fail(
                 "an output is computed in another way where T is another, and does not follow from "
@@ -227,6 +232,8 @@ class _Finder:
             )
         slot = self._slot(members)
         self._expand_all()
+        if isinstance(slot, Phases):
+            return Last(slot)
         if not isinstance(slot, Reference):
             raise self._fail("an output is the same at every step but the first ones", longest)
         return self._last_of(slot.family.found(), slot.delay, longest)
@@ -261,6 +268,7 @@ class _Finder:
     def _slot(self, values: Mapping[tuple[Size, int], Any]) -> Any:
         """Return what a step reads: a literal, a formula, a whole value or a family's value."""
         latest = values[max(values, key=lambda key: (key[0] == self._longest, key[1]))]
+        steps = by_size(values)
         if isinstance(latest, tuple):
             lengths = {len(v) if isinstance(v, tuple) else -1 for v in values.values()}
             if len(lengths) != 1:
@@ -270,15 +278,36 @@ class _Finder:
             )
         if not isinstance(latest, Term):
             if any(isinstance(value, Term) for value in values.values()):
-                raise self._fail("a value is a tensor at one step and a number at a later one")
+                found = self._fixed(steps) or self._phases(steps)
+                if found is None:
+                    raise self._fail("a value is a tensor at one step and a number at a later one")
+                return found
             return self._fitted(values)
-        steps = _by_size(values)
         fixed = self._fixed(steps)
         return self._reference(steps) if fixed is None else fixed
 
+    def _phases(self, steps: Mapping[Size, Mapping[int, Any]]) -> Phases | None:
+        """Return what steps read in turn; None if they do not read so."""
+        period = period_of(steps, self._times, EARLY)
+        if period is None:
+            return None
+        slots = []
+        for phase in range(period):
+            values = {
+                (size, t): value
+                for size, found in steps.items()
+                for t, value in found.items()
+                if t % period == phase
+            }
+            slots.append(self._slot(values) if values else None)
+        kinds = (Reference, Fixed, Formula, Phases, int, float, type(None))
+        if all(isinstance(slot, kinds) for slot in slots):
+            return Phases(slots)
+        return None
+
     def _fixed(self, steps: Mapping[Size, Mapping[int, Any]]) -> Fixed | None:
         """Return the whole value that all steps read, but for the first; None if they do not."""
-        for early in range(_EARLY):
+        for early in range(EARLY):
             if sum(t >= early for t in steps[self._longest]) < 2:
                 return None
             if not all(
@@ -303,9 +332,14 @@ class _Finder:
         default = steps.get(self._longest, {}).get(t, present[0])
         return {size: steps.get(size, {}).get(t, default) for size in self._sizes}
 
-    def _reference(self, steps: Mapping[Size, Mapping[int, Any]]) -> Reference:
-        delay = self._delay(steps)
-        regular, early = self._regular(steps, delay)
+    def _reference(self, steps: Mapping[Size, Mapping[int, Any]]) -> Reference | Phases:
+        try:
+            delay, regular, early = members_of(steps, self._times, self._longest)
+        except IrregularError as error:
+            found = self._phases(steps)
+            if found is None:
+                raise self._fail(*error.args) from error
+            return found
         family = self._family(regular, early, delay)
         for (size, t), term in regular.items():
             self._family_of.setdefault((size, term), (family, t - delay))
@@ -313,60 +347,11 @@ class _Finder:
                 family.members[size, t - delay] = term
                 if family not in self._unexpanded:
                     self._unexpanded.append(family)
-        parts = _by_size(early)
+        parts = by_size(early)
         instead = {t: self._whole(self._at(parts, t)) for t in sorted({t for _, t in early})}
         reference = Reference(family, delay, instead)
         self._references.append(reference)
         return reference
-
-    def _delay(self, steps: Mapping[Size, Mapping[int, Any]]) -> int:
-        delays = set()
-        for size, values in steps.items():
-            t = max(values)
-            if not isinstance(values[t], Term):
-                raise self._fail("a value is a number at one step and a tensor at another")
-            time = self._times[size].of(values[t])
-            if time is None:
-                raise self._fail(
-                    "a value changes from step to step and reads no input of its step: a parameter "
-                    "of each step, or a state that no input drives",
-                    values[t],
-                )
-            delays.add(t - time)
-        if len(delays) != 1 or min(delays) < 0:
-            raise self._fail(
-                "a step reads inputs of later steps, or of steps that are not one after the other",
-                steps[self._longest][max(steps[self._longest])],
-            )
-        return delays.pop()
-
-    def _regular(
-        self, steps: Mapping[Size, Mapping[int, Any]], delay: int
-    ) -> tuple[dict[tuple[Size, int], Term], dict[tuple[Size, int], Any]]:
-        """Part the values into those of a family and those at early steps that are none."""
-        regular: dict[tuple[Size, int], Term] = {}
-        early: dict[tuple[Size, int], Any] = {}
-        for size, values in steps.items():
-            op = values[max(values)].op
-            fits = True  # until a value does not, from the last step down
-            for t in sorted(values, reverse=True):
-                value = values[t]
-                fits = (
-                    fits
-                    and isinstance(value, Term)
-                    and value.op is op
-                    and t >= delay
-                    and self._times[size].of(value) == t - delay
-                )
-                (regular if fits else early)[size, t] = value
-        latest = max((t for _, t in early), default=-1)
-        if latest > max(_EARLY, delay):
-            size = self._longest
-            raise self._fail(
-                f"step {latest} is computed in another way than the later ones",
-                early.get((size, latest)) or next(iter(regular.values())),
-            )
-        return regular, early
 
     def _family(
         self,
@@ -424,13 +409,18 @@ class _Finder:
 
     def _expand(self, family: Family) -> None:
         members = family.members
-        last = max(members, key=lambda key: (key[0] == self._longest, key[1]))
+        # of a state that is a number at some steps, a step at which it is none tells what it is
+        last = max(
+            members,
+            key=lambda key: (key[0] == self._longest, len([*terms_in(members[key])]), key[1]),
+        )
         latest = members[last]
         self._check(latest, in_step=True)
         try:
             self._give_shape(family)
-            if all(self._times[s].is_step(m) and m.args[2] == t for (s, t), m in members.items()):
-                family.node = self._entry(members)
+            ahead = read_ahead(members, self._times)
+            if ahead is not None:
+                family.node = self._entry(members, ahead)
                 return
             if any(
                 len(m.args) != len(latest.args) or m.kwargs.keys() != latest.kwargs.keys()
@@ -470,7 +460,7 @@ class _Finder:
                 for i in range(len(shape))
             ]
 
-    def _entry(self, members: Mapping[tuple[Size, int], Term]) -> Entry:
+    def _entry(self, members: Mapping[tuple[Size, int], Term], ahead: int) -> Entry:
         sources: dict[Size, Term] = {}
         for (size, _), member in members.items():
             if sources.setdefault(size, member.args[0]) is not member.args[0]:
@@ -478,20 +468,12 @@ class _Finder:
         for size in self._sizes:
             sources.setdefault(size, next(iter(sources.values())))
         axis = next(iter(members.values())).args[1]
-        return Entry(self._whole(sources), axis)
+        return Entry(self._whole(sources), axis, ahead)
 
 
 def _agree(one: Mapping[tuple[Size, int], Term], other: Mapping[tuple[Size, int], Term]) -> bool:
     """Whether two families have the same value wherever both have one."""
     return all(other.get(key, term) is term for key, term in one.items())
-
-
-def _by_size(values: Mapping[tuple[Size, int], Any]) -> dict[Size, dict[int, Any]]:
-    """Return values by trace, and in each by step."""
-    steps: dict[Size, dict[int, Any]] = {}
-    for (size, t), value in values.items():
-        steps.setdefault(size, {})[t] = value
-    return steps
 
 
 def _identity(value: Any) -> Any:

@@ -21,14 +21,16 @@ from synapse_onnx.compiler.axes import loops_over_time, resized
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.compiler.lengths import held_lengths
 from synapse_onnx.compiler.loops.families import NoLoopError, find_form
-from synapse_onnx.compiler.loops.reading import Order, Reading
+from synapse_onnx.compiler.loops.left_out import longest_period, orders_of
+from synapse_onnx.compiler.loops.order import Order
+from synapse_onnx.compiler.loops.reading import Reading
 from synapse_onnx.compiler.loops.recognise import recognise
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.rolled import Rolled
 from synapse_onnx.compiler.loops.steps_taken import operator_without_steps
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.times import FirstSeen, Times, first_seen
-from synapse_onnx.compiler.loops.traces import LONGER, FixedLengthError, Traces
+from synapse_onnx.compiler.loops.traces import LONGER, PERIODS, SHORTEST, FixedLengthError, Traces
 from synapse_onnx.compiler.loops.unroll import unrolled
 from synapse_onnx.compiler.roundings import decided, differs
 from synapse_onnx.errors import ExportError
@@ -41,6 +43,9 @@ _ROUNDING = 1e-4
 
 #: from the first step to the last; backwards; and backwards with stacks turned around again
 _ORDERS = (Order(), Order(backwards=True), Order(backwards=True, stacks_backwards=True))
+
+#: orders in which steps read their sequences ahead
+_AHEAD = tuple(Order(ahead=steps) for steps in range(1, 4))
 
 #: the longest sequence that is run
 _LONGEST = 400
@@ -81,6 +86,9 @@ def find_loop(
 
 
 def _found(traces: Traces) -> Rolled:
+    for order in _shorter(traces):
+        with contextlib.suppress(NoLoopError, ExportError):  # the others say more
+            return _found_in(traces, order)
     failure: NoLoopError | None = None
     for order in _ORDERS:
         try:
@@ -88,6 +96,9 @@ def _found(traces: Traces) -> Rolled:
         except NoLoopError as error:
             failure = failure or error
     assert failure is not None
+    for order, least in _rarer(traces):
+        with contextlib.suppress(NoLoopError, ExportError):
+            return _found_in(traces, order, least)
     if traces.runs(traces.steps) and not traces.runs(traces.steps + 1):
         raise FixedLengthError(f"forward() takes {traces.steps} steps at most") from failure
     place = f" at {failure.place}" if failure.place else ""
@@ -97,17 +108,38 @@ def _found(traces: Traces) -> Rolled:
     ) from failure
 
 
-def _found_in(traces: Traces, order: Order) -> Rolled:
-    """Return the network whose loop was found in this order.
+def _shorter(traces: Traces) -> list[Order]:
+    """Return the orders of loops that may leave steps out, as the network's traces suggest."""
+    if not traces.has_sequence:
+        return []
+    pool, sizes = Pool(), traces.sizes[:3]
+    readings = {size: traces.read(size, pool, Order()) for size in sizes[:1]}
+    if not orders_of(readings):
+        return []
+    return orders_of(readings | {size: traces.read(size, pool, Order()) for size in sizes[1:]})
+
+
+def _rarer(traces: Traces) -> Iterator[tuple[Order, int]]:
+    """Yield orders that few loops have, and how many steps are traced at least."""
+    if traces.has_sequence:
+        for order in _AHEAD:
+            yield order, SHORTEST
+        if traces.affords_periods:
+            yield Order(), PERIODS
+
+
+def _found_in(traces: Traces, order: Order, least: int = SHORTEST) -> Rolled:
+    """Return the network whose loop was found in this order, by traces of so many steps and more.
 
     Raises:
         NoLoopError: its steps have no common form.
     """
     pool = Pool()
-    *sizes, other = traces.sizes
-    readings = {size: traces.read(size, pool, order) for size in sizes}
+    *traced, other = traces.sizes_of(order, least)
+    readings = {_taken(size, order): traces.read(size, pool, order) for size in traced}
+    times = {size: Times(reading, size, order.ahead) for size, reading in readings.items()}
     try:
-        form = find_form(readings, pool)
+        form = find_form(readings, pool, times)
     except NoLoopError:
         if traces.has_sequence:
             raise
@@ -117,7 +149,7 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
     if name:
         raise NoLoopError(f"{name} takes a number that changes from step to step", place)
     retime(form)
-    readings[other] = traces.read(other, pool, order)
+    readings[_taken(other, order)] = traces.read(other, pool, order)
     for size, reading in readings.items():
         _check(unrolled(form, size, pool), reading, size)
     rolled = Rolled(
@@ -127,17 +159,27 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
         traces.names,
         traces.length,
     )
-    for size in (sizes[0], other):
+    for size in (traced[0], other):
         _check_numbers(traces, rolled, size)
     rolled.looped.states.declare(rolled)
     # code may branch on the number of steps or samples, or at a late step
-    for steps in (1, 2, 3, 4, LONGER):
-        _check_numbers(traces, rolled, Size(steps, 1))
+    lengths = {1, 2, 3, 4, LONGER} | {order.length(2, residue) for residue in range(order.stride)}
+    lengths |= set(range(LONGER, LONGER - longest_period(form), -1))  # it may end in any phase
+    for steps in sorted(lengths):
+        if order.count(steps):  # a Scan takes a step at least
+            _check_numbers(traces, rolled, Size(steps, 1))
+        elif order.left_out and traces.runs(steps):  # it reads late, and leaves nothing out
+            raise NoLoopError(f"with {steps} steps nothing is left of its loop")
     if traces.steps <= _LONGEST:
         _check_numbers(traces, rolled, None)
     for loop in rolled.looped.loops.values():
         loop.records = False
     return rolled
+
+
+def _taken(size: Size, order: Order) -> Size:
+    """Return the size of what a loop takes of sequences of a size."""
+    return Size(order.count(size.steps), size.batch)
 
 
 def _first_seen(traces: Traces, pool: Pool, order: Order) -> dict[Size, Times]:
@@ -197,7 +239,9 @@ def _check_numbers(traces: Traces, rolled: Rolled, size: Size | None) -> None:
     try:
         with rolled.looped.running(steps):
             found = _flat(rolled(*(x.clone() for x in inputs)))
-    except (RuntimeError, TypeError) as error:  # of torch: an operator takes no such argument
+    except ZeroDivisionError as error:
+        raise NoLoopError(f"with {steps} steps a number of a step is divided by 0") from error
+    except (RuntimeError, TypeError, IndexError) as error:  # an operator takes no such argument
         reason = str(error).strip().partition("\n")[0]
         raise NoLoopError(
             f"an operator does not take what changes with the step or the number of steps: {reason}"

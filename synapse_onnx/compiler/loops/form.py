@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from synapse_onnx.compiler.loops.numbers import BATCH, Formula
-from synapse_onnx.compiler.loops.reading import Order
+from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.terms import Size, Term
 
 __all__ = [
     "Apply", "Entry", "Family", "Fixed", "Form", "Last", "Layer", "Leaf", "Listed", "Numbers",
-    "Reference", "Stack", "flat", "parts_of", "references_of",
+    "Phases", "Reference", "Stack", "flat", "parts_of", "references_of", "same",
 ]  # fmt: skip
 
 # -- whole values ----------------------------------------------------------------------------------
@@ -50,19 +50,28 @@ class Apply:
 
 @dataclass(eq=False)
 class Stack:
-    """The values of a family at all steps from ``start`` on, stacked or joined along an axis."""
+    """The values of a family at steps, stacked or joined along an axis.
+
+    Attributes:
+        slot: what is stacked.
+        axis: the axis.
+        joined: whether the values are joined along it, and not stacked.
+        start: the first step.
+        stride: how many steps it is from one value to the next.
+    """
 
     slot: Any
     axis: int
     joined: bool = False
     start: int = 0
+    stride: int = 1
 
 
 @dataclass(eq=False)
 class Last:
-    """What the slot of a family is at the last step; with a delay, it says what is read before."""
+    """What a slot is at the last step; with a delay, it says what is read before."""
 
-    slot: Reference
+    slot: Reference | Phases
 
 
 # -- what a step reads -----------------------------------------------------------------------------
@@ -99,6 +108,27 @@ class Listed:
     slots: list[Any]
 
 
+@dataclass(eq=False)
+class Phases:
+    """A slot for each remainder of the number of a step: ``a if t % 2 == 0 else b``.
+
+    A family that one of them reads may have members at the steps of that phase alone. At the others
+    it is computed from what is there, and nobody reads it.
+    """
+
+    slots: list[Any]
+
+    def known(self) -> list[tuple[int, Any]]:
+        """Return the slot of every remainder that a step has which reads it."""
+        return [(phase, slot) for phase, slot in enumerate(self.slots) if slot is not None]
+
+    def numbers(self) -> Numbers:
+        """Return the remainders, for the values of the families that are read."""
+        cycle = Formula.in_turn(range(len(self.slots)))
+        families = [slot.family.found() for slot in flat(self) if isinstance(slot, Reference)]
+        return Numbers.of(cycle, families[0]) if families else Numbers(cycle, 0, False)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A number that changes from step to step, for values of a family.
@@ -122,10 +152,17 @@ class Numbers:
 
 @dataclass(eq=False)
 class Entry:
-    """How a family reads a whole value step by step: ``x[t]``, along an axis."""
+    """How a family reads a whole value step by step: ``x[t]``, along an axis.
+
+    Attributes:
+        source: the sequence.
+        axis: the axis.
+        ahead: how many steps later it is read; the last steps read the last one again.
+    """
 
     source: Any
     axis: int
+    ahead: int = 0
 
 
 @dataclass(eq=False)
@@ -182,9 +219,14 @@ class Family:
         return slots
 
 
+def same(value: Any) -> Any:
+    """Return a value as it is: the operator of a family that is one of several others."""
+    return value
+
+
 def flat(slot: Any) -> list[Any]:
-    """Return the slots in a slot, which may be a list."""
-    if isinstance(slot, Listed):
+    """Return the slots in a slot, which may be a list, or have phases."""
+    if isinstance(slot, Listed | Phases):
         return [each for inner in slot.slots for each in flat(inner)]
     return [slot]
 
@@ -211,10 +253,8 @@ def parts_of(outputs: list[Any]) -> Iterator[Any]:
                 todo += [value.value, *value.instead.values()]
             elif isinstance(value, Apply):
                 todo += [*value.args, *value.kwargs.values()]
-            elif isinstance(value, Stack):
+            elif isinstance(value, Stack | Last):
                 todo += flat(value.slot)
-            elif isinstance(value, Last):
-                todo.append(value.slot)
 
 
 def references_of(outputs: list[Any]) -> Iterator[Reference]:

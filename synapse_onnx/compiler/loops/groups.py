@@ -18,6 +18,7 @@ from typing import Any
 
 import networkx
 
+from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
     Apply,
     Family,
@@ -91,7 +92,10 @@ def _sorted(component: set[Family]) -> list[Family]:
         for slot in family.slots():
             if isinstance(slot, Reference) and not slot.delay and slot.family.found() in component:
                 graph.add_edge(slot.family.found(), family)
-    return list(networkx.lexicographical_topological_sort(graph, key=attrgetter("number")))
+    try:
+        return list(networkx.lexicographical_topological_sort(graph, key=attrgetter("number")))
+    except networkx.NetworkXUnfeasible:
+        raise NoLoopError("its layers read each other in another order at other steps") from None
 
 
 def _reached(form: Form, wanted: set[Family]) -> Iterator[Family]:
@@ -99,9 +103,7 @@ def _reached(form: Form, wanted: set[Family]) -> Iterator[Family]:
     for value in parts_of(form.outputs):
         if isinstance(value, Family):
             yield value
-        elif isinstance(value, Stack):
+        elif isinstance(value, Stack | Last):
             wanted.update(
                 slot.family.found() for slot in flat(value.slot) if isinstance(slot, Reference)
             )
-        elif isinstance(value, Last):
-            wanted.add(value.slot.family.found())

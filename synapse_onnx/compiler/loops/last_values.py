@@ -5,6 +5,7 @@ Each function returns members of a family, (trace, step) -> value, or none where
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,15 +51,43 @@ def sums(
         times: the times of terms in each trace.
         first: the latest step at which a sum may begin.
     """
+    return _walked(values, times, first) or _kept(values, times)
+
+
+def _kept(values: Mapping[Size, Term], times: Mapping[Size, Times]) -> dict[tuple[Size, int], Any]:
+    """Take a sum for itself until it is added to again: ``if t % 2 == 0: total += x[t]``."""
     members: dict[tuple[Size, int], Any] = {}
     for size, value in values.items():
         of = times[size].of
-        term: Term | None = value if of(value) == size.steps - 1 else None
+        added = []  # the sums, and when they were computed, the last one first
+        term: Term | None = value
+        while term is not None and (time := of(term)) is not None:
+            added.append((time, term))
+            before = (each for each in terms_in(term) if each.op is value.op)
+            term = next((each for each in before if (of(each) or 0) < time), None)
+        gaps = {later - time for (later, _), (time, _) in itertools.pairwise(added)}
+        if len(gaps) != 1 or not size.steps - added[0][0] <= min(gaps) > added[-1][0]:
+            return {}
+        until = size.steps
+        for time, term in added:
+            members |= {(size, t): term for t in range(time, until)}
+            until = time
+    return members
+
+
+def _walked(
+    values: Mapping[Size, Term], times: Mapping[Size, Times], first: int
+) -> dict[tuple[Size, int], Any]:
+    """Take what a sum is added to at a step for the sum until the step before."""
+    members: dict[tuple[Size, int], Any] = {}
+    for size, value in values.items():
+        is_at = times[size].is_at
+        term: Term | None = value if is_at(value, size.steps - 1) else None
         t = size.steps
         while term is not None and t > 0:
             t -= 1
             members[size, t] = term
-            before = (each for each in terms_in(term) if of(each) == t - 1)
+            before = (each for each in terms_in(term) if is_at(each, t - 1))
             term = next((each for each in before if each.op is value.op), None)
         if t >= first:
             return {}

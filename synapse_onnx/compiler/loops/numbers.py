@@ -23,26 +23,41 @@ _BASES = 5
 #: what a share is a part of: T, T - 1, T + 1 and N
 _DIVISORS = ((0, 1, 0, 0, 0), (-1, 1, 0, 0, 0), (1, 1, 0, 0, 0), (0, 0, 1, 0, 0))
 
+#: numbers a and e of sums a + e t that such a share is, or is made of
+_ABOVE = ((1, 0), (0, 1), (1, 1))
+
 
 @dataclass(frozen=True)
 class Formula:
-    """``a + b T + c N + d T N + e t``, one such sum divided by another, or ``a * base ** t``.
+    """A number that changes with T, N or the step.
+
+    ``a + b T + c N + d T N + e t``, one such sum divided by another, ``a * base ** t``, numbers in
+    turn, or ``shift + scale * f`` of one of the first two.
 
     Attributes:
         factors: a, b, c, d and e; all are float where the number is one.
         divisor: those of the sum that it is divided by; None if it is not divided.
         base: base of a power of t; None of a sum.
+        cycle: numbers that steps have in turn; () of a sum or a power.
+        outer: shift and scale, which round: ``1 - t / T`` is another float than ``(T - t) / T``.
     """
 
     factors: tuple[int | float, ...]
     divisor: tuple[int | float, ...] | None = None
     base: float | None = None
+    cycle: tuple[int | float, ...] = ()
+    outer: tuple[float, float] | None = None
+
+    @classmethod
+    def in_turn(cls, numbers: Sequence[int | float]) -> Formula:
+        """Return the formula of numbers that steps have in turn."""
+        return cls((0,) * _BASES, cycle=tuple(numbers))
 
     @property
     def changes(self) -> bool:
         """Whether it is another number at every step."""
         in_divisor = self.divisor is not None and self.divisor[-1] != 0
-        return self.factors[-1] != 0 or in_divisor or self.base is not None
+        return self.factors[-1] != 0 or in_divisor or self.base is not None or bool(self.cycle)
 
     @property
     def reads_steps(self) -> bool:
@@ -54,19 +69,33 @@ class Formula:
     @property
     def is_whole(self) -> bool:
         """Whether it is an integer, as Python has them."""
-        plain = self.divisor is None and self.base is None
-        return plain and all(isinstance(factor, int) for factor in self.factors)
+        plain = self.divisor is None and self.base is None and self.outer is None
+        return plain and all(isinstance(each, int) for each in (*self.factors, *self.cycle))
 
     def at(self, steps: Any, batch: Any, t: Any = 0) -> Any:
         """Return the number for sizes T and N and a step t: integers or symbols of torch."""
         exact = isinstance(t, torch.Tensor) and not self.is_whole
+        if self.cycle:
+            return self._in_turn(t)
         t = t.double() if exact else t  # as Python computes it
         if self.base is not None:
             base = torch.tensor(self.base, dtype=torch.float64) if exact else self.base
             return base**t * self.factors[0]
         sizes = (steps, batch, lambda: steps * batch, t)
         total = _sum(self.factors, sizes)
-        return total if self.divisor is None else total / _sum(self.divisor, sizes)
+        if self.divisor is not None:
+            below = _sum(self.divisor, sizes)
+            if isinstance(below, int) and below == 0:  # a tensor by 0 would be no error
+                raise ZeroDivisionError("a number is divided by 0")
+            total = total / below
+        return total if self.outer is None else self.outer[0] + self.outer[1] * total
+
+    def _in_turn(self, t: Any) -> Any:
+        phase = t % len(self.cycle)
+        if not isinstance(t, torch.Tensor):
+            return self.cycle[phase]
+        dtype = torch.int64 if self.is_whole else torch.float64
+        return torch.tensor(self.cycle, dtype=dtype)[phase]
 
 
 def _sum(factors: Sequence[int | float], sizes: Sequence[Any]) -> Any:
@@ -104,12 +133,17 @@ def fit(values: Mapping[tuple[Size, int], Any]) -> Any:
         or _solve(rows, exact, bases=(2, 3))
         or _share(rows, literals)
         or _power(values)
+        or _cycle(values)
+        or _shifted(values)
     )
     if formula is None:
         raise ValueError(
             f"{_listed(literals)}, which neither a + b T + c N + d T N + e t, 1 divided by such a "
-            f"sum, such a sum divided by T or N, nor a * c ** t gives"
+            f"sum, such a sum divided by T or N, a * c ** t, numbers in turn, nor one of "
+            f"the first times a number plus a number gives"
         )
+    if formula.cycle or formula.outer:
+        return formula
     if formula.is_whole and isinstance(first, float):
         return Formula(tuple(map(float, formula.factors)))
     return formula
@@ -159,6 +193,44 @@ def _power(values: Mapping[tuple[Size, int], Any]) -> Formula | None:
             formula = Formula((factor, 0, 0, 0, 0), base=base)
             if all(formula.at(k.steps, k.batch, t) == value for (k, t), value in values.items()):
                 return formula
+    return None
+
+
+#: what is scaled and shifted: t, (t + 1), each divided by what a share is a part of, and 1 by it
+_INNER = (
+    STEP,
+    *(Formula((one, 0, 0, 0, step), divisor) for divisor in _DIVISORS for one, step in _ABOVE),
+)
+
+
+def _shifted(values: Mapping[tuple[Size, int], Any]) -> Formula | None:
+    """Return ``shift + scale * f`` where that gives every value, as Python computes it."""
+    for inner in _INNER:
+        try:
+            points = [(inner.at(k.steps, k.batch, t), float(v)) for (k, t), v in values.items()]
+        except ZeroDivisionError:
+            continue
+        (one, low), (other, high) = min(points), max(points)
+        if one == other:
+            continue
+        slope = (high - low) / (other - one)
+        for scale in dict.fromkeys(round(slope, digits) for digits in range(1, 17)):
+            start = low - scale * one
+            for shift in dict.fromkeys(round(start, digits) for digits in range(1, 17)):
+                if all(shift + scale * point == value for point, value in points):
+                    return Formula(inner.factors, inner.divisor, outer=(shift, scale))
+    return None
+
+
+def _cycle(values: Mapping[tuple[Size, int], Any]) -> Formula | None:
+    """Return the numbers that the steps have in turn, if each comes twice at least."""
+    steps = sorted({t for _, t in values})
+    for period in range(2, len(steps) // 2 + 1):
+        phases: dict[int, set[Any]] = {phase: set() for phase in range(period)}
+        for (_, t), value in values.items():
+            phases[t % period].add((type(value), value))
+        if all(len(found) == 1 for found in phases.values()):
+            return Formula.in_turn([found.pop()[1] for found in phases.values()])
     return None
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
 from synapse_onnx.ops import TORCH_NAMESPACE
@@ -33,8 +34,8 @@ __all__ = [
     "NUMBERS",
     "SELECT",
     "SELECT_SCATTER",
+    "SLICE",
     "STACK",
-    "Order",
     "Reading",
     "obstacle",
     "read",
@@ -47,6 +48,7 @@ STACK = aten.stack.default
 CAT = aten.cat.default
 FULL = aten.full.default
 SELECT_SCATTER = aten.select_scatter.default
+SLICE = aten.slice.Tensor
 
 #: operators whose arguments may be swapped
 COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
@@ -104,22 +106,6 @@ def obstacle(op: Any, *, in_step: bool) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class Order:
-    """The order in which a loop goes through time.
-
-    A loop from the last step to the first is one from the first to the last whose sequences are
-    turned around, and so are the stacks of its values, if the code turns them around again.
-
-    Attributes:
-        backwards: whether sequences are read from their end.
-        stacks_backwards: whether the first part of a stack is the value of the last step.
-    """
-
-    backwards: bool = False
-    stacks_backwards: bool = False
-
-
 @dataclass
 class Reading:
     """A traced program as terms.
@@ -162,7 +148,7 @@ class _Reader:
             aten.split.Tensor: self._split,
             aten.split_with_sizes.default: self._split,
             aten.chunk.default: self._split,
-            aten.slice.Tensor: self._slice,
+            SLICE: self._slice,
             aten.squeeze.dim: self._squeeze,
             aten.squeeze.dims: self._squeeze,
             aten.unsqueeze.default: self._unsqueeze,
@@ -264,6 +250,10 @@ class _Reader:
             if (written - index) % size == 0:
                 return part
             source = target
+        if source.op is SLICE and source.args[1] == axis and self._order.takes_all:
+            whole, _, start, _, stride = (*source.args, 1)[:5]
+            if self._shape(whole)[axis] == self._steps:  # x[1:][t] is x[t + 1]
+                return self._step_of(whole, axis, start + stride * (index % size))
         if source.op is STACK and source.args[1] == axis:
             parts = source.args[0]
             index %= len(parts)
@@ -274,7 +264,17 @@ class _Reader:
         index %= size
         if self._order.backwards and size == self._steps:
             index = size - 1 - index
+        if not self._order.takes_all and size == self._steps:
+            taken = self._order.taken(index, size)
+            if taken is not None:
+                source, index = self._part(source, axis), taken
         return self._derived(SELECT, (source, axis, index), source, shape)
+
+    def _part(self, source: Term, axis: int) -> Term:
+        """Return the steps of a sequence that the loop takes."""
+        shape = list(self._shape(source))
+        shape[axis] = self._order.count(shape[axis])
+        return self._derived(SLICE, (source, axis, *self._order.part), source, shape)
 
     def _unsqueezed(self, source: Term, axis: int) -> Term:
         shape = list(self._shape(source))
@@ -308,6 +308,8 @@ class _Reader:
         start, end, step = slice(start, end, step).indices(size)
         if (start, step) == (0, 1) and end >= size:
             return source
+        if size == self._steps and self._order.is_part(start, end, step, size):
+            return self._part(source, axis)
         if end - start == 1:
             return self._unsqueezed(self._step_of(source, axis, start), axis)
         along, written = self._written.get(source, (axis, {}))

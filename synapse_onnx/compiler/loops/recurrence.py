@@ -24,12 +24,13 @@ from synapse_onnx.compiler.loops.form import (
     Leaf,
     Listed,
     Numbers,
+    Phases,
     Reference,
     Stack,
 )
 from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
-from synapse_onnx.compiler.loops.whole_sequence import for_tensors
+from synapse_onnx.compiler.loops.whole_sequence import chosen, for_tensors
 
 __all__ = ["Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
 
@@ -130,6 +131,8 @@ class Loop(nn.Module):
         if isinstance(slot, Listed):
             inner = [self._reader(each, family) for each in slot.slots]
             return lambda frame: [read(frame) for read in inner]
+        if isinstance(slot, Phases):
+            return self._in_turn(slot, family)
         if isinstance(slot, Reference) and slot.family.found() in self.families:
             return self._inner(slot)
         if isinstance(slot, Reference) or (isinstance(slot, Fixed) and slot.instead):
@@ -140,6 +143,13 @@ class Loop(nn.Module):
             changes = slot.changes
             return self._slice(Numbers.of(slot, family)) if changes else self._formula(slot)
         return lambda _: slot
+
+    def _in_turn(self, slot: Phases, family: Family) -> _Read:
+        phase = self._slice(slot.numbers())
+        values = {number: self._reader(each, family) for number, each in slot.known()}
+        return lambda frame: chosen(
+            phase(frame), {number: read(frame) for number, read in values.items()}
+        )
 
     def _formula(self, formula: Formula) -> _Read:
         if formula.divisor is not None or formula.reads_steps:

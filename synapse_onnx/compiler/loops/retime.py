@@ -16,7 +16,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_onnx.compiler.loops.form import Apply, Family, Fixed, Form, Listed, Reference
+from synapse_onnx.compiler.loops.form import (
+    Apply,
+    Family,
+    Fixed,
+    Form,
+    Listed,
+    Phases,
+    Reference,
+)
 from synapse_onnx.compiler.loops.groups import grouped
 from synapse_onnx.compiler.loops.numbers import Formula
 
@@ -99,6 +107,8 @@ def _delayed_slot(slot: Any, starts: list[Any], loop: set[Family]) -> Any:
         delay = len(starts)
         instead = dict(enumerate(starts)) | {t + delay: v for t, v in slot.instead.items()}
         return Reference(slot.family.found(), slot.delay + delay, instead)
+    if isinstance(slot, Phases):
+        raise _CannotError
     value = slot.value if isinstance(slot, Fixed) and not slot.instead else slot
     if isinstance(value, Formula) and value.changes:
         raise _CannotError

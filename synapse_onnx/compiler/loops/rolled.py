@@ -24,18 +24,20 @@ from synapse_onnx.compiler.loops.form import (
     Leaf,
     Listed,
     Numbers,
+    Phases,
     Reference,
     Stack,
     parts_of,
 )
 from synapse_onnx.compiler.loops.groups import Group, grouped
+from synapse_onnx.compiler.loops.left_out import least_steps
 from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
 from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
 from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
-from synapse_onnx.compiler.loops.whole_sequence import Steps, over_steps
+from synapse_onnx.compiler.loops.whole_sequence import Steps, in_turn, over_steps
 
 __all__ = ["Looped", "Rolled"]
 
@@ -88,6 +90,11 @@ class Rolled(nn.Module):
         return frozenset(i for i, value in enumerate(outputs) if self._looped.is_last(value))
 
     @property
+    def least_steps(self) -> int:
+        """How many steps it takes at least; 1 if it leaves none out."""
+        return least_steps(self._looped.form)
+
+    @property
     def looped(self) -> Looped:
         """The form, its loops and states."""
         return self._looped
@@ -132,8 +139,15 @@ class Looped:
         self.groups = grouped(form)
         self.loops: dict[Group, Loop] = {}
         self.states = States(self.timed)
+        if form.order.ahead:
+            self.states.refuse("a step reads inputs of later steps")
         if form.order.backwards:
             self.states.refuse("it goes through the steps backwards")
+        if not form.order.takes_all or any(
+            isinstance(value, Stack) and (value.start or value.stride > 1)
+            for value in parts_of(form.outputs)
+        ):
+            self.states.refuse("it leaves steps out, which give no output")
         if not any(timed):
             self.states.refuse("no input has time, and the network holds the number of steps")
 
@@ -168,9 +182,9 @@ class Looped:
         return not isinstance(value, Stack)
 
     def steps(self, inputs: Sequence[Tensor]) -> Any:
-        """Return the number of steps of a call."""
+        """Return the number of steps that the loop takes in a call."""
         lengths = (x.shape[-1] for x, timed in zip(inputs, self.timed, strict=True) if timed)
-        return next(lengths, self._held)
+        return self.form.order.count(next(lengths, self._held))
 
 
 class _Run:
@@ -263,7 +277,8 @@ class _Run:
             return self._sequence(value.slot)[self._steps - 1]
         if isinstance(value, Stack):
             parts = self._sequence(value.slot)
-            sequence = parts[value.start :] if value.start else parts
+            is_part = value.start or value.stride > 1
+            sequence = parts[value.start :: value.stride] if is_part else parts
             if self._network.form.order.stacks_backwards:
                 sequence = sequence.flip(0)
             if not value.joined:
@@ -319,6 +334,11 @@ class _Run:
             return value.to(family.dtype).expand(sizes)
         return torch.full(sizes, value, dtype=family.dtype)
 
+    def _filled_like(self, number: Any, others: Sequence[Any]) -> Tensor:
+        """Return a number in the shape and type of whole values that stand for it."""
+        tensors = [each for value in others if isinstance(each := self._whole(value), Tensor)]
+        return torch.full_like(tensors[0], number) if tensors else torch.as_tensor(number)
+
     # -- sequences ---------------------------------------------------------------------------------
 
     def _sequence(self, slot: Any) -> Tensor:
@@ -335,13 +355,16 @@ class _Run:
         """Return a slot over all steps: a Steps, or a value that is the same at each."""
         if isinstance(slot, Listed):
             return [self._slot(each, reader) for each in slot.slots]
+        if isinstance(slot, Phases):
+            return self._in_turn(slot, reader)
         if isinstance(slot, Reference):
             return Steps(self._referred(slot))
         if isinstance(slot, Fixed):
             value = self._whole(slot.value)
             if not slot.instead:
                 return value
-            value = torch.as_tensor(value)
+            if not isinstance(value, Tensor):  # a state that is a number after its first steps
+                value = self._filled_like(value, [*slot.instead.values()])
             sequence = value.unsqueeze(0).expand(self._steps, *value.shape)
             return Steps(self._at_early_steps(sequence, slot.instead, reader))
         if isinstance(slot, Formula):
@@ -349,6 +372,11 @@ class _Run:
                 return Steps(self._numbers(Numbers.of(slot, reader)))
             return self._in_step(slot)
         return slot
+
+    def _in_turn(self, slot: Phases, reader: Family | None) -> Steps:
+        """Return at every step the value of its phase."""
+        values = {phase: self._slot(each, reader) for phase, each in slot.known()}
+        return in_turn(Steps(self._numbers(slot.numbers())), values)
 
     def _referred(self, slot: Reference) -> Tensor:
         family = slot.family.found()
@@ -397,9 +425,12 @@ class _Run:
             group = self._network.groups[family]
             node = family.node
             if isinstance(node, Entry):
+                order = self._network.form.order
                 steps = self._whole(node.source).movedim(node.axis, 0)
-                backwards = self._network.form.order.backwards
-                self._sequences[family] = steps.flip(0) if backwards else steps
+                if node.ahead:
+                    later = torch.arange(self._steps) + node.ahead
+                    steps = steps[later.clamp(max=self._steps - 1)]
+                self._sequences[family] = steps.flip(0) if order.backwards else steps
             elif isinstance(node, Layer):
                 layer = part_of(self._root, node.path)
                 x = self._sequence(node.slot)

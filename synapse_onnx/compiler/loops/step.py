@@ -106,10 +106,8 @@ class Step:
         for value in parts_of(self._form.outputs):
             if isinstance(value, Family) and value not in self._region | beside:
                 slots = value.slots()
-            elif isinstance(value, Stack):
+            elif isinstance(value, Stack | Last):
                 slots = flat(value.slot)
-            elif isinstance(value, Last):
-                slots = [value.slot]
             else:
                 continue
             read |= {slot.family.found() for slot in slots if isinstance(slot, Reference)}

@@ -11,11 +11,19 @@ __all__ = ["Cones", "FirstSeen", "Times", "first_seen", "is_swapped"]
 
 
 class Times:
-    """The time of every term of one trace."""
+    """The time of every term of one trace.
 
-    def __init__(self, reading: Reading, size: Size) -> None:
+    Where steps read sequences some steps ahead, that of a term is so much earlier than what it
+    reads. The last steps read the last one again, and have one time::
+
+        now = x[t] + x[min(t + 1, T - 1)]           steps 0, 1, ..., T - 2, T - 1
+                                                    times 0, 1, ..., T - 2, T - 2
+    """
+
+    def __init__(self, reading: Reading, size: Size, ahead: int = 0) -> None:
         self._reading = reading
         self._size = size
+        self.ahead = ahead
         self._times: dict[Term, int | None] = {}
 
     def of(self, term: Term) -> int | None:
@@ -35,6 +43,20 @@ class Times:
             todo.pop()
         return self._times[term]
 
+    @property
+    def latest(self) -> int:
+        """The last step of which the time is its own."""
+        return self._size.steps - 1 - self.ahead
+
+    def is_at(self, term: Term, t: int) -> bool:
+        """Whether a term is computed at a step."""
+        return self.of(term) == min(t, self.latest)
+
+    def is_read(self, term: Term, t: int, ahead: int) -> bool:
+        """Whether a term is the step of a sequence that step t reads so many steps ahead."""
+        index = min(t + ahead, self._size.steps - 1)
+        return self.is_step(term) and bool(term.args[2] == index)
+
     def _inner(self, term: Term) -> list[Term]:
         """Return the terms whose times decide on a term's."""
         if term.is_leaf or term.op is FULL or self.is_step(term):
@@ -43,7 +65,7 @@ class Times:
 
     def _computed(self, term: Term) -> int | None:
         if self.is_step(term):
-            return int(term.args[2])
+            return int(term.args[2]) - self.ahead
         found = {time for each in self._inner(term) if (time := self._times[each]) is not None}
         if term.op in (STACK, CAT) and len(found) >= self._size.steps - 1:
             return None

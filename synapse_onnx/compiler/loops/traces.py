@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,19 +20,26 @@ from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.lengths import Length
 from synapse_onnx.compiler.loops.in_place import without_changes
+from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Program, of_export
-from synapse_onnx.compiler.loops.reading import Order, Reading, read
+from synapse_onnx.compiler.loops.reading import Reading, read
 from synapse_onnx.compiler.loops.recorder import Reads, record
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["LONGER", "FixedLengthError", "Traces"]
+__all__ = ["LONGER", "PERIODS", "SHORTEST", "FixedLengthError", "Traces"]
 
 aten = torch.ops.aten
 
 #: the first length that is traced: longer than most delays
-_SHORTEST = 5
+SHORTEST = 5
+
+#: the first length that shows twice what comes every tenth step, after the first ones
+PERIODS = 23
+
+#: how many steps are left over at the end of each length, if a loop leaves steps out
+_RESIDUES = (-1, 0, 1, 2)
 
 #: a length beyond those that are traced
 LONGER = 24
@@ -65,7 +72,7 @@ class Traces:
         length: the number of steps, if the network holds it.
         steps: the number of steps of the example.
         has_sequence: whether an input has time.
-        sizes: three lengths, another batch size, and one size to check with.
+        sizes: those of a loop over all steps: see :meth:`sizes_of`.
     """
 
     def __init__(
@@ -78,7 +85,9 @@ class Traces:
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
         self._records = True
-        self.sizes = self._sizes()
+        self._taken = self._sizes_taken()
+        self._sizes: dict[Any, list[Size]] = {}
+        self.sizes = self.sizes_of(Order())
         self._programs: dict[Size, Program] = {}
 
     @property
@@ -151,11 +160,47 @@ class Traces:
         """Return how many operators the network runs; 0 if it fails."""
         return count_operators(self.network(size.steps), self.inputs(size)) or 0
 
-    def _sizes(self) -> list[Size]:
-        """Return sizes none of which is one of anything else.
+    @property
+    def affords_periods(self) -> bool:
+        """Whether traces of more steps, which show what does not come at every one, are short."""
+        few, more = (self._operators(Size(t, 2)) for t in (SHORTEST, SHORTEST + 10))
+        return (more - few) * PERIODS < 4 * 10 * _OPERATORS
 
-        A kernel of 5 channels is not a loop of 5 steps.
+    def sizes_of(self, order: Order, least: int = SHORTEST) -> list[Size]:
+        """Return three lengths, another batch size, and one size to check with, for an order.
+
+        The loop takes so many steps at least. None of them is one of anything else: a kernel of 5
+        channels is not a loop of 5 steps.
         """
+        key = (order.start, order.stride, order.left_out, least)
+        if key not in self._sizes:
+            self._sizes[key] = self._found_sizes(order, least)
+        return self._sizes[key]
+
+    def _found_sizes(self, order: Order, least: int) -> list[Size]:
+        # one after the other: a last value is found by those of sequences shorter by a step
+        first = next(
+            n
+            for n in itertools.count(least)
+            if self._taken.isdisjoint(_with_lengths(order, range(n, n + 3)))
+        )
+        taken = self._taken | _with_lengths(order, range(first, first + 3))
+        lengths = [order.length(first + i, _RESIDUES[i]) for i in range(3)]
+        # as long as the example and what verify makes of it, if the trace does not get too long
+        few, more = (self._operators(Size(t, 2)) for t in lengths[:2])
+        longest = order.count(max(LONGER, first + 10 * (least > SHORTEST), 8 + self.steps))
+        longest = max(first + 3, min(longest, _OPERATORS // max(more - few, 1)))
+        free = (n for n in itertools.count(longest) if taken.isdisjoint(_with_lengths(order, [n])))
+        # what comes every tenth step comes once more there
+        with_other = lengths[1] if least == SHORTEST else order.length(next(free))
+        check = order.length(next(free), _RESIDUES[3])
+        batches = (n for n in itertools.count(2) if n not in taken | {check, with_other})
+        other, usual, third = (next(batches) for _ in range(3))
+        sizes = [Size(length, usual) for length in lengths]
+        return [*sizes, Size(with_other, other), Size(check, third)]
+
+    def _sizes_taken(self) -> set[int]:
+        """Return the sizes of all axes in the network, and find out whether it can be recorded."""
         taken = {
             size
             for tensor in (*nn.Module.parameters(self._network), *self._network.buffers())
@@ -168,20 +213,17 @@ class Traces:
         # an axis is open only if the network runs with it, which a later trace shows
         with in_plain_torch(), shapes, contextlib.suppress(Exception):
             self.network(2)(*inputs)
-        taken |= shapes.seen
         self._records = not shapes.reads.any
-        # one after the other: a last value is found by those of sequences shorter by a step
-        first = next(t for t in itertools.count(_SHORTEST) if taken.isdisjoint(range(t, t + 3)))
-        taken |= {first, first + 1, first + 2}
-        # as long as the example and what verify makes of it, if the trace does not get too long
-        few, more = (self._operators(Size(t, 2)) for t in (first, first + 1))
-        longest = max(LONGER, 8 + self.steps)
-        longest = max(first + 3, min(longest, _OPERATORS // max(more - few, 1)))
-        check = next(t for t in itertools.count(longest) if t not in taken)
-        batches = (n for n in itertools.count(2) if n not in taken | {check})
-        other, usual, third = (next(batches) for _ in range(3))
-        lengths = [Size(first + i, usual) for i in range(3)]
-        return [*lengths, Size(first + 1, other), Size(check, third)]
+        return taken | shapes.seen
+
+
+def _with_lengths(order: Order, counts: Iterable[int]) -> set[int]:
+    """Return numbers of steps, and the lengths of sequences of which so many are taken."""
+    return {
+        size
+        for count in counts
+        for size in (count, *(order.length(count, residue) for residue in range(order.stride)))
+    }
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]

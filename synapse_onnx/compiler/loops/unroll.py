@@ -14,8 +14,10 @@ from synapse_onnx.compiler.loops.form import (
     Last,
     Leaf,
     Listed,
+    Phases,
     Reference,
     Stack,
+    same,
 )
 from synapse_onnx.compiler.loops.numbers import Formula
 from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, SELECT, STACK
@@ -59,7 +61,8 @@ class _Unroll:
         if isinstance(value, Last):
             return self._slot(value.slot, steps - 1)
         if isinstance(value, Stack):
-            parts = tuple(self._slot(value.slot, t) for t in range(value.start, steps))
+            stacked = range(value.start, steps, value.stride)
+            parts = tuple(self._slot(value.slot, t) for t in stacked)
             return self._pool.make(CAT if value.joined else STACK, (parts, value.axis))
         args = tuple(self.whole(each) for each in value.args)
         return self._pool.make(
@@ -69,6 +72,8 @@ class _Unroll:
     def _slot(self, slot: Any, t: int) -> Any:
         if isinstance(slot, Listed):
             return tuple(self._slot(each, t) for each in slot.slots)
+        if isinstance(slot, Phases):
+            return self._slot(slot.slots[t % len(slot.slots)], t)
         if isinstance(slot, Reference | Fixed) and t in slot.instead:
             return self.whole(slot.instead[t])
         if isinstance(slot, Reference):
@@ -91,8 +96,11 @@ class _Unroll:
         if t in family.first:
             return self._slot(family.first[t], t)
         if isinstance(node, Entry):
-            return self._pool.make(SELECT, (self.whole(node.source), node.axis, t))
+            index = min(t + node.ahead, self._size.steps - 1)
+            return self._pool.make(SELECT, (self.whole(node.source), node.axis, index))
         args = tuple(self._slot(slot, t) for slot in node.args)
+        if node.op is same:
+            return args[0]
         if node.op in COMMUTATIVE and not isinstance(args[0], Term):
             args = args[::-1]  # torch writes 0 + x as x + 0
         return self._pool.make(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Steps", "for_tensors", "has_rule", "over_steps"]
+__all__ = ["Steps", "chosen", "for_tensors", "has_rule", "in_turn", "over_steps"]
 
 aten = torch.ops.aten
 
@@ -52,6 +52,23 @@ def over_steps(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if rule is None and torch.Tag.pointwise in getattr(op, "tags", ()):
         rule = _elementwise
     return None if rule is None else rule(op, list(args), dict(kwargs))
+
+
+def in_turn(phases: Steps, values: Mapping[int, Any]) -> Steps:
+    """Return at every step what the value of its phase is there."""
+    rank = max(value.rank if isinstance(value, Steps) else value.dim()
+               for value in (phases, *values.values()) if _has_rank(value))  # fmt: skip
+    aligned = {phase: _aligned(value, rank) for phase, value in values.items()}
+    return Steps(chosen(_aligned(phases, rank), aligned))
+
+
+def chosen(phase: Tensor, values: Mapping[int, Any]) -> Any:
+    """Return the value of a phase, a tensor: one of these, which are tensors and numbers."""
+    dtype = next(value.dtype for value in values.values() if isinstance(value, Tensor))
+    (_, result), *others = values.items()
+    for number, value in others:
+        result = torch.where(phase == number, value, result)
+    return result.to(dtype)
 
 
 def _plain(value: Any) -> Any:

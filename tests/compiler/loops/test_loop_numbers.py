@@ -38,6 +38,8 @@ WHOLE: dict[str, Callable[[int, int, int], Any]] = {
     "1 / (T - 1)": lambda s, n, t: 1 / (s - 1),
     "1 / (T N)": lambda s, n, t: 1 / (s * n),
     "3 / (2 T)": lambda s, n, t: 3 / (2 * s),
+    "1 - 1 / T": lambda s, n, t: 1 - 1 / s,
+    "0.9 - 0.2 / T": lambda s, n, t: 0.9 - 0.2 * (1 / s),
 }  # fmt: skip
 
 #: formulas of a step
@@ -55,6 +57,13 @@ STEPS: dict[str, Callable[[int, int, int], Any]] = {
     "0.3 * 0.95 ** t": lambda s, n, t: 0.3 * 0.95**t,
     "2 ** t": lambda s, n, t: 2.0**t,
     "0.5 ** (t + 1)": lambda s, n, t: 0.5 ** (t + 1),
+    "1 - t / T": lambda s, n, t: 1 - t / s,
+    "1 - (t + 1) / T": lambda s, n, t: 1 - (t + 1) / s,
+    "0.1 + 0.3 t": lambda s, n, t: 0.1 + 0.3 * t,
+    "0.7 t / T + 0.1": lambda s, n, t: t / s * 0.7 + 0.1,
+    "t % 2": lambda s, n, t: t % 2,
+    "0.3 and 1.0 in turn": lambda s, n, t: (0.3, 1.0)[t % 2],
+    "1, 0.5 and 0 in turn": lambda s, n, t: (1, 0.5, 0)[t % 3],
 }  # fmt: skip
 
 
@@ -88,7 +97,8 @@ def test_what_is_always_the_same_stays_a_literal(literal: Any) -> None:
         ("T squared", lambda s, n, t: s * s),
         ("t squared", lambda s, n, t: t * t),
         ("a step that is special", lambda s, n, t: 2 if t == 3 else 1),
-        ("even steps", lambda s, n, t: t % 2),
+        ("even steps but one", lambda s, n, t: t % 2 if t != 5 else 3),
+        ("numbers in turn that come once", lambda s, n, t: (1, 2, 5, 3)[t % 4]),
         ("a branch on T", lambda s, n, t: 1 if s > 6 else 2),
         ("text", lambda s, n, t: "abc"[s % 3]),
         ("numbers of several kinds", lambda s, n, t: 1 if s == 5 else True),
@@ -115,3 +125,16 @@ def test_a_power_of_tensors_is_that_of_numbers() -> None:
     torch.testing.assert_close(
         found, torch.tensor([0.3 * 0.9**t for t in range(12)]).double(), rtol=1e-6, atol=0
     )
+
+
+def test_numbers_of_tensors_are_those_of_python() -> None:
+    for of in (lambda s, n, t: 1 - t / s, lambda s, n, t: (0.3, 1.0, 0.7)[t % 3]):
+        found = fit(_values(of)).at(12, 2, torch.arange(12))
+        assert found.tolist() == [of(12, 2, t) for t in range(12)]
+
+
+def test_a_division_by_0_is_an_error() -> None:
+    """Of a tensor torch makes no error, and the network may have written max(T - 1, 1)."""
+    formula = fit(_values(lambda s, n, t: t / (s - 1)))
+    with pytest.raises(ZeroDivisionError):
+        formula.at(1, 2, torch.arange(1))

@@ -14,7 +14,8 @@ from remembering import Says
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler.loops.reading import Order, Reading, read
+from synapse_onnx.compiler.loops.order import Order
+from synapse_onnx.compiler.loops.reading import Reading, read
 from synapse_onnx.compiler.loops.recorder import NotRecordedError, record
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.traces import Traces
