@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._axis_errors import axis_error
+from synapse_onnx.compiler._changes_in_place import check_changes
 from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import open_axes, widen
 from synapse_onnx.compiler._program_checks import check_program
@@ -30,6 +31,7 @@ from synapse_onnx.compiler._trace_errors import (
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler._views import AsViews
 from synapse_onnx.compiler._watch import Watch
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import SynapseError
@@ -70,10 +72,22 @@ def trace(
             stack.enter_context(streamed.traced())
         program = _to_program(frozen, [*inputs, *states], shapes, example)
         check_statistics(program)
+        check_changes(program, _fresh(frozen, streamed), [*(example or inputs), *states], shapes)
         try:
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
             raise conversion_error(error, program) from error
+
+
+def _fresh(frozen: nn.Module, streamed: Streamed | None) -> Callable[..., Any]:
+    """Return what calls a network as if for the first time."""
+    if streamed is not None:  # it keeps nothing besides the states that it is given
+        return frozen
+
+    def call(*inputs: Tensor) -> Any:
+        return copied_value(frozen)(*inputs)
+
+    return call
 
 
 def _to_program(

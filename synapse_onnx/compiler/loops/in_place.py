@@ -20,7 +20,7 @@ from torch import fx
 
 from synapse_onnx.compiler.loops.reading import SELECT, SELECT_SCATTER
 
-__all__ = ["without_changes"]
+__all__ = ["seen_changes", "without_changes"]
 
 aten = torch.ops.aten
 
@@ -73,6 +73,16 @@ def without_changes(graph: fx.Graph) -> bool:
     return True
 
 
+def seen_changes(graph: fx.Graph) -> list[fx.Node]:
+    """Return the operators that change a value which others than their own readers may see.
+
+    A copy that ``contiguous()`` or ``reshape()`` made may be no copy where sizes are others.
+    """
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    changes = [node for node in order if _changes(node) and node.target != aten.detach_.default]
+    return [node for node in changes if not _is_unseen(node, node.args[0], node, order)]
+
+
 def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
     """Whether nobody sees the change of a node besides those who read its result."""
     target = node.args[0]
@@ -93,7 +103,12 @@ def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
         op = _returning(node.target)
         if op is None or node.target == aten.copy_.default or not _keeps_type(node, op):
             return False
-    if not _is_own(changed):
+    return _is_unseen(node, changed, change, order)
+
+
+def _is_unseen(node: fx.Node, changed: Any, change: fx.Node, order: Mapping[fx.Node, int]) -> bool:
+    """Whether nobody reads a value, or what shares its memory, after a node has changed it."""
+    if not isinstance(changed, fx.Node) or not _is_own(changed):
         return False
     seen_before = [each for each in _aliases(changed, change) if order[each] < order[node]]
     return not any(order[user] > order[node] for each in seen_before for user in each.users)
@@ -161,6 +176,8 @@ def _is_own(node: fx.Node) -> bool:
     if _changes(node):  # of a value that was made before
         before = node.args[0]
         return isinstance(before, fx.Node) and _is_own(before)
+    if node.target == aten.clone.default and node.kwargs.get("memory_format") is not None:
+        return False  # of contiguous() or reshape()
     if node.target in _OWN:
         return True
     schema = getattr(node.target, "_schema", None)

@@ -14,7 +14,6 @@ The last is more than taste: a state that begins as ``zeros_like(x[0])`` does no
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
+from synapse_onnx.compiler.loops.program import Leaf, Program, line_of
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
 from synapse_onnx.ops import TORCH_NAMESPACE
 
@@ -243,7 +242,7 @@ class _Reader:
             result = self._pool.make(op, args, kwargs)
         self._values[node] = self._seen(result, value)
         if isinstance(result, Term) and result not in self._reading.places:
-            self._reading.places[result] = _place(node)
+            self._reading.places[result] = line_of(node)
             self._reading.paths[result] = _path(node)
 
     # -- rules: each returns the term, or None to keep the operator ------------------------------
@@ -433,16 +432,6 @@ def _number_of(value: Any, dtype: torch.dtype) -> Any:
     if dtype == torch.bool:
         return bool(value)
     return float(value) if dtype.is_floating_point else int(value)
-
-
-def _place(node: fx.Node) -> str:
-    """Return the innermost line of user's code that computes a node, for a sentence."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
-    own = [(file, number) for file, number in frames if is_users(file)]
-    if not own:
-        return ""
-    file, number = own[-1]
-    return f"line {number} of {file.rpartition('/')[2]}"
 
 
 def _path(node: fx.Node) -> str:

@@ -30,6 +30,7 @@ from synapse_onnx.compiler.loops.form import (
 from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.whole_sequence import for_tensors
+from synapse_onnx.ops import blank_like, contiguous_results
 
 __all__ = ["Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
 
@@ -298,6 +299,7 @@ def loop_of(key: int) -> Loop:
 
 
 @torch.library.custom_op("synapse_loops::recurrence", mutates_args=())
+@contiguous_results
 def recurrence(
     starts: list[Tensor],
     sequences: list[Tensor],
@@ -325,4 +327,4 @@ def _(
         like.new_empty([steps, *loop.sizes(family, steps, batch)], dtype=family.dtype)
         for family in loop.outputs
     ]
-    return [*outputs, *(torch.empty_like(start) for start in starts)]
+    return [*outputs, *map(blank_like, starts)]
