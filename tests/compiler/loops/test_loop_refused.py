@@ -201,3 +201,27 @@ def test_a_refused_network_is_unrolled_where_time_is_fixed() -> None:
     assert [d.dim_value for d in dims] == [9, 2, 7]
     with torch.no_grad():
         assert (torch.from_numpy(so.Session(model).run(x.numpy())) == net(x)).all()
+
+
+def _masked(read: Callable[[Tensor, Tensor], Tensor]) -> Looping:
+    """A neuron that some inputs hold at minus infinity, of whose spikes and voltage one is read."""
+
+    def run(net: Looping, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 11), []
+        for y in net.fc(x).masked_fill(net.fc(x) < -0.5, -torch.inf):
+            v = 0.9 * v + y
+            k = (v > 1).float()
+            out.append(read(k, v))
+            v = v - k
+        return torch.stack(out)
+
+    return Looping(run)
+
+
+def test_an_infinite_voltage_is_that_of_the_network_or_refused() -> None:
+    """A neuron of this package has a current, of which it keeps 0 times infinity: no number."""
+    network, (x,) = _masked(lambda k, _: k), example("plain")
+    assert torch.isinf(network.fc(x).masked_fill(network.fc(x) < -0.5, -torch.inf)).any()
+    assert so.verify(network, so.export(network, x), x).ok
+    with pytest.raises(so.ExportError, match="is not what the loop over steps gives"):
+        so.export(_masked(lambda _, v: v), x)
