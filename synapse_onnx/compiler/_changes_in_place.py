@@ -36,6 +36,8 @@ def check_changes(
     network: Callable[..., Any],
     inputs: Sequence[Tensor],
     axes: Any,
+    *,
+    reads: bool,
 ) -> None:
     """Refuse a program that is not its network, as one of both sees a change and the other not.
 
@@ -44,12 +46,13 @@ def check_changes(
         network: calls the network, which takes ``inputs``, as it is before its first call.
         inputs: example inputs.
         axes: for every input, its open axes and their symbols; None without open axes.
+        reads: whether code has read numbers of parameters, which is compared likewise.
 
     Raises:
         ExportError: their outputs differ.
     """
     changes = seen_changes(program.graph)
-    if not changes:
+    if not changes and not reads:
         return
     functional = program.run_decompositions({})
     call = _call(network)
@@ -63,6 +66,11 @@ def check_changes(
         shapes = [[(y.shape, y.dtype) for y in each] for each in (expected, found)]
         if shapes[0] != shapes[1] or differing_output(call, given, expected, found) is not None:
             sizes = " and ".join(str(tuple(x.shape)) for x in given)
+            if not changes:
+                raise ExportError(
+                    f"forward() reads numbers of parameters, and computes something else with them "
+                    f"on inputs of shape {sizes}; decide by parameters alone, in __init__()"
+                )
             raise ExportError(
                 f"forward() changes a tensor in place{_places(changes)}, and whether another one "
                 f"changes with it depends on sizes: contiguous(), reshape() and flatten() copy or "

@@ -13,11 +13,13 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from synapse_onnx.compiler._axis_errors import axis_error
 from synapse_onnx.compiler._changes_in_place import check_changes
 from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import open_axes, widen
+from synapse_onnx.compiler._known_numbers import KnownNumbers
 from synapse_onnx.compiler._program_checks import check_program
 from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
@@ -70,9 +72,10 @@ def trace(
     with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
-        program = _to_program(frozen, [*inputs, *states], shapes, example)
+        program, reads = _to_program(frozen, [*inputs, *states], shapes, example)
         check_statistics(program)
-        check_changes(program, _fresh(frozen, streamed), [*(example or inputs), *states], shapes)
+        given = [*(example or inputs), *states]
+        check_changes(program, _fresh(frozen, streamed), given, shapes, reads=reads)
         try:
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
@@ -92,24 +95,19 @@ def _fresh(frozen: nn.Module, streamed: Streamed | None) -> Callable[..., Any]:
 
 def _to_program(
     frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any, example: Sequence[Tensor] | None
-) -> torch.export.ExportedProgram:
+) -> tuple[torch.export.ExportedProgram, bool]:
     """Trace, and refuse what a trace leaves out or a model cannot hold.
 
     ``example`` are the inputs that the user gave, which may be smaller; None if they have run.
+
+    Returns:
+        The program, and whether code has read numbers.
     """
     watch = Watch(frozen)
     running: list[str] = []
     try:
-        with (
-            running_modules(frozen) as running,
-            watch.running(),
-            eagerly(),
-            AsViews(),
-            in_plain_torch(),
-        ):
-            program = torch.export.export(
-                frozen, tuple(inputs), dynamic_shapes=shapes, strict=False
-            )
+        with running_modules(frozen) as running, watch.running():
+            program, reads = _exported(frozen, inputs, shapes)
     except SynapseError as symbolic:  # a layer of ours refuses its input
         watch.raise_read()
         # that of the tracer shows symbols (s77), this one the sizes of the inputs
@@ -128,7 +126,27 @@ def _to_program(
     watch.raise_found()
     write_in_line(program)
     check_program(program, frozen)
-    return program
+    return program, reads
+
+
+def _exported(
+    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+) -> tuple[torch.export.ExportedProgram, bool]:
+    """Trace; if code asks for numbers, once more with those that follow from parameters.
+
+    Returns:
+        The program, and whether code has read numbers.
+    """
+
+    def export() -> torch.export.ExportedProgram:
+        return torch.export.export(frozen, tuple(inputs), dynamic_shapes=shapes, strict=False)
+
+    with eagerly(), AsViews(), in_plain_torch():
+        try:
+            return export(), False
+        except GuardOnDataDependentSymNode:
+            with KnownNumbers(frozen).within_forward():
+                return export(), True
 
 
 def _sizes(inputs: Sequence[Tensor]) -> str:

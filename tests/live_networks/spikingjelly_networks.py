@@ -160,8 +160,6 @@ _NEURONS = [
         _strong,
         steps=9,
         says_axes=True,
-        refused="depends on the values of a tensor",
-        gap=True,
     ),
     Network("GatedLIFNode", _plain(neuron.GatedLIFNode, T=9), _sequence, steps=9, says_axes=True),
     Network("ILCIFNode", _plain(neuron.ILCIFNode, 2, 4), _sequence),

@@ -186,7 +186,7 @@ def _check_numbers(traces: Traces, rolled: Rolled, size: Size | None) -> None:
     try:
         with rolled.looped.running(steps):
             found = _flat(rolled(*(x.clone() for x in inputs)))
-    except (RuntimeError, TypeError) as error:  # of torch: an operator takes no such argument
+    except (RuntimeError, TypeError, IndexError) as error:  # an operator takes no such argument
         reason = str(error).strip().partition("\n")[0]
         raise NoLoopError(
             f"an operator does not take what changes with the step or the number of steps: {reason}"

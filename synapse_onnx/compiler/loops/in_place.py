@@ -12,7 +12,7 @@ what an operator has just made, and nobody holds another view of it::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import fx
 
 from synapse_onnx.compiler.loops.reading import SELECT, SELECT_SCATTER
 
-__all__ = ["seen_changes", "without_changes"]
+__all__ = ["changes_left", "seen_changes", "without_changes"]
 
 aten = torch.ops.aten
 
@@ -45,15 +45,11 @@ def without_changes(graph: fx.Graph) -> bool:
     Returns:
         Whether that was possible; else the graph computes what it did, and changes as much.
     """
+    if changes_left(graph):
+        return False
     nodes = list(graph.nodes)
     order = {node: number for number, node in enumerate(nodes)}
-    for node in nodes:
-        if _is_its_argument(node):
-            node.replace_all_uses_with(node.args[0])
-    changes = [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
-    if not all(_is_rewritten(node, order) for node in changes):
-        return False
-    for node in changes:
+    for node in _changes_of(nodes):
         changed = node.args[0]
         assert isinstance(changed, fx.Node)
         if _is_row(changed):
@@ -73,14 +69,23 @@ def without_changes(graph: fx.Graph) -> bool:
     return True
 
 
+def changes_left(graph: fx.Graph) -> list[fx.Node]:
+    """Return the operators that cannot be rewritten so."""
+    nodes = list(graph.nodes)
+    order = {node: number for number, node in enumerate(nodes)}
+    for node in nodes:
+        if _is_its_argument(node):
+            node.replace_all_uses_with(node.args[0])
+    return [node for node in _changes_of(nodes) if not _is_rewritten(node, order)]
+
+
 def seen_changes(graph: fx.Graph) -> list[fx.Node]:
     """Return the operators that change a value which others than their own readers may see.
 
     A copy that ``contiguous()`` or ``reshape()`` made may be no copy where sizes are others.
     """
     order = {node: number for number, node in enumerate(graph.nodes)}
-    changes = [node for node in order if _changes(node) and node.target != aten.detach_.default]
-    return [node for node in changes if not _is_unseen(node, node.args[0], node, order)]
+    return [node for node in _changes_of(order) if not _is_unseen(node, node.args[0], node, order)]
 
 
 def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
@@ -142,6 +147,11 @@ def _scattered(graph: fx.Graph, node: fx.Node) -> fx.Node:
         result = graph.call_function(SELECT_SCATTER, (sequence, value, axis, index))
     result.meta = dict(node.meta) | {"val": sequence.meta["val"]}
     return result
+
+
+def _changes_of(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Return the operators that change values."""
+    return [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
 
 
 def _changes(node: fx.Node) -> bool:
