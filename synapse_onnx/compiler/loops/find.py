@@ -19,14 +19,15 @@ from synapse_onnx.compiler._trace import quiet
 from synapse_onnx.compiler.axes import loops_over_time, resized
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.compiler.lengths import held_lengths
-from synapse_onnx.compiler.loops.families import NoLoopError, find_form
+from synapse_onnx.compiler.loops.families import find_form
 from synapse_onnx.compiler.loops.reading import Order, Reading
 from synapse_onnx.compiler.loops.recognise import recognise
+from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.rolled import Rolled
 from synapse_onnx.compiler.loops.steps_taken import operator_without_steps
 from synapse_onnx.compiler.loops.terms import Pool, Size
-from synapse_onnx.compiler.loops.times import FirstSeen, Times, first_seen
+from synapse_onnx.compiler.loops.times import FirstSeen, Times, Undriven, first_seen
 from synapse_onnx.compiler.loops.traces import LONGER, FixedLengthError, Traces
 from synapse_onnx.compiler.loops.unroll import unrolled
 from synapse_onnx.compiler.roundings import differing_output, largest
@@ -95,12 +96,17 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
     pool = Pool()
     *sizes, other = traces.sizes
     readings = {size: traces.read(size, pool, order) for size in sizes}
+
+    def shorter(size: Size) -> Reading:
+        return traces.read(size, pool, order)
+
     try:
-        form = find_form(readings, pool)
-    except NoLoopError:
-        if traces.has_sequence:
+        form = find_form(readings, pool, None, shorter)
+    except NoLoopError as error:
+        is_undriven = isinstance(error, UndrivenError) and not order.backwards
+        if traces.has_sequence and not is_undriven:
             raise
-        form = find_form(readings, pool, _first_seen(traces, pool, order))
+        form = find_form(readings, pool, _first_seen(traces, pool, order), shorter)
     form.order = order
     name, place = operator_without_steps(form)
     if name:
@@ -130,12 +136,13 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
 
 
 def _first_seen(traces: Traces, pool: Pool, order: Order) -> dict[Size, Times]:
-    """Return the times of terms in traces that read no sequence, by shorter traces."""
+    """Return the times of terms that read no sequence, by shorter traces."""
     times: dict[Size, Times] = {}
+    kind = Undriven if traces.has_sequence else FirstSeen
     for size in traces.sizes[:-1]:
         shorter = [Size(steps, size.batch) for steps in range(1, size.steps + 1)]
         readings = [traces.read(each, pool, order) for each in shorter]
-        times[size] = FirstSeen(readings[-1], size, first_seen(readings))
+        times[size] = kind(readings[-1], size, first_seen(readings))
     return times
 
 
