@@ -308,8 +308,6 @@ _SMALL = [
         "SpikingLSTM, bidirectional",
         lambda: Cells(rnn.SpikingLSTM(6, 8, 1, bidirectional=True)),
         _sequence,
-        refused="no common form",
-        gap=True,
     ),
     Network(
         "BatchNormThroughTime1d",

@@ -36,8 +36,14 @@ from synapse_onnx.model.layout import has_time
 
 __all__ = ["FixedLengthError", "find_loop"]
 
-#: from the first step to the last; backwards; and backwards with stacks turned around again
-_ORDERS = (Order(), Order(backwards=True), Order(backwards=True, stacks_backwards=True))
+#: from the first step to the last; backwards; backwards with stacks turned around again; and loops
+#: of both kinds
+_ORDERS = (
+    Order(),
+    Order(backwards=True),
+    Order(backwards=True, stacks_backwards=True),
+    Order(both_ways=True),
+)
 
 #: the longest sequence that is run
 _LONGEST = 400
@@ -103,7 +109,7 @@ def _found_in(traces: Traces, order: Order) -> Rolled:
     try:
         form = find_form(readings, pool, None, shorter)
     except NoLoopError as error:
-        is_undriven = isinstance(error, UndrivenError) and not order.backwards
+        is_undriven = isinstance(error, UndrivenError) and order == Order()
         if traces.has_sequence and not is_undriven:
             raise
         form = find_form(readings, pool, _first_seen(traces, pool, order), shorter)

@@ -114,10 +114,12 @@ class Order:
     Attributes:
         backwards: whether sequences are read from their end.
         stacks_backwards: whether the first part of a stack is the value of the last step.
+        both_ways: whether each loop has an order of its own.
     """
 
     backwards: bool = False
     stacks_backwards: bool = False
+    both_ways: bool = False
 
 
 @dataclass

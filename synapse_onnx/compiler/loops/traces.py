@@ -19,10 +19,12 @@ from synapse_onnx.compiler.axes import resized
 from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.lengths import Length
+from synapse_onnx.compiler.loops.both_ways import turned_around
 from synapse_onnx.compiler.loops.in_place import changes_left, without_changes
 from synapse_onnx.compiler.loops.program import Program, of_export
 from synapse_onnx.compiler.loops.reading import Order, Reading, read
 from synapse_onnx.compiler.loops.recorder import Reads, record
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import has_time
@@ -108,8 +110,9 @@ class Traces:
         if size not in self._programs:
             self._programs[size] = self._traced(size)
         try:
-            return read(self._programs[size], pool, size.steps, order)
-        except SynapseError:
+            reading = read(self._programs[size], pool, size.steps, order)
+            return turned_around(reading, pool, size.steps) if order.both_ways else reading
+        except (SynapseError, NoLoopError):
             raise
         except Exception as error:  # of torch's, where a size is a symbol that has no value
             raise trace_error(error, ()) from error
