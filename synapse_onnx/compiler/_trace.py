@@ -7,16 +7,19 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from synapse_onnx.compiler._axis_errors import axis_error
+from synapse_onnx.compiler._changes_in_place import check_changes
 from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import least_steps, open_axes, widen
+from synapse_onnx.compiler._known_numbers import KnownNumbers
 from synapse_onnx.compiler._program_checks import check_program
 from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
@@ -30,6 +33,7 @@ from synapse_onnx.compiler._trace_errors import (
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler._views import AsViews
 from synapse_onnx.compiler._watch import Watch
+from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import eagerly
 from synapse_onnx.errors import SynapseError
@@ -68,32 +72,42 @@ def trace(
     with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
-        program = _to_program(frozen, [*inputs, *states], shapes, example)
+        program, reads = _to_program(frozen, [*inputs, *states], shapes, example)
         check_statistics(program)
+        given = [*(example or inputs), *states]
+        check_changes(program, _fresh(frozen, streamed), given, shapes, reads=reads)
         try:
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
             raise conversion_error(error, program) from error
 
 
+def _fresh(frozen: nn.Module, streamed: Streamed | None) -> Callable[..., Any]:
+    """Return what calls a network as if for the first time."""
+    if streamed is not None:  # it keeps nothing besides the states that it is given
+        return frozen
+
+    def call(*inputs: Tensor) -> Any:
+        return copied_value(frozen)(*inputs)
+
+    return call
+
+
 def _to_program(
     frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any, example: Sequence[Tensor] | None
-) -> torch.export.ExportedProgram:
+) -> tuple[torch.export.ExportedProgram, bool]:
     """Trace, and refuse what a trace leaves out or a model cannot hold.
 
     ``example`` are the inputs that the user gave, which may be smaller; None if they have run.
+
+    Returns:
+        The program, and whether code has read numbers.
     """
     watch = Watch(frozen)
     running: list[str] = []
     try:
-        with (
-            running_modules(frozen) as running,
-            watch.running(),
-            eagerly(),
-            AsViews(),
-            in_plain_torch(),
-        ):
-            program = _exported(frozen, tuple(inputs), shapes)
+        with running_modules(frozen) as running, watch.running():
+            program, reads = _exported(frozen, inputs, shapes)
     except SynapseError as symbolic:  # a layer of ours refuses its input
         watch.raise_read()
         # that of the tracer shows symbols (s77), this one the sizes of the inputs
@@ -112,25 +126,41 @@ def _to_program(
     watch.raise_found()
     write_in_line(program)
     check_program(program, frozen)
-    return program
+    return program, reads
 
 
 def _exported(
-    frozen: nn.Module, inputs: tuple[Tensor, ...], shapes: Any
-) -> torch.export.ExportedProgram:
-    """Trace, and where that fixes a size of a network whose loop was found, without asking for 1.
+    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+) -> tuple[torch.export.ExportedProgram, bool]:
+    """Trace; if code asks for numbers, once more with those that follow from parameters.
 
     A part of T - 1 steps may have one step, and torch makes a condition of it. A network whose loop
-    was found computes the same with one step: its outputs were compared at 1, 2, 3 and 4 steps.
+    was found computes the same with one step: its outputs were compared at 1, 2, 3 and 4 steps. So
+    where a size of it gets fixed, it is traced again without such conditions.
+
+    Returns:
+        The program, and whether code has read numbers.
     """
-    try:
-        return torch.export.export(frozen, inputs, dynamic_shapes=shapes, strict=False)
-    except Exception:  # of any class
-        if not hasattr(frozen, "looped"):
+
+    def export() -> torch.export.ExportedProgram:
+        args, named = (frozen, tuple(inputs)), {"dynamic_shapes": shapes, "strict": False}
+        try:
+            return torch.export.export(*args, **named)
+        except GuardOnDataDependentSymNode:
             raise
-    settings: Any = torch.fx.experimental._config
-    with settings.patch(backed_size_oblivious=True):
-        return torch.export.export(frozen, inputs, dynamic_shapes=shapes, strict=False)
+        except Exception:  # of any class
+            if not hasattr(frozen, "looped"):
+                raise
+        settings: Any = torch.fx.experimental._config
+        with settings.patch(backed_size_oblivious=True):
+            return torch.export.export(*args, **named)
+
+    with eagerly(), AsViews(), in_plain_torch():
+        try:
+            return export(), False
+        except GuardOnDataDependentSymNode:
+            with KnownNumbers(frozen).within_forward():
+                return export(), True
 
 
 def _sizes(inputs: Sequence[Tensor]) -> str:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["Decided", "OtherRoundings", "decided", "differs"]
+__all__ = ["Decided", "OtherRoundings", "decided", "differing_output", "differs", "largest"]
 
 aten = torch.ops.aten
 
@@ -27,6 +27,9 @@ _RUNS = 6
 
 #: errors of sums, in units of half the last digit of the sum of magnitudes
 _SUMS = 4.0
+
+#: float32 sums in another order, relative to the largest value
+_ROUNDING = 1e-4
 
 #: operators that add many products, linear in each of the arguments
 _PRODUCTS = {
@@ -166,3 +169,33 @@ def decided(
             if y.shape == other.shape:
                 found_rows = found_rows.ended_where(differs(y, other, limit))
     return Decided(whole.until.index_copy(0, rows, found_rows.until), steps)
+
+
+def differing_output(
+    call: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    found: Sequence[Tensor],
+) -> int | None:
+    """Return the index of the first output that differs by more than roundings; None without.
+
+    Args:
+        call: runs a fresh copy of the network on inputs, and returns its outputs (N, ...[, T]).
+        inputs: what it was given.
+        expected: what it returned.
+        found: what another program returned, of the same shapes.
+    """
+    allowed = [_ROUNDING * largest(y) for y in expected]
+    far = [differs(*each) for each in zip(expected, found, allowed, strict=True)]
+    if not any(bool(each.any()) for each in far):
+        return None
+    clear = decided(call, inputs, expected, found, allowed)
+    for i, one in enumerate(expected):
+        if bool((far[i] & clear.covers(one)).any()):
+            return i
+    return None
+
+
+def largest(y: Tensor) -> float:
+    """Return the largest magnitude of finite values; 0 where there are none."""
+    return float(torch.where(y.isfinite(), y, 0).double().abs().max()) if y.numel() else 0.0

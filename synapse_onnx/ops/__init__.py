@@ -1,6 +1,7 @@
 """Ops: each file declares torch ops of namespace ``synapse`` with their ONNX twins."""
 
 from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._registry import (
     DOMAIN_VERSION,
     TORCH_NAMESPACE,
@@ -28,6 +29,8 @@ __all__ = [
     "Writer",
     "add_package",
     "all_ops",
+    "blank_like",
+    "contiguous_results",
     "get_op",
     "iter_used",
     "register",

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.formatting import snake_case
+from synapse_onnx.ops._contiguous import contiguous_results
 from synapse_onnx.ops._linear import Linear
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -183,7 +184,7 @@ class _SynapseOp:
         torch_name = snake_case(self.name)
         op = torch.library.custom_op(
             f"{TORCH_NAMESPACE}::{torch_name}",
-            self.compute,
+            contiguous_results(self.compute),
             mutates_args=(),
             schema=f"({', '.join(arguments)}) -> {returns}",
         )

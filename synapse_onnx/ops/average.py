@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -19,6 +20,7 @@ from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::average", mutates_args=())
+@contiguous_results
 def average(x: Tensor, groups: int) -> Tensor:
     """Average x (N, C[, H, W], T) to (N, groups, T)."""
     grouped = x.reshape(x.shape[0], groups, -1, x.shape[-1])

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -28,6 +29,7 @@ def _whole(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("synapse::delay", mutates_args=())
+@contiguous_results
 def delay(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
     """Delay x (N, C[, H, W], T) by (G,) int64 steps, from a line (N, C[, H, W], D) of the past."""
     whole, times = _whole(x, delay, line)
@@ -38,7 +40,7 @@ def delay(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 
 @delay.register_fake
 def _(x: Tensor, delay: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(line)
+    return blank_like(x), blank_like(line)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

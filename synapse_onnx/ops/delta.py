@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import (
     drive,
     per_channel,
@@ -49,6 +50,7 @@ def _encode(
 
 
 @torch.library.custom_op("synapse::delta", mutates_args=())
+@contiguous_results
 def delta(
     x: Tensor, threshold: Tensor, pre: Tensor, residual: Tensor, error: Tensor, scale: int,
     cumulative: bool, tau: float, gradient: float,
@@ -63,8 +65,8 @@ def _(
     x: Tensor, threshold: Tensor, pre: Tensor, residual: Tensor, error: Tensor, scale: int,
     cumulative: bool, tau: float, gradient: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    s = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return s, torch.empty_like(pre), torch.empty_like(residual), torch.empty_like(error)
+    s = blank_like(x)
+    return s, blank_like(pre), blank_like(residual), blank_like(error)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import (
     drive,
     per_channel,
@@ -34,6 +35,7 @@ from synapse_onnx.ops.arithmetic.fixed import (
 
 
 @torch.library.custom_op("synapse::leaky_integrator", mutates_args=())
+@contiguous_results
 def leaky_integrator(
     x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: int
 ) -> tuple[Tensor, Tensor]:
@@ -50,7 +52,7 @@ def leaky_integrator(
 
 @leaky_integrator.register_fake
 def _(x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(state)
+    return blank_like(x), blank_like(state)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import (
     drive,
     per_channel,
@@ -28,6 +29,7 @@ from synapse_onnx.ops._writer import FLOAT, Writer
 
 
 @torch.library.custom_op("synapse::leaky_integrator_float", mutates_args=())
+@contiguous_results
 def leaky_integrator_float(
     x: Tensor, decay: Tensor, state: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
@@ -44,7 +46,7 @@ def leaky_integrator_float(
 
 @leaky_integrator_float.register_fake
 def _(x: Tensor, decay: Tensor, state: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(state)
+    return blank_like(x), blank_like(state)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -19,6 +20,7 @@ from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::normalize", mutates_args=())
+@contiguous_results
 def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Normalise x (N, C[, H, W], T) by mean (1,) or (C,) and std (1,)."""
     return (x - mean.reshape(1, -1, *(1,) * (x.dim() - 2))) / std
@@ -26,7 +28,7 @@ def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 @normalize.register_fake
 def _(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return blank_like(x)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

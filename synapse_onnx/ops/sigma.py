@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -19,6 +20,7 @@ from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::sigma", mutates_args=())
+@contiguous_results
 def sigma(x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     """Sum x (N, C[, H, W], T) over time from a float64 total (N, C[, H, W])."""
     sums = torch.cat([total.unsqueeze(-1), x.to(torch.float64)], dim=-1).cumsum(-1)
@@ -27,7 +29,7 @@ def sigma(x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 
 @sigma.register_fake
 def _(x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(total)
+    return blank_like(x), blank_like(total)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

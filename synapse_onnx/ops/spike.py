@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -20,6 +21,7 @@ from synapse_onnx.ops._writer import Writer
 
 
 @torch.library.custom_op("synapse::spike", mutates_args=())
+@contiguous_results
 def spike(voltage: Tensor, threshold: float, tau: float, scale: float, graded: bool) -> Tensor:
     """Return spikes of a voltage, same shape and dtype."""
     fired = voltage >= threshold
@@ -28,7 +30,7 @@ def spike(voltage: Tensor, threshold: float, tau: float, scale: float, graded: b
 
 @spike.register_fake
 def _(voltage: Tensor, threshold: float, tau: float, scale: float, graded: bool) -> Tensor:
-    return torch.empty_like(voltage)
+    return blank_like(voltage)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

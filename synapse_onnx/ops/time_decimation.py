@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from synapse_onnx.ops._contiguous import contiguous_results
 from synapse_onnx.ops._neuron import drive
 from synapse_onnx.ops._registry import OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -24,6 +25,7 @@ def _bins(steps: int, factor: int) -> int:
 
 
 @torch.library.custom_op("synapse::time_decimation", mutates_args=())
+@contiguous_results
 def time_decimation(x: Tensor, factor: int) -> Tensor:
     """Average x (N, C[, H, W], T) to (N, C[, H, W], ceil(T / factor))."""
     bins = _bins(x.shape[-1], factor)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx._view import view
-from synapse_onnx.compiler import _trace, _translate
+from synapse_onnx.compiler import _trace, _translate, _views
 
 Change = Callable[[Tensor], Tensor]
 
@@ -140,3 +140,22 @@ def test_one_trace_of_what_torch_takes_apart(name: str, judged: list[bool]) -> N
         expected = network(x).numpy()
     np.testing.assert_array_equal(so.Session(once).run(x.numpy()), expected, strict=True)
     assert so.verify(network, once, x).ok
+
+
+#: numbers without halves of few bits, and one with
+NUMBERS = (0.1, 1 / 3, 1e-3, 2.5, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_minus_a_tensor_rounds_as_torch_does(dtype: torch.dtype, number: float) -> None:
+    """Of halves, torch rounds the number first; both ways of writing it give the same bits."""
+    x = torch.rand(300, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for y in (x, x.T, x[:, 1], x[0, 0]):
+        expected = number - y
+        scaled = torch.rsub(y, number, alpha=3)
+        with _views.AsViews():
+            found = number - y
+            assert torch.equal(torch.rsub(y, number, alpha=3), scaled)
+        assert found.dtype == expected.dtype == dtype
+        assert torch.equal(found, expected)

@@ -240,13 +240,7 @@ _OVER_TIME = [
     Network("LI", _single(norse.LI), _sequence),
     Network("LIFEx", _single(norse.LIFEx), _sequence),
     Network("LIFAdEx", _single(norse.LIFAdEx), _sequence),
-    Network(
-        "LSNN",
-        _single(norse.LSNN),
-        _sequence,
-        refused="a value of 1 step before the last one",
-        gap=True,
-    ),
+    Network("LSNN", _single(norse.LSNN), _sequence),
     Network(
         "Izhikevich", _single(norse.Izhikevich, 120.0, spiking_method=tonic_spiking), _sequence
     ),
@@ -314,8 +308,6 @@ _CELLS = [
         "CobaLIFCell",
         lambda: RecurrentLoop(norse.CobaLIFCell(6, 8)),
         _sequence,
-        refused="reads no input of its step",
-        gap=True,
     ),
     Network("TemporalReceptiveField", Fields, lambda t, n: (numbers(t, n, 6, 2, 2),)),
 ]

@@ -114,7 +114,7 @@ NETWORKS = [
     ),
     _network("LIFBitshiftTorch", lambda: Output(
         _net(LIFBitshiftTorch(8, tau_mem=10e-3, tau_syn=5e-3, threshold=1.0, dt=1e-3))
-    ), refused="depends on the values of a tensor", gap=True),
+    )),
     _network("LIFNeuronTorch", lambda: Output(
         _net(LIFNeuronTorch(8, tau_mem=10e-3, threshold=1.0, dt=1e-3))
     )),

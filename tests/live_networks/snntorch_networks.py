@@ -118,8 +118,6 @@ _NEURONS = [
         "Leaky, quantised state",
         _single(snn.Leaky, 1, beta=0.8, state_quant=_two(4)),
         _sequence,
-        refused="depends on the values of a tensor",
-        gap=True,
     ),
     *(
         Network(f"Leaky, {name}", _single(snn.Leaky, 1, **{"beta": 0.8, **options}), _sequence)

@@ -144,13 +144,7 @@ _NEURONS = [
         "NonSpikingLIFNode, max", _plain(neuron.NonSpikingLIFNode, decode="max-mem"), _sequence
     ),
     Network("NonSpikingLIFNode, all", _plain(neuron.NonSpikingLIFNode), _sequence),
-    Network(
-        "SlidingPSN",
-        _multi(neuron.SlidingPSN, k=3),
-        _sequence,
-        refused="no common form",
-        gap=True,
-    ),
+    Network("SlidingPSN", _multi(neuron.SlidingPSN, k=3), _sequence),
     Network("DSRIFNode", _plain(neuron.DSRIFNode, T=9, v_threshold=1.0), _sequence, steps=9),
     Network("DSRLIFNode", _plain(neuron.DSRLIFNode, T=9), _sequence, steps=9),
     Network("PSN", _plain(neuron.PSN, T=9), _sequence, steps=9, says_axes=True),
@@ -160,8 +154,6 @@ _NEURONS = [
         _strong,
         steps=9,
         says_axes=True,
-        refused="depends on the values of a tensor",
-        gap=True,
     ),
     Network("GatedLIFNode", _plain(neuron.GatedLIFNode, T=9), _sequence, steps=9, says_axes=True),
     Network("ILCIFNode", _plain(neuron.ILCIFNode, 2, 4), _sequence),
@@ -316,8 +308,6 @@ _SMALL = [
         "SpikingLSTM, bidirectional",
         lambda: Cells(rnn.SpikingLSTM(6, 8, 1, bidirectional=True)),
         _sequence,
-        refused="no common form",
-        gap=True,
     ),
     Network(
         "BatchNormThroughTime1d",

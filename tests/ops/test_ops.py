@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -192,6 +193,43 @@ def test_fake_tensors_have_the_shapes_of_real_ones(op: ops.OpDef, sample: ops.Sa
         results.append(y if isinstance(y, tuple) else (y,))
     for real, shown in zip(*results, strict=True):
         assert (shown.shape, shown.dtype) == (real.shape, real.dtype)
+
+
+#: the same numbers in another order of memory
+ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "plain": Tensor.contiguous,
+    "turned": lambda x: (
+        x.permute(*range(x.dim())[::-1]).contiguous().permute(*range(x.dim())[::-1])
+    ),
+    "time first": lambda x: x.movedim(-1, 0).contiguous().movedim(0, -1) if x.dim() > 2 else x,
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1) if x.dim() > 2 else x,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("op", "sample"), [pytest.param(*RANKS[key], id=f"{key[0]}-{key[1]}d") for key in sorted(RANKS)]
+)
+def test_fake_tensors_have_the_strides_of_real_ones(
+    op: ops.OpDef, sample: ops.Sample, order: str
+) -> None:
+    """Else ``y.contiguous()`` is a copy in a trace and none on numbers, and a change of it silent.
+
+    Each tensor is turned alone, too: a state of one order may meet a parameter of another.
+    """
+    tensors = [i for i, a in enumerate(sample.args) if isinstance(a, Tensor)]
+    for turned in (tensors, *([i] for i in tensors)):
+        args = [ORDERS[order](a) if i in turned else a for i, a in enumerate(sample.args)]
+        real = op.torch_op(*args)
+        with FakeTensorMode() as mode:
+            shown = op.torch_op(
+                *(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in args)
+            )
+        for one, other in zip(
+            *(y if isinstance(y, tuple) else (y,) for y in (real, shown)), strict=True
+        ):
+            assert one.is_contiguous()
+            assert one.stride() == other.stride()
 
 
 @pytest.mark.parametrize(("op", "sample", "group"), CALLS)

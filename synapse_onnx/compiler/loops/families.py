@@ -13,7 +13,7 @@ step 3, and where step 4 reads it, the delay is 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from synapse_onnx.compiler.loops.alike import merge_alike
@@ -36,13 +36,17 @@ from synapse_onnx.compiler.loops.last_values import in_shorter_traces, sums
 from synapse_onnx.compiler.loops.members import (
     EARLY,
     IrregularError,
+    UndrivenMemberError,
+    agree,
     by_size,
+    identity,
     members_of,
     read_ahead,
 )
 from synapse_onnx.compiler.loops.numbers import Formula, fit
 from synapse_onnx.compiler.loops.phases import period_of
 from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading, obstacle
+from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
 from synapse_onnx.compiler.loops.stacks import grows, not_the_steps, steps_of_parts
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term, terms_in
 from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped
@@ -50,16 +54,11 @@ from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped
 __all__ = ["NoLoopError", "find_form"]
 
 
-class NoLoopError(Exception):
-    """Why the steps of a network have no common form; the place is a line of the user's code."""
-
-    def __init__(self, reason: str, place: str = "") -> None:
-        super().__init__(reason)
-        self.place = place
-
-
 def find_form(
-    readings: Mapping[Size, Reading], pool: Pool, times: Mapping[Size, Times] | None = None
+    readings: Mapping[Size, Reading],
+    pool: Pool,
+    times: Mapping[Size, Times] | None = None,
+    shorter: Callable[[Size], Reading] | None = None,
 ) -> Form:
     """Return the form that all traces have in common.
 
@@ -68,19 +67,25 @@ def find_form(
             then one of another batch size.
         pool: the pool of their terms.
         times: the times of their terms; by default what they read of sequences tells them.
+        shorter: gives traces of fewer steps, which tell what late outputs are in them.
 
     Raises:
         NoLoopError: they have none.
     """
     times = times or {size: Times(reading, size) for size, reading in readings.items()}
-    return _Finder(readings, pool, times).find()
+    return _Finder(readings, pool, times, shorter).find()
 
 
 class _Finder:
     def __init__(
-        self, readings: Mapping[Size, Reading], pool: Pool, times: Mapping[Size, Times]
+        self,
+        readings: Mapping[Size, Reading],
+        pool: Pool,
+        times: Mapping[Size, Times],
+        shorter: Callable[[Size], Reading] | None,
     ) -> None:
         self._readings = readings
+        self._shorter = shorter
         self._pool = pool
         self._sizes = list(readings)
         batch = self._sizes[0].batch
@@ -202,7 +207,8 @@ class _Finder:
         return Apply(first.op, args, kwargs)
 
     def _placed(self, error: NoLoopError, term: Term) -> NoLoopError:
-        return error if error.place else self._fail(str(error), term)
+        place = self._readings[self._longest].places.get(term, "")
+        return error if error.place else type(error)(str(error), place)
 
     def _stacked(self, values: Mapping[Size, Term]) -> Any:
         first = values[self._longest]
@@ -250,6 +256,15 @@ class _Finder:
             same = known.family.found() is family and known.delay == delay
             if same and known.instead.keys() >= set(range(delay)):
                 return Last(Reference(family, delay, {t: known.instead[t] for t in range(delay)}))
+        outputs = [id(each) for each in self._readings[self._longest].outputs]
+        if self._shorter is not None and id(term) in outputs:
+            i = outputs.index(id(term))
+            sizes = {t: {s: Size(t + 1, s.batch) for s in self._sizes} for t in range(delay)}
+            few = {
+                t: {size: self._shorter(each).outputs[i] for size, each in of_step.items()}
+                for t, of_step in sizes.items()
+            }
+            return Last(Reference(family, delay, {t: self._whole(few[t]) for t in few}))
         raise self._fail(
             f"an output is a value of {delay} step{'s' * (delay > 1)} before the last one, and "
             f"nothing says what it is in a shorter sequence; return all steps, and take the last "
@@ -311,7 +326,7 @@ class _Finder:
             if sum(t >= early for t in steps[self._longest]) < 2:
                 return None
             if not all(
-                len({_identity(v) for t, v in values.items() if t >= early}) <= 1
+                len({identity(v) for t, v in values.items() if t >= early}) <= 1
                 for values in steps.values()
             ):
                 continue
@@ -337,9 +352,12 @@ class _Finder:
             delay, regular, early = members_of(steps, self._times, self._longest)
         except IrregularError as error:
             found = self._phases(steps)
-            if found is None:
-                raise self._fail(*error.args) from error
-            return found
+            if found is not None:
+                return found
+            failure = self._fail(*error.args)
+            if isinstance(error, UndrivenMemberError):
+                raise UndrivenError(str(failure), failure.place) from error
+            raise failure from error
         family = self._family(regular, early, delay)
         for (size, t), term in regular.items():
             self._family_of.setdefault((size, term), (family, t - delay))
@@ -371,7 +389,7 @@ class _Finder:
         values = {(size, t - delay): term for (size, t), term in regular.items()}
         ordered = [by_id[number] for number, _ in counts.most_common()]
         # 0.5 * v is the decay of each step, and by chance t / T * v of one
-        family = next((each for each in ordered if _agree(each.members, values)), Family())
+        family = next((each for each in ordered if agree(each.members, values)), Family())
         for other in ordered:
             if other is family.found():
                 continue
@@ -379,7 +397,7 @@ class _Finder:
             if all(t == delay for _, t in keys):
                 # equal by chance at the first step, where both begin with zeros
                 early.update({key: regular.pop(key) for key in keys})
-            elif _agree(family.members, other.members) and _agree(values, other.members):
+            elif agree(family.members, other.members) and agree(values, other.members):
                 self._merge(family, other)
         return family.found()
 
@@ -469,12 +487,3 @@ class _Finder:
             sources.setdefault(size, next(iter(sources.values())))
         axis = next(iter(members.values())).args[1]
         return Entry(self._whole(sources), axis, ahead)
-
-
-def _agree(one: Mapping[tuple[Size, int], Term], other: Mapping[tuple[Size, int], Term]) -> bool:
-    """Whether two families have the same value wherever both have one."""
-    return all(other.get(key, term) is term for key, term in one.items())
-
-
-def _identity(value: Any) -> Any:
-    return id(value) if isinstance(value, Term) else repr(value)

@@ -12,7 +12,7 @@ what an operator has just made, and nobody holds another view of it::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import fx
 
 from synapse_onnx.compiler.loops.reading import SELECT, SELECT_SCATTER
 
-__all__ = ["without_changes"]
+__all__ = ["changes_left", "seen_changes", "without_changes"]
 
 aten = torch.ops.aten
 
@@ -45,15 +45,11 @@ def without_changes(graph: fx.Graph) -> bool:
     Returns:
         Whether that was possible; else the graph computes what it did, and changes as much.
     """
+    if changes_left(graph):
+        return False
     nodes = list(graph.nodes)
     order = {node: number for number, node in enumerate(nodes)}
-    for node in nodes:
-        if _is_its_argument(node):
-            node.replace_all_uses_with(node.args[0])
-    changes = [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
-    if not all(_is_rewritten(node, order) for node in changes):
-        return False
-    for node in changes:
+    for node in _changes_of(nodes):
         changed = node.args[0]
         assert isinstance(changed, fx.Node)
         if _is_row(changed):
@@ -71,6 +67,25 @@ def without_changes(graph: fx.Graph) -> bool:
         if node.target in (aten.detach_.default, aten.copy_.default):  # which nobody reads now
             graph.erase_node(node)
     return True
+
+
+def changes_left(graph: fx.Graph) -> list[fx.Node]:
+    """Return the operators that cannot be rewritten so."""
+    nodes = list(graph.nodes)
+    order = {node: number for number, node in enumerate(nodes)}
+    for node in nodes:
+        if _is_its_argument(node):
+            node.replace_all_uses_with(node.args[0])
+    return [node for node in _changes_of(nodes) if not _is_rewritten(node, order)]
+
+
+def seen_changes(graph: fx.Graph) -> list[fx.Node]:
+    """Return the operators that change a value which others than their own readers may see.
+
+    A copy that ``contiguous()`` or ``reshape()`` made may be no copy where sizes are others.
+    """
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    return [node for node in _changes_of(order) if not _is_unseen(node, node.args[0], node, order)]
 
 
 def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
@@ -93,7 +108,12 @@ def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
         op = _returning(node.target)
         if op is None or node.target == aten.copy_.default or not _keeps_type(node, op):
             return False
-    if not _is_own(changed):
+    return _is_unseen(node, changed, change, order)
+
+
+def _is_unseen(node: fx.Node, changed: Any, change: fx.Node, order: Mapping[fx.Node, int]) -> bool:
+    """Whether nobody reads a value, or what shares its memory, after a node has changed it."""
+    if not isinstance(changed, fx.Node) or not _is_own(changed):
         return False
     seen_before = [each for each in _aliases(changed, change) if order[each] < order[node]]
     return not any(order[user] > order[node] for each in seen_before for user in each.users)
@@ -129,6 +149,11 @@ def _scattered(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return result
 
 
+def _changes_of(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Return the operators that change values."""
+    return [node for node in nodes if _changes(node) and node.target != aten.detach_.default]
+
+
 def _changes(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
@@ -161,6 +186,8 @@ def _is_own(node: fx.Node) -> bool:
     if _changes(node):  # of a value that was made before
         before = node.args[0]
         return isinstance(before, fx.Node) and _is_own(before)
+    if node.target == aten.clone.default and node.kwargs.get("memory_format") is not None:
+        return False  # of contiguous() or reshape()
     if node.target in _OWN:
         return True
     schema = getattr(node.target, "_schema", None)

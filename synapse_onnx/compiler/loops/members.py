@@ -8,7 +8,10 @@ from typing import Any
 from synapse_onnx.compiler.loops.terms import Size, Term
 from synapse_onnx.compiler.loops.times import Times
 
-__all__ = ["EARLY", "IrregularError", "Values", "by_size", "members_of", "read_ahead"]
+__all__ = [
+    "EARLY", "IrregularError", "UndrivenMemberError", "Values", "agree", "by_size", "identity",
+    "members_of", "read_ahead",
+]  # fmt: skip
 
 #: how many of the first steps may differ from the later ones
 EARLY = 3
@@ -18,7 +21,21 @@ Values = dict[tuple[Size, int], Any]
 
 
 class IrregularError(Exception):
-    """Values are none of one family, and why; the last argument is one of them."""
+    """Values are none of one family, and why; the second argument is one of them."""
+
+
+class UndrivenMemberError(IrregularError):
+    """The step of a value is unknown, for it reads no input."""
+
+
+def agree(one: Mapping[tuple[Size, int], Term], other: Mapping[tuple[Size, int], Term]) -> bool:
+    """Whether two families have the same value wherever both have one."""
+    return all(other.get(key, term) is term for key, term in one.items())
+
+
+def identity(value: Any) -> Any:
+    """Return what is equal of equal values."""
+    return id(value) if isinstance(value, Term) else repr(value)
 
 
 def by_size(values: Mapping[tuple[Size, int], Any]) -> dict[Size, dict[int, Any]]:
@@ -97,7 +114,7 @@ def _delay(
             raise IrregularError("a value is a number at one step and a tensor at another", None)
         time = times[size].of(value)
         if time is None:
-            raise IrregularError(
+            raise UndrivenMemberError(
                 "a value changes from step to step and reads no input of its step: a parameter "
                 "of each step, or a state that no input drives",
                 value,

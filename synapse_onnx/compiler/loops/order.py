@@ -27,6 +27,7 @@ class Order:
         stride: how many steps it is from one that is taken to the next.
         left_out: how many steps at the end are left out, whatever the stride.
         ahead: how many steps later its sequences are read: the last steps read the last one again.
+        both_ways: whether each loop has an order of its own.
     """
 
     backwards: bool = False
@@ -35,6 +36,7 @@ class Order:
     stride: int = 1
     left_out: int = 0
     ahead: int = 0
+    both_ways: bool = False
 
     @property
     def takes_all(self) -> bool:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from synapse_onnx.compiler.loops.members import identity
 from synapse_onnx.compiler.loops.terms import Size, Term
 from synapse_onnx.compiler.loops.times import Times
 
@@ -55,7 +56,7 @@ def _phase(
     same = True
     for size, steps in values.items():
         chosen = {t: value for t, value in steps.items() if t % period == phase}
-        same = same and len({_identity(value) for value in chosen.values()}) <= 1
+        same = same and len({identity(value) for value in chosen.values()}) <= 1
         ways |= {_way(value, t, times[size]) for t, value in chosen.items()}
     return same or (len(ways) == 1 and None not in ways)
 
@@ -66,7 +67,3 @@ def _way(value: Any, t: int, times: Times) -> Any:
         return type(value).__name__
     time = times.of(value)
     return None if time is None or time > t else (value.op, t - time)
-
-
-def _identity(value: Any) -> Any:
-    return id(value) if isinstance(value, Term) else repr(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor, fx
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
 from synapse_onnx.errors import ExportError
 
-__all__ = ["Leaf", "Program", "is_users", "of_export"]
+__all__ = ["Leaf", "Program", "is_users", "line_of", "of_export"]
 
 
 class Leaf(NamedTuple):
@@ -84,3 +85,13 @@ def of_export(program: torch.export.ExportedProgram) -> Program:
 def is_users(file: str) -> bool:
     """Whether a file of code is neither torch's nor ours."""
     return "/torch/" not in file and "/synapse_onnx/" not in file
+
+
+def line_of(node: fx.Node) -> str:
+    """Return the innermost line of user's code that computes a node, for a sentence."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
+    own = [(file, number) for file, number in frames if is_users(file)]
+    if not own:
+        return ""
+    file, number = own[-1]
+    return f"line {number} of {file.rpartition('/')[2]}"

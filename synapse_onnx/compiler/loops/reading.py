@@ -14,7 +14,6 @@ The last is more than taste: a state that begins as ``zeros_like(x[0])`` does no
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +22,9 @@ import torch
 from torch import Tensor, fx
 
 from synapse_onnx.compiler.loops.order import Order
-from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
+from synapse_onnx.compiler.loops.program import Leaf, Program, line_of
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
+from synapse_onnx.compiler.loops.windows import windows
 from synapse_onnx.ops import TORCH_NAMESPACE
 
 __all__ = [
@@ -142,6 +142,8 @@ class _Reader:
         self._values: dict[fx.Node, Any] = {}
         #: select_scatter chains: the last term -> (axis, index -> what was written there)
         self._written: dict[Term, tuple[int, dict[int, Any]]] = {}
+        #: a product in two axes -> the stack of its steps
+        self._flattened: dict[Term, Term] = {}
         self._rules: Mapping[Any, Callable[..., Any]] = {
             SELECT: self._select,
             aten.unbind.int: self._unbind,
@@ -169,6 +171,9 @@ class _Reader:
             aten.item.default: self._item,
             aten._local_scalar_dense.default: self._item,
             aten.mul.Tensor: self._mul,
+            aten.addmm.default: self._addmm,
+            aten.mm.default: self._mm,
+            aten.matmul.default: self._mm,
             operator.getitem: self._getitem,
         }
 
@@ -229,7 +234,7 @@ class _Reader:
             result = self._pool.make(op, args, kwargs)
         self._values[node] = self._seen(result, value)
         if isinstance(result, Term) and result not in self._reading.places:
-            self._reading.places[result] = _place(node)
+            self._reading.places[result] = line_of(node)
             self._reading.paths[result] = _path(node)
 
     # -- rules: each returns the term, or None to keep the operator ------------------------------
@@ -356,8 +361,12 @@ class _Reader:
         return parts[::-1] if turned else parts
 
     def _reshape(self, node: fx.Node, args: Any, _: Any) -> Any:
-        if self._shape(args[0]) == tuple(node.meta["val"].shape):
+        shape = tuple(node.meta["val"].shape)
+        if self._shape(args[0]) == shape:
             return args[0]
+        stack = self._flattened.get(args[0])
+        if stack is not None and self._shape(stack) == shape:
+            return stack
         return self._pool.make(aten.reshape.default, args)
 
     def _expand(self, node: fx.Node, args: Any, _: Any) -> Any:
@@ -404,6 +413,51 @@ class _Reader:
                 return self._pool.make(FULL, (shape, 0.0), {"dtype": value.dtype})
         return None
 
+    def _addmm(self, _: fx.Node, args: Any, kwargs: Any) -> Any:
+        bias, matrix, sequence = args
+        if kwargs or self._shape(bias) not in ((), (1,)):
+            return None
+        return self._windowed(matrix, sequence, bias)
+
+    def _mm(self, _: fx.Node, args: Any, __: Any) -> Any:
+        return self._windowed(args[0], args[1], None)
+
+    def _windowed(self, matrix: Term, sequence: Term, bias: Term | None) -> Any:
+        """Write a product with windows of weights as sums over earlier steps; else None."""
+        steps, flat = self._steps, sequence
+        if matrix.op is not STACK or self._shape(matrix) != (steps, steps) or matrix.args[1]:
+            return None
+        if len(self._shape(flat)) != 2:  # a product for each sample
+            return None
+        if flat.op is aten.reshape.default and self._shape(flat.args[0])[0] == steps:
+            sequence = flat.args[0]  # x.flatten(1), whose rows have a batch as well
+        rows = windows(matrix.args[0], lambda vector, i: self._step_of(vector, 0, i))
+        if rows is None or self._order.backwards:
+            return None
+        like = self._step_of(sequence, 0, 0)
+        shape = list(self._shape(like))
+        zero = self._pool.make(FULL, (tuple(shape), 0.0), {"dtype": self._reading.kinds[like][1]})
+        self._reading.kinds[zero] = self._reading.kinds[like]
+        sums = []
+        for t, row in enumerate(rows):
+            total: Term | None = None
+            for ago, weight in rows[-1].items():  # before the first step there are zeros
+                x = self._step_of(sequence, 0, t - ago) if ago <= t else zero
+                part = self._derived(aten.mul.Tensor, (x, row.get(ago, weight)), like, shape)
+                sums_up = total is not None
+                args = (total, part)
+                total = self._derived(aten.add.Tensor, args, like, shape) if sums_up else part
+            if bias is not None:
+                total = self._derived(aten.add.Tensor, (total, bias), like, shape)
+            sums.append(total)
+        stack = self._derived(STACK, (tuple(sums), 0), like, [steps, *shape])
+        if sequence is flat:
+            return stack
+        sizes = list(self._shape(flat))
+        result = self._derived(aten.reshape.default, (stack, tuple(sizes)), like, sizes)
+        self._flattened[result] = stack
+        return result
+
     def _is_zero(self, value: Any) -> bool:
         """Whether a value is a constant 0: a literal, or one number computed of constants."""
         known = self._known(value)
@@ -435,16 +489,6 @@ def _number_of(value: Any, dtype: torch.dtype) -> Any:
     if dtype == torch.bool:
         return bool(value)
     return float(value) if dtype.is_floating_point else int(value)
-
-
-def _place(node: fx.Node) -> str:
-    """Return the innermost line of user's code that computes a node, for a sentence."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
-    own = [(file, number) for file, number in frames if is_users(file)]
-    if not own:
-        return ""
-    file, number = own[-1]
-    return f"line {number} of {file.rpartition('/')[2]}"
 
 
 def _path(node: fx.Node) -> str:

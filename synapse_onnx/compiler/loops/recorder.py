@@ -5,10 +5,17 @@ later compiler may ask. A loop is found in traces of known sizes, of which the o
 types are needed alone. So the network runs on its numbers, while a mode notes every operator at the
 level at which ``torch.export`` does: ``linear`` is one operator, not a transpose and a product.
 
-Numbers must not decide what is traced: a branch on a value, a value as a Python number, a tensor
-whose size depends on values. The recorder gives up there. ``torch.export`` is asked then, and
-refuses with a reason, or traces. If torch no longer has these modes, which are private, it is
-asked for everything.
+Numbers that follow from inputs must not decide what is traced: a branch on a value, a value as a
+Python number, a tensor whose size depends on values. The recorder gives up there. ``torch.export``
+is asked then, and refuses with a reason, or traces. If torch no longer has these modes, which are
+private, it is asked for everything.
+
+What follows from parameters alone is the same in every call, so code may branch on it. Where an
+operator on it cannot be written as one that returns a new value, its result can be a constant::
+
+    shift = torch.round(torch.log2(self.tau / self.dt)).int()
+    shift[shift < 0] = 0  # from here on a constant
+    return 1 - 1 / 2**shift
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from __future__ import annotations
 import operator
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,9 +45,12 @@ __all__ = ["NotRecordedError", "Reads", "record"]
 aten = torch.ops.aten
 
 #: methods that give the numbers of a tensor to Python
-_METHODS = {
-    Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage,
-    Tensor.storage, Tensor.__dlpack__, Tensor.apply_, Tensor.map_, Tensor.__repr__,
+_METHODS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__repr__}
+
+#: methods that give its memory
+_MEMORY = {
+    Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage, Tensor.__dlpack__, Tensor.apply_,
+    Tensor.map_,
 }  # fmt: skip
 
 #: operators whose results, or the sizes of these, depend on numbers; of constants both are constant
@@ -62,13 +72,20 @@ class NotRecordedError(Exception):
     """Numbers may decide what a network computes: ``torch.export`` traces it, or says why not."""
 
 
-def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]) -> Program:
+def record(
+    network: nn.Module,
+    inputs: Sequence[Tensor],
+    running: Sequence[str],
+    folded: Container[int] = frozenset(),
+) -> Program:
     """Run a network, and return the operators that it has run.
 
     Args:
         network: the network; no copy of it is made.
         inputs: its inputs.
         running: the paths of the modules that are running, innermost last.
+        folded: numbers of calls, in their order, of operators that depend on no input, and whose
+            results are constants.
 
     Raises:
         NotRecordedError: it does what a trace on numbers cannot tell, or torch has no such modes.
@@ -76,9 +93,9 @@ def record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str])
     """
     if ProxyTorchDispatchMode is None:  # pragma: no cover
         raise NotRecordedError
-    recorder = _Recorder(network, inputs, running)
+    recorder = _Recorder(network, inputs, running, folded)
     cudnn: Any = torch.backends.cudnn  # torch.export switches it off, which batch_norm notes
-    with cudnn.flags(enabled=False), enable_python_dispatcher(), recorder, _NoNumbers():
+    with cudnn.flags(enabled=False), enable_python_dispatcher(), recorder, _NoNumbers(recorder):
         result = network(*inputs)
     return recorder.program(result)
 
@@ -95,29 +112,66 @@ class Reads:
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self.any = False
         self._from_inputs = {id(x): weakref.ref(x) for x in inputs}
+        #: memory that holds values which depend on inputs; kept, so that no other has its number
+        self._changed: dict[int, Any] = {}
         self._unknown = False
 
     def see(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Take note of an operator that has run."""
         tags = getattr(op, "tags", ())
-        depends = torch.Tag.nondeterministic_seeded in tags or self._depends((args, kwargs))
-        if not depends:
-            self.any = self.any or _sized_by_values(op, args)
+        if torch.Tag.nondeterministic_seeded not in tags and not self.depend((args, kwargs)):
             return
         self.any = self.any or op in _OF_NUMBERS or _sized_by_values(op, args)
-        if getattr(op, "_schema", None) is None or op._schema.is_mutable:
-            self._unknown = True  # somebody may hold another view of what was changed
+        for each in _changed_by(op, args, kwargs):
+            self._change(each)
         for value in torch.utils._pytree.tree_leaves(result):
             if isinstance(value, Tensor):
                 self._from_inputs[id(value)] = weakref.ref(value)
 
-    def _depends(self, values: Any) -> bool:
+    def depend(self, values: Any) -> bool:
+        """Whether a value, or one in a container, depends on inputs or on random numbers."""
         if isinstance(values, Tensor):
             known = self._from_inputs.get(id(values))
-            return self._unknown or (known is not None and known() is values)
+            if self._unknown or (known is not None and known() is values):
+                return True
+            return bool(self._changed) and id_of_memory(values) in self._changed
         if isinstance(values, tuple | list):
-            return any(map(self._depends, values))
-        return isinstance(values, dict) and any(map(self._depends, values.values()))
+            return any(map(self.depend, values))
+        return isinstance(values, dict) and any(map(self.depend, values.values()))
+
+    def _change(self, value: Any) -> None:
+        """Note that the memory of a value, of which others may hold views, depends on inputs."""
+        memory = id_of_memory(value) if isinstance(value, Tensor) else None
+        if memory is None:
+            self._unknown = True
+        else:
+            self._changed[memory] = _memory(value)
+
+
+def _changed_by(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments that an operator changes; None for one that cannot be told."""
+    schema = getattr(op, "_schema", None)
+    if schema is None:
+        return [None]
+    changed: list[Any] = []
+    for i, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            changed += value if isinstance(value, tuple | list) else [value]
+    return changed
+
+
+def id_of_memory(value: Tensor) -> int | None:
+    """Return what all views of a tensor have in common; None if that is unknown."""
+    memory = _memory(value)
+    return None if memory is None else memory._cdata
+
+
+def _memory(value: Tensor) -> Any:
+    if value.layout is not torch.strided:
+        return None
+    with torch._C.DisableTorchFunction():
+        return value.untyped_storage()
 
 
 def _sized_by_values(op: Any, args: Sequence[Any]) -> bool:
@@ -130,13 +184,17 @@ def _sized_by_values(op: Any, args: Sequence[Any]) -> bool:
 
 
 class _NoNumbers(FunctionMode):
-    """Gives up where a network takes the numbers of a tensor."""
+    """Gives up where a network takes the numbers of a tensor that depends on inputs."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call a function of torch."""
         if function is Tensor.__deepcopy__:  # it copies memory, which no mode sees
             return args[0].clone()
-        if function in _METHODS:
+        if function in _MEMORY or (function in _METHODS and self._recorder.reads.depend(args)):
             raise NotRecordedError
         return function(*args, **kwargs)
 
@@ -145,11 +203,17 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
     """Notes every operator in a graph; torch shows composite ones to modes of this class alone."""
 
     def __init__(
-        self, network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]
+        self,
+        network: nn.Module,
+        inputs: Sequence[Tensor],
+        running: Sequence[str],
+        folded: Container[int],
     ) -> None:
         super().__init__(None, "real", pre_dispatch=True)
         self._running = running
-        self._reads = Reads(inputs)
+        self._folded = folded
+        self._calls = 0
+        self.reads = Reads(inputs)
         self._graph = fx.Graph()
         self._leaves: dict[fx.Node, Leaf] = {}
         self._nodes: dict[int, tuple[Any, fx.Node]] = {}
@@ -166,18 +230,28 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
             return func(*args, **kwargs)
         if not isinstance(func, torch._ops.OpOverload):
             raise NotRecordedError
-        nodes = self._node_of(args), self._node_of(kwargs)
+        self._calls += 1
+        is_folded = self._calls in self._folded
+        nodes = () if is_folded else (self._node_of(args), self._node_of(kwargs))
         with no_python_dispatcher():
             result = func(*args, **kwargs)
-        self._reads.see(func, args, kwargs, result)
-        if self._reads.any:
+        self.reads.see(func, args, kwargs, result)
+        depends = self.reads.depend((args, kwargs, result))  # or is random
+        if self.reads.any or (is_folded and depends):
             raise NotRecordedError
+        if is_folded:
+            for each in _changed_by(func, args, kwargs):
+                self._forget(each)
+            return result
+        if _sized_by_values(func, args):
+            return result  # a constant, if it is read
         if func in _OF_NUMBERS and not isinstance(result, Tensor | tuple | list):
             return result  # a number that is the same in every call
         node = self._graph.call_function(func, *nodes)
         node.meta = {
             "stack_trace": _place(),
             "nn_module_stack": {"": (self._running[-1] if self._running else "", None)},
+            "call": 0 if depends else self._calls,
         }
         if isinstance(result, tuple | list):
             node.meta["val"] = tuple(map(_without_numbers, result))
@@ -197,6 +271,18 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
             raise NotRecordedError
         self._graph.output(tuple(map(self._node_of, leaves)))
         return Program(self._graph, self._leaves)
+
+    def _forget(self, changed: Tensor) -> None:
+        """Take a tensor that was changed, and all that share its memory, as constants anew."""
+        memory = id_of_memory(changed)
+        if memory is None:
+            raise NotRecordedError
+
+        def is_other(value: Tensor | None) -> bool:
+            return value is not None and id_of_memory(value) != memory
+
+        self._nodes = {key: each for key, each in self._nodes.items() if is_other(each[0]())}
+        self._named = {key: each for key, each in self._named.items() if is_other(each[1])}
 
     def _node_of(self, value: Any) -> Any:
         if isinstance(value, Tensor):

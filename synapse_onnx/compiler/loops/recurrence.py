@@ -31,8 +31,12 @@ from synapse_onnx.compiler.loops.form import (
 from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.whole_sequence import chosen, for_tensors
+from synapse_onnx.ops import blank_like, contiguous_results
 
-__all__ = ["Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
+__all__ = ["TICK", "Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
+
+#: what a loop goes over that reads no sequence; its step does not read it either
+TICK = Numbers(STEP, 1, False)
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Loop(nn.Module):
         self._chains: dict[tuple[Any, ...], list[int]] = {}
         self._program = [(family, self._computed(family)) for family in self.families]
         if not self.sequences:  # a Scan takes its number of steps from one
-            self.sequences.append(Numbers(STEP, 1, False))
+            self.sequences.append(TICK)
 
     def __deepcopy__(self, _: Any) -> Loop:
         return self  # its readers are bound to it
@@ -308,6 +312,7 @@ def loop_of(key: int) -> Loop:
 
 
 @torch.library.custom_op("synapse_loops::recurrence", mutates_args=())
+@contiguous_results
 def recurrence(
     starts: list[Tensor],
     sequences: list[Tensor],
@@ -335,4 +340,4 @@ def _(
         like.new_empty([steps, *loop.sizes(family, steps, batch)], dtype=family.dtype)
         for family in loop.outputs
     ]
-    return [*outputs, *(torch.empty_like(start) for start in starts)]
+    return [*outputs, *map(blank_like, starts)]

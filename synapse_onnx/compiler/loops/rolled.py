@@ -34,7 +34,7 @@ from synapse_onnx.compiler.loops.left_out import least_steps
 from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
-from synapse_onnx.compiler.loops.recurrence import Loop, recurrence
+from synapse_onnx.compiler.loops.recurrence import TICK, Loop, recurrence
 from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
 from synapse_onnx.compiler.loops.whole_sequence import Steps, in_turn, over_steps
@@ -249,7 +249,8 @@ class _Run:
             steps = torch.arange(self._steps).unsqueeze(1) + self._before()
             steps = steps.reshape([self._steps, self._batch, *[1] * (numbers.rank - 1)])
         else:
-            self._network.states.refuse("a step depends on its number, without a batch")
+            if numbers is not TICK:
+                self._network.states.refuse("a step depends on its number, without a batch")
             steps = torch.arange(self._steps).reshape([-1, *[1] * numbers.rank])
         values: Tensor = numbers.formula.at(self._steps, self._batch, steps)
         return values if values.dtype == torch.int64 else values.float()

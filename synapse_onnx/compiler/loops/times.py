@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, FULL, SELECT, STACK, Reading
 from synapse_onnx.compiler.loops.terms import Size, Term, terms_in
 
-__all__ = ["Cones", "FirstSeen", "Times", "first_seen", "is_swapped"]
+__all__ = ["Cones", "FirstSeen", "Times", "Undriven", "first_seen", "is_swapped"]
 
 
 class Times:
@@ -100,6 +100,23 @@ class FirstSeen(Times):
     def is_step(self, term: Term) -> bool:
         """Whether a term is one step of a sequence: none is."""
         return False
+
+
+class Undriven(Times):
+    """The time of every term of one trace in which some read no sequence, though there is one.
+
+    A threshold that decays by itself is computed at step 3 in a trace of 4 steps, and in none that
+    is shorter.
+    """
+
+    def __init__(self, reading: Reading, size: Size, first: Mapping[Term, int]) -> None:
+        super().__init__(reading, size)
+        self._seen = FirstSeen(reading, size, first)
+
+    def of(self, term: Term) -> int | None:
+        """Return the last step that a term reads, or before which none of its kind is computed."""
+        time = super().of(term)
+        return self._seen.of(term) if time is None else time
 
 
 def first_seen(readings: Iterable[Reading]) -> dict[Term, int]:

@@ -19,11 +19,13 @@ from synapse_onnx.compiler.axes import resized
 from synapse_onnx.compiler.counting import count_operators
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.lengths import Length
-from synapse_onnx.compiler.loops.in_place import without_changes
+from synapse_onnx.compiler.loops.both_ways import turned_around
+from synapse_onnx.compiler.loops.in_place import changes_left, without_changes
 from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Program, of_export
 from synapse_onnx.compiler.loops.reading import Reading, read
 from synapse_onnx.compiler.loops.recorder import Reads, record
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
 from synapse_onnx.model.layout import has_time
@@ -85,6 +87,7 @@ class Traces:
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
         self._records = True
+        self._folds = False
         self._taken = self._sizes_taken()
         self._sizes: dict[Any, list[Size]] = {}
         self.sizes = self.sizes_of(Order())
@@ -114,13 +117,46 @@ class Traces:
             ExportError: it cannot be traced, or read.
         """
         if size not in self._programs:
-            self._programs[size] = self._recorded(size) or self._exported(size)
+            self._programs[size] = self._traced(size)
         try:
-            return read(self._programs[size], pool, size.steps, order)
-        except SynapseError:
+            reading = read(self._programs[size], pool, size.steps, order)
+            return turned_around(reading, pool, size.steps) if order.both_ways else reading
+        except (SynapseError, NoLoopError):
             raise
         except Exception as error:  # of torch's, where a size is a symbol that has no value
             raise trace_error(error, ()) from error
+
+    def _traced(self, size: Size) -> Program:
+        program = None if self._folds else self._recorded(size)
+        if program is not None:
+            return program
+        try:
+            return self._exported(size)
+        except ExportError:
+            program = self._folded(size)
+            if program is None:
+                raise
+            self._folds = True
+            return program
+
+    def _folded(self, size: Size) -> Program | None:
+        """Return a trace on numbers with constants where code changes what follows from parameters.
+
+        A second trace has them: which changes cannot be rewritten, the first one tells.
+        """
+        folded: set[int] = set()
+        with contextlib.suppress(Exception), in_plain_torch():
+            for _ in range(2):
+                copied = _with_numbers(self.network(size.steps))
+                with running_modules(copied) as running:
+                    program = record(copied, self.inputs(size), running, folded)
+                calls = {node.meta["call"] for node in changes_left(program.graph)}
+                if 0 in calls:  # of what depends on inputs
+                    return None
+                if not calls:
+                    return program if _is_functional(program.graph) else None
+                folded |= calls
+        return None
 
     def _recorded(self, size: Size) -> Program | None:
         """Return a trace on numbers; None if they may decide what it is, or the network fails."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.formatting import snake_case
+from synapse_onnx.ops._contiguous import blank_like, contiguous_results
 from synapse_onnx.ops._neuron import register_composed_gradient, time_back
 from synapse_onnx.ops._registry import TORCH_NAMESPACE, OpDef, Sample, register
 from synapse_onnx.ops._symbolic import node, time_first, time_last
@@ -85,10 +86,8 @@ class NeuronOp(Interface):
         """Return the outputs' shapes and types, for tensors without numbers."""
         values = dict(zip((*self.inputs, *self.tail), args, strict=True))
         x = values[self.e.currents[0]]
-        sequences = [
-            torch.empty_like(x, memory_format=torch.contiguous_format) for _ in self.sequences
-        ]
-        last = [torch.empty_like(values[name]) for name in (*self.carried, *self.states)]
+        sequences = [blank_like(x) for _ in self.sequences]
+        last = [blank_like(values[name]) for name in (*self.carried, *self.states)]
         return *sequences, *last
 
     def __call__(self, *args: Any) -> tuple[Tensor, ...]:
@@ -100,6 +99,7 @@ class NeuronOp(Interface):
         """Register the torch op and its ONNX twin."""
         torch_name = snake_case(self.name)
 
+        @contiguous_results
         def forward(*args: Any) -> tuple[Tensor, ...]:
             # an output must not be an input: a state that no step changes is copied
             return tuple(y.clone() if any(y is x for x in args) else y for y in self.compute(*args))

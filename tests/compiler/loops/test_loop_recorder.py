@@ -116,6 +116,119 @@ def test_numbers_of_parameters_are_the_same_in_every_call() -> None:
     assert calls[-2:] == [("aten.mul.Tensor", (2.0,)), ("aten.add.Tensor", (2.0,))]
 
 
+def _after_a_write(x: Tensor, weight: Tensor) -> Tensor:
+    kept = torch.zeros(2)
+    kept.add_(x[0, 0, 0])  # other memory than that of the weight
+    return x * kept.sum() * float(weight.sum())
+
+
+#: what reads numbers that follow from a parameter [1, 2] alone -> the factor that they are
+OF_PARAMETERS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
+    "item": (lambda x, w: x * w.sum().item(), 3.0),
+    "bool": (lambda x, w: x * 2.0 if w.sum() > 2 else x, 2.0),
+    "tolist": (lambda x, w: x * w.tolist()[1], 2.0),
+    "numpy": (lambda x, w: x * float(w.detach().numpy()[1]), 2.0),
+    "format": (lambda x, w: x * float(f"{w.sum():.2f}"), 3.0),
+    "print": (lambda x, w: x * float("2." in str(w)), 1.0),
+    "after a write": (_after_a_write, 3.0),
+}
+
+
+@pytest.mark.parametrize("name", OF_PARAMETERS)
+def test_numbers_that_follow_from_parameters_are_literals(name: str) -> None:
+    run, factor = OF_PARAMETERS[name]
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    with torch.no_grad():
+        program = record(Says(lambda x: run(x, weight)), [X.clone()], [])
+    (last,) = (n for n in program.graph.nodes if n.op == "output")
+    assert last.args[0][0].target == torch.ops.aten.mul.Tensor
+    assert last.args[0][0].args[1] == factor
+
+
+class _Masked(nn.Module):
+    """A decay of whole bits, as Rockpool computes it: it changes what follows from a parameter."""
+
+    def __init__(self, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.tau, self.change = nn.Parameter(torch.tensor([0.25, 4.0, 2.0])), change
+        self.fc = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (T, N, 2)
+        voltage, out = torch.zeros(x.shape[1], 3), []
+        for x_t in x:
+            shift = torch.round(torch.log2(self.tau))
+            before = shift * 1.0
+            self.change(shift)
+            voltage = voltage * (1 - 1 / 2 ** (shift + 1)) + self.fc(x_t) + before
+            out.append(voltage)
+        return torch.stack(out)
+
+
+def _where_negative(shift: Tensor) -> None:
+    shift[shift < 0] = 0
+
+
+def _in_a_view(shift: Tensor) -> None:
+    row = shift[None][0]
+    row[:1] = 0
+    row[row > 1.5] = 1
+
+
+def _of_sized_by_values(shift: Tensor) -> None:
+    row = shift[None]
+    row[:, : len(shift.nonzero())].clamp_(min=0)
+
+
+@pytest.mark.parametrize("change", [_where_negative, _in_a_view, _of_sized_by_values])
+def test_what_is_changed_of_parameters_becomes_a_constant(change: Callable[[Tensor], Any]) -> None:
+    torch.manual_seed(0)
+    network, x = _Masked(change), torch.rand(9, 4, 2)
+    model = so.export(network, x)
+    assert so.verify(network, model, x).ok
+    assert [node.op_type for node in model.graph.node].count("Scan") == 1
+    network.tau.data += 1.0  # the file holds what the parameter was
+    assert not so.verify(network, model, x).ok
+
+
+def _by_chance(shift: Tensor) -> None:
+    shift[None].uniform_()
+
+
+def test_no_random_number_becomes_a_constant() -> None:
+    with pytest.raises(so.ExportError, match="random"):
+        so.export(_Masked(_by_chance), torch.rand(9, 4, 2))
+    program = record(_Masked(_by_chance), [X.clone()], [])
+    calls = [n.meta["call"] for n in program.graph.nodes if "uniform_" in str(n.target)]
+    assert calls == [0] * 4
+    with pytest.raises(NotRecordedError):  # if it is taken for one
+        record(_Masked(_by_chance), [X.clone()], [], range(1000))
+
+
+class _Counts(nn.Module):
+    """Branches on a buffer that its steps write to."""
+
+    def __init__(self, *, of_inputs: bool) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+        self.of_inputs = of_inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.zero_()
+        out = []
+        for x_t in x:
+            self.seen[:1] += x_t.sum() * 0 + 1 if self.of_inputs else 1.0
+            out.append(x_t * 2 if self.seen > 3 else x_t)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("of_inputs", "reason"), [(True, "depends on the values"), (False, "no common form")]
+)
+def test_a_state_is_no_constant(reason: str, *, of_inputs: bool) -> None:
+    with pytest.raises(so.ExportError, match=reason):
+        so.export(_Counts(of_inputs=of_inputs), torch.rand(9, 4, 2))
+
+
 def test_a_deep_copy_is_the_value_that_it_copies() -> None:
     program = record(Says(lambda x: copy.deepcopy(x * 2) + 1), [X.clone()], [])
     calls = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]

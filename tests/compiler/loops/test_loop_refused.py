@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from looping import Looping, example, spike
@@ -194,3 +195,31 @@ def test_a_refused_network_is_unrolled_where_time_is_fixed() -> None:
     assert [d.dim_value for d in dims] == [9, 2, 7]
     with torch.no_grad():
         assert (torch.from_numpy(so.Session(model).run(x.numpy())) == net(x)).all()
+
+
+def _masked(read: Callable[[Tensor, Tensor], Tensor]) -> Looping:
+    """A neuron that some inputs hold at minus infinity, of whose spikes and voltage one is read."""
+
+    def run(net: Looping, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 11), []
+        for y in net.fc(x).masked_fill(net.fc(x) < -0.5, -torch.inf):
+            v = 0.9 * v + y
+            k = (v > 1).float()
+            out.append(read(k, v))
+            v = v - k
+        return torch.stack(out)
+
+    return Looping(run)
+
+
+@pytest.mark.parametrize("read", [lambda k, _: k, lambda _, v: v], ids=["spikes", "voltages"])
+def test_an_infinite_voltage_is_that_of_the_network(read: Callable[..., Tensor]) -> None:
+    """A neuron of this package has a current, of which it keeps 0 times infinity: no number.
+
+    So it does not stand for a neuron whose infinite voltage is read.
+    """
+    network, (x,) = _masked(read), example("plain")
+    assert torch.isinf(network.fc(x).masked_fill(network.fc(x) < -0.5, -torch.inf)).any()
+    model = so.export(network, x)
+    assert so.verify(network, model, x).ok
+    np.testing.assert_array_equal(so.Session(model).run(x.numpy()), network(x).detach().numpy())

@@ -251,16 +251,30 @@ def test_a_last_value_may_follow_from_earlier_steps(network: nn.Module) -> None:
         np.testing.assert_array_equal(last, expected[1])
 
 
-def test_a_late_last_value_alone_is_refused() -> None:
-    """No step reads it as late as it is, so nothing says what it is with fewer steps."""
+class _Alone(_Starts):
+    """A late last value, which no step reads so late: traces of few steps tell what it is."""
 
-    class Alone(_Starts):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x)[-1]
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[-1]
 
+
+class _ReadOut(_Alone):
+    """What a readout makes of one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2 + 1
+
+
+def test_a_late_last_value_alone_is_what_short_sequences_give() -> None:
     (x,) = example("plain", 12, 3)
+    network = _Alone(2).eval()
+    session = so.Session(so.export(network, x[:5, :2]))
+    for end in (1, 2, 3, 12):
+        with torch.no_grad():
+            expected = network(x[:end]).numpy()
+        np.testing.assert_array_equal(session.run(x[:end].numpy()), expected)
     with pytest.raises(so.ExportError, match="a value of 2 steps before the last one"):
-        so.export(Alone(2).eval(), x)
+        so.export(_ReadOut(2).eval(), x)
 
 
 def test_a_count_of_steps_that_is_wrong_is_seen_in_chunks() -> None:
