@@ -6,6 +6,7 @@ was before them. A chunk of a stream has the last steps of the chunk before in t
     pad(x, (k, 0))            ->  cat(line, x),         line = the last k steps of it
     pad(x, (k, -k))           ->  cat(line, x)[..., :T]
     cat([zeros(.., k), x])    ->  cat(line, x)
+    cat([zeros(.., k), x[..., :-k]])          ->  cat(line, x)[..., :T]
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from synapse_onnx.compiler.loops.form import Apply
+from synapse_onnx.compiler.loops.numbers import Formula
+from synapse_onnx.compiler.loops.reading import SLICE
 
 __all__ = ["Front", "front_of"]
 
@@ -97,4 +100,18 @@ def _of_cat(value: Apply) -> Front | None:
     count = sizes[axis]
     if not isinstance(count, int) or count < 1 or not isinstance(number, int | float):
         return None
-    return Front(parts[1], axis, count, float(number), cut=False)
+    rest = _all_but(parts[1], axis, count, len(sizes))
+    return Front(parts[1] if rest is None else rest, axis, count, float(number), rest is not None)
+
+
+def _all_but(value: Any, axis: int, count: int, rank: int) -> Any:
+    """Return the sequence of which a value is all but so many last steps; None if it is none."""
+    if not isinstance(value, Apply) or value.op is not SLICE or len(value.args) != 4:
+        return None
+    source, sliced, start, end = value.args
+    if sliced % rank != axis % rank or start not in (0, None):
+        return None
+    if isinstance(end, Formula):
+        at_two_sizes = all(end.at(steps, 3) == steps - count for steps in (1000, 2000))
+        return source if end.is_whole and at_two_sizes else None
+    return source if end == -count else None

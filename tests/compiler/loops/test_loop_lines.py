@@ -34,6 +34,15 @@ def _zeros_before(x: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(x[:2]), x])[: x.shape[0]]
 
 
+def _one_step_late(x: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+
+
+def _late_in_the_last_axis(x: Tensor) -> Tensor:
+    zeros = torch.zeros(x.shape[1], 5, 1)
+    return torch.cat([zeros, x.permute(1, 2, 0)[..., : len(x) - 1]], -1).permute(2, 0, 1)
+
+
 def _depthwise(x: Tensor) -> Tensor:
     padded = functional.pad(x.permute(1, 2, 0), (2, 0))
     return functional.conv1d(padded, KERNEL.expand(5, 1, 3), groups=5).permute(2, 0, 1)
@@ -51,7 +60,7 @@ def _twice(x: Tensor) -> Tensor:
 
 CAUSAL = [
     _pad_and_cut, _pad_with_a_number, _pad_and_slice, _zeros_before, _depthwise, _each_value,
-    _twice,
+    _one_step_late, _late_in_the_last_axis, _twice,
 ]  # fmt: skip
 
 
