@@ -12,6 +12,7 @@ what an operator has just made, and nobody holds another view of it::
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,12 @@ _OWN = {
     aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default,
     aten.ones_like.default, aten.full_like.default, aten.new_zeros.default, aten.clone.default,
     aten.linear.default, aten.matmul.default, aten.conv1d.default, aten.conv2d.default,
-    aten.stack.default, aten.rand_like.default, SELECT_SCATTER,
+    aten.stack.default, aten.rand_like.default, aten.empty_like.default, aten.empty.memory_format,
+    aten.new_empty.default, SELECT_SCATTER,
 }  # fmt: skip
+
+#: operators that return several tensors, each of its own
+_OWN_EACH = {aten.lstm_cell.default}
 
 
 def without_changes(graph: fx.Graph) -> bool:
@@ -188,6 +193,9 @@ def _is_own(node: fx.Node) -> bool:
         return isinstance(before, fx.Node) and _is_own(before)
     if node.target == aten.clone.default and node.kwargs.get("memory_format") is not None:
         return False  # of contiguous() or reshape()
+    if node.target is operator.getitem:  # of what no other node is
+        source: Any = node.args[0]
+        return source.target in _OWN_EACH and sum(u.args == node.args for u in source.users) == 1
     if node.target in _OWN:
         return True
     schema = getattr(node.target, "_schema", None)

@@ -101,9 +101,26 @@ def _detached(x: Tensor) -> Tensor:
     return z + y
 
 
+def _of_a_cell(x: Tensor) -> Tensor:
+    """One of two states that an operator gives."""
+    weights = torch.ones(16, 4) / 8, torch.ones(16, 4) / 4
+    h, c = torch.lstm_cell(x, (x * 0, x * 0.5), *weights)
+    c -= 0.25 * h
+    return c + h
+
+
+def _rows_of_nothing(x: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    for t in range(3):
+        y[t] = 2 * x[t]
+    return y
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        _of_a_cell,
+        _rows_of_nothing,
         _rows_written,
         _of_the_same_type,
         _detached,
@@ -134,6 +151,12 @@ def _view_seen_later(x: Tensor) -> Tensor:
     row = y[0]
     y -= 1
     return row
+
+
+def _part_seen_later(x: Tensor) -> Tensor:
+    parts = x.clone().chunk(2, -1)  # which share memory
+    parts[0].mul_(2)
+    return parts[0] + parts[1]
 
 
 def _row_seen_later(x: Tensor) -> Tensor:
@@ -189,6 +212,7 @@ def _of_another_type(x: Tensor) -> Tensor:
     [
         _of_another_type,
         _view_seen_later,
+        _part_seen_later,
         _row_seen_later,
         _row_of_an_argument,
         _row_of_another_type,
