@@ -6,6 +6,7 @@ A network that streams gives the same outputs however the sequence is cut; anoth
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +74,7 @@ def _find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) 
 
 
 def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
-    """Refuse a network for which two chunks are not the whole sequence.
+    """Refuse a network for which chunks are not the whole sequence.
 
     While chunks are run, every layer gets the inputs, and passes on the outputs, that it had with
     the whole sequence: a float sum that is rounded differently in a chunk then flips no spike
@@ -93,7 +94,7 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
         whole = _run(streamed, inputs, states)[: -len(states) or None]
         _check_axes(streamed, whole)
         recorder.pass_outputs(whole)
-        for begin, end in ((0, cut), (cut, steps)):
+        for begin, end in itertools.pairwise(_cuts(steps, cut, streamed.chunk)):
             recorder.next_chunk()
             chunk = [x[..., begin:end] if has_time(x.dim()) else x for x in inputs]
             try:
@@ -116,6 +117,15 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
         for i in streamed.last_values:
             if not _is_close(results[i], whole[i]):
                 raise _difference(f"output {i}", _CODE)
+
+
+def _cuts(steps: int, half: int, chunk: int) -> list[int]:
+    """Return where a sequence is cut: at the half, and a step, or a bin, later.
+
+    What counts steps from 0 in every chunk, as ``y[::2]`` or ``torch.arange(T) % 4`` does, gives
+    the whole if each chunk begins at a multiple of its period. No two steps in a row are ones.
+    """
+    return [0, half, *([half + chunk] if half + chunk < steps else []), steps]
 
 
 def _check_axes(streamed: Streamed, whole: Sequence[Tensor]) -> None:
@@ -221,7 +231,7 @@ class _Recorder(contextlib.ExitStack):
 
 def _difference(place: str, cause: str) -> ExportError:
     return ExportError(
-        f"streaming: in two chunks, {place} is not that of the whole sequence; {cause} looks at "
+        f"streaming: in chunks, {place} is not that of the whole sequence; {cause} looks at "
         f"more than one time step, or keeps a state that no layer of this package knows of"
     )
 

@@ -28,7 +28,7 @@ class Hundred(nn.Module):
 
 def test_a_network_of_one_length_is_looked_at_as_a_whole() -> None:
     x = spikes(2, 12, 100)
-    with pytest.raises(so.ExportError, match="in two chunks, the input of neuron is not that"):
+    with pytest.raises(so.ExportError, match="in chunks, the input of neuron is not that"):
         so.export(Hundred(), x, streaming=True)
 
 
@@ -63,7 +63,7 @@ class Summed(Backwards):
     ("module", "message"),
     [
         (Called(), "forward.. calls neuron 2 times, and it keeps one state"),
-        (Backwards(), "in two chunks, output 0 is not that of the whole sequence; code between"),
+        (Backwards(), "in chunks, output 0 is not that of the whole sequence; code between"),
         (Summed(), r"output 0 of shape \(2, 12\) has no time axis"),
     ],
 )
@@ -79,7 +79,7 @@ def test_networks_that_cannot_stream(module: nn.Module, message: str, steps: int
 def test_two_steps_are_enough_to_see_that_a_network_cannot_stream(steps: int) -> None:
     x = torch.zeros(1, 12, steps)
     x[..., -1] = 5.0
-    with pytest.raises(so.ExportError, match="in two chunks, output 0 is not that of the whole"):
+    with pytest.raises(so.ExportError, match="in chunks, output 0 is not that of the whole"):
         so.export(Backwards(), x, streaming=True)
     so.export(Backwards(), x[..., :1], streaming=True)  # of one step there is no half
 
@@ -126,10 +126,10 @@ class Rounded(so.synapse.Dense):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Added(), "in two chunks, the input of neuron is not that of .*; code between the layers"),
-        (Repeated(), "in two chunks, output 0 is not that of the whole sequence"),
-        (Longer(), "in two chunks, output 0 is not that of the whole sequence"),
-        (nn.Sequential(Total(12, 3)), "in two chunks, the output of 0 is not .*; the layer looks"),
+        (Added(), "in chunks, the input of neuron is not that of .*; code between the layers"),
+        (Repeated(), "in chunks, output 0 is not that of the whole sequence"),
+        (Longer(), "in chunks, output 0 is not that of the whole sequence"),
+        (nn.Sequential(Total(12, 3)), "in chunks, the output of 0 is not .*; the layer looks"),
     ],
     ids=["input", "more", "fewer", "layer"],
 )

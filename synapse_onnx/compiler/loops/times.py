@@ -76,6 +76,8 @@ class Times:
         if term.op is not SELECT:
             return False
         source, axis, _ = term.args
+        if source not in self._reading.kinds:
+            return False  # of a longer trace, whose value stands for one that this has not
         size: int = self._reading.shape(source)[axis]
         return size == self._size.steps
 

@@ -140,10 +140,41 @@ def _channels_first(x: Tensor) -> Tensor:
     return y.reshape(5, x.shape[1], len(x)).permute(2, 1, 0)
 
 
+def _every_second_window(x: Tensor) -> Tensor:
+    padded = functional.pad(x.permute(1, 2, 0), (2, 0))
+    kernel = KERNEL.expand(5, 1, 3)
+    return functional.conv1d(padded, kernel, groups=5, stride=2).permute(2, 0, 1)
+
+
+def _counted(x: Tensor) -> Tensor:
+    return x * (torch.arange(len(x)) % 4 == 0).float().reshape(-1, 1, 1)
+
+
+def _every_second_is_zero(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[1::2] = 0
+    return y
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["loop", "no loop"])
+@pytest.mark.parametrize(
+    "change", [_every_second_window, _counted, _every_second_is_zero], ids=lambda c: c.__name__[1:]
+)
+@pytest.mark.parametrize("steps", [8, 64])
+def test_what_counts_steps_from_the_start_of_a_chunk_is_refused(
+    change: Change, steps: int, loops: bool
+) -> None:
+    """Its period divides the half of the example, where one of the chunks begins."""
+    takes_all = loops and change is _every_second_window  # the loop does not take so many steps
+    sentence = "is not the number of steps" if takes_all else "streaming: in chunks"
+    with pytest.raises(so.ExportError, match=sentence):
+        so.export(Network(change, loops=loops), _input(steps, 2), axes="TNC", streaming=True)
+
+
 @pytest.mark.parametrize("change", [_sees_later_steps, _channels_first])
 def test_what_no_line_can_keep_is_refused(change: Change) -> None:
     network = Network(change, loops=True)
-    with pytest.raises(so.ExportError, match="streaming: in two chunks, output 0 is not that"):
+    with pytest.raises(so.ExportError, match="streaming: in chunks, output 0 is not that"):
         so.export(network, _input(8, 2), axes="TNC", streaming=True)
     so.export(network, _input(8, 2), axes="TNC")
 
