@@ -66,7 +66,11 @@ class Tolerance:
 
     def remember_sums(self, tensor: Tensor, magnitudes: Tensor) -> None:
         """Take note that a tensor holds sums of terms of these magnitudes."""
-        self._sums[tensor.data_ptr()] = largest(magnitudes.numpy())
+        self.remember(tensor, largest(magnitudes.numpy()))
+
+    def remember(self, tensor: Tensor, scale: float) -> None:
+        """Take note that the values of a tensor follow from some as large as this."""
+        self._sums[tensor.data_ptr()] = scale
 
     def of(self, reference: NDArray[Any]) -> float:
         """Return the largest difference allowed of values that are not exact."""

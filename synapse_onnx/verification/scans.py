@@ -7,7 +7,7 @@ a fault is blamed on the loop that has it, whatever came before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,10 @@ from synapse_onnx.verification.nodes import scans_of
 from synapse_onnx.verification.outputs import Run, row_of
 from synapse_onnx.verification.rounded import decided_by_sample
 
-__all__ = ["compare_scans"]
+__all__ = ["compare_scans", "remember_scales"]
+
+#: operators that give the values that they are given
+_MOVES = {"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 Array = NDArray[Any]
 
@@ -40,9 +43,7 @@ def compare_scans(run: Run, loops: Sequence[LoopRun], values: Mapping[str, Array
     """
     nodes = {node.name: node for node in scans_of(run.subject.model)}
     known = {**_initializers(run.subject.model), **values}
-    taken: set[str | None] = set()
-    for each in loops:
-        label = unique("/".join(filter(None, (each.loop.path, "Scan"))), taken)
+    for label, each in _labelled(loops):
         node = nodes.get(label)
         if node is None or run.subject.spares([node]):
             continue
@@ -59,6 +60,35 @@ def compare_scans(run: Run, loops: Sequence[LoopRun], values: Mapping[str, Array
         states = len(given.starts)
         found = [torch.from_numpy(values[x].copy()) for x in node.output]
         _Comparison(run, label, given).compare([*found[states:], *found[:states]])
+
+
+def remember_scales(run: Run, loops: Sequence[LoopRun], expected: Sequence[Tensor]) -> None:
+    """Let what a loop gives be compared relative to the largest value that went in or out.
+
+    A voltage may be what remains of a larger one, after a reset by several thresholds, with the
+    rounding of that. ``expected`` are the outputs of the network, of which a loop may give some.
+    """
+    scales = {label: _scale_of(each, each.returned) for label, each in _labelled(loops)}
+    producers = {name: node for node in run.subject.model.graph.node for name in node.output}
+    for name, tensor in zip(run.subject.session.outputs, expected, strict=False):
+        node = producers.get(name)
+        while node is not None and node.op_type in _MOVES:
+            node = producers.get(node.input[0])
+        if node is not None and node.name in scales and tensor.dtype.is_floating_point:
+            run.tolerance.remember(tensor, scales[node.name])
+
+
+def _labelled(loops: Sequence[LoopRun]) -> Iterator[tuple[str, LoopRun]]:
+    """Yield loops with the names of their Scans."""
+    taken: set[str | None] = set()
+    for each in loops:
+        yield unique("/".join(filter(None, (each.loop.path, "Scan"))), taken), each
+
+
+def _scale_of(loop: LoopRun, results: Sequence[Tensor]) -> float:
+    """Return the largest value that a loop reads and returns."""
+    values = [*loop.starts, *loop.sequences, *results]
+    return max((largest(x.numpy()) for x in values), default=0.0)
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, Array]:
@@ -88,7 +118,9 @@ class _Comparison:
                 )
                 return
         expected, found = self._in_rows(results), self._in_rows(arrays)
-        allowed = self._allowed(expected)
+        tolerance = self._run.tolerance
+        limit = tolerance.atol + tolerance.rtol * _scale_of(self._loop, results)
+        allowed = [limit if y.dtype.is_floating_point else 0.0 for y in expected]
         clear = decided_by_sample(
             lambda: self._in_rows(self._loop.results()), self._loop.batch, expected, found, allowed
         )
@@ -124,17 +156,6 @@ class _Comparison:
         if first is None:
             return row
         return replace(row, first=self._run.findings.diverged(name, expected, found, first))
-
-    def _allowed(self, expected: Sequence[Tensor]) -> list[float]:
-        """Return the tolerance of each result, relative to what the loop reads and returns."""
-        given = [largest(x.numpy()) for x in (*self._loop.starts, *self._loop.sequences)]
-        scale, tolerance = max(given, default=0.0), self._run.tolerance
-        return [
-            tolerance.atol + tolerance.rtol * max(scale, largest(y.numpy()))
-            if y.dtype.is_floating_point
-            else 0.0
-            for y in expected
-        ]
 
     def _in_rows(self, results: Sequence[Tensor]) -> list[Tensor]:
         """Bring sequences (T, N, ...) to (N, neurons, T), and states (N, ...) to (N, neurons)."""

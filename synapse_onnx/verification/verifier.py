@@ -40,7 +40,7 @@ from synapse_onnx.verification.probes import probe_layers
 from synapse_onnx.verification.reference import Reference, as_module, check_repeatable
 from synapse_onnx.verification.replay import with_feedback
 from synapse_onnx.verification.rounded import end_where_roundings_decide
-from synapse_onnx.verification.scans import compare_scans
+from synapse_onnx.verification.scans import compare_scans, remember_scales
 from synapse_onnx.verification.structure import compare_structure
 from synapse_onnx.verification.subject import Subject, provenance
 from synapse_onnx.verification.sums import exact_layers
@@ -206,6 +206,7 @@ def _compare_run(
     if tensors[0].dim():
         lengths = [x.shape[-1] for x in tensors if has_time(x.dim())]
         run.agreement = Agreement(tensors[0].shape[0], max(lengths, default=1))
+    remember_scales(run, loops, expected)
     _compare_layers(run, calls, loops)
     results = _run_model(run, subject.session)
     if results is not None:

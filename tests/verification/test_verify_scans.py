@@ -121,3 +121,31 @@ def test_a_silent_loop_is_named() -> None:
         network.second.fc.bias.fill_(0.3)
     report = so.verify(network, so.export(network, X), X)
     assert report.verdict == "equal, but 1 layer never active: first/Scan"
+
+
+class _Several(nn.Module):
+    """As many thresholds as fit into a voltage are taken off it; counts and what is left."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        voltage, counts, rest = torch.zeros_like(x[0]), [], []
+        for x_t in x:
+            voltage = 0.5 * voltage + x_t
+            count = torch.floor(voltage)
+            voltage = voltage - count
+            counts.append(count)
+            rest.append(voltage)
+        return torch.stack(counts), torch.stack(rest)
+
+
+def test_what_is_left_of_a_larger_value_has_its_rounding() -> None:
+    """A voltage below 1 that was 20 before its reset has the rounding of 20."""
+    x = 10 * torch.rand(12, 3, 6) + 10
+    network = _Several()
+    report = so.verify(network, so.export(network, x), x)
+    assert report.verdict == "equal"
+    largest = float(network(x)[0].max())
+    rows = [row for row in (*report.layers, *report.outputs) if not row.exact]
+    assert len(rows) == 4
+    for row in rows:
+        assert 1e-5 * largest <= row.tolerance <= 2.5e-5 * largest
+    assert float(network(x)[1].max()) <= 1

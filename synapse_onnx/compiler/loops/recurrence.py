@@ -229,8 +229,6 @@ class Loop(nn.Module):
         batch: int,
     ) -> list[Tensor]:
         """Return the sequences of the outputs, then the states after the last step."""
-        for seen in _seen:
-            seen.append(LoopRun(self, starts, sequences, constants, steps, batch))
         if self.records:
             first = (*starts, *(x[0] for x in sequences), *constants)
             self.runs.append(Example(tuple(x.detach().clone() for x in first), batch))
@@ -241,7 +239,10 @@ class Loop(nn.Module):
             states = results[: len(states)]
             rows.append(results[len(states) :])
         outputs = [torch.stack(list(column)) for column in zip(*rows, strict=True)]
-        return [*outputs, *(state.clone() for state in states)]
+        returned = [*outputs, *(state.clone() for state in states)]
+        for seen in _seen:
+            seen.append(LoopRun(self, starts, sequences, constants, steps, batch, returned))
+        return returned
 
     def sizes(self, family: Family, steps: Any, batch: Any) -> list[Any]:
         """Return the shape of a family's value."""
@@ -253,7 +254,7 @@ class Loop(nn.Module):
 
 @dataclass(frozen=True)
 class LoopRun:
-    """A run of a loop in torch: the arguments of :meth:`Loop.run`."""
+    """A run of a loop in torch: the arguments of :meth:`Loop.run`, and what it returned."""
 
     loop: Loop
     starts: Sequence[Tensor]
@@ -261,6 +262,7 @@ class LoopRun:
     constants: Sequence[Tensor]
     steps: int
     batch: int
+    returned: Sequence[Tensor] = ()
 
     def with_values(self, tensors: Sequence[Tensor]) -> LoopRun | None:
         """Return the same run from other first states and sequences; None if they do not fit."""
