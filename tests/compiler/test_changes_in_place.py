@@ -177,7 +177,7 @@ def test_a_stream_is_compared_with_its_states() -> None:
             return y, w.transpose(1, 2)
 
     network = TurnedBack(_layer("neuron"), _of("contiguous", turned=True))
-    with pytest.raises(so.ExportError, match="in place"):
+    with pytest.raises(so.ExportError, match="in chunks, output 0"):  # one of which is a step
         so.export(network, X, streaming=True)
     network = Changes(_layer("neuron"), _of("contiguous", turned=False))
     model = so.export(network, X, streaming=True)

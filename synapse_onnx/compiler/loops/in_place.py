@@ -37,7 +37,15 @@ _OWN = {
     aten.ones_like.default, aten.full_like.default, aten.new_zeros.default, aten.clone.default,
     aten.linear.default, aten.matmul.default, aten.conv1d.default, aten.conv2d.default,
     aten.stack.default, aten.rand_like.default, aten.empty_like.default, aten.empty.memory_format,
-    aten.new_empty.default, SELECT_SCATTER,
+    aten.new_empty.default, aten.batch_norm.default, aten.layer_norm.default, aten.cat.default,
+    aten.max_pool2d.default, aten.avg_pool2d.default, aten.mm.default, aten.bmm.default,
+    aten.addmm.default, SELECT_SCATTER,
+}  # fmt: skip
+
+#: operators whose result has the memory of their argument, or a copy of it
+_VIEWS = {
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int,
+    aten.unsqueeze.default, aten.permute.default, aten.transpose.int,
 }  # fmt: skip
 
 #: operators that return several tensors, each of its own
@@ -196,6 +204,9 @@ def _is_own(node: fx.Node) -> bool:
     if node.target is operator.getitem:  # of what no other node is
         source: Any = node.args[0]
         return source.target in _OWN_EACH and sum(u.args == node.args for u in source.users) == 1
+    if node.target in _VIEWS:  # of what nobody else reads: y = norm(x).view(T, N, C); y += z
+        before = node.args[0]
+        return isinstance(before, fx.Node) and _is_own(before) and list(before.users) == [node]
     if node.target in _OWN:
         return True
     schema = getattr(node.target, "_schema", None)

@@ -109,6 +109,18 @@ def _of_a_cell(x: Tensor) -> Tensor:
     return c + h
 
 
+def _view_of_its_own(x: Tensor) -> Tensor:
+    y = torch.nn.functional.batch_norm(x, torch.ones(4), torch.ones(4)).view(3, 2, 2)
+    y += x.view(3, 2, 2)
+    return y * 2
+
+
+def _reshaped(x: Tensor) -> Tensor:
+    y = (x * 2).reshape(4, 3)
+    y -= 1
+    return y
+
+
 def _rows_of_nothing(x: Tensor) -> Tensor:
     y = torch.empty_like(x)
     for t in range(3):
@@ -120,6 +132,8 @@ def _rows_of_nothing(x: Tensor) -> Tensor:
     "function",
     [
         _of_a_cell,
+        _view_of_its_own,
+        _reshaped,
         _rows_of_nothing,
         _rows_written,
         _of_the_same_type,
@@ -151,6 +165,13 @@ def _view_seen_later(x: Tensor) -> Tensor:
     row = y[0]
     y -= 1
     return row
+
+
+def _base_seen_later(x: Tensor) -> Tensor:
+    y = torch.nn.functional.batch_norm(x, torch.ones(4), torch.ones(4))
+    z = y.view(3, 2, 2)
+    z += 1
+    return y + z.view(3, 4)
 
 
 def _part_seen_later(x: Tensor) -> Tensor:
@@ -188,12 +209,6 @@ def _argument(x: Tensor) -> Tensor:
     return x * 2
 
 
-def _reshaped(x: Tensor) -> Tensor:
-    y = (x * 2).reshape(4, 3)
-    y -= 1
-    return y
-
-
 def _the_same_of_dropout(x: Tensor) -> Tensor:
     y = x * 2
     z = torch.dropout(y, 0.5, False)  # y itself
@@ -212,13 +227,13 @@ def _of_another_type(x: Tensor) -> Tensor:
     [
         _of_another_type,
         _view_seen_later,
+        _base_seen_later,
         _part_seen_later,
         _row_seen_later,
         _row_of_an_argument,
         _row_of_another_type,
         _slice_changed,
         _argument,
-        _reshaped,
         _the_same_of_dropout,
     ],
 )
