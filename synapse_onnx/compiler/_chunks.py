@@ -41,7 +41,7 @@ def find_states(frozen: nn.Module, inputs: Sequence[Tensor], options: Options) -
     Raises:
         ShapeError: chunks of a fixed size that cuts bins of time.
         SynapseError: a layer refuses its input.
-        ExportError: two chunks do not give the outputs of the whole sequence.
+        ExportError: chunks do not give the outputs of the whole sequence.
     """
     size = steps_per_bin(frozen)
     for x in inputs if not options.dynamic else ():
@@ -81,7 +81,7 @@ def check_chunks(streamed: Streamed, inputs: Sequence[Tensor]) -> None:
     further on. So the code between two layers is compared, and every layer by itself.
 
     Raises:
-        ExportError: an output has no time axis, or two chunks are not the whole.
+        ExportError: an output has no time axis, or chunks are not the whole.
     """
     network = streamed.network
     steps = min((x.shape[-1] for x in inputs if has_time(x.dim())), default=0)
@@ -123,7 +123,7 @@ def _cuts(steps: int, half: int, chunk: int) -> list[int]:
     """Return where a sequence is cut: at the half, and a step, or a bin, later.
 
     What counts steps from 0 in every chunk, as ``y[::2]`` or ``torch.arange(T) % 4`` does, gives
-    the whole if each chunk begins at a multiple of its period. No two steps in a row are ones.
+    the whole if each chunk begins at a multiple of its period. Cuts a step apart share no period.
     """
     return [0, half, *([half + chunk] if half + chunk < steps else []), steps]
 

@@ -18,7 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from synapse_onnx.model.layout import has_time
 
-__all__ = ["Decided", "OtherRoundings", "decided", "differing_output", "differs", "largest"]
+__all__ = [
+    "ROUNDING",
+    "Decided",
+    "OtherRoundings",
+    "decided",
+    "differing_output",
+    "differs",
+    "largest",
+]
 
 aten = torch.ops.aten
 
@@ -29,7 +37,7 @@ _RUNS = 6
 _SUMS = 4.0
 
 #: float32 sums in another order, relative to the largest value
-_ROUNDING = 1e-4
+ROUNDING = 1e-4
 
 #: operators that add many products, linear in each of the arguments
 _PRODUCTS = {
@@ -185,7 +193,7 @@ def differing_output(
         expected: what it returned.
         found: what another program returned, of the same shapes.
     """
-    allowed = [_ROUNDING * largest(y) for y in expected]
+    allowed = [ROUNDING * largest(y) for y in expected]
     far = [differs(*each) for each in zip(expected, found, allowed, strict=True)]
     if not any(bool(each.any()) for each in far):
         return None

@@ -36,7 +36,6 @@ from synapse_onnx.compiler.loops.last_values import in_shorter_traces, sums
 from synapse_onnx.compiler.loops.members import (
     EARLY,
     IrregularError,
-    UndrivenMemberError,
     agree,
     by_size,
     identity,
@@ -46,12 +45,12 @@ from synapse_onnx.compiler.loops.members import (
 from synapse_onnx.compiler.loops.numbers import Formula, fit
 from synapse_onnx.compiler.loops.phases import period_of
 from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading, obstacle
-from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.stacks import grows, not_the_steps, steps_of_parts
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term, terms_in
 from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped
 
-__all__ = ["NoLoopError", "find_form"]
+__all__ = ["find_form"]
 
 
 def find_form(
@@ -132,9 +131,11 @@ class _Finder:
         known = [(family.found(), step) for family, step in filter(None, found)]
         return known[0] if len(known) == len(found) > 0 and len(set(known)) == 1 else None
 
-    def _fail(self, reason: str, term: Any = None) -> NoLoopError:
+    def _fail(
+        self, reason: str, term: Any = None, kind: type[NoLoopError] = NoLoopError
+    ) -> NoLoopError:
         place = self._readings[self._longest].places.get(term, "") if term is not None else ""
-        return NoLoopError(reason, place)
+        return kind(reason, place)
 
     # -- whole values ------------------------------------------------------------------------------
 
@@ -354,10 +355,8 @@ class _Finder:
             found = self._phases(steps)
             if found is not None:
                 return found
-            failure = self._fail(*error.args)
-            if isinstance(error, UndrivenMemberError):
-                raise UndrivenError(str(failure), failure.place) from error
-            raise failure from error
+            reason, term = error.args
+            raise self._fail(reason, term, error.refusal) from error
         family = self._family(regular, early, delay)
         for (size, t), term in regular.items():
             self._family_of.setdefault((size, term), (family, t - delay))

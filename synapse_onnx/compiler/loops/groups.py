@@ -18,7 +18,6 @@ from typing import Any
 
 import networkx
 
-from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
     Apply,
     Family,
@@ -29,6 +28,7 @@ from synapse_onnx.compiler.loops.form import (
     flat,
     parts_of,
 )
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.whole_sequence import has_rule
 
 __all__ = ["Group", "grouped"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
 from synapse_onnx.compiler.loops.terms import Size, Term
 from synapse_onnx.compiler.loops.times import Times
 
 __all__ = [
-    "EARLY", "IrregularError", "UndrivenMemberError", "Values", "agree", "by_size", "identity",
+    "EARLY", "IrregularError", "Values", "agree", "by_size", "identity",
     "members_of", "read_ahead",
 ]  # fmt: skip
 
@@ -23,9 +24,13 @@ Values = dict[tuple[Size, int], Any]
 class IrregularError(Exception):
     """Values are none of one family, and why; the second argument is one of them."""
 
+    refusal = NoLoopError
+
 
 class UndrivenMemberError(IrregularError):
     """The step of a value is unknown, for it reads no input."""
+
+    refusal = UndrivenError
 
 
 def agree(one: Mapping[tuple[Size, int], Term], other: Mapping[tuple[Size, int], Term]) -> bool:

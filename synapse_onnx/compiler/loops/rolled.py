@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler.lengths import Length
-from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
     Apply,
     Entry,
@@ -35,14 +34,13 @@ from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
 from synapse_onnx.compiler.loops.recurrence import TICK, Loop, recurrence
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
 from synapse_onnx.compiler.loops.whole_sequence import Steps, in_turn, over_steps
+from synapse_onnx.compiler.roundings import ROUNDING, differs, largest
 
 __all__ = ["Looped", "Rolled"]
-
-#: what a sample's values may differ by where it is another one of the batch, of the largest value
-_ROUNDING = 1e-4
 
 
 class Rolled(nn.Module):
@@ -324,8 +322,8 @@ class _Run:
             return by_sample is not None
         turned = _Run(self._network, self._root, [each.roll(1, 0) for each in self._inputs])
         other = front.by_sample(turned._whole(front.source), self._batch)
-        atol = _ROUNDING * float(by_sample.abs().max())
-        return other is not None and torch.allclose(other, by_sample.roll(1, 0), 0, atol)
+        allowed = ROUNDING * largest(by_sample)
+        return other is not None and not differs(other, by_sample.roll(1, 0), allowed).any()
 
     def _filled(self, value: Any, family: Family) -> Tensor:
         """Return a whole value in the shape and type of a family's."""

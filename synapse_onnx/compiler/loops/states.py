@@ -120,7 +120,7 @@ class States:
 
     def keeps(self, key: Any) -> bool:
         """Whether a stream keeps a state."""
-        return (key[0] or "loop", *key[1:]) in self._places
+        return _place_of(key) in self._places
 
     def count(self, key: Any, start: Tensor) -> None:
         """Take note of a count of steps, which starts from 0."""
@@ -139,8 +139,8 @@ class States:
         """Name what the calls so far started from, so that a stream can keep it."""
         self.declaring = False
         for key, start in self._starts.items():
-            path, kind, *rest = key
-            place = f"{path or 'loop'}.{kind}"
+            path, kind, *_ = _place_of(key)
+            place = f"{path}.{kind}"
             memory = part_of(root, place, Memory)
             if not isinstance(memory, Memory):
                 self.obstacle = f"a module is called {place}, as its states would be"
@@ -149,7 +149,7 @@ class States:
             first = start.reshape(-1)[:1]
             one = first.item() if len(first) and key not in self._varying else 0
             memory.register_state(name, start.dtype, start=one)
-            self._places[(path or "loop", kind, *rest)] = (place, name)
+            self._places[_place_of(key)] = (place, name)
         self._starts.clear()
 
     def started(self, root: nn.Module, key: Any, start: Tensor) -> Tensor:
@@ -164,6 +164,12 @@ class States:
             memory.save_states(**{name: state})
 
     def _memory(self, root: nn.Module, key: Any) -> tuple[Memory | None, str]:
-        path, name = self._places.get((key[0] or "loop", *key[1:]), ("", ""))
+        path, name = self._places.get(_place_of(key), ("", ""))
         memory = part_of(root, path) if path else None
         return (memory, name) if isinstance(memory, Memory) else (None, "")
+
+
+def _place_of(key: Any) -> tuple[Any, ...]:
+    """Return a key with the path where its state is kept: that of the outermost module is loop."""
+    path, *rest = key
+    return (path or "loop", *rest)

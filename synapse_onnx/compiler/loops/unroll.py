@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import (
     Apply,
     Entry,
@@ -21,6 +20,7 @@ from synapse_onnx.compiler.loops.form import (
 )
 from synapse_onnx.compiler.loops.numbers import Formula
 from synapse_onnx.compiler.loops.reading import CAT, COMMUTATIVE, SELECT, STACK
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term
 
 __all__ = ["unrolled"]

@@ -7,9 +7,9 @@ import torch
 from loop_forms import OTHER, SIZES, Function, Run, families_of, form_of, reading_of
 from torch import Tensor
 
-from synapse_onnx.compiler.loops.families import NoLoopError
 from synapse_onnx.compiler.loops.form import Apply, Entry, Form, Last, Stack, references_of
 from synapse_onnx.compiler.loops.groups import grouped
+from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.unroll import unrolled

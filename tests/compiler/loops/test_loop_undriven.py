@@ -98,23 +98,18 @@ def test_an_output_that_lags_behind_is_what_short_sequences_give(run: Run) -> No
             assert torch.equal(torch.from_numpy(y), other), steps
 
 
-def _special(net: Looping, x: Tensor) -> Tensor:
-    """The state that no input drives changes in another way at step 7."""
+def _special(net: Looping, x: Tensor, special: int = 7) -> Tensor:
+    """The state that no input drives changes in another way at one step."""
     v, theta, out = torch.zeros(x.shape[1], 11), torch.full((11,), 2.0), []
     for t, x_t in enumerate(x):
-        theta = theta + 1 if t == 7 else 0.5 * theta
+        theta = theta + 1 if t == special else 0.5 * theta
         v = 0.5 * v + net.fc(x_t) + theta
         out.append(v)
     return torch.stack(out)
 
 
 def _special_late(net: Looping, x: Tensor) -> Tensor:
-    v, theta, out = torch.zeros(x.shape[1], 11), torch.full((11,), 2.0), []
-    for t, x_t in enumerate(x):
-        theta = theta + 1 if t == 20 else 0.5 * theta
-        v = 0.5 * v + net.fc(x_t) + theta
-        out.append(v)
-    return torch.stack(out)
+    return _special(net, x, 20)
 
 
 def _of_the_length(net: Looping, x: Tensor) -> Tensor:
