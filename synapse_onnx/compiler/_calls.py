@@ -29,7 +29,7 @@ from synapse_onnx.compiler._unregistered import Unregistered
 from synapse_onnx.compiler.arguments import Arguments, kind_refused
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import is_known, reset_states, start_states
-from synapse_onnx.compiler.freezer import deployables, eagerly
+from synapse_onnx.compiler.freezer import deployables, eagerly, step_neurons
 from synapse_onnx.compiler.steps import OverTime
 from synapse_onnx.errors import ExportError, SynapseError
 
@@ -261,7 +261,10 @@ def _cause(
             f"numbers in forward() in evaluation mode"
         )
     if outside or not names:
-        ours = tuple(f"{path}." for path, _ in deployables(frozen))
+        ours = (
+            *(f"{path}." for path, _ in deployables(frozen)),
+            *(f"{path}.{own}." for path, _ in step_neurons(frozen) for own in ("shape", "_loop")),
+        )
         made = [
             name
             for name, before, after in changes(copied_value(frozen), copies[0])

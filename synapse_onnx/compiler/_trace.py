@@ -36,10 +36,11 @@ from synapse_onnx.compiler._watch import Watch
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch
 from synapse_onnx.compiler.freezer import eagerly
+from synapse_onnx.compiler.loops.scan import StepModule
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.options import Options
 
-__all__ = ["quiet", "trace"]
+__all__ = ["quiet", "trace", "trace_step"]
 
 
 def trace(
@@ -80,6 +81,26 @@ def trace(
             return translate(program, options.opset)
         except torch.onnx.OnnxExporterError as error:
             raise conversion_error(error, program) from error
+
+
+def trace_step(step: StepModule) -> torch.export.ExportedProgram:
+    """Trace one step of a loop.
+
+    Raises:
+        ExportError: it is code of the user's that cannot be traced.
+    """
+    loop = step.loop[0]
+    with quiet(), torch.no_grad():
+        if not loop.users:  # traced once already
+            return torch.export.export(
+                step, step.tensors, dynamic_shapes=(tuple(step.shapes),), strict=False
+            )
+        try:
+            loop.check()
+            program, _ = _to_program(step, step.tensors, (tuple(step.shapes),), None)
+        except SynapseError as error:
+            raise with_module(error, [loop.path]) from error
+        return program
 
 
 def _fresh(frozen: nn.Module, streamed: Streamed | None) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._silent import check_chance
-from synapse_onnx.compiler._trace import quiet, trace
+from synapse_onnx.compiler._trace import quiet, trace, trace_step
 from synapse_onnx.compiler._trace_errors import conversion_error, failure
 from synapse_onnx.compiler._translate import translate
 from synapse_onnx.compiler.arguments import Arguments
@@ -34,9 +34,9 @@ from synapse_onnx.compiler.axes import (
     with_time_last,
 )
 from synapse_onnx.compiler.frameworks import reset_states
-from synapse_onnx.compiler.freezer import deployables, freeze, without_autocast
+from synapse_onnx.compiler.freezer import freeze, without_autocast
 from synapse_onnx.compiler.loops.find import FixedLengthError, find_loop
-from synapse_onnx.compiler.loops.scan import put_scans
+from synapse_onnx.compiler.loops.scan import StepModule, put_scans
 from synapse_onnx.compiler.passes import lower
 from synapse_onnx.compiler.steps import OverTime
 from synapse_onnx.compiler.steps.instants import looped
@@ -168,15 +168,16 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     return model
 
 
-def _step_graph(program: torch.export.ExportedProgram, opset: int) -> ir.Graph:
+def _step_graph(step: StepModule, opset: int) -> ir.Graph:
     """Return the graph of one step of a loop."""
+    program = trace_step(step)
     try:
         with quiet():
-            step = translate(program, opset)
+            graph = translate(program, opset)
     except torch.onnx.OnnxExporterError as error:
         raise conversion_error(error, program) from error
-    lower(step)
-    return step.graph
+    lower(graph)
+    return graph.graph
 
 
 def _with_loop_found(
@@ -219,13 +220,13 @@ def _agreed_axes(frozen: nn.Module, axes: str | None) -> str | None:
 
 def _refuse_states_beside_a_loop(network: nn.Module, error: ExportError) -> None:
     """Raise a clearer error if a network with a loop of torch code has layers with states."""
-    for path, layer in deployables(network):
-        if any(True for _ in named_states(layer)):
-            raise ExportError(
-                f"streaming: {path} keeps states, and forward() also loops over time in torch "
-                f"code; a stream keeps the states of layers or those of a loop; use a neuron of "
-                f"this package in place of the loop, or export without streaming"
-            ) from error
+    path = next((name.rpartition(".")[0] for name, _, _ in named_states(network)), None)
+    if path is not None:
+        raise ExportError(
+            f"streaming: {path or 'the module'} keeps states, and forward() also loops over time "
+            f"in torch code; a stream keeps the states of layers or those of a loop; use a neuron "
+            f"of this package in place of the loop, or export without streaming"
+        ) from error
 
 
 def check_model(model: onnx.ModelProto) -> None:

@@ -15,9 +15,11 @@ from synapse_onnx.compiler import copies
 from synapse_onnx.compiler._fold import fold_computed
 from synapse_onnx.compiler._lists import remember_lists
 from synapse_onnx.errors import SynapseError
+from synapse_onnx.neuron._step import Step
 
 __all__ = [
-    "copied", "deployables", "eagerly", "freeze", "other_paths", "uncompiled", "without_autocast",
+    "copied", "deployables", "eagerly", "freeze", "other_paths", "step_neurons", "uncompiled",
+    "without_autocast",
 ]  # fmt: skip
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,6 +35,13 @@ def deployables(module: nn.Module) -> Iterator[tuple[str, Deployable]]:
         if layer not in seen:
             seen.add(layer)
             yield path, layer
+
+
+def step_neurons(module: nn.Module) -> Iterator[tuple[str, Step]]:
+    """Yield (path, neuron) of the neurons that ``so.neuron.step`` made."""
+    for path, part in nn.Module.named_modules(module):
+        if isinstance(part, Step):
+            yield path, part
 
 
 def other_paths(module: nn.Module) -> dict[str, str]:
@@ -73,6 +82,8 @@ def copied(module: M) -> M:
         if _is_compiled(part):
             vars(part).pop("forward", None)
             object.__setattr__(part, "__class__", _Uncompiled)  # part's own goes to what it holds
+    for path, neuron in step_neurons(copy_of_it):
+        neuron.path = path
     return copy_of_it
 
 
@@ -142,6 +153,8 @@ def freeze(module: M) -> M:
             remember_lists(layer, before, numbers)
         except SynapseError as error:
             raise type(error)(f"{path or 'the module'}: {error}") from error
+    for _, neuron in step_neurons(frozen):
+        neuron.freeze()
     return frozen
 
 

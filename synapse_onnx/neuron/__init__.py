@@ -27,23 +27,27 @@ if TYPE_CHECKING:
     from synapse_onnx.neuron import rf as rf
     from synapse_onnx.neuron import rf_iz as rf_iz
     from synapse_onnx.neuron import sigma_delta as sigma_delta
+    from synapse_onnx.neuron._step import step as step
     from synapse_onnx.neuron.dropout import Dropout as Dropout
 
 __all__ = ["kinds"]
 
 add_package(__name__)
 
+#: what this package itself offers -> the file that it stands in; lava-dl has Dropout here
+_ELSEWHERE = {"Dropout": "dropout", "step": "_step"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Dropout":  # lava-dl has it here
-        return importlib.import_module(f"{__name__}.dropout").Dropout
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
     if name.startswith("_") or name not in _files():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_files()]
+    return [*__all__, *_ELSEWHERE, *_files()]
 
 
 def _files() -> list[str]:

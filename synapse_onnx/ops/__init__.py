@@ -2,6 +2,14 @@
 
 from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.ops._contiguous import blank_like, contiguous_results
+from synapse_onnx.ops._recurrence import (
+    Example,
+    LoopRun,
+    Recurrence,
+    loop_of,
+    loops_seen,
+    recurrence,
+)
 from synapse_onnx.ops._registry import (
     DOMAIN_VERSION,
     TORCH_NAMESPACE,
@@ -22,8 +30,11 @@ __all__ = [
     "REGIMES",
     "TORCH_NAMESPACE",
     "Equation",
+    "Example",
+    "LoopRun",
     "OpDef",
     "Parameter",
+    "Recurrence",
     "Sample",
     "State",
     "Writer",
@@ -33,6 +44,9 @@ __all__ = [
     "contiguous_results",
     "get_op",
     "iter_used",
+    "loop_of",
+    "loops_seen",
+    "recurrence",
     "register",
     "register_equation",
 ]

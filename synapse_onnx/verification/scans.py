@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synapse_onnx.compiler.loops.recurrence import LoopRun
 from synapse_onnx.compiler.names import unique
 from synapse_onnx.compiler.roundings import differs
+from synapse_onnx.ops import LoopRun
 from synapse_onnx.report.result import Row
 from synapse_onnx.verification.arrays import first_place, largest
 from synapse_onnx.verification.nodes import scans_of
@@ -82,7 +82,7 @@ def _labelled(loops: Sequence[LoopRun]) -> Iterator[tuple[str, LoopRun]]:
     """Yield loops with the names of their Scans."""
     taken: set[str | None] = set()
     for each in loops:
-        yield unique("/".join(filter(None, (each.loop.path, "Scan"))), taken), each
+        yield unique(each.loop.name, taken), each
 
 
 def _scale_of(loop: LoopRun, results: Sequence[Tensor]) -> float:

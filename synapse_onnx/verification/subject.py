@@ -18,7 +18,7 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.axes import set_axes, with_time_last
 from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.frameworks import reset_states
-from synapse_onnx.compiler.freezer import copied, deployables, freeze
+from synapse_onnx.compiler.freezer import copied, deployables, freeze, step_neurons
 from synapse_onnx.compiler.loops.find import find_loop
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.branches import with_branches
@@ -111,7 +111,7 @@ class Subject:
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
         traced = with_layer_outputs(model, self.nodes)
-        if self.original is not None:
+        if self.original is not None or any(step_neurons(self.module)):
             traced = with_scan_values(traced)
         if not self.session.kernels:
             traced = with_branches(traced)

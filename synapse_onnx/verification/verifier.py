@@ -19,13 +19,13 @@ from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exactness import exact_values
 from synapse_onnx.compiler.freezer import deployables, uncompiled
-from synapse_onnx.compiler.loops.recurrence import LoopRun, loops_seen
 from synapse_onnx.compiler.steps.instants import looped_as_in_file
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.file import load_model
 from synapse_onnx.model.layout import has_time, time_last
 from synapse_onnx.model.metadata import Metadata
 from synapse_onnx.neuron import base
+from synapse_onnx.ops import LoopRun, loops_seen
 from synapse_onnx.ops.arithmetic.loihi import STATE_LIMIT
 from synapse_onnx.report.result import Report
 from synapse_onnx.runtime.session import Session

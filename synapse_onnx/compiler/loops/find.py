@@ -37,6 +37,7 @@ from synapse_onnx.compiler.loops.unroll import unrolled
 from synapse_onnx.compiler.roundings import differing_output, largest
 from synapse_onnx.errors import ExportError
 from synapse_onnx.model.layout import has_time
+from synapse_onnx.neuron._step import steps_in_line
 
 __all__ = ["FixedLengthError", "find_loop"]
 
@@ -90,6 +91,7 @@ def find_loop(
     return None
 
 
+@steps_in_line()
 def _found(traces: Traces) -> Rolled:
     for order in _shorter(traces):
         with contextlib.suppress(NoLoopError, ExportError):  # the others say more

@@ -1,20 +1,13 @@
-"""A loop over time as one operator of torch: first states and sequences in, sequences out.
-
-The tracer sees one opaque operator, whatever the number of steps; :mod:`.scan` puts an ONNX Scan in
-its place. In torch it is a loop.
-"""
+"""One step of a loop that was found in a network: what it reads, computes and keeps."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synapse_onnx.compiler.loops.form import (
     Apply,
@@ -31,9 +24,9 @@ from synapse_onnx.compiler.loops.form import (
 from synapse_onnx.compiler.loops.groups import Group
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.whole_sequence import chosen, for_tensors
-from synapse_onnx.ops import blank_like, contiguous_results
+from synapse_onnx.ops import Recurrence
 
-__all__ = ["TICK", "Example", "Loop", "LoopRun", "loop_of", "loops_seen", "recurrence"]
+__all__ = ["TICK", "Loop"]
 
 #: what a loop goes over that reads no sequence; its step does not read it either
 TICK = Numbers(STEP, 1, False)
@@ -50,19 +43,11 @@ class _Frame:
     values: dict[Family, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Example:
-    """What a run of a loop got at its first step: states, slices and constants."""
-
-    tensors: tuple[Tensor, ...]
-    batch: int
-
-
 _Read = Callable[[_Frame], Any]
 
 
-class Loop(nn.Module):
-    """One step of a group of families: ``forward(*states, *slices, *constants)``.
+class Loop(Recurrence):
+    """One step of a group of families: a call with ``(*states, *slices, *constants)``.
 
     Attributes:
         states: (family, its value at the start, a whole value) of every state; a family of which a
@@ -70,33 +55,20 @@ class Loop(nn.Module):
         sequences: slots of which a step reads its own value, and numbers that change with it.
         constants: whole values that every step reads.
         outputs: the families whose sequences are returned.
-        path: path of the module that computes it, "" if there is none.
-        key: its number, an attribute of the operator.
-        runs: examples of runs in torch, while :attr:`records` is on.
     """
 
-    _keys = itertools.count()
-
     def __init__(self, group: Group, path: str) -> None:
-        super().__init__()
-        self.path = path
+        super().__init__(path)
         self.families = group.families
         self.outputs = group.outputs
         self.states: list[tuple[Family, Any]] = []
         self.sequences: list[Any] = []
         self.constants: list[Any] = []
-        self.key = next(Loop._keys)
-        self.records = True
-        self.runs: list[Example] = []
-        _loops[self.key] = self
         self._following: list[Family | int] = []
         self._chains: dict[tuple[Any, ...], list[int]] = {}
         self._program = [(family, self._computed(family)) for family in self.families]
         if not self.sequences:  # a Scan takes its number of steps from one
             self.sequences.append(TICK)
-
-    def __deepcopy__(self, _: Any) -> Loop:
-        return self  # its readers are bound to it
 
     # -- where a step finds what it reads --------------------------------------------------------
 
@@ -206,7 +178,7 @@ class Loop(nn.Module):
 
     # -- a step ----------------------------------------------------------------------------------
 
-    def forward(self, *tensors: Tensor, batch: Any = None) -> tuple[Tensor, ...]:
+    def __call__(self, *tensors: Tensor, batch: Any = None) -> tuple[Tensor, ...]:
         """Return the states of the next step, and the outputs of this one."""
         states = tensors[: len(self.states)]
         slices = tensors[len(states) : len(states) + len(self.sequences)]
@@ -220,29 +192,20 @@ class Loop(nn.Module):
         ]
         return (*following, *(frame.values[family] for family in self.outputs))
 
-    def run(
+    def blank(
         self,
         starts: Sequence[Tensor],
         sequences: Sequence[Tensor],
         constants: Sequence[Tensor],
-        steps: int,
-        batch: int,
+        steps: Any,
+        batch: Any,
     ) -> list[Tensor]:
-        """Return the sequences of the outputs, then the states after the last step."""
-        if self.records:
-            first = (*starts, *(x[0] for x in sequences), *constants)
-            self.runs.append(Example(tuple(x.detach().clone() for x in first), batch))
-        states = tuple(starts)
-        rows: list[tuple[Tensor, ...]] = []
-        for t in range(steps):
-            results = self(*states, *(x[t] for x in sequences), *constants, batch=batch)
-            states = results[: len(states)]
-            rows.append(results[len(states) :])
-        outputs = [torch.stack(list(column)) for column in zip(*rows, strict=True)]
-        returned = [*outputs, *(state.clone() for state in states)]
-        for seen in _seen:
-            seen.append(LoopRun(self, starts, sequences, constants, steps, batch, returned))
-        return returned
+        """Return tensors like the sequences of the outputs, whose values do not matter."""
+        like = (*starts, *sequences, *constants)[0]
+        return [
+            like.new_empty([steps, *self.sizes(family, steps, batch)], dtype=family.dtype)
+            for family in self.outputs
+        ]
 
     def sizes(self, family: Family, steps: Any, batch: Any) -> list[Any]:
         """Return the shape of a family's value."""
@@ -250,46 +213,6 @@ class Loop(nn.Module):
             size.at(steps, batch) if isinstance(size, Formula) else size
             for size in family.shape or ()
         ]
-
-
-@dataclass(frozen=True)
-class LoopRun:
-    """A run of a loop in torch: the arguments of :meth:`Loop.run`, and what it returned."""
-
-    loop: Loop
-    starts: Sequence[Tensor]
-    sequences: Sequence[Tensor]
-    constants: Sequence[Tensor]
-    steps: int
-    batch: int
-    returned: Sequence[Tensor] = ()
-
-    def with_values(self, tensors: Sequence[Tensor]) -> LoopRun | None:
-        """Return the same run from other first states and sequences; None if they do not fit."""
-        own = [*self.starts, *self.sequences]
-        if [(x.shape, x.dtype) for x in own] != [(x.shape, x.dtype) for x in tensors]:
-            return None
-        states = len(self.starts)
-        return replace(self, starts=tensors[:states], sequences=tensors[states:])
-
-    def results(self) -> list[Tensor]:
-        """Run it once more."""
-        return self.loop.run(self.starts, self.sequences, self.constants, self.steps, self.batch)
-
-
-#: who sees the loops that run
-_seen: list[list[LoopRun]] = []
-
-
-@contextlib.contextmanager
-def loops_seen() -> Iterator[list[LoopRun]]:
-    """Collect the loops that run, in their order."""
-    runs: list[LoopRun] = []
-    _seen.append(runs)
-    try:
-        yield runs
-    finally:
-        _seen.remove(runs)
 
 
 def _index(values: list[Any], value: Any) -> int:
@@ -303,43 +226,3 @@ def _index(values: list[Any], value: Any) -> int:
 
 def _like(value: Any, other: Tensor) -> Any:
     return value.to(other.dtype) if isinstance(value, Tensor) else value
-
-
-_loops: weakref.WeakValueDictionary[int, Loop] = weakref.WeakValueDictionary()
-
-
-def loop_of(key: int) -> Loop:
-    """Return a loop by its number."""
-    return _loops[key]
-
-
-@torch.library.custom_op("synapse_loops::recurrence", mutates_args=())
-@contiguous_results
-def recurrence(
-    starts: list[Tensor],
-    sequences: list[Tensor],
-    constants: list[Tensor],
-    steps: int,
-    batch: int,
-    key: int,
-) -> list[Tensor]:
-    """Run a loop: see :meth:`Loop.run`."""
-    return loop_of(key).run(starts, sequences, constants, steps, batch)
-
-
-@recurrence.register_fake
-def _(
-    starts: list[Tensor],
-    sequences: list[Tensor],
-    constants: list[Tensor],
-    steps: int,
-    batch: int,
-    key: int,
-) -> list[Tensor]:
-    loop = loop_of(key)
-    like = (starts or sequences or constants)[0]
-    outputs = [
-        like.new_empty([steps, *loop.sizes(family, steps, batch)], dtype=family.dtype)
-        for family in loop.outputs
-    ]
-    return [*outputs, *map(blank_like, starts)]

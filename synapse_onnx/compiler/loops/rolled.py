@@ -33,12 +33,13 @@ from synapse_onnx.compiler.loops.left_out import least_steps
 from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
 from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
-from synapse_onnx.compiler.loops.recurrence import TICK, Loop, recurrence
+from synapse_onnx.compiler.loops.recurrence import TICK, Loop
 from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.states import States, part_of
 from synapse_onnx.compiler.loops.terms import INPUT, PARAMETER
 from synapse_onnx.compiler.loops.whole_sequence import Steps, in_turn, over_steps
 from synapse_onnx.compiler.roundings import ROUNDING, differs, largest
+from synapse_onnx.ops import recurrence
 
 __all__ = ["Looped", "Rolled"]
 

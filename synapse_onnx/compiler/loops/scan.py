@@ -11,10 +11,10 @@ import torch
 from onnxscript.values import Op, Opset
 from torch import Tensor
 
-from synapse_onnx.compiler.loops.recurrence import Loop, loop_of
 from synapse_onnx.compiler.names import unique
+from synapse_onnx.ops import Recurrence, loop_of
 
-__all__ = ["put_scans", "symbolic"]
+__all__ = ["StepModule", "put_scans", "symbolic"]
 
 _DOMAIN = "synapse_onnx.loops"
 _TYPES = [f"tensor({kind})" for kind in ("float", "double", "bool", "int32", "int64", "float16")]
@@ -51,22 +51,20 @@ def symbolic(
     return list(result) if outputs > 1 else [result]
 
 
-def put_scans(
-    graph: ir.Graph, compiled: Callable[[torch.export.ExportedProgram], ir.Graph]
-) -> None:
+def put_scans(graph: ir.Graph, compiled: Callable[[StepModule], ir.Graph]) -> None:
     """Replace the opaque node of every loop by a Scan.
 
     Args:
         graph: a lowered graph.
-        compiled: gives the lowered graph of a traced step.
+        compiled: gives the lowered graph of a step.
     """
     taken = {value.name for node in graph for value in node.outputs}
     taken |= {value.name for value in graph.inputs} | set(graph.initializers)
     names = {node.name for node in graph}
     for node in [node for node in graph if node.domain == _DOMAIN]:
         loop = loop_of(node.attributes["key"].as_int())
-        name = unique("/".join(filter(None, (loop.path, "Scan"))), names)
-        body = _body(loop, node, compiled(_program(loop)), name, taken)
+        name = unique(loop.name, names)
+        body = _body(loop, node, compiled(StepModule(loop)), name, taken)
         _lift_constants(body, graph, taken)
         scan = ir.node(
             "Scan",
@@ -85,7 +83,9 @@ def put_scans(
         graph.remove(node, safe=True)
 
 
-def _body(loop: Loop, node: ir.Node, body: ir.Graph, name: str, taken: set[str | None]) -> ir.Graph:
+def _body(
+    loop: Recurrence, node: ir.Node, body: ir.Graph, name: str, taken: set[str | None]
+) -> ir.Graph:
     """Return the graph of one step: states and slices in, states and outputs out."""
     inner = len(loop.states) + len(loop.sequences)
     for value, read in zip(list(body.inputs)[inner:], list(node.inputs)[inner:], strict=True):
@@ -128,39 +128,38 @@ def _separate(body: ir.Graph, name: str, taken: set[str | None]) -> None:
         seen.add(id(body.outputs[i]))
 
 
-class _Step(torch.nn.Module):
-    """A step for the tracer: the batch size is read of the first value that has it."""
+class StepModule(torch.nn.Module):
+    """A step for the tracer: the batch size is read of the first value that has it.
 
-    def __init__(self, loop: Loop, where: tuple[int, int] | None) -> None:
+    Attributes:
+        loop: the loop, in a list, which hides it: the tracer would register it.
+        tensors: an example of what a step gets.
+        shapes: the open axes of these, as ``torch.export.export`` takes them.
+    """
+
+    def __init__(self, loop: Recurrence) -> None:
         super().__init__()
-        self._loops = [loop]  # in a list, which hides it: the tracer would register it
-        self._where = where
+        self.loop = [loop]
+        first, second = loop.examples()
+        self.tensors = first.tensors
+        self.shapes: list[dict[int, Any]] = []
+        self._batch: tuple[int, int] | None = None
+        batch = torch.export.Dim("N")
+        for i, (one, other) in enumerate(zip(first.tensors, second.tensors, strict=True)):
+            named: dict[int, Any] = {}
+            for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)):
+                if sizes == (first.batch, second.batch):
+                    named[axis] = batch
+                    self._batch = self._batch or (i, axis)
+                elif sizes[0] != sizes[1]:
+                    named[axis] = torch.export.Dim.AUTO
+            self.shapes.append(named)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the states of the next step, and the outputs of this one."""
         batch = None
-        if self._where is not None:
-            index, axis = self._where
+        if self._batch is not None:
+            index, axis = self._batch
             batch = tensors[index].shape[axis]
-        results: tuple[Tensor, ...] = self._loops[0](*tensors, batch=batch)
+        results: tuple[Tensor, ...] = self.loop[0](*tensors, batch=batch)
         return results
-
-
-def _program(loop: Loop) -> torch.export.ExportedProgram:
-    """Trace one step, with every axis open whose size is another one in runs of other sizes."""
-    first, second = loop.runs[:2]
-    batch = torch.export.Dim("N")
-    where = None
-    shapes: list[dict[int, Any]] = []
-    for i, (one, other) in enumerate(zip(first.tensors, second.tensors, strict=True)):
-        named: dict[int, Any] = {}
-        for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)):
-            if sizes == (first.batch, second.batch):
-                named[axis] = batch
-                where = where or (i, axis)
-            elif sizes[0] != sizes[1]:
-                named[axis] = torch.export.Dim.AUTO
-        shapes.append(named)
-    with torch.no_grad():
-        return torch.export.export(
-            _Step(loop, where), tuple(first.tensors), dynamic_shapes=(tuple(shapes),), strict=False
-        )
