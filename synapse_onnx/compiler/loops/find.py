@@ -93,6 +93,17 @@ def find_loop(
 
 @steps_in_line()
 def _found(traces: Traces) -> Rolled:
+    try:
+        return _found_by(traces)
+    except ExportError:
+        if not traces.folds:
+            raise
+        with contextlib.suppress(ExportError):
+            return _found_by(traces.unfolded())
+        raise
+
+
+def _found_by(traces: Traces) -> Rolled:
     for order in _shorter(traces):
         with contextlib.suppress(NoLoopError, ExportError):  # the others say more
             return _found_in(traces, order)

@@ -40,6 +40,7 @@ _OWN = {
     aten.new_empty.default, aten.batch_norm.default, aten.layer_norm.default, aten.cat.default,
     aten.max_pool2d.default, aten.avg_pool2d.default, aten.mm.default, aten.bmm.default,
     aten.addmm.default, SELECT_SCATTER,
+    aten.lift_fresh.default,  # torch.tensor(0.0), which nobody else holds
 }  # fmt: skip
 
 #: operators whose result has the memory of their argument, or a copy of it

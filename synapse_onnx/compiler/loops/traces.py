@@ -75,23 +75,30 @@ class Traces:
         steps: the number of steps of the example.
         has_sequence: whether an input has time.
         sizes: those of a loop over all steps: see :meth:`sizes_of`.
+        folds: whether changes of what follows from parameters have become constants.
     """
 
     def __init__(
         self, network: nn.Module, inputs: Sequence[Tensor], length: Length | None = None
     ) -> None:
-        self._network = network
+        self._network, self._inputs = network, inputs
         self.example = list(inputs)
         self.length = length
         timed = [x.shape[-1] for x in inputs if has_time(x.dim())]
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
         self._records = True
-        self._folds = False
+        self.folds, self._may_fold = False, True
         self._taken = self._sizes_taken()
         self._sizes: dict[Any, list[Size]] = {}
         self.sizes = self.sizes_of(Order())
         self._programs: dict[Size, Program] = {}
+
+    def unfolded(self) -> Traces:
+        """Return traces in which what changes step by step is a state: ``self.decays *= 0.9``."""
+        traces = Traces(self._network, self._inputs, self.length)
+        traces._may_fold = False
+        return traces
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +134,7 @@ class Traces:
             raise trace_error(error, ()) from error
 
     def _traced(self, size: Size) -> Program:
-        program = None if self._folds else self._recorded(size)
+        program = self._folded(size) if self.folds else self._recorded(size)
         if program is not None:
             return program
         try:
@@ -136,7 +143,7 @@ class Traces:
             program = self._folded(size)
             if program is None:
                 raise
-            self._folds = True
+            self.folds = True
             return program
 
     def _folded(self, size: Size) -> Program | None:
@@ -171,6 +178,10 @@ class Traces:
             program = record(copied, self.inputs(size), running)
             if _is_functional(program.graph):
                 return program
+            folded = self._folded(size) if self._may_fold else None  # weight.data *= mask
+            if folded is not None:
+                self.folds = True
+                return folded
         self._records = False  # other sizes would not be recorded either
         return None
 

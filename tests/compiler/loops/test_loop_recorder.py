@@ -14,6 +14,7 @@ from remembering import Says
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx.compiler.loops import traces
 from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.reading import Reading, read
 from synapse_onnx.compiler.loops.recorder import NotRecordedError, record
@@ -288,3 +289,59 @@ def test_what_is_returned_may_be_changed_in_place(
     x = torch.arange(108.0).reshape(3, 4, 9)
     assert so.verify(kind(), so.export(kind(), x, axes="NCT"), x).ok
     assert compared
+
+
+class Pruned(nn.Module):
+    """A pruned layer whose mask is applied within forward(), and a count of spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        self.register_buffer("mask", (torch.rand(4, 6) > 0.5).float())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        v, spikes, count = torch.zeros(x.shape[1], 4), [], torch.tensor(0.0)
+        for x_t in x:
+            self.linear.weight.data *= self.mask
+            v = 0.9 * v + self.linear(x_t)
+            s = (v > 0.2).float()
+            v = v - 0.2 * s
+            count += s.sum()
+            spikes.append(s)
+        return torch.stack(spikes), count
+
+
+class Weakening(Pruned):
+    """Weights that become smaller at every step: a state that no input drives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.gain.fill_(1.0)
+        v, spikes = torch.zeros(x.shape[1], 4), []
+        for x_t in x:
+            self.gain.mul_(0.9)
+            v = 0.9 * v + self.linear(x_t) * self.gain
+            s = (v > 0.2).float()
+            v = v - 0.2 * s
+            spikes.append(s)
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize(("kind", "folded"), [(Pruned, True), (Weakening, False)])
+def test_a_change_of_a_weight_is_a_constant_unless_it_changes_it_at_every_step(
+    kind: type[nn.Module], folded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net, x = kind().eval(), torch.randn(9, 3, 6)
+    exported: list[Any] = []
+    program = traces._program
+    monkeypatch.setattr(traces, "_program", lambda *args: exported.append(args) or program(*args))
+    model = so.export(net, x, axes="TNC")
+    assert bool(exported) is not folded
+    report = so.verify(net, model, x)
+    assert report.ok, report
+    scans = [node.op_type for node in model.graph.node].count("Scan")
+    assert scans == 1  # the count of spikes, or the gain
