@@ -1,0 +1,284 @@
+"""Neurons of a graph: their spikes and voltages over time, in nodes of ours and in loops.
+
+A node of ours with spikes returns no voltages over time. It takes its states and returns the last
+ones, so it is run here alone, step by step. A voltage before the reset of its own step is what the
+node gives with a threshold that nothing reaches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from synapse_onnx.model.graph import DOMAIN, ends_of
+from synapse_onnx.model.metadata import layer_of
+from synapse_onnx.report._connections import fixed_values
+from synapse_onnx.report._tapped import Place, Taps, body_of, states_of
+from synapse_onnx.runtime.session import Session
+
+__all__ = ["Cell", "cells_of"]
+
+Array = NDArray[Any]
+
+#: a neuron that is a node, of one spike a step: group 1 is its reset
+_LIF = re.compile(r"(?:Recurrent)?Lif(|Subtract|Delayed|DelayedZero)(?:Dynamics)?Float")
+_COMPARED = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_NEVER = np.finfo(np.float32).max
+#: operators that turn, copy or cast what they read
+_SAME = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A layer of neurons or another activation that is found in a graph.
+
+    Attributes:
+        name: path of the layer, or name of the node.
+        op: its op.
+        spikes: where its output is; None of a loop without spikes.
+        above: whether a spike is a value of at least 0 there: the distance from the threshold.
+        voltage: where its voltage is over time; None of a node that is run alone, and of an
+            activation without one.
+        node: the node that is run alone.
+    """
+
+    name: str
+    op: str
+    spikes: Place | None = None
+    above: bool = False
+    voltage: Place | None = None
+    node: onnx.NodeProto | None = None
+
+    @property
+    def places(self) -> list[Place]:
+        """What is read of a run."""
+        names = [] if self.node is None else [name for name in self.node.input if name]
+        known = [place for place in (self.spikes, self.voltage) if place is not None]
+        return [*known, *map(Place, names)]
+
+    @property
+    def has_membrane(self) -> bool:
+        """Whether its voltage is known."""
+        return self.voltage is not None or self.node is not None
+
+    def fired(self, taps: Taps) -> Array:
+        """Return its output over time."""
+        assert self.spikes is not None
+        values = taps.steps(self.spikes).values
+        return values >= 0 if self.above else values
+
+    def voltages(self, taps: Taps, model: onnx.ModelProto, at_once: bool | None) -> Array:
+        """Return its voltages over time.
+
+        Args:
+            taps: the run.
+            model: the model.
+            at_once: whether the voltage is that after the reset of its own step; by default where
+                the threshold is taken off within the step.
+        """
+        if self.voltage is not None:
+            return taps.steps(self.voltage).values
+        assert self.node is not None
+        reset = _reset_of(self.node)
+        after = reset == "Subtract" if at_once is None else at_once
+        return _alone(model, self.node, taps, before=not (after or reset.startswith("Delayed")))
+
+
+def _reset_of(node: onnx.NodeProto) -> str:
+    found = _LIF.fullmatch(node.op_type)
+    return found[1] if found else ""
+
+
+def _alone(model: onnx.ModelProto, node: onnx.NodeProto, taps: Taps, *, before: bool) -> Array:
+    """Run a neuron step by step, and return its voltages.
+
+    ``before``: those before the reset of their own step.
+    """
+    functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+    inputs, outputs = ends_of(node, functions)
+    names = {own: f"in_{i}" for i, own in enumerate(inputs)}
+    results = {own: f"out_{i}" for i, own in enumerate(outputs)}
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    del copied.input[:], copied.output[:]
+    copied.input.extend(names.values())
+    copied.output.extend(results.values())
+    feeds = {own: taps.value(Place(outer)) for own, outer in inputs.items()}
+    float_type = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [copied],
+        "alone",
+        [
+            onnx.helper.make_tensor_value_info(
+                names[own], float_type, [1, *value.shape[1:]] if own == "x" else value.shape
+            )
+            for own, value in feeds.items()
+        ],
+        [onnx.helper.make_tensor_value_info(name, float_type, None) for name in results.values()],
+    )
+    alone = onnx.helper.make_model(
+        graph,
+        functions=list(model.functions),
+        opset_imports=list(model.opset_import),
+        ir_version=model.ir_version,
+    )
+    session = Session(alone, native=False).session
+    silent = {**feeds, "v_threshold": np.full_like(feeds["v_threshold"], _NEVER)}
+    states = {own: feeds[own] for own in ("current", "voltage", "spikes") if own in feeds}
+    voltages = []
+    for x in feeds["x"]:
+
+        def step(given: Mapping[str, Array], x: Array = x) -> dict[str, Array]:
+            values = {**given, **states, "x": x[None]}
+            made = session.run(
+                list(results.values()), {names[own]: value for own, value in values.items()}
+            )
+            return dict(zip(results, made, strict=True))
+
+        made = step(feeds)
+        voltages.append(step(silent)["last_voltage"] if before else made["last_voltage"])
+        states = {own: made.get(f"last_{own}", made.get("s", [None])[-1]) for own in states}
+    return np.stack(voltages)
+
+
+# -- finding them ---------------------------------------------------------------------------------
+
+
+def cells_of(model: onnx.ModelProto) -> tuple[list[Cell], list[str]]:
+    """Return the activations of a model, and the names of nodes that may hold others."""
+    functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
+    cells: list[Cell] = []
+    doubtful: list[str] = []
+    graph = _Values(model.graph)
+    for node in model.graph.node:
+        body = body_of(node)
+        if body is not None:
+            found, doubt = _in_loop(node, body)
+            cells += found
+            doubtful += doubt
+        elif node.domain == DOMAIN:
+            cells += _of_ours(node, *ends_of(node, functions))
+        elif node.op_type in ("Relu", "Sigmoid"):
+            cells.append(Cell(node.name, node.op_type, Place(node.output[0])))
+    for node in model.graph.node:
+        if node.op_type in _COMPARED and not node.domain and graph.varies(node):
+            made = graph.compared(node)
+            source = graph.maker(made)
+            if source is not None and source.domain == DOMAIN:
+                continue  # the voltage of a node of ours, whose spikes are counted there
+            at = [i for i, cell in enumerate(cells) if source is not None and cell.spikes is None
+                  and cell.voltage is not None and cell.voltage.loop == source.output[0]]  # fmt: skip
+            if len(at) == 1:  # a leaky integrator whose spikes follow behind the loop
+                cell = cells[at[0]]
+                spikes = Place(node.output[0])
+                cells[at[0]] = Cell(cell.name, cell.op, spikes, voltage=cell.voltage)
+            else:
+                doubtful.append(node.name)
+    return cells, doubtful
+
+
+def _of_ours(
+    node: onnx.NodeProto, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> Iterator[Cell]:
+    name = (layer_of(node) or node.name).removesuffix(".neuron")
+    alone = node if _LIF.fullmatch(node.op_type) and "voltage" in inputs else None
+    if "s" in outputs:
+        yield Cell(name, node.op_type, Place(outputs["s"]), node=alone)
+    elif "above_trace" in outputs:
+        yield Cell(name, node.op_type, Place(outputs["above_trace"]), above=True, node=alone)
+
+
+def _in_loop(node: onnx.NodeProto, body: onnx.GraphProto) -> tuple[list[Cell], list[str]]:
+    """Return the neurons and other activations of a loop.
+
+    Spikes are what the loop returns for every step and is a comparison, times a number: what is
+    compared is the voltage. Without any comparison a loop of one state is a leaky integrator.
+    """
+    loop, name = node.output[0], node.name.removesuffix("/Scan")
+    states, values = states_of(node), _Values(body)
+    cells = [
+        Cell(inner.name, inner.op_type, Place(inner.output[0], loop))
+        for inner in body.node
+        if inner.op_type in ("Relu", "Sigmoid")
+    ]
+    carried = [value.name for value in body.input[:states]]
+    voltages: dict[str, None] = {}
+    for output in body.output[states:]:
+        comparison = values.comparison_behind(output.name)
+        if comparison is not None:
+            voltage = values.compared(comparison)
+            if voltage not in voltages:
+                voltages[voltage] = None
+                spikes = Place(comparison.output[0], loop)
+                cells.append(Cell(name, "Scan", spikes, voltage=Place(voltage, loop)))
+    compared = [values.compared(inner) for inner in body.node if inner.op_type in _COMPARED]
+    others = [value for value in compared if value not in voltages and value not in carried]
+    nested = [inner for inner in body.node if inner.op_type in ("If", "Loop", "Scan")]
+    nested += [inner for inner in body.node if inner.domain == DOMAIN]
+    doubtful = [node.name] if others or nested or (compared and not voltages) else []
+    if not compared and not nested:
+        if states == 1:
+            cells.append(Cell(name, "Scan", voltage=Place(body.output[0].name, loop)))
+        elif states:
+            doubtful.append(node.name)
+    return cells, doubtful
+
+
+class _Values:
+    """Who makes which value of a graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._given = {value.name for value in graph.input}
+        self._fixed = fixed_values(graph)
+        for node in graph.node:  # what follows from sizes alone
+            if node.op_type in ("Shape", "Size") or all(n in self._fixed for n in node.input):
+                self._fixed.update(node.output)
+
+    def is_number(self, name: str) -> bool:
+        """Whether a value is the same at every step: fixed, or captured from outside of a loop."""
+        return name in self._fixed or (name not in self._makers and name not in self._given)
+
+    def varies(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads something that does not follow from numbers and sizes alone."""
+        return not all(self.is_number(name) for name in node.input)
+
+    def comparison_behind(self, name: str) -> onnx.NodeProto | None:
+        """Return the comparison that a value is, cast and times a number."""
+        node = self._makers.get(name)
+        while node is not None and node.op_type not in _COMPARED:
+            if node.op_type in _SAME:
+                name = node.input[0]
+            elif node.op_type == "Mul":
+                inner = [name for name in node.input if not self.is_number(name)]
+                if len(inner) != 1:
+                    return None
+                (name,) = inner
+            else:
+                return None
+            node = self._makers.get(name)
+        return node
+
+    def compared(self, node: onnx.NodeProto) -> str:
+        """Return the value that a comparison compares with a number: x of x - 1 > 0."""
+        name = next((name for name in node.input if not self.is_number(name)), node.input[0])
+        while True:
+            maker = self._makers.get(name)
+            if maker is None or maker.op_type not in ("Sub", "Identity", "Cast"):
+                return name
+            if maker.op_type == "Sub" and not self.is_number(maker.input[1]):
+                return name
+            name = maker.input[0]
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that makes a value, behind turns and copies."""
+        node = self._makers.get(name)
+        while node is not None and node.op_type in _SAME and not node.domain:
+            node = self._makers.get(node.input[0])
+        return node
