@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,10 @@ class Cell:
         op: its op.
         spikes: where its output is; None of a loop without spikes.
         above: whether a spike is a value of at least 0 there: the distance from the threshold.
-        voltage: where its voltage is over time; None of a node that is run alone, and of an
-            activation without one.
+        voltage: where the voltage is that is compared with the threshold; None of a node that is
+            run alone, and of an activation without one.
+        after: where the voltage is after the reset of its own step; None if the loop does not
+            compute it.
         node: the node that is run alone.
     """
 
@@ -53,13 +55,14 @@ class Cell:
     spikes: Place | None = None
     above: bool = False
     voltage: Place | None = None
+    after: Place | None = None
     node: onnx.NodeProto | None = None
 
     @property
     def places(self) -> list[Place]:
         """What is read of a run."""
         names = [] if self.node is None else [name for name in self.node.input if name]
-        known = [place for place in (self.spikes, self.voltage) if place is not None]
+        known = [p for p in (self.spikes, self.voltage, self.after) if p is not None]
         return [*known, *map(Place, names)]
 
     @property
@@ -73,21 +76,26 @@ class Cell:
         values = taps.steps(self.spikes).values
         return values >= 0 if self.above else values
 
-    def voltages(self, taps: Taps, model: onnx.ModelProto, at_once: bool | None) -> Array:
-        """Return its voltages over time.
+    def voltages(self, taps: Taps, model: onnx.ModelProto, at_once: bool | None) -> Array | None:
+        """Return its voltages over time; None if they are not known.
 
         Args:
             taps: the run.
             model: the model.
-            at_once: whether the voltage is that after the reset of its own step; by default where
-                the threshold is taken off within the step.
+            at_once: whether they are those after the reset of their own step; by default as the
+                file keeps them from step to step, and before a reset to zero of a node.
         """
-        if self.voltage is not None:
-            return taps.steps(self.voltage).values
-        assert self.node is not None
-        reset = _reset_of(self.node)
-        after = reset == "Subtract" if at_once is None else at_once
-        return _alone(model, self.node, taps, before=not (after or reset.startswith("Delayed")))
+        if self.node is not None:
+            reset = _reset_of(self.node)
+            delayed = reset.startswith("Delayed")
+            if delayed and at_once:
+                return None
+            after = reset == "Subtract" if at_once is None else at_once
+            return _alone(model, self.node, taps, before=not (after or delayed))
+        kept = self.voltage if at_once is False or self.after is None else self.after
+        if kept is None or (at_once and self.after is None):
+            return None
+        return taps.steps(kept).values
 
 
 def _reset_of(node: onnx.NodeProto) -> str:
@@ -166,7 +174,7 @@ def cells_of(model: onnx.ModelProto) -> tuple[list[Cell], list[str]]:
             cells += _of_ours(node, *ends_of(node, functions))
         elif node.op_type in ("Relu", "Sigmoid"):
             cells.append(Cell(node.name, node.op_type, Place(node.output[0])))
-    for node in model.graph.node:
+    for node in model.graph.node:  # of a loop that gives its voltages, spikes may follow behind it
         if node.op_type in _COMPARED and not node.domain and graph.varies(node):
             made = graph.compared(node)
             source = graph.maker(made)
@@ -174,13 +182,19 @@ def cells_of(model: onnx.ModelProto) -> tuple[list[Cell], list[str]]:
                 continue  # the voltage of a node of ours, whose spikes are counted there
             at = [i for i, cell in enumerate(cells) if source is not None and cell.spikes is None
                   and cell.voltage is not None and cell.voltage.loop == source.output[0]]  # fmt: skip
-            if len(at) == 1:  # a leaky integrator whose spikes follow behind the loop
-                cell = cells[at[0]]
-                spikes = Place(node.output[0])
-                cells[at[0]] = Cell(cell.name, cell.op, spikes, voltage=cell.voltage)
+            if len(at) == 1:
+                cells[at[0]] = replace(cells[at[0]], spikes=Place(node.output[0]))
             else:
                 doubtful.append(node.name)
-    return cells, doubtful
+    return _without_currents(cells, doubtful)
+
+
+def _without_currents(cells: list[Cell], doubtful: list[str]) -> tuple[list[Cell], list[str]]:
+    """Leave out loops without spikes in modules that have a loop with spikes: their currents."""
+    fired = {cell.name for cell in cells if cell.spikes is not None}
+    silent = [cell.name for cell in cells if cell.spikes is None and cell.name not in fired]
+    kept = [c for c in cells if c.spikes is not None or silent.count(c.name) == 1]
+    return kept, [*doubtful, *(name for name in dict.fromkeys(silent) if silent.count(name) > 1)]
 
 
 def _of_ours(
@@ -200,7 +214,7 @@ def _in_loop(node: onnx.NodeProto, body: onnx.GraphProto) -> tuple[list[Cell], l
     Spikes are what the loop returns for every step and is a comparison, times a number: what is
     compared is the voltage. Without any comparison a loop of one state is a leaky integrator.
     """
-    loop, name = node.output[0], node.name.removesuffix("/Scan")
+    loop, name = node.output[0], re.sub(r"/Scan(#\d+)?$", "", node.name)
     states, values = states_of(node), _Values(body)
     cells = [
         Cell(inner.name, inner.op_type, Place(inner.output[0], loop))
@@ -208,6 +222,7 @@ def _in_loop(node: onnx.NodeProto, body: onnx.GraphProto) -> tuple[list[Cell], l
         if inner.op_type in ("Relu", "Sigmoid")
     ]
     carried = [value.name for value in body.input[:states]]
+    kept = [value.name for value in body.output[:states]]
     voltages: dict[str, None] = {}
     for output in body.output[states:]:
         comparison = values.comparison_behind(output.name)
@@ -216,18 +231,23 @@ def _in_loop(node: onnx.NodeProto, body: onnx.GraphProto) -> tuple[list[Cell], l
             if voltage not in voltages:
                 voltages[voltage] = None
                 spikes = Place(comparison.output[0], loop)
-                cells.append(Cell(name, "Scan", spikes, voltage=Place(voltage, loop)))
+                after = values.after_reset(voltage, comparison, kept, carried)
+                where = None if after is None else Place(after, loop)
+                cells.append(Cell(name, "Scan", spikes, False, Place(voltage, loop), where))
     compared = [values.compared(inner) for inner in body.node if inner.op_type in _COMPARED]
     others = [value for value in compared if value not in voltages and value not in carried]
     nested = [inner for inner in body.node if inner.op_type in ("If", "Loop", "Scan")]
     nested += [inner for inner in body.node if inner.domain == DOMAIN]
-    doubtful = [node.name] if others or nested or (compared and not voltages) else []
-    if not compared and not nested:
-        if states == 1:
-            cells.append(Cell(name, "Scan", voltage=Place(body.output[0].name, loop)))
-        elif states:
-            doubtful.append(node.name)
-    return cells, doubtful
+    if others or nested:
+        return cells, [node.name]
+    if not voltages:  # it gives its voltages, if any; a state that resets itself is the voltage
+        at = [i for i, value in enumerate(carried) if value in compared or states == 1]
+        if len(at) != 1:
+            return cells, [node.name] if states else []
+        voltage = kept[at[0]]
+        after = None if compared else Place(voltage, loop)
+        cells.append(Cell(name, "Scan", None, False, Place(voltage, loop), after))
+    return cells, []
 
 
 class _Values:
@@ -275,6 +295,35 @@ class _Values:
             if maker.op_type == "Sub" and not self.is_number(maker.input[1]):
                 return name
             name = maker.input[0]
+
+    def after_reset(
+        self, voltage: str, comparison: onnx.NodeProto, kept: list[str], carried: list[str]
+    ) -> str | None:
+        """Return the voltage after the reset of its own step, of those that a loop keeps.
+
+        A voltage that is kept as it is compared is reset in the next step, or never.
+        """
+        if voltage in kept:
+            resets = any(
+                node.op_type in _COMPARED and self.compared(node) in carried
+                for node in self._makers.values()
+            )
+            return None if resets else voltage
+        after = [name for name in kept if self.comparison_behind(name) is not comparison
+                 and self._follows(name, comparison)]  # fmt: skip
+        return after[0] if len(after) == 1 else None
+
+    def _follows(self, name: str, node: onnx.NodeProto) -> bool:
+        """Whether a value follows from what a node makes, within a step."""
+        waiting, seen = [name], set[str]()
+        while waiting:
+            maker = self._makers.get(waiting.pop())
+            if maker is node:
+                return True
+            if maker is not None:
+                waiting += [value for value in maker.input if value not in seen]
+                seen.update(maker.input)
+        return False
 
     def maker(self, name: str) -> onnx.NodeProto | None:
         """Return the node that makes a value, behind turns and copies."""

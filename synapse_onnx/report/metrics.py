@@ -98,11 +98,17 @@ class Metrics:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The metrics under the names that NeuroBench's ``Benchmark.run`` returns."""
+        """The metrics as NeuroBench's ``Benchmark.run`` returns them, of this one batch.
+
+        It multiplies the activation sparsity by the size of the batch, and divides it by that of
+        the data, which may move its last digit.
+        """
+        sparsity = self.activation_sparsity
         return {
             "Footprint": self.footprint,
             "ConnectionSparsity": self.connection_sparsity,
-            "ActivationSparsity": self.activation_sparsity,
+            "ActivationSparsity": None if sparsity is None or not self.samples
+            else sparsity * self.samples / self.samples,
             "SynapticOperations": {
                 "Effective_MACs": self.effective_macs,
                 "Effective_ACs": self.effective_acs,
@@ -202,6 +208,13 @@ class _Counter:
                     f"{row.layer}: computed once for all time steps, and counted once; a network "
                     f"that calls it at every step has its operations at every step"
                 )
+        for path, module in self._modules.items():
+            fed_back = getattr(module, "recurrent", None)
+            if fed_back is not None and getattr(module, "reset_mechanism", "") == "zero":
+                note(
+                    f"{path}: snnTorch computes its feedback twice a step (reset to zero), and "
+                    f"NeuroBench counts both; the file computes it once"
+                )
         if refused:
             names = ", ".join(f"{name} ({op})" for name, op in refused)
             note(f"synaptic operations are not known: weights of {names} cannot be counted")
@@ -263,6 +276,7 @@ class _Counter:
             delayed = getattr(module, "reset_delay", None)
             at_once = None if delayed is None else not delayed
             voltages = cell.voltages(self._taps, self._model, at_once)
+        if voltages is not None:
             updates = voltages[:1].size + int(np.count_nonzero(voltages[1:] != voltages[:-1]))
         if cell.spikes is not None:
             spikes = cell.fired(self._taps)
@@ -296,4 +310,7 @@ def _all(names: Sequence[str]) -> str:
 
 def _bytes_of(model: onnx.ModelProto) -> int:
     """Return the bytes of all numbers that a model stores."""
-    return sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
+    return sum(
+        len(tensor.raw_data) or onnx.numpy_helper.to_array(tensor).nbytes
+        for tensor in model.graph.initializer
+    )
