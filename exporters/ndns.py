@@ -153,7 +153,7 @@ def main(
     reference: Path, output: Path, page: Path | None, checkpoint: Path | None, net: Path | None,
     steps: int,
 ) -> None:  # fmt: skip
-    """Intel's N-DNS baseline, a sigma-delta network with delays of 64 steps: whole and hop by hop."""
+    """Intel's N-DNS baseline, a sigma-delta network with delays of 64 steps: whole, hop by hop."""
     del reference  # the networks are not there
     torch.set_num_threads(min(2, torch.get_num_threads()))
     inputs = magnitudes(2, steps)

@@ -191,8 +191,8 @@ EXAMPLES = (
         _counts, 304_828, 891_206_400.0,
     ),
     Example("wisdm", Activity, ("nehar/model_data/WISDM_snnTorch.ckpt",), (40, 6), _values),
-    *(_reaching(name, 96) for name in ("indy_20160622_01", "indy_20160630_01", "indy_20170131_02")),
-    *(_reaching(name, 192) for name in ("loco_20170210_03", "loco_20170215_02", "loco_20170301_05")),
+    *(_reaching(f"indy_{name}", 96) for name in ("20160622_01", "20160630_01", "20170131_02")),
+    *(_reaching(f"loco_{name}", 192) for name in ("20170210_03", "20170215_02", "20170301_05")),
 )  # fmt: skip
 
 
@@ -263,9 +263,7 @@ def run(
     spiking = len(expected) > 1
     flips = published.flips(results[0], expected[0]) if spiking else 0
     late = published.flips(chunks[0], expected[0]) if spiking else 0
-    difference = max(
-        float(np.abs(a - b).max()) for a, b in zip(results, expected, strict=True)
-    )
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(results, expected, strict=True))
     faults += [f"{p.path.name}: {p.report.verdict}" for p in (whole, stream) if not p.report.ok]
     faults += [f"{example.name}: {n} flips against snnTorch" for n in (flips, late) if n]
     model_nodes = len(so.flat(whole.path).graph.node)
@@ -286,8 +284,7 @@ def _streamed(path: Path, inputs: np.ndarray, chunk: int = 7) -> tuple[np.ndarra
     """Run a stream in chunks of a few steps, and join what it gives."""
     stream = so.Session(path).stream(batch=len(inputs))
     parts = [
-        _outputs(stream.run(inputs[:, at : at + chunk]))
-        for at in range(0, inputs.shape[1], chunk)
+        _outputs(stream.run(inputs[:, at : at + chunk])) for at in range(0, inputs.shape[1], chunk)
     ]
     return tuple(np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
 
@@ -332,8 +329,8 @@ def _scored(example: Example, path: Path, model: Path, data: Path) -> list[str]:
     right = [float((spikes.sum(1).argmax(1) == y).mean()) for spikes in (ours, theirs)]
     flips = published.flips(ours, theirs)
     published.console.print(
-        f"{example.name}: {len(y)} samples, accuracy {right[0]:.2%} in ONNX Runtime, {right[1]:.2%} "
-        f"in snnTorch, {flips} flips"
+        f"{example.name}: {len(y)} samples, accuracy {right[0]:.2%} in ONNX Runtime, "
+        f"{right[1]:.2%} in snnTorch, {flips} flips"
     )
     return [f"{example.name}: {flips} flips on the data"] if flips else []
 

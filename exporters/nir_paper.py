@@ -78,7 +78,7 @@ SIMULATORS = (
               note="weights are rounded to integers"),
 )  # fmt: skip
 
-#: Braille: graph, weights, resets that it is read with, and whether that is what it was trained with
+#: Braille: graph, weights, and the reset that it was trained with
 _BRAILLE = (
     ("braille_noDelay_bias_zero.nir", "model_noDelay_bias_ref_zero.pt", "zero"),
     ("braille_noDelay_noBias_subtract.nir", "model_noDelay_noBias_ref_subtract.pt", "subtract"),

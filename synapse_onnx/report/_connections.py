@@ -1,8 +1,8 @@
 """Products of a graph with stored weights, and what goes through them: operations of NeuroBench.
 
 NeuroBench 2.1.0 (``metrics/utils/layers/macs.py``) replaces the non-zero weights and the non-zero
-inputs of a layer by 1 and its bias by 0, and sums up what the layer then gives. Here the same number
-is counted in integers: the non-zero values at an input, times the non-zero weights that read it.
+inputs of a layer by 1 and its bias by 0, and sums up what the layer then gives. Here the same
+number is counted in integers: non-zero values at an input, times the non-zero weights that read it.
 NeuroBench adds up in float32, which rounds where a call has more than 2^24 operations.
 """
 
@@ -281,8 +281,8 @@ class _Finder:
             if reader.op_type == "Add" and node.output[0] in reader.input:
                 for name in reader.input:
                     if name in self._stored and name.endswith(".bias"):
-                        return name.removesuffix(".bias")
-        return layer_of(node) or node.name or node.output[0]
+                        return str(name.removesuffix(".bias"))
+        return str(layer_of(node) or node.name or node.output[0])
 
 
 def _kernel(node: onnx.NodeProto) -> Callable[[Array, tuple[int, ...]], tuple[Array, Array]]:

@@ -137,22 +137,24 @@ def _alone(model: onnx.ModelProto, node: onnx.NodeProto, taps: Taps, *, before: 
         ir_version=model.ir_version,
     )
     session = Session(alone, native=False).session
-    silent = {**feeds, "v_threshold": np.full_like(feeds["v_threshold"], _NEVER)}
-    states = {own: feeds[own] for own in ("current", "voltage", "spikes") if own in feeds}
+
+    def step(given: Mapping[str, Array]) -> dict[str, Array]:
+        made = session.run(
+            list(results.values()), {names[own]: value for own, value in given.items()}
+        )
+        return dict(zip(results, made, strict=True))
+
+    never = {"v_threshold": np.full_like(feeds["v_threshold"], _NEVER)}
     voltages = []
-    for x in feeds["x"]:
-
-        def step(given: Mapping[str, Array], x: Array = x) -> dict[str, Array]:
-            values = {**given, **states, "x": x[None]}
-            made = session.run(
-                list(results.values()), {names[own]: value for own, value in values.items()}
-            )
-            return dict(zip(results, made, strict=True))
-
-        made = step(feeds)
-        voltages.append(step(silent)["last_voltage"] if before else made["last_voltage"])
-        states = {own: made.get(f"last_{own}", made.get("s", [None])[-1]) for own in states}
-    return np.stack(voltages)
+    for x in feeds.pop("x"):
+        given = {**feeds, "x": x[None]}
+        made = step(given)
+        voltages.append(step(given | never)["last_voltage"] if before else made["last_voltage"])
+        # a neuron with feedback keeps its last spikes, too
+        last = made | {"last_spikes": made["s"][-1]} if "spikes" in feeds else made
+        states = ("current", "voltage", "spikes")
+        feeds |= {own: last[f"last_{own}"] for own in states if own in feeds}
+    return np.stack(voltages) if voltages else feeds["voltage"][None][:0]
 
 
 # -- finding them ---------------------------------------------------------------------------------
@@ -180,8 +182,14 @@ def cells_of(model: onnx.ModelProto) -> tuple[list[Cell], list[str]]:
             source = graph.maker(made)
             if source is not None and source.domain == DOMAIN:
                 continue  # the voltage of a node of ours, whose spikes are counted there
-            at = [i for i, cell in enumerate(cells) if source is not None and cell.spikes is None
-                  and cell.voltage is not None and cell.voltage.loop == source.output[0]]  # fmt: skip
+            at = [
+                i
+                for i, cell in enumerate(cells)
+                if source is not None
+                and cell.spikes is None
+                and cell.voltage is not None
+                and cell.voltage.loop == source.output[0]
+            ]
             if len(at) == 1:
                 cells[at[0]] = replace(cells[at[0]], spikes=Place(node.output[0]))
             else:
@@ -244,9 +252,8 @@ def _in_loop(node: onnx.NodeProto, body: onnx.GraphProto) -> tuple[list[Cell], l
         at = [i for i, value in enumerate(carried) if value in compared or states == 1]
         if len(at) != 1:
             return cells, [node.name] if states else []
-        voltage = kept[at[0]]
-        after = None if compared else Place(voltage, loop)
-        cells.append(Cell(name, "Scan", None, False, Place(voltage, loop), after))
+        state = Place(kept[at[0]], loop)
+        cells.append(Cell(name, "Scan", None, False, state, None if compared else state))
     return cells, []
 
 
@@ -291,9 +298,9 @@ class _Values:
         while True:
             maker = self._makers.get(name)
             if maker is None or maker.op_type not in ("Sub", "Identity", "Cast"):
-                return name
+                return str(name)
             if maker.op_type == "Sub" and not self.is_number(maker.input[1]):
-                return name
+                return str(name)
             name = maker.input[0]
 
     def after_reset(

@@ -53,7 +53,7 @@ def body_of(node: onnx.NodeProto) -> onnx.GraphProto | None:
 def states_of(node: onnx.NodeProto) -> int:
     """Return the number of states of a loop."""
     scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
-    return len(node.input) - scanned
+    return len(node.input) - int(scanned)
 
 
 class Taps:
@@ -115,13 +115,17 @@ class Taps:
         time, batch = self._sizes
         if place.loop:
             return Steps(array)
-        first = self._dims.get(place.name, ["?"])[:1] or ["?"]
+        first, second = (*map(str, self._dims.get(place.name, [])), "?", "?")[:2]
         size = array.shape[0] if array.ndim else 0
-        if first == ["T"] or (first != ["N"] and "N" not in str(first[0]) and size == time):
+        if first == "N":
+            return Steps(array[None], once=True)
+        if "N" in first:  # T * N
+            return Steps(array.reshape(-1, batch, *array.shape[1:]))
+        if "T" in first or second == "N" or size == time:
             return Steps(array)
-        if first not in (["N"], ["T"]) and size == time * batch:
+        if size == time * batch:  # of a file with fixed sizes
             return Steps(array.reshape(time, batch, *array.shape[1:]))
-        return Steps(array[None], once=time > 1)
+        return Steps(array[None], once=True)
 
 
 def _with_step(graph: onnx.GraphProto, place: Place) -> str:
@@ -140,4 +144,3 @@ def _with_step(graph: onnx.GraphProto, place: Place) -> str:
     node.output.append(outer)
     graph.output.append(onnx.helper.make_tensor_value_info(outer, _FLOAT, None))
     return outer
-

@@ -107,7 +107,8 @@ class Metrics:
         return {
             "Footprint": self.footprint,
             "ConnectionSparsity": self.connection_sparsity,
-            "ActivationSparsity": None if sparsity is None or not self.samples
+            "ActivationSparsity": None
+            if sparsity is None or not self.samples
             else sparsity * self.samples / self.samples,
             "SynapticOperations": {
                 "Effective_MACs": self.effective_macs,
@@ -172,7 +173,8 @@ def _sizes(model: onnx.ModelProto, layout: str, arrays: Sequence[Array]) -> tupl
             continue  # the run refuses it
         if array.ndim >= 3:
             batch, time = axes_of(layout, array.ndim)
-            found = {"T": array.shape[time], "N": array.shape[batch]} | found
+            steps = 1 if time is None else array.shape[time]
+            found = {"T": steps, "N": array.shape[batch]} | found
         found |= {str(dim): size for dim, size in zip(dims, array.shape, strict=True)
                   if dim in ("T", "N")}  # fmt: skip
     if not arrays:
@@ -283,7 +285,7 @@ class _Counter:
             op = cell.op
         elif not self._is_membrane(cell):
             return []
-        elif voltages is not None and hasattr(module, "threshold"):
+        elif voltages is not None and module is not None and hasattr(module, "threshold"):
             # snnTorch fires, too, where the network reads the voltage alone
             spikes = voltages - np.asarray(module.threshold.detach(), np.float32) > 0
             op = "network"
