@@ -154,7 +154,7 @@ def _alone(model: onnx.ModelProto, node: onnx.NodeProto, taps: Taps, *, before: 
         last = made | {"last_spikes": made["s"][-1]} if "spikes" in feeds else made
         states = ("current", "voltage", "spikes")
         feeds |= {own: last[f"last_{own}"] for own in states if own in feeds}
-    return np.stack(voltages) if voltages else feeds["voltage"][None][:0]
+    return np.stack(voltages)
 
 
 # -- finding them ---------------------------------------------------------------------------------
