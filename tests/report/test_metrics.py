@@ -136,23 +136,42 @@ def test_a_layer_that_is_computed_once_is_counted_once_and_said() -> None:
     assert any(note.startswith("first: computed once") for note in metrics.notes)
 
 
-def test_a_loop_that_hides_a_comparison_is_doubtful() -> None:
-    class Hidden(nn.Module):
-        """Spikes of a neuron that only its own reset and a second neuron read."""
+class Hidden(nn.Module):
+    """A neuron whose spikes are read in its loop alone, and the voltage of a trace of them."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            v = w = torch.zeros(x.shape[1:])
-            out = []
-            for x_t in x:
-                v = 0.5 * v + x_t - 0.1 * w
-                s = (v > 0.5).float()
-                v = v * (1 - s)
-                w = 0.9 * w + s
-                out.append((w > 0.8).float())
-            return torch.stack(out)
+    def forward(self, x: Tensor) -> Tensor:
+        v = w = torch.zeros(x.shape[1:])
+        out = []
+        for x_t in x:
+            v = 0.5 * v + x_t - 0.1 * w
+            s = (v > 0.5).float()
+            v = v * (1 - s)
+            w = 0.9 * w + s
+            out.append((w > 0.8).float())
+        return torch.stack(out)
 
+
+class Pair(nn.Module):
+    """Two neurons in one loop: the second inhibits the first, and its spikes alone are returned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = fed = torch.zeros(x.shape[1:])
+        out = []
+        for x_t in x:
+            v = 0.5 * v + x_t - 0.3 * fed
+            first = (v > 0.5).float()
+            v = v - 0.5 * first
+            u = 0.8 * u + first
+            fed = (u > 1.2).float()
+            u = u - 1.2 * fed
+            out.append(fed)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("network", [Hidden(), Pair()])
+def test_a_loop_that_hides_a_neuron_is_doubtful(network: nn.Module) -> None:
     x = torch.rand(9, 2, 3)
-    metrics = so.neurobench(so.export(Hidden(), x, axes="TNC"), x.numpy())
+    metrics = so.neurobench(so.export(network, x, axes="TNC"), x.numpy())
     assert (metrics.activation_sparsity, metrics.membrane_updates) == (None, None)
     assert any("may hold neurons" in note for note in metrics.notes)
 
@@ -240,6 +259,20 @@ def test_the_reset_of_the_own_step_changes_the_membrane_updates() -> None:
         theirs = neurobench_of(net, x, lambda x, net=net: net(x.transpose(0, 1)))
         updates.add(theirs["MembraneUpdates"])
     assert len(updates) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_voltages_that_a_file_does_not_compute_are_not_known(kind: str) -> None:
+    make, start, fed_back = KINDS[kind]
+    net = One(make(snntorch(), threshold=0.5), start, fed_back=fed_back).eval()
+    x = silences(2).transpose(0, 1).contiguous()
+    model = so.export(net, x, axes="TNC")
+    assert so.neurobench(model, x.numpy(), network=net).membrane_updates is not None
+    # the file resets in the next step, and keeps no voltage after the reset of its own step
+    net.lif.reset_delay = False
+    metrics = so.neurobench(model, x.numpy(), network=net)
+    assert metrics.membrane_updates is None
+    assert any("the file shows no voltage of lif" in note for note in metrics.notes)
 
 
 class Images(nn.Module):
