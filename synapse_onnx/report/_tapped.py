@@ -52,7 +52,7 @@ def body_of(node: onnx.NodeProto) -> onnx.GraphProto | None:
 
 def states_of(node: onnx.NodeProto) -> int:
     """Return the number of states of a loop."""
-    scanned = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
+    scanned = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
     return len(node.input) - int(scanned)
 
 

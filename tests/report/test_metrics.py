@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +111,24 @@ def test_faults() -> None:
     )
     with pytest.raises(ModelError, match="was not written by this tool"):
         so.neurobench(foreign, np.ones((1, 2)))
+
+
+def test_no_torch_is_imported(tmp_path: Path) -> None:
+    so.export(so.synapse.Dense(4, 3), spikes(1, 4, 5), tmp_path / "net.onnx")
+    np.save(tmp_path / "x.npy", np.ones((1, 4, 5), np.float32))
+    code = (
+        "import sys\nfrom synapse_onnx.cli import main\n"
+        "try:\n    main(['inspect', 'net.onnx', '-i', 'x.npy', '--neurobench'])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'synapse_onnx.report.metrics' in sys.modules\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    root = str(Path(so.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 class Static(nn.Module):
