@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from synapse_onnx.readers.nir import to_nir as to_nir
     from synapse_onnx.report import drawing as drawing
     from synapse_onnx.report import plot as plot
+    from synapse_onnx.report.metrics import neurobench as neurobench
     from synapse_onnx.report.result import Report as Report
     from synapse_onnx.runtime import cluster as cluster
     from synapse_onnx.runtime import events as events
@@ -56,6 +57,7 @@ _LAZY = {
     "export": "compiler.exporter",
     "flat": "runtime.inlined",
     "freeze": "compiler.freezer",
+    "neurobench": "report.metrics",
     "neuron": "neuron",
     "ops": "ops",
     "over_time": "compiler.steps",

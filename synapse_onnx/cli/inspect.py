@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse_onnx.model.metadata import Metadata
     from synapse_onnx.report.activity import Activity, Spikes
     from synapse_onnx.report.kernels import Kernel
+    from synapse_onnx.report.metrics import Metrics
 
 __all__ = ["command"]
 
@@ -103,6 +104,32 @@ def _print_activity(activity: Activity, kernels: tuple[Kernel, ...]) -> list[str
     return notes
 
 
+def _neurobench_document(metrics: Metrics) -> dict[str, Any]:
+    """Return the part of --json on NeuroBench's metrics."""
+    rows = ("connections", "activations")
+    facts = {key: value for key, value in vars(metrics).items() if key not in (*rows, "notes")}
+    return {"neurobench": facts | {key: [asdict(r) for r in getattr(metrics, key)] for key in rows}}
+
+
+def _print_neurobench(metrics: Metrics) -> None:
+    """Print NeuroBench's metrics."""
+
+    def number(value: float | None) -> str:
+        return "not known" if value is None else f"{value:,}"
+
+    rows = [
+        ["footprint of the file, bytes", number(metrics.file_footprint)],
+        ["connection sparsity", number(metrics.connection_sparsity)],
+        ["activation sparsity", number(metrics.activation_sparsity)],
+        ["dense operations a sample", number(metrics.dense)],
+        ["effective MACs a sample", number(metrics.effective_macs)],
+        ["effective ACs a sample", number(metrics.effective_acs)],
+        ["membrane updates a sample", number(metrics.membrane_updates)],
+    ]
+    click.echo()
+    print_table(("NeuroBench", "value"), rows, ("value",))
+
+
 def _kernels_text(proto: Any, provider: str) -> str:
     names = native_kernels.used_by(proto, provider)
     if names:
@@ -127,6 +154,22 @@ def _ran(
     arrays = read_arrays(inputs, inputs_of(model))
     how = native, options.full_names(providers)
     return count_activity(model, arrays, *how), profile_kernels(model, arrays, *how)
+
+
+def _measured(
+    model: Any, inputs: tuple[str, ...], native: bool | None, providers: tuple[str, ...]
+) -> Metrics:
+    """Return NeuroBench's metrics of the sample of --input.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not inputs:
+        raise InputError("--neurobench is for a run; give a sample by --input")
+    from synapse_onnx.report.metrics import neurobench
+
+    arrays = read_arrays(inputs, inputs_of(model))
+    return neurobench(model, list(arrays), None, native, options.full_names(providers))
 
 
 def _producer(proto: Any) -> str:
@@ -231,6 +274,7 @@ Example:
   synapse-onnx inspect net.onnx
   synapse-onnx inspect net.onnx --json > net.json
   synapse-onnx inspect net.onnx --input spikes.npy
+  synapse-onnx inspect net.onnx --input spikes.npy --neurobench
   synapse-onnx inspect net.onnx --svg net.svg""",
 )
 @options.model
@@ -246,6 +290,12 @@ Example:
     metavar="GRAPH.svg",
     help="Write a drawing of the graph; with --input, its boxes show spike rates.",
 )
+@click.option(
+    "--neurobench",
+    "measured",
+    is_flag=True,
+    help="Show NeuroBench's metrics: footprint, sparsity, operations; needs --input.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
     model: str,
@@ -253,6 +303,7 @@ def command(
     providers: tuple[str, ...],
     native: str,
     drawing: str | None,
+    measured: bool,
     as_json: bool,
 ) -> None:
     """Show the layers, inputs and outputs of a model.
@@ -267,22 +318,29 @@ def command(
         options.check_target(drawing, ".svg")
     proto = load_model(model)
     metadata = read_metadata(proto)
-    activity, kernels = _ran(proto, inputs, options.NATIVE[native], providers)
+    how = inputs, options.NATIVE[native], providers
+    metrics = _measured(proto, *how) if measured else None
+    activity, kernels = _ran(proto, *how)
     if drawing is not None:
         from synapse_onnx.report.drawing import to_svg
 
         write_atomically(drawing, to_svg(proto, activity).encode())
     foreign = "the model was not written by synapse-onnx; its layers are not known"
     notes = list(metadata.notes) if metadata else [foreign]
+    notes += metrics.notes if metrics else ()
     if as_json:
         document = {**_document(model, proto, metadata), "notes": notes}
         if activity is not None:
             document |= _activity_document(activity, kernels)
+        if metrics is not None:
+            document |= _neurobench_document(metrics)
         click.echo(json.dumps(document, indent=2))
         return
     _print_model(model, proto, metadata)
     if activity is not None:
         notes += _print_activity(activity, kernels)
+    if metrics is not None:
+        _print_neurobench(metrics)
     if notes:
         click.echo()
     for note in notes:

@@ -107,3 +107,30 @@ def test_inspect_shows_delays_and_how_large_states_are() -> None:
     assert size > 0
     (line,) = [line for line in good("inspect", path).splitlines() if "first.neuron  " in line]
     assert line.split()[-2:] == [f"{size:,}", "B"]
+
+
+def test_inspect_with_the_metrics_of_neurobench(here: Path) -> None:
+    x = (np.random.default_rng(0).random((2, 4, 9)) < 0.4).astype(np.float32)
+    np.save("measured.npy", x)
+    metrics = so.neurobench("net.onnx", x)
+    text = good("inspect", "net.onnx", "-i", "measured.npy", "--neurobench")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert f"dense operations a sample {metrics.dense:,}" in lines
+    assert f"effective ACs a sample {metrics.effective_acs:,}" in lines
+    assert f"activation sparsity {metrics.activation_sparsity:,}" in lines
+    assert f"footprint of the file, bytes {metrics.file_footprint:,}" in lines
+    assert "membrane updates a sample not known" in lines
+    assert "the file shows no voltage" in " ".join(lines)
+    found = json.loads(good("inspect", "net.onnx", "-i", "measured.npy", "--neurobench", "--json"))
+    assert found["neurobench"]["effective_acs"] == metrics.effective_acs > 0
+    assert found["neurobench"]["connections"][0]["dense"] == metrics.connections[0].dense
+    assert set(metrics.notes) <= set(found["notes"])
+    assert "neurobench" not in json.loads(
+        good("inspect", "net.onnx", "-i", "measured.npy", "--json")
+    )
+
+
+def test_the_metrics_need_a_sample(here: Path) -> None:
+    assert "--neurobench is for a run; give a sample by --input" in bad(
+        "inspect", "net.onnx", "--neurobench"
+    )

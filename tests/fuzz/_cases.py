@@ -111,7 +111,9 @@ class Cases:
             case 0:
                 return Case("onnx", ["inspect", "m.onnx"], files)
             case 1:
-                return Case("onnx", ["inspect", "m.onnx", "-i", "i.npy", "--json"], files)
+                return Case(
+                    "onnx", ["inspect", "m.onnx", "-i", "i.npy", "--neurobench", "--json"], files
+                )
             case 2:
                 call = ["bench", "m.onnx", "--seconds", "0", "--steps", "4"]
                 return Case("onnx", call, files)

@@ -27,8 +27,8 @@ PACKAGE = ROOT / "synapse_onnx"
 PUBLIC = {
     "ExportError", "InputError", "ModelError", "QuantizationError", "RegistryError", "Report",
     "Session", "ShapeError", "SynapseError", "__version__", "axon", "block", "cluster", "convert",
-    "dendrite", "drawing", "events", "export", "flat", "freeze", "neuron", "ops", "over_time",
-    "play", "plot", "quantize", "readers", "synapse", "to_nir", "verify",
+    "dendrite", "drawing", "events", "export", "flat", "freeze", "neurobench", "neuron", "ops",
+    "over_time", "play", "plot", "quantize", "readers", "synapse", "to_nir", "verify",
 }  # fmt: skip
 #: a reader is a file, and the public function of that name
 LOADERS = {

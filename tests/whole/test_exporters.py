@@ -21,10 +21,12 @@ from exporters.__main__ import Recipes, main
 from exporters._recipe import ROOT, Result, draw
 
 RECIPES = Recipes().list_commands(None)  # type: ignore[arg-type]
+#: recipes of networks by others, of which nothing is committed: test_published.py
+PUBLISHED = ("ndns", "neurobench", "nir_paper")
 
 
 def test_recipes_are_found() -> None:
-    assert "digits" in RECIPES
+    assert {"digits", *PUBLISHED} < set(RECIPES)
     assert not any(name.startswith("_") for name in RECIPES)
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
@@ -38,7 +40,7 @@ def called_once(call: Callable[[], object]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in PUBLISHED])
 @pytest.mark.gpu
 def test_every_recipe_exports_and_verifies_from_its_checkpoint(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
