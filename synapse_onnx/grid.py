@@ -214,6 +214,9 @@ def _fit(
 def _fit_row(
     row: np.ndarray[Any, Any], most: int
 ) -> tuple[np.float32, np.ndarray[Any, Any]] | None:
+    head = row[: 4 * (most + 1)]  # of most weights a few are enough to see that there is no grid
+    if np.unique(np.abs(head[head != 0])).size > most + 1:
+        return None
     distinct = np.unique(np.abs(row[row != 0])).astype(np.float64)
     if distinct.size == 0:
         return np.float32(1), np.zeros(row.shape, np.int32)

@@ -18,7 +18,7 @@ AFTER = ("clean_up",)  # weights are initialisers from then on
 
 
 def run(model: ir.Model) -> int:
-    """Repack int8 initialisers that only our quantised ops read and that lie in [-8, 7]."""
+    """Repack int8 initialisers that only our quantised ops or a Cast read, within [-8, 7]."""
     changes = 0
     for value in model.graph.initializers.values():
         tensor = value.const_value
@@ -26,7 +26,7 @@ def run(model: ir.Model) -> int:
         if tensor is None or tensor.dtype != ir.DataType.INT8 or tensor.size // 2 < _LEAST_SAVING:
             continue
         readers = [use.node for use in value.uses()]
-        if not readers or any(node.domain != DOMAIN for node in readers):
+        if not readers or not all(_takes_int4(node) for node in readers):
             continue
         array = tensor.numpy()
         if array.min() < -8 or array.max() > 7:
@@ -36,3 +36,7 @@ def run(model: ir.Model) -> int:
         value.dtype = ir.DataType.INT4
         changes += 1
     return changes
+
+
+def _takes_int4(node: ir.Node) -> bool:
+    return node.domain == DOMAIN or (not node.domain and node.op_type == "Cast")
