@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ from synapse_onnx.quantize._layers import (
 )
 from synapse_onnx.quantize.summary import LayerRow, Summary
 
-__all__ = ["apply", "run", "summary_of"]
+__all__ = ["apply", "batches_of", "run", "run_on", "summary_of"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -92,7 +92,7 @@ def apply(
     kept = {keep} if isinstance(keep, str) else set(keep)
     for path in sorted(map(str, kept - layers.keys())):
         raise InputError(f"apply: keep names {path!r}, which is none of {', '.join(layers)}")
-    batches = None if calibration is None else _batches(calibration)
+    batches = None if calibration is None else batches_of(calibration, "apply", "calibration")
     work = _Work(result, layers, kept, bits, per_channel)
     if batches is not None:
         work.watch(batches)
@@ -168,21 +168,8 @@ class _Work:
         self.batches = batches
         network = copied_value(self.network)
         self._followers = norms_of.Followers(linear_layers(network), norms_of.norms(network))
-        self._run(network, self._followers.run, batches[:1])
-
-    def _run(self, network: nn.Module, call: Any, batches: Sequence[tuple[Any, ...]]) -> None:
-        for i, batch in enumerate(batches):
-            try:
-                reset_states(network)
-                with torch.no_grad(), in_plain_torch():
-                    call(network, [copied_value(x) for x in batch])
-            except Exception as error:  # of any class, as the network's code raises it
-                shapes = " and ".join(str(tuple(x.shape)) for x in _tensors(batch))
-                reason = str(error).strip().partition("\n")[0]
-                raise InputError(
-                    f"apply: the network does not run on batch {i} of calibration, of shape "
-                    f"{shapes} ({type(error).__name__}: {reason})"
-                ) from error
+        followers = self._followers
+        run_on(network, batches[:1], lambda batch: followers.run(network, batch), "apply", "calibration")
 
     def _record(self) -> None:
         """Keep the inputs of every layer that is to be calibrated."""
@@ -202,7 +189,7 @@ class _Work:
         for path, layer in linear_layers(network).items():
             if path not in self.kept and path not in self._left:
                 layer.register_forward_pre_hook(keep(path))
-        self._run(network, lambda network, batch: network(*batch), self.batches)
+        run_on(network, self.batches, lambda batch: network(*batch), "apply", "calibration")
         self.inputs = {path: list(_joined(values)) for path, values in seen.items()}
 
     # -- norms -------------------------------------------------------------------------------------
@@ -292,6 +279,7 @@ class _Work:
             float(moved / size) if size else 0.0,
             ", ".join(notes),
             self._folded.get(path, ""),
+            rounded=True,
         )
 
 
@@ -300,6 +288,32 @@ def run(network: nn.Module, batch: Sequence[Any]) -> list[Tensor]:
     reset_states(network)
     with torch.no_grad(), in_plain_torch():
         return _tensors(network(*(copied_value(x) for x in batch)))
+
+
+def run_on(
+    network: nn.Module,
+    batches: Sequence[tuple[Any, ...]],
+    call: Callable[[Sequence[Any]], Any],
+    of: str,
+    what: str,
+) -> None:
+    """Let a function run a network on batches, each from fresh states.
+
+    Raises:
+        InputError: it does not run; the message names the function and its argument.
+    """
+    for i, batch in enumerate(batches):
+        try:
+            reset_states(network)
+            with torch.no_grad(), in_plain_torch():
+                call([copied_value(x) for x in batch])
+        except Exception as error:  # of any class, as the network's code raises it
+            shapes = " and ".join(str(tuple(x.shape)) for x in _tensors(batch))
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"{of}: the network does not run on batch {i} of {what}, of shape {shapes} "
+                f"({type(error).__name__}: {reason})"
+            ) from error
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -315,27 +329,29 @@ def _joined(values: Sequence[Tensor]) -> Iterator[Tensor]:
         yield torch.cat(same) if len(same) > 1 else same[0]
 
 
-def _batches(calibration: Any) -> list[tuple[Any, ...]]:
-    """Return the batches of a calibration, each a tuple of arguments.
+def batches_of(given: Any, of: str, what: str) -> list[tuple[Any, ...]]:
+    """Return the batches of an argument of a function, each a tuple of arguments of a network.
 
     Raises:
         InputError: there is none, or something in one is no tensor of finite numbers.
     """
-    if isinstance(calibration, Tensor):
-        calibration = [calibration]
-    if not isinstance(calibration, Iterable):
-        kind = type(calibration).__name__
-        raise InputError(f"apply: calibration must be a tensor or an iterable of them, got {kind}")
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    if isinstance(given, Tensor):
+        given = [given]
+    if isinstance(given, tuple):  # one batch for a network with several arguments
+        given = [given]
+    if not isinstance(given, Iterable):
+        kind = type(given).__name__
+        raise InputError(f"{of}: {what} must be a tensor or an iterable of them, got {kind}")
+    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in given]
     if not batches:
-        raise InputError("apply: calibration has no batch")
+        raise InputError(f"{of}: {what} has no batch")
     for i, batch in enumerate(batches):
         for value in batch:
             if not isinstance(value, Tensor):
                 kind = type(value).__name__
-                raise InputError(f"apply: batch {i} of calibration holds a {kind}, and no tensor")
-            if not bool(torch.isfinite(value).all()):
-                raise InputError(f"apply: batch {i} of calibration has NaN or infinite values")
+                raise InputError(f"{of}: batch {i} of {what} holds a {kind}, and no tensor")
             if not value.numel():
-                raise InputError(f"apply: batch {i} of calibration is empty: {tuple(value.shape)}")
+                raise InputError(f"{of}: batch {i} of {what} is empty: {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise InputError(f"{of}: batch {i} of {what} has NaN or infinite values")
     return batches

@@ -18,6 +18,7 @@ class LayerRow:
         error: root mean square of the rounding of its weights, relative to that of the weights.
         note: what else was done, or why nothing was.
         norm: path of the norm that was folded into it, "" without one.
+        rounded: whether its weights were rounded now.
     """
 
     path: str
@@ -26,6 +27,7 @@ class LayerRow:
     error: float = 0.0
     note: str = ""
     norm: str = ""
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
