@@ -198,9 +198,7 @@ def find_grid(weight: Tensor, channel_axis: int | None = 0, bits: int = 16) -> G
     return Grid(integers.movedim(0, axis).contiguous(), scales, stored)
 
 
-def _fit(
-    rows: Tensor, most: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+def _fit(rows: Tensor, most: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     """Fit one scale to every row; None where a row lies on no grid of integers up to ``most``."""
     scales, integers = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int32)
     for i, row in enumerate(rows.numpy()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -37,8 +38,7 @@ def neighbours(network: nn.Module) -> dict[str, str]:
     for path, chain in nn.Module.named_modules(network):
         if type(chain).forward is not nn.Sequential.forward:
             continue
-        parts = list(chain.named_children())
-        for (name, layer), (other, norm) in zip(parts, parts[1:], strict=False):
+        for (name, layer), (other, norm) in itertools.pairwise(chain.named_children()):
             alone = len(places[layer]) == len(places[norm]) == 1
             if isinstance(norm, _BatchNorm) and alone:
                 found[_joined(path, other)] = _joined(path, name)
@@ -109,7 +109,8 @@ class Followers(FunctionMode):
         if not before:
             return "no Linear or Conv layer is just before it"
         others = sorted(self._read_by[before[0]] - {norm})
-        return f"the output of {before[0]} is read by {', '.join(o or 'other code' for o in others)}, too"
+        readers = ", ".join(path or "other code" for path in others)
+        return f"the output of {before[0]} is read by {readers}, too"
 
     def _before(self, path: str) -> Any:
         def hook(_: nn.Module, args: Any) -> None:

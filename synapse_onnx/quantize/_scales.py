@@ -32,9 +32,7 @@ def largest(layer: Any, bits: int, *, per_channel: bool) -> Rounded:
 
 
 @torch.no_grad()
-def calibrated(
-    layer: Any, bits: int, inputs: Sequence[Tensor], *, per_channel: bool
-) -> Rounded:
+def calibrated(layer: Any, bits: int, inputs: Sequence[Tensor], *, per_channel: bool) -> Rounded:
     """Return the grid, up to some part of the largest weight, with the least error of the current.
 
     That of output o is the sum of (L(x, rounded)[o] - L(x, weight)[o])**2 over all inputs x.

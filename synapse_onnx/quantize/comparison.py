@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from synapse_onnx.compiler.freezer import copied
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.layout import LAYOUTS, axes_of
 from synapse_onnx.quantize._spikes import are_spikes, recorded, spiking
-from synapse_onnx.quantize.network import batches_of, run_on, summary_of
+from synapse_onnx.quantize.network import batches_of, run, run_on, summary_of
 from synapse_onnx.quantize.summary import table
 
 __all__ = ["Comparison", "SpikeRow", "compare"]
@@ -144,83 +144,86 @@ def compare(
         raise InputError(f"compare: budget must be a part of 1, 0 to 1, got {budget!r}")
     if axes is not None and axes not in LAYOUTS:
         raise InputError(f"compare: axes must be one of {', '.join(LAYOUTS)}, got {axes!r}")
-    run_on(before, batches[:1], lambda batch: None, "compare", "inputs")
-    paths = spiking(before, batches[0])
-    missing = [path for path in paths if path not in dict(nn.Module.named_modules(after))]
-    if missing:
-        raise InputError(f"compare: the quantised network has no {missing[0]}, as the other has")
-    counts: dict[str, _Count] = {path: _Count() for path in (*paths, "")}
-    classes: list[tuple[Tensor, Tensor]] = []
-    reference: list[list[Tensor]] = []
-    far = most = 0.0
-    spikes = True
-    for i, batch in enumerate(batches):
-        values, outputs = recorded(before, batch, paths)
-        try:
-            others, changed = recorded(after, batch, paths)
-        except Exception as error:  # of any class, as the network's code raises it
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(
-                f"compare: the quantised network does not run on batch {i} "
-                f"({type(error).__name__}: {reason})"
-            ) from error
-        for path in paths:
-            counts[path].add(path, values[path], others[path])
-        counts[""].add("the output", outputs[:1], changed[:1])
-        spikes &= are_spikes([outputs[0], changed[0]])
-        far = max(far, float((changed[0].double() - outputs[0].double()).abs().max()))
-        most = max(most, float(outputs[0].double().abs().max()))
-        reference.append(outputs[:1])
-    wants_classes = labels is not None or (budget is not None and not spikes)
+    for network in (before, after):
+        run_on(network, batches, network, "compare", "inputs")
+    layers, output, distance, reference = _spikes_of(before, after, batches)
     same = accuracy = None
-    if wants_classes:
+    if labels is not None or (budget is not None and output is None):
         axes = axes or find_axes(copied(float_network), Arguments.of(before, batches[0], "compare"))
-        for batch, (y,) in zip(batches, reference, strict=True):
-            classes.append((_classes(y, axes), _classes(_output(after, batch), axes)))
-        one, other = (torch.cat(parts) for parts in zip(*classes, strict=True))
+        one = torch.cat([_classes(y, axes) for y in reference])
+        other = torch.cat([_classes(run(after, batch)[0], axes) for batch in batches])
         same = float((one == other).double().mean())
         if labels is not None:
             right = _labels(labels, len(one))
-            accuracy = (float((one == right).double().mean()), float((other == right).double().mean()))
-    result = Comparison(
-        tuple(counts[path].row(path) for path in paths),
-        counts[""].row("output") if spikes else None,
-        far / (most or 1.0),
-        same,
-        accuracy,
-    )
+            accuracy = (
+                float((one == right).double().mean()),
+                float((other == right).double().mean()),
+            )
+    result = Comparison(layers, output, distance, same, accuracy)
     if budget is None:
         return result
-    expected = [y if spikes else _classes(y, axes or "NCT") for (y,) in reference]
 
     def measure(network: nn.Module) -> float:
         """Return the part of spikes, or of classes, that differ from the float network's."""
         different = total = 0
-        for batch, y in zip(batches, expected, strict=True):
-            found = _output(network, batch)
-            found = found if spikes else _classes(found, axes or "NCT")
-            different += int((found != y).sum())
-            total += y.numel()
+        for batch, expected in zip(batches, reference, strict=True):
+            pair = [expected, run(network, batch)[0]]
+            if output is None:
+                pair = [_classes(y, axes or LAYOUTS[0]) for y in pair]
+            different += int((pair[0] != pair[1]).sum())
+            total += pair[0].numel()
         return different / total
 
     alone, keep, reached = _leave(before, quantised, measure, budget)
-    return Comparison(
-        result.layers, result.output, result.distance, same, accuracy, budget, alone, keep, reached
-    )
+    return replace(result, budget=budget, alone=alone, keep=keep, reached=reached)
+
+
+def _spikes_of(
+    before: nn.Module, after: nn.Module, batches: Sequence[tuple[Any, ...]]
+) -> tuple[tuple[SpikeRow, ...], SpikeRow | None, float, list[Tensor]]:
+    """Return the rows of neurons and of the output, its distance, and the outputs in floats.
+
+    Raises:
+        InputError: the networks have other neurons, or outputs of other shapes.
+    """
+    paths = spiking(before, batches[0])
+    known = dict(nn.Module.named_modules(after))
+    for path in paths:
+        if path not in known:
+            raise InputError(f"compare: the quantised network has no {path}, as the other has")
+    counts = {path: _Count(path) for path in paths}
+    total, reference, spikes = _Count("the output"), [], True
+    far = most = 0.0
+    for batch in batches:
+        values, outputs = recorded(before, batch, paths)
+        others, changed = recorded(after, batch, paths)
+        for path, count in counts.items():
+            count.add(values[path], others[path])
+        if not outputs or not changed:
+            raise InputError("compare: the network returns no tensor")
+        y, z = outputs[0], changed[0]
+        total.add([y], [z])
+        spikes &= are_spikes([y, z])
+        far = max(far, float((z.double() - y.double()).abs().max()))
+        most = max(most, float(y.double().abs().max()))
+        reference.append(y)
+    rows = tuple(count.row(path) for path, count in counts.items())
+    return rows, total.row("output") if spikes else None, far / (most or 1.0), reference
 
 
 class _Count:
     """Counts of the values of one layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.flips = self.values = 0
         self.before = self.after = 0.0
 
-    def add(self, name: str, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+    def add(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
         if [x.shape for x in before] != [x.shape for x in after]:
             raise InputError(
-                f"compare: {name} gives {len(before)} values of other shapes in the quantised "
-                f"network; it is not made from the same network"
+                f"compare: {self.name} has another number of calls, or other shapes, in the "
+                f"quantised network; it is not made from the other one"
             )
         for one, other in zip(before, after, strict=True):
             self.flips += int((one != other).sum())
@@ -230,14 +233,7 @@ class _Count:
 
     def row(self, path: str) -> SpikeRow:
         values = max(1, self.values)
-        return SpikeRow(
-            path, self.flips, self.values, self.before / values, self.after / values
-        )
-
-
-def _output(network: nn.Module, batch: Sequence[Any]) -> Tensor:
-    _, outputs = recorded(network, batch, ())
-    return outputs[0]
+        return SpikeRow(path, self.flips, self.values, self.before / values, self.after / values)
 
 
 def _classes(y: Tensor, axes: str) -> Tensor:
@@ -255,9 +251,8 @@ def _classes(y: Tensor, axes: str) -> Tensor:
     if time is not None:
         y = y.double().sum(time, keepdim=True).movedim(time, -1).squeeze(-1)
         samples -= samples > time
-    return y.movedim(samples, 0).flatten(2).double().sum(-1).argmax(1) if y.dim() > 2 else (
-        y.movedim(samples, 0).argmax(1)
-    )
+    scores = y.double().movedim(samples, 0)  # (N, C) or (N, C, H, W)
+    return scores.flatten(2).sum(-1).argmax(1) if scores.dim() > 2 else scores.argmax(1)
 
 
 def _labels(labels: Any, samples: int) -> Tensor:
@@ -297,7 +292,9 @@ def _leave(
                 network.get_submodule(parent)._modules[name] = whole
         return network
 
-    alone = sorted(((path, measure(with_floats([path]))) for path in rows), key=lambda pair: pair[1])
+    alone = sorted(
+        ((path, measure(with_floats([path]))) for path in rows), key=lambda pair: pair[1]
+    )
     keep: list[str] = []
     for path, _ in alone:
         if reached <= budget:

@@ -67,12 +67,12 @@ def apply(
         network: any torch module that ``export`` takes; it is not touched.
         bits: width of the integers, sign included, 8 or 4.
         per_channel: one scale for each output channel, or one for the layer.
-        calibration: None: the largest weight is m * scale. Or inputs of the network: a batch, or
+        calibration: None: m * scale is the largest weight. Or inputs of the network: a batch, or
             an iterable of batches; a batch is a tensor, or a tuple of all arguments. Then m * scale
-            is the part of the largest weight, from 1 down to 0.4, with the least
-            sum over the layer's inputs x of (L(x, scale * q) - L(x, weight))**2, each output channel
-            or layer by itself, where L is the linear map. Of the inputs of one layer the first 2**24
-            numbers count. The inputs of a layer are those of the network with float weights.
+            is a part of the largest weight, 1, 0.95, ... 0.4, with the least sum over the layer's
+            inputs x of (L(x, scale * q) - L(x, weight))**2, for each output channel, or layer, by
+            itself. L is the linear map, and the inputs are those of the network with float weights;
+            of one layer the first 2**24 numbers count.
         keep: paths of layers that stay in floats, with the norms after them.
 
     Returns:
@@ -169,7 +169,13 @@ class _Work:
         network = copied_value(self.network)
         self._followers = norms_of.Followers(linear_layers(network), norms_of.norms(network))
         followers = self._followers
-        run_on(network, batches[:1], lambda batch: followers.run(network, batch), "apply", "calibration")
+        run_on(
+            network,
+            batches[:1],
+            lambda *batch: followers.run(network, batch),
+            "apply",
+            "calibration",
+        )
 
     def _record(self) -> None:
         """Keep the inputs of every layer that is to be calibrated."""
@@ -189,7 +195,7 @@ class _Work:
         for path, layer in linear_layers(network).items():
             if path not in self.kept and path not in self._left:
                 layer.register_forward_pre_hook(keep(path))
-        run_on(network, self.batches, lambda batch: network(*batch), "apply", "calibration")
+        run_on(network, self.batches, network, "apply", "calibration")
         self.inputs = {path: list(_joined(values)) for path, values in seen.items()}
 
     # -- norms -------------------------------------------------------------------------------------
@@ -259,9 +265,7 @@ class _Work:
         before = layer.weight.detach().clone()
         inputs = self.inputs.get(path)
         if inputs:
-            rounded = scales_of.calibrated(
-                layer, self.bits, inputs, per_channel=self.per_channel
-            )
+            rounded = scales_of.calibrated(layer, self.bits, inputs, per_channel=self.per_channel)
         else:
             rounded = scales_of.largest(layer, self.bits, per_channel=self.per_channel)
             if self.batches:
@@ -293,11 +297,11 @@ def run(network: nn.Module, batch: Sequence[Any]) -> list[Tensor]:
 def run_on(
     network: nn.Module,
     batches: Sequence[tuple[Any, ...]],
-    call: Callable[[Sequence[Any]], Any],
+    call: Callable[..., Any],
     of: str,
     what: str,
 ) -> None:
-    """Let a function run a network on batches, each from fresh states.
+    """Let a function, or the network itself, run on batches, each from fresh states.
 
     Raises:
         InputError: it does not run; the message names the function and its argument.
@@ -306,7 +310,7 @@ def run_on(
         try:
             reset_states(network)
             with torch.no_grad(), in_plain_torch():
-                call([copied_value(x) for x in batch])
+                call(*(copied_value(x) for x in batch))
         except Exception as error:  # of any class, as the network's code raises it
             shapes = " and ".join(str(tuple(x.shape)) for x in _tensors(batch))
             reason = str(error).strip().partition("\n")[0]

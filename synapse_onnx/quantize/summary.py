@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["LayerRow", "Summary", "table"]
@@ -58,12 +59,11 @@ class Summary:
         return "\n".join(lines)
 
 
-def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return lines with columns of equal width; text to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return lines with columns of equal width; the first and the last to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in rows:
-        first, *middle, last = (cell.ljust(w) if i in (0, len(row) - 1) else cell.rjust(w)
-                                for i, (cell, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
-        lines.append("  ".join([first, *middle, last]).rstrip())
+    for first, *middle, last in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *numbers, last]).rstrip())
     return lines

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, QuantizationError
-from synapse_onnx.model.operators import FLOAT32_EXACT
 from synapse_onnx.grid import Grid, find_grid, is_power_of_two, stored_bits
+from synapse_onnx.model.operators import FLOAT32_EXACT
 
 __all__ = ["Hook", "Weights", "describe_together", "freeze_together"]
 

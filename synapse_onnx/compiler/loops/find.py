@@ -29,8 +29,8 @@ from synapse_onnx.compiler.loops.recognise import recognise
 from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.rolled import Rolled
-from synapse_onnx.compiler.loops.synapses import put_synapses
 from synapse_onnx.compiler.loops.steps_taken import operator_without_steps
+from synapse_onnx.compiler.loops.synapses import put_synapses
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.times import FirstSeen, Times, Undriven, first_seen
 from synapse_onnx.compiler.loops.traces import LONGER, PERIODS, SHORTEST, FixedLengthError, Traces

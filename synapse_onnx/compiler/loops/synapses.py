@@ -273,9 +273,9 @@ def _as_images(weight: Tensor) -> Tensor:
     return weight.reshape([*weight.shape, *[1] * (5 - weight.dim())])
 
 
-def _pairs(geometry: Mapping[str, Any]) -> dict[str, tuple[int, int]] | None:
+def _pairs(geometry: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return stride, padding and dilation as (height, width), which an axis L is the first of."""
-    pairs = {}
+    pairs: dict[str, Any] = {}
     for name, inert in (("stride", 1), ("padding", 0), ("dilation", 1)):
         sizes = list(geometry[name])
         if not all(isinstance(size, int) for size in sizes):

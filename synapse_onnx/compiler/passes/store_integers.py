@@ -21,6 +21,7 @@ import torch
 
 from synapse_onnx.compiler.loops.scan import RECURRENCE
 from synapse_onnx.compiler.names import unique
+from synapse_onnx.compiler.passes.store_int4 import as_int4
 from synapse_onnx.grid import Grid, find_grid, is_by_chance
 
 AFTER = ("clean_up",)  # weights are initialisers from then on
@@ -87,8 +88,10 @@ def _store(graph: ir.Graph, value: ir.Value, grid: Grid, axis: int, taken: set[s
     assert name is not None
     scales = ir.Value(name=unique(f"{name}_scale", taken), const_value=tensor)
     scales.dtype, scales.shape = FLOAT, ir.Shape(list(scale.shape))
-    integers = ir.Value(name=name, const_value=ir.tensor(grid.integers.numpy()))
-    integers.dtype, integers.shape = integers.const_value.dtype, value.shape  # type: ignore[union-attr]
+    array = grid.integers.numpy()
+    stored = as_int4(array, name) or ir.tensor(array)
+    integers = ir.Value(name=name, const_value=stored)
+    integers.dtype, integers.shape = stored.dtype, value.shape
     cast = ir.node("Cast", [integers], {"to": int(FLOAT)})
     product = ir.node("Mul", [cast.outputs[0], scales])
     for each in (cast.outputs[0], product.outputs[0]):
