@@ -10,6 +10,7 @@ import pytest
 from graphs import parsed
 
 from synapse_onnx.compiler.passes import store_integers
+from synapse_onnx.grid import stored_bits
 
 RNG = np.random.default_rng(0)
 
@@ -38,23 +39,25 @@ def ran(graph: ir.Model, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("body", "weight"),
+    ("body", "weight", "bits"),
     [
-        ("y = MatMul(x, w)", rounded(16, 12, axis=1)),
-        ("y = MatMul(x, w)", rounded(16, 12, bits=4, axis=1)),
-        ("t = Transpose<perm = [1, 0]>(w)  y = MatMul(x, t)", rounded(12, 16)),
-        ("y = Gemm<transB = 1>(x, w)", rounded(12, 16)),
-        ("a = MatMul(x, w)  b = MatMul(a, w)  y = Add(a, b)", rounded(16, 16, axis=1)),
-        ("y = MatMul(x, w)", rounded(16, 12, bits=12, axis=1)),
+        ("y = MatMul(x, w)", rounded(16, 12, axis=1), 8),
+        ("y = MatMul(x, w)", rounded(16, 12, bits=4, axis=1), 4),
+        ("t = Transpose<perm = [1, 0]>(w)  y = MatMul(x, t)", rounded(12, 16), 8),
+        ("y = Gemm<transB = 1>(x, w)", rounded(12, 16), 8),
+        ("a = MatMul(x, w)  b = MatMul(a, w)  y = Add(a, b)", rounded(16, 16, axis=1), 8),
+        ("y = MatMul(x, w)", rounded(16, 12, bits=12, axis=1), 16),
     ],
 )
-def test_a_weight_on_a_grid_is_stored_as_integers(body: str, weight: np.ndarray) -> None:
+def test_a_weight_on_a_grid_is_stored_as_integers(
+    body: str, weight: np.ndarray, bits: int
+) -> None:
     before, after = model(body, weight), model(body, weight)
     assert store_integers.run(after) == 1
     tensor = after.graph.initializers["w"].const_value
-    wide = np.abs(tensor.numpy().astype(int)).max()
-    kinds = {7: ir.DataType.INT4, 127: ir.DataType.INT8, 2047: ir.DataType.INT16}
-    assert tensor.dtype == kinds[int(wide)]
+    wide = stored_bits(int(tensor.numpy().min()), int(tensor.numpy().max()))
+    assert wide == bits
+    assert tensor.dtype == {4: ir.DataType.INT4, 8: ir.DataType.INT8, 16: ir.DataType.INT16}[bits]
     scale = after.graph.initializers["w_scale"].const_value.numpy()
     assert np.array_equal(tensor.numpy().astype(np.float32) * scale, weight)
     x = RNG.standard_normal((5, 16)).astype(np.float32)
