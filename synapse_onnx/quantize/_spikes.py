@@ -52,8 +52,10 @@ def spiking(network: nn.Module, batch: Sequence[Any]) -> list[str]:
 def _may_spike(module: nn.Module) -> bool:
     if isinstance(module, Deployable):
         return module.spiking
-    known = (kind for kind in type(module).__mro__ if kind is not nn.Module)
-    return not any(kind.__module__.split(".")[:2] == ["torch", "nn"] for kind in known)
+    if any(isinstance(inner, Deployable) for inner in nn.Module.modules(module)):
+        return False  # a block, whose neuron is asked
+    known = (kind.__module__ for kind in type(module).__mro__ if kind is not nn.Module)
+    return not any(name.startswith(("torch.nn.", "synapse_onnx.")) for name in known)
 
 
 def recorded(

@@ -99,9 +99,9 @@ def test_the_file_holds_integers_and_gives_what_torch_gives(
     saved = model.ByteSize() - plain.ByteSize()
     assert saved < 0 or name != "snntorch"
     for path, size in sizes.items():
-        found = [
-            value for key, value in stored(model).items() if key.startswith(f"{path}.")
-        ] or [value for value in stored(model).values() if value[0] in ("INT8", "INT4")]
+        found = [value for key, value in stored(model).items() if key.startswith(f"{path}.")] or [
+            value for value in stored(model).values() if value[0] in ("INT8", "INT4")
+        ]
         int4 = bits == 4 and size >= 128
         assert any(bytes_ == (-(-size // 2) if int4 else size) for _, bytes_ in found), path
 

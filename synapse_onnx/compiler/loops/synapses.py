@@ -52,7 +52,7 @@ def put_synapses(form: Form) -> dict[str, synapse.GenericLayer]:
     """
     found = _Found(form)
     groups = grouped(form)
-    for part in list(parts_of(form.outputs)):
+    for part in reversed(list(parts_of(form.outputs))):  # from the inputs on
         if isinstance(part, Apply):  # a whole value
             place = found.place(part, lambda value: value)
             if place is not None:

@@ -38,7 +38,7 @@ def run(model: ir.Model) -> int:
     return changes
 
 
-def as_int4(array: np.ndarray[Any, Any], name: str | None = None) -> ir.Tensor | None:
+def as_int4(array: np.ndarray[Any, Any], name: str | None = None) -> ir.Tensor[Any] | None:
     """Return integers as INT4; None where some do not fit, or it does not pay."""
     # n values take n bytes as INT8 and (n + 1) // 2 as INT4
     if array.size // 2 < _LEAST_SAVING or array.min() < -8 or array.max() > 7:

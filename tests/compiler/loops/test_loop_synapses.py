@@ -38,8 +38,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         v, out = torch.zeros(()), []
         for x_t in x:
-            x_t = x_t.reshape(len(x_t), *self.shape) if self.shape else x_t
-            v = 0.75 * v + self.layer(x_t)
+            shaped = x_t.reshape(len(x_t), *self.shape) if self.shape else x_t
+            v = 0.75 * v + self.layer(shaped)
             s = (v > 0.5).float()
             v = v - 0.5 * s
             out.append(s)
@@ -164,7 +164,7 @@ def test_one_layer_that_is_called_twice_is_one_synapse() -> None:
     network, x = Twice(_with(nn.Linear(7, 7), rounded(7, 7))).eval(), spikes(6, 3, 7)
     model = so.export(network, x)
     assert [n.op_type for n in model.graph.node].count("QuantizedDense") == 2
-    assert [n for n in Metadata.read(model).layers if "quantized" in n][0]["kind"] == "Dense"
+    assert next(n for n in Metadata.read(model).layers if "quantized" in n)["kind"] == "Dense"
     assert len([t for t in model.graph.initializer if t.name.endswith("synapse.weight")]) == 1
     assert so.verify(network, model, x).ok
 

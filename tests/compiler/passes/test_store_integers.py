@@ -49,9 +49,7 @@ def ran(graph: ir.Model, x: np.ndarray) -> np.ndarray:
         ("y = MatMul(x, w)", rounded(16, 12, bits=12, axis=1), 16),
     ],
 )
-def test_a_weight_on_a_grid_is_stored_as_integers(
-    body: str, weight: np.ndarray, bits: int
-) -> None:
+def test_a_weight_on_a_grid_is_stored_as_integers(body: str, weight: np.ndarray, bits: int) -> None:
     before, after = model(body, weight), model(body, weight)
     assert store_integers.run(after) == 1
     tensor = after.graph.initializers["w"].const_value
