@@ -41,7 +41,8 @@ def test_flips_and_rates_are_counted_of_the_neurons_of_any_framework(name: str) 
     assert found.output.values == before.numel()
     assert found.output.before == pytest.approx(float(before.mean()))
     assert found.output.after == pytest.approx(float(after.mean()))
-    assert found.layers[-1].flips == found.output.flips
+    if name != "blocks":  # which have a delay behind their neuron
+        assert found.layers[-1].flips == found.output.flips
     assert any(row.flips for row in found.layers)
     same = so.quantize.compare(given, given, x)
     assert not any(row.flips for row in (*same.layers, same.output) if row)
