@@ -137,15 +137,16 @@ class _Found:
         value = _constant(self._form, weight)
         if value is None or value.dtype is not torch.float32:
             return None
-        path = self._path(node.op, weight, value, geometry, known)
-        if path is None:
-            return None
         if bias is not None and known.axes > 1:
             inner = whole(bias)
             if not isinstance(inner, Leaf | Apply):
-                return None
+                return None  # it changes
             shaped = Apply(aten.reshape.default, [inner, [-1] + [1] * (known.axes - 1)], {})
             bias = Fixed(shaped) if isinstance(bias, Fixed) else shaped
+        path = self._path(node.op, weight, value, geometry, known)
+        if path is None:
+            return None
+        self.layers[path].biased |= bias is not None
         return _Place(path, known.axes, x, bias)
 
     def _path(

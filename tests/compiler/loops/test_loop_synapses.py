@@ -192,3 +192,29 @@ def test_sums_beyond_float32_are_taken_in_two_parts() -> None:
     (row,) = (layer for layer in Metadata.read(model).layers if "quantized" in layer)
     assert row["wide"]
     assert so.verify(network, model, x).ok
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bias_that_torch_adds_within_the_sum_makes_it_no_exact_one(bias: bool) -> None:
+    """Scales are powers of two, so without a bias every sum is exact."""
+
+    class Currents(Net):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            currents = [self.layer(x_t) for x_t in x]
+            v, out = torch.zeros(()), []
+            for current in currents:
+                v = 0.75 * v + current
+                out.append(v)
+            return torch.stack(out), torch.stack(currents)
+
+    torch.manual_seed(0)
+    layer = nn.Linear(400, 50, bias=bias)
+    network = Currents(_with(layer, torch.round(layer.weight * 256) / 256)).eval()
+    if bias:
+        with torch.no_grad():
+            network.layer.bias.mul_(10)
+    x = spikes(20, 4, 400, rate=0.5)
+    model = so.export(network, x)
+    assert ("output_1" in Metadata.read(model).exact) is not bias
+    report = so.verify(network, model, x)
+    assert report.ok, str(report)
