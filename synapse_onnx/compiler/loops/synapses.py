@@ -61,10 +61,11 @@ def put_synapses(form: Form) -> dict[str, synapse.GenericLayer]:
             if part.first or groups[part].recurrent or part.dtype is not torch.float32:
                 continue
             place = found.place(part.node, _always)
-            if place is not None:
+            if place is not None and place.bias is None:
+                part.node = place.layer(place.x)
+            elif place is not None:
                 inner = Family(dict(part.members), place.layer(place.x))
                 inner.shape, inner.dtype = part.shape, part.dtype
-                part.node = Apply(same, [], {})
                 _set(part.node, place, Reference(inner))
     return found.layers
 
