@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from synapse_onnx._layer import argument_names
 from synapse_onnx.cli._inputs import in_layout, read_arrays
 from synapse_onnx.cli._output import say
 from synapse_onnx.errors import InputError
@@ -65,6 +64,7 @@ def quantised(
         return module
     import torch
 
+    from synapse_onnx._layer import argument_names
     from synapse_onnx.quantize import apply, summary_of
 
     batch = None
