@@ -107,7 +107,7 @@ def q8(weight: Tensor, descale: bool = False) -> Tensor:
 class Rounded:
     """A hook that rounds weights to given scales: ``scale * round(weight / scale)``, clamped.
 
-    Attributes:
+    Args:
         scale: of a shape that multiplies the weight: one number, or one an output channel.
         bits: width of the integers, sign included; they lie in -(2**(bits - 1) - 1) to
             2**(bits - 1) - 1.
