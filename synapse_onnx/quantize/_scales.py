@@ -18,6 +18,9 @@ __all__ = ["calibrated", "largest"]
 #: parts of the largest weight that are tried as the end of the grid
 _PARTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)
 
+#: how much the change of the weights counts beside that of the current
+_UNSEEN = 0.1
+
 
 def largest(layer: Any, bits: int, *, per_channel: bool) -> Rounded:
     """Return the grid that ends at the largest weight of each output, or of all."""
@@ -35,18 +38,30 @@ def largest(layer: Any, bits: int, *, per_channel: bool) -> Rounded:
 def calibrated(layer: Any, bits: int, inputs: Sequence[Tensor], *, per_channel: bool) -> Rounded:
     """Return the grid, up to some part of the largest weight, with the least error of the current.
 
-    That of output o is the sum of (L(x, rounded)[o] - L(x, weight)[o])**2 over all inputs x.
+    That of output o is |L(x, rounded - weight)[o]|**2 / |L(x, weight)[o]|**2 over all inputs x. Of
+    inputs that were silent it knows nothing, so a tenth of |rounded - weight|**2 / |weight|**2 is
+    added: their weights are not clipped for the sake of the others.
     """
     whole = largest(layer, bits, per_channel=per_channel)
     alone = _without_bias(layer)
     weight, axis = layer.weight.detach(), channel_axis(layer) if per_channel else None
     best: Tensor | None = None
     scale = whole.scale
+
+    def size(change: Tensor) -> Tensor:
+        """Return the squared size of the current, and of the weight, for each output."""
+        alone.weight.copy_(change)
+        parts = [_squares(layer, alone(x), all_of_them=axis is None) for x in inputs]
+        rows = change.double().square()
+        rows = rows.sum().reshape(1) if axis is None else rows.movedim(axis, 0).flatten(1).sum(1)
+        return torch.stack([torch.stack(parts).sum(0), rows])
+
+    tiny = torch.finfo(torch.float64).tiny
+    whole_size = size(weight).clamp(min=tiny)
     for part in _PARTS:
         rounded = Rounded(whole.scale * part, bits)
-        alone.weight.copy_(rounded(weight) - weight)
-        error = sum(_squares(layer, alone(x), all_of_them=axis is None) for x in inputs)
-        assert isinstance(error, Tensor)
+        currents, rows = size(rounded(weight) - weight) / whole_size
+        error = currents + _UNSEEN * rows
         if best is None:
             best = error
             continue

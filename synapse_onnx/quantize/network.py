@@ -69,10 +69,14 @@ def apply(
         per_channel: one scale for each output channel, or one for the layer.
         calibration: None: m * scale is the largest weight. Or inputs of the network: a batch, or
             an iterable of batches; a batch is a tensor, or a tuple of all arguments. Then m * scale
-            is a part of the largest weight, 1, 0.95, ... 0.4, with the least sum over the layer's
-            inputs x of (L(x, scale * q) - L(x, weight))**2, for each output channel, or layer, by
-            itself. L is the linear map, and the inputs are those of the network with float weights;
-            of one layer the first 2**24 numbers count.
+            is a part of the largest weight, 1, 0.95, ... 0.4: that with the least ::
+
+                |L(x, d)|**2 / |L(x, weight)|**2 + 0.1 * |d|**2 / |weight|**2
+                with d = scale * q - weight
+
+            for each output channel, or layer, by itself. L is the linear map, and x are all inputs
+            of the layer, in the network with float weights; the first 2**24 numbers count. The
+            second term is for weights whose inputs were silent.
         keep: paths of layers that stay in floats, with the norms after them.
 
     Returns:

@@ -161,11 +161,15 @@ def test_calibrated_scales_have_the_least_error_of_the_current(per_channel: bool
     x[:, 0] = 0
     plain = so.quantize.apply(layer, 4, per_channel)
     calibrated = so.quantize.apply(layer, 4, per_channel, x)
-    assert _error(layer, calibrated, x) < 0.5 * _error(layer, plain, x)
-    outputs = [calibrated(x) - layer(x), plain(x) - layer(x)]
-    if per_channel:
-        best, other = (y.double().square().sum(0) for y in outputs)
-        assert bool((best <= other).all())
+    assert _error(layer, calibrated, x) < 0.7 * _error(layer, plain, x)
+
+
+def test_weights_of_silent_inputs_are_not_clipped_for_nothing() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Sequential(nn.Linear(40, 6)), spikes(50, 40, rate=0.5)
+    x[:, 1:] = 0  # one input alone is seen
+    calibrated = so.quantize.apply(layer, 8, True, x)
+    assert so.quantize.summary_of(calibrated).layers[0].error < 0.02
 
 
 def test_a_calibration_may_come_in_batches() -> None:
