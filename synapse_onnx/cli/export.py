@@ -11,6 +11,7 @@ import click
 
 import synapse_onnx
 from synapse_onnx.cli import _options as options
+from synapse_onnx.cli import _quantised as quantising
 from synapse_onnx.cli._inputs import in_layout, random_spikes, read_metadata
 from synapse_onnx.cli._output import print_facts, print_layers, print_note, say, size_text
 from synapse_onnx.cli._source import known_shapes, load_network, match_arguments, users_forward
@@ -80,6 +81,7 @@ A network with two inputs, 64 channels and 3 images of 32x32
     default="float32",
     help="Type of the inputs; uint8 takes spikes and counts up to 255.",
 )
+@quantising.options
 def command(
     source: str,
     output: str,
@@ -89,6 +91,9 @@ def command(
     steps: int,
     static: bool,
     axes: str | None,
+    bits: str | None,
+    keep: tuple[str, ...],
+    calibration: tuple[str, ...],
     **how: Any,  # --opset, --streaming, --layout, --input-type: arguments of export
 ) -> None:
     """Compile a torch network to one ONNX file.
@@ -102,6 +107,7 @@ def command(
     """
     options.check_target(output, ".onnx")
     module = load_network(source, weights, settings)
+    module = quantising.quantised(module, bits, keep, calibration, axes)
     example = random_spikes(
         [(1, *shape, steps) for shape in shapes or known_shapes(module, source)], rate=0.3, seed=0
     )
@@ -143,4 +149,5 @@ def command(
     verify += ["--weights", weights] if weights else []
     for key, value in settings.items():
         verify += ["--set", f"{key}={value}"]
+    verify += quantising.arguments_of(bits, keep, calibration)
     say(f"to compare it with torch: {shlex.join(verify)}", wrapped=False)

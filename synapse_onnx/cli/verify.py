@@ -10,6 +10,7 @@ from rich.text import Text
 
 import synapse_onnx
 from synapse_onnx.cli import _options as options
+from synapse_onnx.cli import _quantised as quantising
 from synapse_onnx.cli._group import DIFFERENT
 from synapse_onnx.cli._inputs import (
     dtype_of,
@@ -79,6 +80,7 @@ Exit codes: 0 equal, 1 the numbers differ, 2 wrong input or usage.""",
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @options.providers()
 @options.native("both", help="; both compares with and without them")
+@quantising.options
 def command(
     source: str,
     model: str,
@@ -93,6 +95,9 @@ def command(
     report_path: str | None,
     require_coverage: bool,
     as_json: bool,
+    bits: str | None,
+    keep: tuple[str, ...],
+    calibration: tuple[str, ...],
     **generated: Any,
 ) -> None:
     """Compare a torch network with its ONNX model, layer by layer.
@@ -118,6 +123,7 @@ def command(
     axes = None if metadata is None else metadata.axes
     arrays = [in_layout(x.astype(kind), axes) for x, kind in zip(values, kinds, strict=True)]
     module = load_network(source, weights, settings, quiet=as_json)
+    module = quantising.quantised(module, bits, keep, calibration, axes, quiet=True)
     match_arguments(module, arrays, source, "it is not the network that the model was made from")
     import torch
 

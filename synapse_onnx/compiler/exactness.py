@@ -23,11 +23,13 @@ def has_exact_sums(facts: Mapping[str, Any]) -> bool:
 
     Args:
         facts: the layer's ``describe()``. A synapse sums products with its weights, a neuron with
-            feedback those of its feedback, a mean its inputs.
+            feedback those of its feedback, a mean its inputs. A bias that torch adds within the sum
+            rounds in another order than one that is added after it.
     """
     synapse = facts.get("feedback", facts)
     if "quantized" in synapse:
-        return bool(synapse.get("power_of_two")) and not synapse["wide"]
+        whole = bool(synapse.get("power_of_two")) and not synapse["wide"]
+        return whole and not synapse.get("biased")
     return bool(facts.get("sums"))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx.compiler import copies
-from synapse_onnx.compiler._fold import fold_computed
 from synapse_onnx.compiler._lists import remember_lists
+from synapse_onnx.compiler.fold import fold_computed
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.neuron._step import Step
 

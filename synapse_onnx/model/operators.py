@@ -53,12 +53,12 @@ _GROUPS: Final = {
     ),
     Operator(elementwise=True, copies=True, exact=True): "Identity",
     Operator(elementwise=False, copies=True, exact=True): (
-        "DepthToSpace Expand Flatten Gather GatherElements GatherND Reshape Slice SpaceToDepth "
-        "Split Squeeze Tile Transpose Unsqueeze"
+        "DepthToSpace Expand Flatten Gather GatherElements GatherND MaxPool Reshape Slice "
+        "SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
     ),
     Operator(elementwise=False, copies=True, exact=True, joins=True): "Concat",
     Operator(elementwise=False, copies=False, exact=True): (
-        "ArgMax ArgMin CastLike Constant ConstantOfShape MaxPool Pad Range ReduceMax ReduceMin "
+        "ArgMax ArgMin CastLike Constant ConstantOfShape Pad Range ReduceMax ReduceMin "
         "ScatterElements ScatterND Shape Size TopK"
     ),
 }

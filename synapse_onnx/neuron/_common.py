@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Stateful, whole_scale
 from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.grid import Quantizer
 from synapse_onnx.ops import REGIMES
 from synapse_onnx.ops.arithmetic import fixed
-from synapse_onnx.quantize import Quantizer
 
 __all__ = ["Arguments", "Common", "Current", "input_text"]
 

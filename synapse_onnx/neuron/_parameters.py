@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.errors import InputError, ShapeError
+from synapse_onnx.grid import round_to_grid
 from synapse_onnx.neuron._common import Common
 from synapse_onnx.ops import Equation
-from synapse_onnx.quantize import round_to_grid
 
 __all__ = ["Decay", "Parametric"]
 

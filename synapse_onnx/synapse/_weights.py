@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import Deployable
 from synapse_onnx.errors import InputError, QuantizationError
+from synapse_onnx.grid import Grid, find_grid, is_power_of_two, stored_bits
 from synapse_onnx.model.operators import FLOAT32_EXACT
-from synapse_onnx.quantize import Grid, find_grid, is_power_of_two, stored_bits
 
 __all__ = ["Hook", "Weights", "describe_together", "freeze_together"]
 
@@ -28,6 +28,8 @@ class Weights(Deployable):
     are described in ``GenericLayer``.
     """
 
+    #: whether torch adds a bias within the sums, and a file after them: another rounding
+    biased: bool = False
     #: axis of the output channels in the weight; None where one kernel serves all channels
     channel_axis: int | None = 0
 
@@ -261,6 +263,8 @@ def describe_together(*layers: Weights) -> dict[str, Any]:
     sums = [_largest_sum(part, first.fan_in_axes) for part in parts]
     wide = first.weight_high is not None
     scales = [each.weight_scale for each in layers if each.weight_scale is not None]
+    if first.biased:
+        result["biased"] = True
     return result | {
         "bits": 16 if wide else stored_bits(low, high),
         "wide": wide,

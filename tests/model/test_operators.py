@@ -55,6 +55,7 @@ def node(name: str) -> tuple[onnx.NodeProto, dict[str, np.ndarray]]:
         "Cast": {"to": onnx.TensorProto.INT32},
         "Concat": {"axis": 1},
         "DepthToSpace": {"blocksize": 2},
+        "MaxPool": {"kernel_shape": [2]},
         "Mod": {"fmod": 1},
         "SpaceToDepth": {"blocksize": 2},
         "Split": {"num_outputs": 2},

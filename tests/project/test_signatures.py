@@ -42,6 +42,13 @@ SYNAPSES = {
 ADDED = {"Pool": {"merge_channels": False}, "Unpool": {"merge_channels": False}}
 
 
+#: a table of types, and what functions return
+RETURNED = (
+    base.Arguments, so.quantize.Comparison, so.quantize.Grid, so.quantize.LayerRow,
+    so.quantize.SpikeRow, so.quantize.Summary,
+)  # fmt: skip
+
+
 def classes() -> Iterator[tuple[str, type]]:
     """Every public class of the layers, by its name below ``so``."""
     modules: dict[str, Any] = {
@@ -60,8 +67,7 @@ def classes() -> Iterator[tuple[str, type]]:
     for path, module in modules.items():
         for name in module.__all__:
             value = getattr(module, name)
-            # a table of types and a dataclass that is returned are not called by a user
-            if inspect.isclass(value) and value not in (base.Arguments, so.quantize.Grid):
+            if inspect.isclass(value) and value not in RETURNED:
                 yield f"{path}.{name}", value
 
 

@@ -30,6 +30,7 @@ from synapse_onnx.compiler.loops.refusals import NoLoopError, UndrivenError
 from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.rolled import Rolled
 from synapse_onnx.compiler.loops.steps_taken import operator_without_steps
+from synapse_onnx.compiler.loops.synapses import put_synapses
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.compiler.loops.times import FirstSeen, Times, Undriven, first_seen
 from synapse_onnx.compiler.loops.traces import LONGER, PERIODS, SHORTEST, FixedLengthError, Traces
@@ -149,20 +150,25 @@ def _rarer(traces: Traces) -> Iterator[tuple[Order, int]]:
 def _found_in(traces: Traces, order: Order, least: int = SHORTEST) -> Rolled:
     """Return the network whose loop was found in this order, by traces of so many steps and more.
 
-    A neuron that was recognised gives other numbers than the network in rare cases, as of infinite
-    voltages. Its loop stays as it is then.
+    A neuron that was recognised, or a synapse of integers, gives other numbers than the network in
+    rare cases, as of infinite voltages. The loop stays as it is then.
 
     Raises:
         NoLoopError: its steps have no common form.
     """
     form, sizes = _form_in(traces, order, least)
-    layers = recognise(form)
+    neurons, synapses = recognise(form), put_synapses(form)
     try:
-        return _checked(traces, form, layers, sizes)
+        return _checked(traces, form, {**neurons, **synapses}, sizes)
     except NoLoopError:
-        if not layers:
+        if not neurons and not synapses:
             raise
     form, sizes = _form_in(traces, order, least)
+    if neurons and synapses:
+        try:
+            return _checked(traces, form, recognise(form), sizes)
+        except NoLoopError:
+            form, sizes = _form_in(traces, order, least)
     return _checked(traces, form, {}, sizes)
 
 

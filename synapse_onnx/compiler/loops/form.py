@@ -167,15 +167,18 @@ class Entry:
 
 @dataclass(eq=False)
 class Layer:
-    """How a family is computed by a layer of this package, for all steps at once.
+    """How a family, or a whole value, is computed by a layer of this package.
 
     Attributes:
         path: path of the layer in the module.
-        slot: the slot that the layer reads.
+        slot: the slot, or the whole value, that the layer reads.
+        axes: number of axes that a synapse reads after those of steps and samples: 1 of (C,), 2 of
+            (C, L), 3 of (C, H, W); 0 for a neuron, which takes all.
     """
 
     path: str
     slot: Any
+    axes: int = 0
 
 
 @dataclass(eq=False)
@@ -253,7 +256,7 @@ def parts_of(outputs: list[Any]) -> Iterator[Any]:
                 todo += [value.value, *value.instead.values()]
             elif isinstance(value, Apply):
                 todo += [*value.args, *value.kwargs.values()]
-            elif isinstance(value, Stack | Last):
+            elif isinstance(value, Stack | Last | Layer):
                 todo += flat(value.slot)
 
 
@@ -264,7 +267,7 @@ def references_of(outputs: list[Any]) -> Iterator[Reference]:
             yield value
 
 
-_PARTS = Leaf | Apply | Stack | Last | Family | Reference | Fixed | Listed
+_PARTS = Leaf | Apply | Stack | Last | Layer | Family | Reference | Fixed | Listed
 
 
 @dataclass(eq=False)

@@ -32,7 +32,7 @@ from synapse_onnx.compiler.loops.groups import Group, grouped
 from synapse_onnx.compiler.loops.left_out import least_steps
 from synapse_onnx.compiler.loops.lines import Front, front_of
 from synapse_onnx.compiler.loops.numbers import STEP, Formula
-from synapse_onnx.compiler.loops.pixels import as_before, as_neurons
+from synapse_onnx.compiler.loops.pixels import through
 from synapse_onnx.compiler.loops.recurrence import TICK, Loop
 from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.states import States, part_of
@@ -174,6 +174,8 @@ class Looped:
             return all(map(self.is_last, (*value.args, *value.kwargs.values())))
         if isinstance(value, list):
             return all(map(self.is_last, value))
+        if isinstance(value, Layer):
+            return self.is_last(value.slot)
         if isinstance(value, Leaf):
             return value.term.op != INPUT or not self.timed[value.term.args[0]]
         if isinstance(value, Formula):  # no number of steps
@@ -261,7 +263,7 @@ class _Run:
             return self._number(value)
         if isinstance(value, list):
             return [self._whole(each) for each in value]
-        if not isinstance(value, Leaf | Apply | Stack | Last):
+        if not isinstance(value, Leaf | Apply | Stack | Last | Layer):
             return value
         if id(value) not in self._wholes:
             self._wholes[id(value)] = self._made(value)
@@ -275,6 +277,8 @@ class _Run:
             return part_of(self._root, parent)._buffers[name]
         if isinstance(value, Last):
             return self._sequence(value.slot)[self._steps - 1]
+        if isinstance(value, Layer):
+            return through(part_of(self._root, value.path), self._whole(value.slot), value.axes)
         if isinstance(value, Stack):
             parts = self._sequence(value.slot)
             is_part = value.start or value.stride > 1
@@ -432,10 +436,8 @@ class _Run:
                     steps = steps[later.clamp(max=self._steps - 1)]
                 self._sequences[family] = steps.flip(0) if order.backwards else steps
             elif isinstance(node, Layer):
-                layer = part_of(self._root, node.path)
                 x = self._sequence(node.slot)
-                y = layer(as_neurons(x).movedim(0, -1)).movedim(-1, 0)
-                self._sequences[family] = as_before(y, x)
+                self._sequences[family] = through(part_of(self._root, node.path), x, node.axes)
             elif group.recurrent or not self._at_once(family):
                 self._run(group)
         return self._sequences[family]

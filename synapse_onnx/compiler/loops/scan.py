@@ -14,9 +14,11 @@ from torch import Tensor
 from synapse_onnx.compiler.names import unique
 from synapse_onnx.ops import Recurrence, loop_of
 
-__all__ = ["StepModule", "put_scans", "symbolic"]
+__all__ = ["RECURRENCE", "StepModule", "put_scans", "symbolic"]
 
 _DOMAIN = "synapse_onnx.loops"
+#: domain and name of the opaque node of a loop
+RECURRENCE = (_DOMAIN, "Recurrence")
 _TYPES = [f"tensor({kind})" for kind in ("float", "double", "bool", "int32", "int64", "float16")]
 
 

@@ -7,6 +7,8 @@ weight gained nothing, and made the whole file unreadable for them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -22,17 +24,23 @@ def run(model: ir.Model) -> int:
     changes = 0
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        # n values take n bytes as INT8 and (n + 1) // 2 as INT4
-        if tensor is None or tensor.dtype != ir.DataType.INT8 or tensor.size // 2 < _LEAST_SAVING:
+        if tensor is None or tensor.dtype != ir.DataType.INT8:
             continue
         readers = [use.node for use in value.uses()]
         if not readers or any(node.domain != DOMAIN for node in readers):
             continue
-        array = tensor.numpy()
-        if array.min() < -8 or array.max() > 7:
+        packed = as_int4(tensor.numpy(), value.name)
+        if packed is None:
             continue
-        packed = ir.Tensor(np.ascontiguousarray(array), dtype=ir.DataType.INT4, name=value.name)
         value.const_value = packed
         value.dtype = ir.DataType.INT4
         changes += 1
     return changes
+
+
+def as_int4(array: np.ndarray[Any, Any], name: str | None = None) -> ir.Tensor[Any] | None:
+    """Return integers as INT4; None where some do not fit, or it does not pay."""
+    # n values take n bytes as INT8 and (n + 1) // 2 as INT4
+    if array.size // 2 < _LEAST_SAVING or array.min() < -8 or array.max() > 7:
+        return None
+    return ir.Tensor(np.ascontiguousarray(array), dtype=ir.DataType.INT4, name=name)

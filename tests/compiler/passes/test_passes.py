@@ -21,6 +21,7 @@ from synapse_onnx.compiler.passes import (
     part_scales,
     read_first_input,
     store_int4,
+    store_integers,
 )
 from synapse_onnx.errors import RegistryError
 
@@ -35,6 +36,7 @@ def test_every_pass_is_tested_here_and_runs_in_this_order() -> None:
         ("read_first_input", read_first_input.run),
         ("clean_up", clean_up.run),
         ("mark_spikes", mark_spikes.run),
+        ("store_integers", store_integers.run),
         ("part_scales", part_scales.run),
         ("order_initializers", order_initializers.run),
         ("store_int4", store_int4.run),
@@ -69,7 +71,7 @@ _NO_CHANGES = "def run(model):\n    return 0\n"
 def test_a_new_pass_is_found_and_runs_where_it_says(folder: Path, text: str, follows: str) -> None:
     (folder / "new_pass.py").write_text(text + _NO_CHANGES)
     order = list(all_passes())
-    assert len(order) == 11
+    assert len(order) == 12
     assert order[order.index("new_pass") - 1] == follows
 
 

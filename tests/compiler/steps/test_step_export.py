@@ -185,6 +185,10 @@ def test_a_module_that_has_run_is_left_as_it_was(compiled_anew: None) -> None:
     assert net.training
 
 
+#: what a layer becomes: its weights are whole, so they are stored as integers
+PARTS = ("fc.synapse", "neuron")
+
+
 def test_over_time_within_a_network() -> None:
     class Rate(nn.Module):
         def __init__(self) -> None:
@@ -198,7 +202,8 @@ def test_over_time_within_a_network() -> None:
     model = so.export(net, example(6, 3))
     assert so.verify(net, model, example(6, 3)).ok
     layers = sorted(layer["path"] for layer in Metadata.read(model).layers)
-    assert layers == ["body.first.neuron", "body.second.neuron"]
+    paths = [f"body.{name}.{part}" for name in ("first", "second") for part in PARTS]
+    assert layers == paths
 
 
 # -- what is refused -------------------------------------------------------------------------------

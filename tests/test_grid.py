@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import synapse_onnx as so
-from synapse_onnx.quantize import Quantizer, find_grid, is_power_of_two, q8, stored_bits
+from synapse_onnx.grid import Quantizer, find_grid, is_power_of_two, q8, stored_bits
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Quantisation of weights: hooks for ``pre_hook_fx`` and the grid that any hook leaves behind.
+"""Grids of weights: hooks for ``pre_hook_fx``, and the grid that any hook leaves behind.
 
 A hook maps float weights to the weights that a synapse uses. It may be any callable; the ones
 here round to multiples of a scale, with the gradient passed straight through.
@@ -25,7 +25,9 @@ from synapse_onnx.errors import InputError
 __all__ = [
     "Grid",
     "Quantizer",
+    "Rounded",
     "find_grid",
+    "is_by_chance",
     "is_power_of_two",
     "q8",
     "round_to_grid",
@@ -37,7 +39,7 @@ class _RoundToGrid(torch.autograd.Function):
     """Round in the forward pass, identity in the backward pass (straight-through estimator)."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, scale: float) -> Tensor:
+    def forward(context: Any, x: Tensor, scale: float | Tensor) -> Tensor:
         return torch.round(x / scale) * scale
 
     @staticmethod
@@ -45,7 +47,7 @@ class _RoundToGrid(torch.autograd.Function):
         return grads[0], None
 
 
-def round_to_grid(x: Tensor, scale: float = 1.0) -> Tensor:
+def round_to_grid(x: Tensor, scale: float | Tensor = 1.0) -> Tensor:
     """Round to multiples of a scale, halves to even; the gradient passes straight through."""
     result: Tensor = _RoundToGrid.apply(x, scale)  # type: ignore[no-untyped-call]
     return result
@@ -101,6 +103,25 @@ def q8(weight: Tensor, descale: bool = False) -> Tensor:
     return _Q8(weight, descale)
 
 
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A hook that rounds weights to given scales: ``scale * round(weight / scale)``, clamped.
+
+    Args:
+        scale: of a shape that multiplies the weight: one number, or one an output channel.
+        bits: width of the integers, sign included; they lie in -(2**(bits - 1) - 1) to
+            2**(bits - 1) - 1.
+    """
+
+    scale: Tensor
+    bits: int
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """Return weights on the grid; the gradient passes straight through within its range."""
+        scale, most = self.scale.to(weight.device), (1 << (self.bits - 1)) - 1
+        return round_to_grid(weight.clamp(-most * scale, most * scale), scale)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Weights as integers times scales: ``weight == scale * integers``, exactly.
@@ -127,12 +148,32 @@ def stored_bits(low: int, high: int) -> int:
     return next(b for b in (4, 8, 16) if -(1 << (b - 1)) <= low and high < 1 << (b - 1))
 
 
+def is_by_chance(grid: Grid, channel_axis: int | None = 0) -> bool:
+    """Whether floats that nobody has rounded may lie on a grid like this one.
+
+    The largest magnitude always does, for its scale follows from it. A further magnitude hits one
+    of the 2**bits places by chance once in 2**(24 - bits), and there are 2**bits scales to choose
+    from. So two weights may lie on a grid of 16 bits, and nine on one of 8 bits never do.
+    """
+    integers = grid.integers.to(torch.int32).abs()
+    if grid.scale.numel() > 1 and channel_axis is not None:
+        rows = list(integers.movedim(channel_axis, 0).flatten(1))
+    else:
+        rows = [integers.flatten()]
+    further = [max(0, len(torch.unique(row[row > 0])) - 1) for row in rows]
+    evidence = sum((24 - grid.bits) * count - grid.bits for count in further if count)
+    return evidence < _LEAST_EVIDENCE
+
+
+#: what is taken for a purpose: a chance of 1 in 2**40
+_LEAST_EVIDENCE = 40
+
 _LARGEST = (1 << 15) - 1
 #: how many counts are tried before a weight is taken to lie on no grid
 _MOST_COUNTS = 256
 
 
-def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
+def find_grid(weight: Tensor, channel_axis: int | None = 0, bits: int = 16) -> Grid | None:
     """Find the integer grid that a weight lies on, exactly, or return None.
 
     One scale for the whole tensor is tried first, then one for each output channel.
@@ -140,37 +181,44 @@ def find_grid(weight: Tensor, channel_axis: int | None = 0) -> Grid | None:
     Args:
         weight: float32, any shape, finite.
         channel_axis: axis of the output channels; None allows one scale a tensor only.
+        bits: the widest integers that are wanted.
     """
     values = weight.detach().to("cpu", torch.float32)
-    axis, fit = 0, _fit(values.reshape(1, -1))
+    largest = (1 << (bits - 1)) - 1
+    axis, fit = 0, _fit(values.reshape(1, -1), largest)
     if fit is None and channel_axis is not None and channel_axis < values.dim():
         axis = channel_axis
         values = values.movedim(axis, 0)
-        fit = _fit(values.reshape(values.shape[0], -1))
+        fit = _fit(values.reshape(values.shape[0], -1), largest)
     if fit is None:
         return None
     scales, integers = torch.from_numpy(fit[0]), torch.from_numpy(fit[1])
-    bits = stored_bits(int(integers.min()), int(integers.max()))
-    integers = integers.to(torch.int16 if bits == 16 else torch.int8).reshape(values.shape)
-    return Grid(integers.movedim(0, axis).contiguous(), scales, bits)
+    stored = stored_bits(int(integers.min()), int(integers.max()))
+    integers = integers.to(torch.int16 if stored == 16 else torch.int8).reshape(values.shape)
+    return Grid(integers.movedim(0, axis).contiguous(), scales, stored)
 
 
-def _fit(rows: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-    """Fit one scale to every row; None where a row lies on no grid of 16 bits."""
+def _fit(rows: Tensor, most: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    """Fit one scale to every row; None where a row lies on no grid of integers up to ``most``."""
     scales, integers = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int32)
     for i, row in enumerate(rows.numpy()):
-        fit = _fit_row(row)
+        fit = _fit_row(row, most)
         if fit is None:
             return None
         scales[i], integers[i] = fit
     return scales, integers
 
 
-def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any]] | None:
+def _fit_row(
+    row: np.ndarray[Any, Any], most: int
+) -> tuple[np.float32, np.ndarray[Any, Any]] | None:
+    head = row[: 4 * (most + 1)]  # of most weights a few are enough to see that there is no grid
+    if np.unique(np.abs(head[head != 0])).size > most + 1:
+        return None
     distinct = np.unique(np.abs(row[row != 0])).astype(np.float64)
     if distinct.size == 0:
         return np.float32(1), np.zeros(row.shape, np.int32)
-    if distinct.size > _LARGEST:
+    if distinct.size > most + 1:
         return None
     for candidate in _candidates(distinct):
         # a quotient near an integer is not enough: the float32 product must be the weight
@@ -178,7 +226,7 @@ def _fit_row(row: np.ndarray[Any, Any]) -> tuple[np.float32, np.ndarray[Any, Any
         if scale == 0 or not np.isfinite(scale):
             continue
         integers = np.rint(row.astype(np.float64) / float(scale))
-        if integers.min() < -_LARGEST - 1 or integers.max() > _LARGEST:
+        if integers.min() < -most - 1 or integers.max() > most:
             continue
         if np.array_equal(integers.astype(np.float32) * scale, row):
             return scale, integers.astype(np.int32)

@@ -1,0 +1,216 @@
+"""Batch norms folded into the linear layer before them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
+
+from synapse_onnx.compiler.copies import copied_value
+from synapse_onnx.compiler.function_mode import FunctionMode
+from synapse_onnx.quantize._layers import channel_axis, examples
+from synapse_onnx.synapse import GenericLayer
+
+__all__ = ["Followers", "fold", "neighbours", "norms"]
+
+#: a folded layer may differ by so much of its largest value, in float32
+_TOLERANCE = 1e-4
+
+
+def norms(network: nn.Module) -> dict[str, nn.Module]:
+    """Return path -> module of every batch norm, each once."""
+    modules = nn.Module.named_modules(network)
+    return {path: module for path, module in modules if isinstance(module, _BatchNorm)}
+
+
+def neighbours(network: nn.Module) -> dict[str, str]:
+    """Return path of a norm -> path of the module before it in an ``nn.Sequential``."""
+    places: dict[nn.Module, list[str]] = defaultdict(list)
+    for path, module in network.named_modules(remove_duplicate=False):
+        places[module].append(path)
+    found = {}
+    for path, chain in nn.Module.named_modules(network):
+        if type(chain).forward is not nn.Sequential.forward:
+            continue
+        for (name, layer), (other, norm) in itertools.pairwise(chain.named_children()):
+            alone = len(places[layer]) == len(places[norm]) == 1
+            if isinstance(norm, _BatchNorm) and alone:
+                found[_joined(path, other)] = _joined(path, name)
+    return found
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+class Followers(FunctionMode):
+    """Watches a network run, and says which layer each norm follows.
+
+    A norm can be folded into a layer if it reads the very tensor that the layer returned, in every
+    call of both, and nothing else reads that tensor.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], norms: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.layers, self.norms = layers, norms
+        #: id of what a layer returned -> its path
+        self._from: dict[int, str] = {}
+        self._kept: list[Tensor] = []
+        #: norm -> layers whose outputs it read, "" for other tensors
+        self._reads: dict[str, set[str]] = defaultdict(set)
+        #: layer -> norms that read its outputs, "" for other code
+        self._read_by: dict[str, set[str]] = defaultdict(set)
+        self._running: list[str] = []
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Take note of who reads what a layer returned; a norm within reads its own input."""
+        if not self._running and not _is_attribute(function):
+            self._see([args, kwargs], "")
+        return function(*args, **kwargs)
+
+    def run(self, network: nn.Module, args: Sequence[Any]) -> None:
+        """Run a network once."""
+        hooks = []
+        for path, module in (*self.layers.items(), *self.norms.items()):
+            hooks.append(module.register_forward_pre_hook(self._before(path)))
+            hooks.append(module.register_forward_hook(self._after(path)))
+        try:
+            with self:
+                outputs = network(*args)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._see(outputs, "")
+
+    def found(self) -> dict[str, str]:
+        """Return path of a norm -> path of the layer that it can be folded into."""
+        pairs = {}
+        for norm, read in self._reads.items():
+            if len(read) == 1:
+                (layer,) = read
+                if layer in self.layers and self._read_by[layer] == {norm}:
+                    pairs[norm] = layer
+        return pairs
+
+    def reason(self, norm: str) -> str:
+        """Say why a norm is not folded."""
+        read = self._reads.get(norm)
+        if not read:
+            return "it did not run"
+        before = sorted(path for path in read if path)
+        if len(read) > 1:
+            return f"it is used by several layers: {', '.join(before) or 'none of them linear'}"
+        if not before:
+            return "no Linear or Conv layer is just before it"
+        others = sorted(self._read_by[before[0]] - {norm})
+        readers = ", ".join(path or "other code" for path in others)
+        return f"the output of {before[0]} is read by {readers}, too"
+
+    def _before(self, path: str) -> Any:
+        def hook(_: nn.Module, args: Any) -> None:
+            if path in self.norms:
+                x = next((x for x in tree_leaves(args) if isinstance(x, Tensor)), None)
+                self._reads[path].add(self._from.get(id(x), ""))
+            self._see(args, path if path in self.norms else "")
+            self._running.append(path)
+
+        return hook
+
+    def _after(self, path: str) -> Any:
+        def hook(_: nn.Module, __: Any, y: Any) -> None:
+            self._running.pop()
+            if path in self.layers and isinstance(y, Tensor):
+                self._from[id(y)] = path
+                self._kept.append(y)  # so that no other tensor gets its id
+
+        return hook
+
+    def _see(self, values: Any, reader: str) -> None:
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and id(value) in self._from:
+                self._read_by[self._from[id(value)]].add(reader)
+
+
+def _is_attribute(function: Any) -> bool:
+    """Whether a function reads an attribute, such as the shape."""
+    name = getattr(function, "__name__", "")
+    return name in ("__get__", "size", "dim", "numel", "__len__", "is_floating_point")
+
+
+@torch.no_grad()
+def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) -> float | str:
+    """Fold a norm into a layer, in place; an Identity takes the place of the norm.
+
+    With g = gamma / sqrt(variance + eps): weight' = g * weight, bias' = (bias - mean) * g + beta.
+
+    Args:
+        network: the network.
+        layer_path: path of a layer with a plain weight.
+        norm_path: path of the norm after it.
+        x: an input of the layer; without one, random numbers.
+
+    Returns:
+        The largest change of its current, relative to the largest value; or why it was not folded.
+    """
+    layer: Any = network.get_submodule(layer_path)
+    norm: Any = network.get_submodule(norm_path)
+    if isinstance(layer, GenericLayer):
+        return "synapses of this package have no bias"
+    if norm.running_mean is None or norm.running_var is None:
+        return "it has no running statistics"
+    before, expected = _both(layer, norm, x)
+    if before is None:
+        return f"{layer_path} does not run by itself"
+    old = copied_value(layer)
+    gain = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        gain = gain * norm.weight.double()
+    bias = torch.zeros_like(gain) if layer.bias is None else layer.bias.double()
+    shift = 0.0 if norm.bias is None else norm.bias.double()
+    axis = channel_axis(layer)
+    if axis is None:
+        return "groups of a transposed convolution share their channels"
+    weight = layer.weight
+    shape = [-1 if i == axis else 1 for i in range(weight.dim())]
+    weight.copy_((weight.double() * gain.reshape(shape)).to(weight.dtype))
+    folded = ((bias - norm.running_mean.double()) * gain + shift).to(weight.dtype)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(folded, requires_grad=weight.requires_grad)
+    else:
+        layer.bias.copy_(folded)
+    found = copied_value(layer)(before)
+    largest = float(expected.abs().max())
+    far = float((found - expected).abs().max()) / (largest or 1.0)
+    if not far <= _TOLERANCE:
+        weight.copy_(old.weight)
+        if old.bias is None:
+            layer.bias = None
+        else:
+            layer.bias.copy_(old.bias)
+        return f"folding it would change the current of {layer_path} by {far:.1g} of its largest"
+    parent, _, name = norm_path.rpartition(".")
+    network.get_submodule(parent)._modules[name] = nn.Identity()
+    return far
+
+
+def _both(layer: nn.Module, norm: nn.Module, x: Tensor | None) -> tuple[Any, Any]:
+    """Return an input that a layer and the norm after it take, and what they make of it."""
+    for each in _inputs(layer, x):
+        try:
+            y = copied_value(layer)(each)
+            return each, copied_value(norm)(y)
+        except Exception:  # of any class: inputs of another shape are wanted
+            continue
+    return None, None
+
+
+def _inputs(layer: nn.Module, x: Tensor | None) -> Iterator[Tensor]:
+    if x is not None:
+        yield x
+    yield from examples(layer)

@@ -1,0 +1,170 @@
+"""Batch norms: which are folded into the layer before them, and which stay, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from quantized_networks import network, spikes
+from torch import Tensor, nn
+
+import synapse_onnx as so
+
+BITS = 8
+
+
+def norm(channels: int, kind: Any = nn.BatchNorm1d, **options: Any) -> Any:
+    made = kind(channels, **options)
+    generator = torch.Generator().manual_seed(channels)
+    with torch.no_grad():
+        for tensor in (made.running_mean, made.running_var, made.weight, made.bias):
+            if tensor is not None:
+                tensor.copy_(0.5 + torch.rand(channels, generator=generator))
+    return made.eval()
+
+
+class Net(nn.Module):
+    """A layer and a norm, in a forward of its own."""
+
+    def __init__(self, how: str = "plain") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how = how
+        self.fc, self.norm, self.other = nn.Linear(8, 6), norm(6), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        if self.how == "between":
+            return self.norm((y > 0).float())
+        if self.how == "read twice":
+            return self.norm(y) + y
+        if self.how == "norm used twice":
+            return self.norm(y) + self.norm(self.other(x))
+        if self.how == "layer used twice":
+            return self.norm(y) + self.fc(2 * x)
+        if self.how == "returned":
+            return self.norm(y), y  # type: ignore[return-value]
+        if self.how == "not run":
+            return y
+        return self.norm(y) + self.other(x)
+
+
+def test_a_norm_is_folded_as_the_run_shows() -> None:
+    given, x = Net().eval(), torch.randn(50, 8)
+    folded = so.quantize.apply(given, BITS, calibration=x)
+    assert isinstance(folded.norm, nn.Identity)
+    gain = given.norm.weight / torch.sqrt(given.norm.running_var + given.norm.eps)
+    bias = (given.fc.bias - given.norm.running_mean) * gain + given.norm.bias
+    assert torch.allclose(folded.fc.bias, bias, atol=1e-6)
+    weight = given.fc.weight * gain[:, None]
+    step = weight.abs().amax(1, keepdim=True) / 127
+    assert bool(((folded.fc.weight - weight).abs() <= 0.6 * step + 1e-7).sum() > 40)
+    summary = so.quantize.summary_of(folded)
+    assert summary.norms["norm"].startswith("folded into fc, whose current changes by ")
+    assert summary.layers[0].norm == "norm"
+    assert summary.effect is not None
+    assert 0 <= summary.effect < 1e-5
+    assert "folded norms change outputs by" in str(summary)
+    assert torch.allclose(folded(x), given(x), atol=0.05)
+
+
+STAYS = {
+    "between": "no Linear or Conv layer is just before it",
+    "read twice": "the output of fc is read by other code, too",
+    "norm used twice": "it is used by several layers: fc, other",
+    "layer used twice": "the output of fc is read by other code, too",
+    "returned": "the output of fc is read by other code, too",
+    "not run": "it did not run",
+}
+
+
+@pytest.mark.parametrize("how", STAYS)
+def test_a_norm_stays_where_folding_would_change_something(how: str) -> None:
+    given, x = Net(how).eval(), torch.randn(50, 8)
+    result = so.quantize.apply(given, BITS, calibration=x)
+    assert isinstance(result.norm, nn.BatchNorm1d)
+    assert torch.equal(result.fc.bias, given.fc.bias)
+    summary = so.quantize.summary_of(result)
+    assert summary.norms["norm"] == f"stays; {STAYS[how]}"
+    assert summary.effect is None
+
+
+def test_without_calibration_neighbours_in_a_sequential_are_folded() -> None:
+    given = nn.Sequential(
+        nn.Conv2d(2, 4, 3, bias=False), norm(4, nn.BatchNorm2d), nn.ReLU(), nn.Flatten(),
+        nn.Linear(144, 6), norm(6, affine=False),
+    ).eval()  # fmt: skip
+    x = spikes(5, 2, 8, 8)
+    result = so.quantize.apply(given, BITS)
+    assert isinstance(result[1], nn.Identity)
+    assert isinstance(result[5], nn.Identity)
+    assert torch.allclose(result(x), given(x), atol=0.05)
+    stays = so.quantize.apply(Net().eval(), BITS)
+    assert isinstance(stays.norm, nn.BatchNorm1d)
+    assert "without calibration" in so.quantize.summary_of(stays).norms["norm"]
+
+
+class _Odd(nn.BatchNorm1d):
+    """A norm of another equation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * 0.5
+
+
+class _Sequential(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return self[1](self[0](x)) + self[0](x)
+
+
+def test_neighbours_that_are_no_pair_stay() -> None:
+    torch.manual_seed(0)
+    odd = nn.Sequential(nn.Linear(8, 6), norm(6, _Odd)).eval()
+    result = so.quantize.apply(odd, BITS)
+    assert isinstance(result[1], _Odd)
+    assert "folding it would change the current of 0" in so.quantize.summary_of(result).norms["1"]
+    assert result[0].weight.abs().max() == odd[0].weight.abs().max()
+    without = nn.Sequential(nn.Linear(8, 6), norm(6, track_running_stats=False)).eval()
+    found = so.quantize.summary_of(so.quantize.apply(without, BITS)).norms["1"]
+    assert found == "stays; it has no running statistics"
+    own = _Sequential(nn.Linear(8, 6), norm(6)).eval()
+    assert isinstance(so.quantize.apply(own, BITS)[1], nn.BatchNorm1d)
+    layer = nn.Linear(8, 8)
+    twice = nn.Sequential(layer, norm(8), layer).eval()
+    assert isinstance(so.quantize.apply(twice, BITS)[1], nn.BatchNorm1d)
+    tied = nn.Sequential(nn.Linear(8, 8), norm(8), nn.Linear(8, 8)).eval()
+    tied[2].weight = tied[0].weight
+    found = so.quantize.summary_of(so.quantize.apply(tied, BITS)).norms["1"]
+    assert found == "stays; the weight of 0 is that of another layer, too"
+
+
+def test_a_norm_after_weights_with_a_grid_of_their_own_stays() -> None:
+    given = nn.Sequential(nn.Linear(8, 6), norm(6)).eval()
+    with torch.no_grad():
+        given[0].weight.copy_(torch.round(given[0].weight * 64) / 64)
+    result = so.quantize.apply(given, BITS)
+    assert isinstance(result[1], nn.BatchNorm1d)
+    assert torch.equal(result[0].weight, given[0].weight)
+
+
+def test_transposed_convolutions() -> None:
+    given = nn.Sequential(nn.ConvTranspose2d(2, 4, 3), norm(4, nn.BatchNorm2d)).eval()
+    x = spikes(5, 2, 6, 6)
+    result = so.quantize.apply(given, BITS, calibration=x)
+    assert isinstance(result[1], nn.Identity)
+    assert so.quantize.summary_of(result).layers[0].scales == 4
+    assert torch.allclose(result(x), given(x), atol=0.05)
+    groups = nn.Sequential(nn.ConvTranspose2d(2, 4, 3, groups=2), norm(4, nn.BatchNorm2d)).eval()
+    stays = so.quantize.apply(groups, BITS, calibration=x)
+    assert isinstance(stays[1], nn.BatchNorm2d)
+    assert so.quantize.summary_of(stays).layers[0].scales == 1
+
+
+@pytest.mark.parametrize("name", ["snntorch", "spikingjelly"])
+def test_norms_of_live_networks_are_folded_and_change_little(name: str) -> None:
+    given, x = network(name)
+    summary = so.quantize.summary_of(so.quantize.apply(given, BITS, calibration=x))
+    (what,) = summary.norms.values()
+    assert what.startswith("folded into")
+    change = float(what.rpartition(" ")[2])
+    assert change < 1e-6
