@@ -18,8 +18,8 @@ from published import FOLDER
 
 import synapse_onnx as so
 from exporters import _published as published
-from exporters import ndns, neurobench, nir_paper
-from exporters.__main__ import main
+from exporters import brf, ndns, neurobench, nir_paper
+from exporters.__main__ import Recipes, main
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "published.md"
 reference = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there is no folder {FOLDER}")
@@ -297,3 +297,53 @@ def test_flips_are_of_arrays_of_one_shape() -> None:
     assert published.flips(np.array([0, 1, 2]), np.array([1, 1, 0])) == 2
     with pytest.raises(click.ClickException, match="outputs of shapes"):
         published.flips(np.zeros(3), np.zeros(1))
+
+
+# -- electrocardiograms ---------------------------------------------------------------------------
+
+
+def test_every_recipe_has_a_section_of_the_page() -> None:
+    for name in Recipes().list_commands(None):  # type: ignore[arg-type]
+        if hasattr(importlib.import_module(f"exporters.{name}"), "published"):
+            assert "|" in published.section(PAGE.read_text(), name)
+
+
+@pytest.mark.slow
+@reference
+def test_electrocardiograms_give_the_table_of_the_page(tmp_path: Path) -> None:
+    result, section = called("brf", tmp_path)
+    assert result.exit_code == 0, result.output
+    found, kept = (rows(text) for text in (section, published.section(PAGE.read_text(), "brf")))
+    (title,) = found
+    assert [line[:6] for line in found[title]] == [line[:6] for line in kept[title]]
+    assert [line[4:6] for line in found[title]] == [["0", "0"]] * 2
+
+
+@pytest.mark.slow
+@reference
+def test_accuracies_are_counted_after_the_steps_that_are_left_out(tmp_path: Path) -> None:
+    x = brf.signals(40, 5)
+    network = brf.trained(FOLDER / "brf" / "ecg_alif.pt", brf.Adaptive())
+    with torch.no_grad():
+        classes = network(x).argmax(dim=2)
+    classes[:10] = (classes[:10] + 1) % brf.CLASSES  # wrong, and left out
+    classes[10:12] = (classes[10:12] + 1) % brf.CLASSES  # 2 of 30 steps
+    y = torch.nn.functional.one_hot(classes, brf.CLASSES).float()
+    padding = torch.full((1, 5, brf.CHANNELS), -1.0), torch.full((1, 5, brf.CLASSES), -1.0)
+    data = {
+        name: torch.cat((values, last)).transpose(0, 1).numpy()
+        for name, values, last in zip("xy", (x, y), padding, strict=True)
+    }
+    scipy = peer("scipy.io")
+    scipy.savemat(tmp_path / "test.mat", data)
+    result, section = called("brf", tmp_path, "--data", tmp_path / "test.mat")
+    assert result.exit_code == 0, result.output
+    accuracies = rows(section)["Electrocardiograms, accuracy"]
+    assert accuracies[1][1:4] == ["70.75%", "93.33%", "93.33%"]
+    assert accuracies[1][5] == "100.000%"
+
+
+def test_without_the_weights_the_recipe_says_where_it_looked(tmp_path: Path) -> None:
+    result, _ = called("brf", tmp_path, "--reference", tmp_path)
+    assert result.exit_code == 2
+    assert f"no brf/ecg_rf.pt in {tmp_path}" in " ".join(result.output.split())
