@@ -127,6 +127,20 @@ def run(name: str, network: Any, inputs: Tensor, output: Path) -> tuple[tuple[st
     return row, faults
 
 
+def apart_by(checkpoint: Any, net: nn.Module, inputs: Tensor) -> tuple[float, int]:
+    """Return how far a checkpoint and a .net file are apart, and by how many steps.
+
+    lava-dl's layers send a step later in training, and ``load_net`` adds no delay of its own.
+    """
+    apart = sum(isinstance(module, so.axon.StepDelay) for module in checkpoint.modules())
+    with torch.no_grad():
+        x = inputs - MEAN
+        for layer in checkpoint.blocks:
+            x = layer(x)
+        y = net(inputs - MEAN)
+    return float((x[..., apart:] - y[..., : y.shape[-1] - apart]).abs().max()), apart
+
+
 def _flips(proof: Proof) -> int:
     return sum(row.spike_flips or 0 for row in proof.report.layers)
 
@@ -161,8 +175,8 @@ def main(
     if checkpoint is not None:
         networks.append(("checkpoint", trained(checkpoint), inputs))
     if net is not None:
-        # a .net file takes the input in 64ths
-        networks.append(("net", so.load_net(net), torch.round((inputs - MEAN) * 64)))
+        # it rounds to 64ths itself, and ends before the mask
+        networks.append(("net", so.load_net(net), inputs - MEAN))
     if not networks:
         published.console.print(
             "no --checkpoint and no --net: the network has random weights and delays, and denoises "
@@ -174,5 +188,12 @@ def main(
         row, more = run(name, network, x, output)
         rows.append(row)
         faults += more
-    table = Table("N-DNS baseline, random magnitudes", _HEAD, tuple(rows))
-    published.finish("ndns", [table], output, page, faults)
+    tables = [Table("N-DNS baseline, random magnitudes", _HEAD, tuple(rows))]
+    if checkpoint is not None and net is not None:
+        difference, apart = apart_by(networks[0][1], networks[1][1], inputs)
+        tables.append(
+            Table("Checkpoint and .net file on the same input, before the mask",
+                  ("values", "steps apart", "largest difference"),
+                  ((f"{inputs.numel():,}", str(apart), f"{difference:.1e}"),))
+        )  # fmt: skip
+    published.finish("ndns", tables, output, page, faults)

@@ -128,6 +128,23 @@ def test_ndns_takes_a_checkpoint_and_says_what_differs(
     assert "NOT equal: ndns_checkpoint: off by 1.0e-02" in result.output
 
 
+def test_a_net_file_is_compared_behind_the_steps_of_training() -> None:
+    network = ndns.untrained()
+    x = ndns.magnitudes(1, 90)
+
+    class Sooner(torch.nn.Module):
+        """Stands for what load_net returns of the same network: it does not wait two steps."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in network.blocks:
+                x = layer(x)
+            return torch.roll(x, -2, -1)
+
+    assert ndns.apart_by(network, Sooner(), x) == (0, 2)
+    difference, _ = ndns.apart_by(network, torch.nn.Identity(), x)
+    assert difference > 0.1
+
+
 def test_the_longest_delay_is_of_64_steps() -> None:
     network = ndns.untrained()
     assert list(ndns.delays_of(network)) == [64, 64]
