@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .collection import frameworks
-from .columns import COLUMNS
+from .columns import COLUMNS, INTEGERS
 from .measure import Measured
 from .pages import summary, write_page
 from .processes import measured
@@ -24,8 +24,14 @@ from .processes import measured
 )
 @click.option("--verify/--no-verify", default=True, help="Whether to run so.verify, too.")
 @click.option("--whole/--file", default=True, help="Whether to compare streams and to time, too.")
+@click.option("--bits/--no-bits", help="Whether to quantise to 8 bits and compare, too.")
 def main(
-    chosen: Sequence[str], parts: Sequence[str], pages: Path | None, verify: bool, whole: bool
+    chosen: Sequence[str],
+    parts: Sequence[str],
+    pages: Path | None,
+    verify: bool,
+    whole: bool,
+    bits: bool,
 ) -> None:
     """Print a row a network, and a summary; exit with 1 if one is not as its entry says."""
     every: list[Measured] = []
@@ -39,10 +45,13 @@ def main(
             continue
         click.echo(f"\n{framework.name}\n{' | '.join(COLUMNS)}")
         rows = []
-        for each in measured(framework.name, names, verify=verify, whole=whole):
+        for each in measured(framework.name, names, verify=verify, whole=whole, bits=bits):
             rows.append(each)
             mark = "" if each.as_declared else "  <-- not as declared"
             click.echo(" | ".join(column(each) for column in COLUMNS.values()) + mark)
+            if each.integers is not None:
+                cells = (column(each.integers) for column in INTEGERS.values())
+                click.echo(f"    8 bits: {' | '.join(cells)}")
         click.echo(summary(rows))
         every += rows
         if pages is not None:

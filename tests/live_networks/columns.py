@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .integers import Integers
 from .measure import Measured
 
-__all__ = ["COLUMNS"]
+__all__ = ["COLUMNS", "INTEGERS"]
 
 
 def _lines(measured: Measured) -> str:
@@ -79,4 +80,32 @@ COLUMNS: dict[str, Callable[[Measured], str]] = {
     "portable ms": _ms("portable"),
     "native ms": _ms("native"),
     "result": _result,
+}
+
+
+def _changed(integers: Integers) -> str:
+    return f"{integers.changed:.2%}" + ("" if integers.spikes else " of the largest")
+
+
+def _integers_ms(contestant: str) -> Callable[[Integers], str]:
+    def column(integers: Integers) -> str:
+        ms = integers.times.get(contestant)
+        return "" if ms is None else f"{ms:.3g}"
+
+    return column
+
+
+#: the same of a network with weights of 8 bits
+INTEGERS: dict[str, Callable[[Integers], str]] = {
+    "parameters": lambda integers: f"{integers.parameters:,}",
+    "transposes of time": lambda integers: str(integers.transposes),
+    "kB": lambda integers: f"{integers.kilobytes[0]:.1f}",
+    "kB, 8 bits": lambda integers: f"{integers.kilobytes[1]:.1f}",
+    "layers": lambda integers: "{} of {}".format(*integers.layers),
+    "changed": _changed,
+    "flips": lambda integers: str(integers.distance.flips),
+    "error": lambda integers: f"{integers.distance.error:.1e}",
+    "stream": lambda integers: integers.streamed,
+    "portable ms": _integers_ms("portable"),
+    "native ms": _integers_ms("native"),
 }

@@ -22,6 +22,7 @@ import synapse_onnx as so
 from synapse_onnx.model.layout import axes_of
 
 from .distance import Distance, copied, outputs_of, tensors_of, undecided
+from .integers import Integers, integers
 from .network import Network
 from .streams import streamed
 from .times import times
@@ -56,6 +57,7 @@ class Measured:
         streamed: whether chunks give the whole: "right", or why not.
         times: ms of the network's own forward, "eager", and of its file.
         verified: what so.verify says.
+        integers: the same network with weights of 8 bits; None where that was not measured.
         silent: paths of modules that returned nothing but zeros, at all sizes together.
     """
 
@@ -77,11 +79,17 @@ class Measured:
     streamed: str = ""
     times: dict[str, float] = field(default_factory=dict)
     verified: str = ""
+    integers: Integers | None = None
     silent: list[str] = field(default_factory=list)
 
 
 def measure(
-    framework: str, network: Network, *, verify: bool = True, whole: bool = False
+    framework: str,
+    network: Network,
+    *,
+    verify: bool = True,
+    whole: bool = False,
+    bits: bool = False,
 ) -> Measured:
     """Export a network and compare; whatever happens is in the result.
 
@@ -90,11 +98,12 @@ def measure(
         network: the entry.
         verify: whether to run so.verify, too.
         whole: whether to compare its stream, too, and to time it.
+        bits: whether to do the same with weights of 8 bits.
     """
     result = Measured(framework, network.name, lines=len(network.lines))
     try:
         with _quiet(), torch.no_grad():
-            _measure(network, result, verify, whole)
+            _measure(network, result, verify, whole, bits)
     except so.SynapseError as error:
         result.verdict, result.sentence = "refused", str(error)
     except Exception as error:  # one network must not stop the others
@@ -108,7 +117,7 @@ def measure(
     return result
 
 
-def _measure(network: Network, result: Measured, verify: bool, whole: bool) -> None:
+def _measure(network: Network, result: Measured, verify: bool, whole: bool, bits: bool) -> None:
     net = network.fresh()
     if not network.refused:
         result.silent = _silent(network, net)
@@ -125,8 +134,16 @@ def _measure(network: Network, result: Measured, verify: bool, whole: bool) -> N
     result.neurons = _neurons(model.graph)
     result.batch, result.steps = _open_sizes(model, network)
     problem = changed or _compare(network, net, model, result)
+    fixed = result.steps if isinstance(result.steps, int) else None
+    if not problem and bits:
+
+        def compare(quantised: nn.Module, small: onnx.ModelProto, distance: Distance) -> str:
+            return _compare(network, quantised, small, Measured("", "", distance=distance))
+
+        result.integers = integers(network, net, model, fixed, compare)
+        if result.integers.problem:
+            problem = f"8 bits: {result.integers.problem}"
     if not problem and whole:
-        fixed = result.steps if isinstance(result.steps, int) else None
         result.streamed = streamed(network, net, fixed)
         problem = result.streamed if result.streamed.startswith("WRONG") else ""
         result.times = times(network, net, model, fixed)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .columns import COLUMNS
+from .columns import COLUMNS, INTEGERS
 from .measure import Measured
 
 __all__ = ["file_name", "summary", "write_page"]
@@ -50,13 +50,22 @@ def write_page(folder: Path, framework: str, rows: Sequence[Measured]) -> None:
         "",
         summary(rows) + ".",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *(
-            "| " + " | ".join(c(each).replace("|", "\\|") for c in COLUMNS.values()) + " |"
-            for each in rows
-        ),
+        *_table(list(COLUMNS), [[c(each) for c in COLUMNS.values()] for each in rows]),
         "",
     ]
+    small = [(each.name, each.integers) for each in rows if each.integers is not None]
+    if small:
+        cells = [[name, *(c(each) for c in INTEGERS.values())] for name, each in small]
+        lines += ["## Weights of 8 bits", "", *_table(["network", *INTEGERS], cells), ""]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{package}.md").write_text("\n".join(lines))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in cells),
+    ]

@@ -19,7 +19,7 @@ LIMIT = 600
 
 
 def measured(
-    framework: str, names: Sequence[str], *, verify: bool, whole: bool
+    framework: str, names: Sequence[str], *, verify: bool, whole: bool, bits: bool
 ) -> Iterator[Measured]:
     """Measure networks one after the other; the process is replaced if one brings it down."""
     pool = None
@@ -28,7 +28,7 @@ def measured(
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(1, context, _start)
         try:
-            yield pool.submit(_one, framework, name, verify, whole).result(LIMIT)
+            yield pool.submit(_one, framework, name, verify, whole, bits).result(LIMIT)
             continue
         except TimeoutError:
             sentence = f"no result after {LIMIT} s"
@@ -47,6 +47,6 @@ def _start() -> None:
     torch.set_num_threads(1)
 
 
-def _one(framework: str, name: str, verify: bool, whole: bool) -> Measured:
+def _one(framework: str, name: str, verify: bool, whole: bool, bits: bool) -> Measured:
     network = frameworks()[framework].networks[name]
-    return measure(framework, network, verify=verify, whole=whole)
+    return measure(framework, network, verify=verify, whole=whole, bits=bits)
