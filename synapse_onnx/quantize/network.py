@@ -58,7 +58,8 @@ def apply(
     A batch norm after a Linear or Conv layer is folded into it first: weight' = g * weight and
     bias' = (bias - mean) * g + beta, with g = gamma / sqrt(variance + eps). Which layer a norm
     follows is seen while the network runs on ``calibration``. Without it, norms are folded that
-    come right after their layer in an ``nn.Sequential``. Others stay, and the summary says why.
+    come right after their layer in a network that is an ``nn.Sequential``, or of several. Others
+    stay, and the summary says why.
 
     Weights that lie on a grid of so many bits or fewer stay as they are, so a network that was
     trained with fake quantisation keeps its own grids, and a second ``apply`` changes nothing.
@@ -236,8 +237,8 @@ class _Work:
             if self._followers is not None:
                 return self._followers.reason(norm)
             return (
-                "without calibration, only a norm right after its layer in an nn.Sequential is "
-                "folded"
+                "without calibration, only a norm right after its layer in a network that is an "
+                "nn.Sequential is folded"
             )
         x = self.inputs.get(layer, [None])[0]
         return norms_of.fold(self.network, layer, norm, x)
