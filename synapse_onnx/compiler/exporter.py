@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from synapse_onnx._layer import named_states
 from synapse_onnx.compiler._bind import bind_bodies
+from synapse_onnx.compiler._blocks import put_in_blocks
 from synapse_onnx.compiler._calls import check_calls
 from synapse_onnx.compiler._chunks import find_states
 from synapse_onnx.compiler._describe import describe
@@ -157,6 +158,8 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name
     name_inputs_and_outputs(graph.graph, states, arguments.names(frozen))
+    if streamed is None:  # a stream has few steps in a call
+        put_in_blocks(graph.graph)
     model = ir.to_proto(graph)
     arithmetic = bind_bodies(model, options)
     describe(model, frozen, streamed, options, arithmetic)

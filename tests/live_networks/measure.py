@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx.model.blocks import is_in_blocks
 from synapse_onnx.model.layout import axes_of
 
 from .distance import Distance, copied, outputs_of, tensors_of, undecided
@@ -188,7 +189,8 @@ def _nodes(graph: Any) -> tuple[int, int]:
 
 def _neurons(graph: onnx.GraphProto) -> str:
     """Return the nodes of layers and the loops of a graph, with their numbers."""
-    kinds = Counter(n.op_type for n in graph.node if n.domain or n.op_type in ("Scan", "Loop"))
+    own = (n for n in graph.node if n.domain or n.op_type in ("Scan", "Loop"))
+    kinds = Counter(n.op_type for n in own if not is_in_blocks(n))
     return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
 
 

@@ -4,8 +4,9 @@ Torch code that runs once over a sequence folds time into the batch and unfolds 
 operator. Between a convolution and its pool ONNX Runtime would turn the whole sequence to its plain
 layout and back again for such a pair:
 
-    c = Conv (x)   a = Reshape (c) [T, N, C, H, W]   b = Reshape (a) [T·N, C, H, W]   y = MaxPool (b)
-    becomes        c = Conv (x)   y = MaxPool (c)
+    c = Conv (x)    a = Reshape (c) [T, N, C, H, W]
+                    b = Reshape (a) [T·N, C, H, W]      y = MaxPool (b)      becomes
+    c = Conv (x)    y = MaxPool (c)
 """
 
 from __future__ import annotations

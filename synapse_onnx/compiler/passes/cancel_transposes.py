@@ -1,6 +1,6 @@
-"""Remove pairs of Transpose nodes that undo each other, and those that leave every axis in its place.
+"""Remove pairs of Transpose nodes that undo each other: data stay time-major between layers.
 
-So data stay time-major between layers.
+A Transpose that leaves every axis in its place goes, too.
 """
 
 from __future__ import annotations
