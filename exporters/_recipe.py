@@ -117,7 +117,7 @@ def weight_bytes(model: onnx.ModelProto) -> int:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield the constants of a graph and of those within it: convolutions run in blocks."""
+    """Yield the constants of a graph and of those within it: convolutions run in tiles."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

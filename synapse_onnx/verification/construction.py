@@ -24,9 +24,9 @@ import onnx
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.exporter import compile_frozen
 from synapse_onnx.errors import SynapseError
-from synapse_onnx.model.blocks import without_blocks
 from synapse_onnx.model.graph import DOMAIN, dims_of
 from synapse_onnx.model.metadata import entries_of, layer_of
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.normal_form import same_outputs
 from synapse_onnx.verification.structure import compare_parameters, value_differences
@@ -199,7 +199,7 @@ class _Comparison:
 
     def _initializers(self) -> Iterator[str]:
         stored, expected = (
-            {tensor.name: tensor for tensor in without_blocks(model).graph.initializer}
+            {tensor.name: tensor for tensor in without_tiles(model).graph.initializer}
             for model in (self.model, self.compiled)
         )
         for name in _names(stored, expected):

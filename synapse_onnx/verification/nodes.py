@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from synapse_onnx.model.blocks import is_in_blocks
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.model.tiles import is_in_tiles
 from synapse_onnx.ops import DOMAIN, get_op
 
 __all__ = [
@@ -88,7 +88,7 @@ def with_layer_outputs(
 def scans_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the loops over time of a graph."""
     scans = (node for node in model.graph.node if node.op_type == "Scan")
-    return [node for node in scans if not is_in_blocks(node)]
+    return [node for node in scans if not is_in_tiles(node)]
 
 
 def with_scan_values(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Convolutions of a whole sequence, in blocks of images that stay in the processor's cache.
+"""Convolutions of a whole sequence, in tiles of images that stay in the processor's cache.
 
 Torch code that runs once over a sequence folds time into the batch. Its convolutions, norms and
 pools then take T·N images at once, and each writes to memory what the next one reads there. The
@@ -6,12 +6,12 @@ images do not depend on each other, so any number of them may go through all of 
 before the next ones do ::
 
     x (T, N, C, H, W) -> Reshape (T·N, C, H, W) -> Conv -> MaxPool -> Reshape          becomes
-    x (T, N, C, H, W) -> Reshape (T·N, C, H, W) -> Reshape (blocks, images, C, H, W)
+    x (T, N, C, H, W) -> Reshape (T·N, C, H, W) -> Reshape (tiles, images, C, H, W)
         -> Scan <body = Conv -> MaxPool> -> Reshape
 
 The graph finds the number of images when it runs: the largest of some numbers that divides T·N, and
-with which no value of a block is larger than :data:`BYTES_AT_ONCE`. So no image is left over, and
-small calls have one block. The Scan has no states. Its weights lie in its body, for ONNX Runtime
+with which no value of a tile is larger than :data:`BYTES_AT_ONCE`. So no image is left over, and
+small calls have one tile. The Scan has no states. Its weights lie in its body, for ONNX Runtime
 has its fast convolutions where weights are constants of the same graph.
 """
 
@@ -24,14 +24,14 @@ from typing import Any
 import onnx_ir as ir
 
 from synapse_onnx.compiler.names import unique
-from synapse_onnx.model.blocks import BLOCKS
+from synapse_onnx.model.tiles import TILES
 
-__all__ = ["BYTES_AT_ONCE", "put_in_blocks"]
+__all__ = ["BYTES_AT_ONCE", "put_in_tiles"]
 
-#: most bytes of a value of a block: some such values fit into the cache of one core
+#: most bytes of a value of a tile: some such values fit into the cache of one core
 BYTES_AT_ONCE = 1 << 19
 
-#: numbers of images of a block
+#: numbers of images of a tile
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 18, 20, 24, 25, 28, 30, 32, 36, 40, 48, 50,
           56, 60, 64, 72, 80, 96, 100, 120, 128, 160, 192, 200, 256)  # fmt: skip
 
@@ -39,8 +39,8 @@ _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 18, 20, 24, 25, 28, 30,
 _OF_IMAGES = {"AveragePool", "BatchNormalization", "Conv", "MaxPool", "Relu"}
 
 
-def put_in_blocks(graph: ir.Graph) -> int:
-    """Put convolutions over whole sequences, with what follows them, in blocks; return how many."""
+def put_in_tiles(graph: ir.Graph) -> int:
+    """Put convolutions over whole sequences, with what follows them, in tiles; return how many."""
     writer = _Writer(graph)
     found = [(node, chain) for node in list(graph) if (chain := _chain_after(node))]
     for fold, chain in found:
@@ -103,7 +103,7 @@ def _is_of_images(node: ir.Node, value: ir.Value) -> bool:
 
 
 class _Writer:
-    """Writes blocks into a graph."""
+    """Writes tiles into a graph."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -116,10 +116,10 @@ class _Writer:
         self._known: dict[object, tuple[ir.Value, ir.Value]] = {}
 
     def put(self, fold: ir.Node, chain: Sequence[ir.Node]) -> None:
-        """Put operators that follow one another, and a Reshape, in blocks."""
+        """Put operators that follow one another, and a Reshape, in tiles."""
         folded, result = fold.outputs[0], chain[-1].outputs[0]
         sizes = [_image(value) or [] for value in (folded, *(node.outputs[0] for node in chain))]
-        self._last, self._stem = fold, f"{chain[0].name}{BLOCKS}"
+        self._last, self._stem = fold, f"{chain[0].name}{TILES}"
         images, shape = self._sizes(folded, max(map(prod, sizes)), sizes[0])
         parted = self._op("Reshape", folded, shape, allowzero=1)
         parted.type, parted.shape = folded.type, ir.Shape([None, None, *sizes[0]])
@@ -146,9 +146,9 @@ class _Writer:
     def _sizes(
         self, folded: ir.Value, most: int, image: Sequence[int]
     ) -> tuple[ir.Value, ir.Value]:
-        """Write T * N, and the shape of all blocks; ``most`` elements has an image.
+        """Write T * N, and the shape of all tiles; ``most`` elements has an image.
 
-        Of no images there is one block, for ONNX Runtime has no Scan without steps.
+        Of no images there is one tile, for ONNX Runtime has no Scan without steps.
         """
         one = self._ints(1)
         assert folded.shape is not None
@@ -164,26 +164,26 @@ class _Writer:
         images, sizes = self._known[key]
         small = self._op("LessOrEqual", sizes, self._ints(max(1, BYTES_AT_ONCE // (4 * most))))
         size = self._op("ReduceMax", self._op("Where", small, sizes, one), keepdims=1)
-        blocks = self._op("Max", self._op("Div", images, size), one)
-        each = self._op("Div", images, blocks)
-        return images, self._op("Concat", blocks, each, self._ints(*image), axis=0)
+        tiles = self._op("Max", self._op("Div", images, size), one)
+        each = self._op("Div", images, tiles)
+        return images, self._op("Concat", tiles, each, self._ints(*image), axis=0)
 
     def _body(self, chain: Sequence[ir.Node], folded: ir.Value) -> ir.Graph:
-        """Move operators and their constants to a graph of their own, over one block."""
+        """Move operators and their constants to a graph of their own, over one tile."""
         assert folded.shape is not None
-        block = ir.Value(name=unique(f"{self._stem}:in", self._taken), type=folded.type)
+        tile = ir.Value(name=unique(f"{self._stem}:in", self._taken), type=folded.type)
         constants = {x: None for node in chain for x in node.inputs[1:] if x is not None}
         for constant in constants:
             del self._graph.initializers[str(constant.name)]
         self._graph.remove(chain)
-        chain[0].replace_input_with(0, block)
+        chain[0].replace_input_with(0, tile)
         open_size = ir.SymbolicDim("images")
-        block.shape = ir.Shape([open_size, *list(folded.shape)[1:]])
+        tile.shape = ir.Shape([open_size, *list(folded.shape)[1:]])
         for node in chain:
             (value,) = node.outputs
             value.shape = ir.Shape([open_size, *list(value.shape or ())[1:]])
         return ir.Graph(
-            [block], [chain[-1].outputs[0]], nodes=chain, initializers=list(constants),
+            [tile], [chain[-1].outputs[0]], nodes=chain, initializers=list(constants),
             name=self._stem,
         )  # fmt: skip
 

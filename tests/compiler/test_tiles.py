@@ -1,4 +1,4 @@
-"""Convolutions in blocks of images: which go there, the same values, and no image left over."""
+"""Convolutions in tiles of images: which go there, the same values, and no image left over."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from graphs import parsed
 from torch import Tensor, nn
 
 import synapse_onnx as so
-from synapse_onnx.compiler import _blocks
-from synapse_onnx.compiler._blocks import put_in_blocks
+from synapse_onnx.compiler import _tiles
+from synapse_onnx.compiler._tiles import put_in_tiles
 
 CONV = "Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
 POOL = "MaxPool<kernel_shape = [2, 2], strides = [2, 2]>"
@@ -46,9 +46,9 @@ def _run(model: onnx.ModelProto, *names: str, **inputs: np.ndarray) -> list[np.n
     return session.run(list(names) or None, inputs)
 
 
-def _in_blocks(model: onnx.ModelProto) -> tuple[int, onnx.ModelProto]:
+def _in_tiles(model: onnx.ModelProto) -> tuple[int, onnx.ModelProto]:
     changed = ir.from_proto(model)
-    count = put_in_blocks(changed.graph)
+    count = put_in_tiles(changed.graph)
     proto = ir.to_proto(changed)
     onnx.checker.check_model(proto, full_check=True)
     return count, proto
@@ -74,9 +74,9 @@ def _x(steps: int, batch: int) -> np.ndarray:
 def test_values_are_the_same_and_no_image_is_left_over(
     steps: int, batch: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_blocks, "BYTES_AT_ONCE", limit)
+    monkeypatch.setattr(_tiles, "BYTES_AT_ONCE", limit)
     model = _chain()
-    count, changed = _in_blocks(model)
+    count, changed = _in_tiles(model)
     assert count == 1
     x = _x(steps, batch)
     (expected,) = _run(model, x=x)
@@ -84,16 +84,16 @@ def test_values_are_the_same_and_no_image_is_left_over(
     changed.graph.output.append(onnx.helper.make_tensor_value_info(scan.input[0], 1, None))
     found, parted = _run(changed, x=x)
     np.testing.assert_array_equal(found, expected)
-    blocks, images = parted.shape[:2]
-    assert blocks * images == steps * batch
-    assert blocks >= 1
+    tiles, images = parted.shape[:2]
+    assert tiles * images == steps * batch
+    assert tiles >= 1
     largest = 3 * 6 * 4 * 4  # bytes of the convolution's output
     assert images <= max(1, limit // largest)
 
 
-def test_blocks_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_blocks, "BYTES_AT_ONCE", 10 * 3 * 6 * 4 * 4)
-    _, changed = _in_blocks(_chain())
+def test_tiles_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tiles, "BYTES_AT_ONCE", 10 * 3 * 6 * 4 * 4)
+    _, changed = _in_tiles(_chain())
     (scan,) = (node for node in changed.graph.node if node.op_type == "Scan")
     changed.graph.output.append(onnx.helper.make_tensor_value_info(scan.input[0], 1, None))
     calls = {(5, 2): 10, (6, 4): 8, (11, 3): 3, (9, 3): 9}
@@ -102,7 +102,7 @@ def test_blocks_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_weights_go_along_and_no_node_of_the_chain_stays() -> None:
-    _, changed = _in_blocks(_chain())
+    _, changed = _in_tiles(_chain())
     (scan,) = (node for node in changed.graph.node if node.op_type == "Scan")
     body = next(a.g for a in scan.attribute if a.name == "body")
     assert [node.op_type for node in body.node] == ["Conv", "Relu", "MaxPool"]
@@ -118,7 +118,7 @@ def test_a_norm_goes_along() -> None:
         f"n = BatchNormalization<epsilon = 0.001>(c, scale, b2, mean, var) p = {POOL}(n) {UNFOLD}"
     )
     model = _named(_model(nodes, f"{SHAPES}, float[3] b2 = {{3, 2, 1}}"))
-    count, changed = _in_blocks(model)
+    count, changed = _in_tiles(model)
     assert count == 1
     assert "BatchNormalization" not in {node.op_type for node in changed.graph.node}
     np.testing.assert_array_equal(_run(changed, x=_x(5, 3)), _run(model, x=_x(5, 3)))
@@ -127,7 +127,7 @@ def test_a_norm_goes_along() -> None:
 def test_an_output_of_the_graph_keeps_its_name() -> None:
     shapes = SHAPES.replace(", float[TN, 3, 3, 2] p", "")
     model = _chain(end="", shapes=shapes, outputs="float[TN, 3, 3, 2] p")
-    count, changed = _in_blocks(model)
+    count, changed = _in_tiles(model)
     assert count == 1
     assert [value.name for value in changed.graph.output] == ["p"]
     np.testing.assert_array_equal(_run(changed, x=_x(5, 3)), _run(model, x=_x(5, 3)))
@@ -136,7 +136,7 @@ def test_an_output_of_the_graph_keeps_its_name() -> None:
 def test_a_chain_ends_where_two_read_a_value() -> None:
     model = _named(_model(f"{FOLD} c = {CONV}(f, w, b) n = Relu(c) p = {POOL}(n) q = {POOL}(c) "
                           f"r = Add(p, q) y = Reshape(r, parted)"))  # fmt: skip
-    count, changed = _in_blocks(model)
+    count, changed = _in_tiles(model)
     assert count == 1
     assert "Relu" in {node.op_type for node in changed.graph.node}
     np.testing.assert_array_equal(_run(changed, x=_x(5, 3)), _run(model, x=_x(5, 3)))
@@ -151,8 +151,8 @@ def test_two_chains_of_as_many_images_share_what_divides_them() -> None:
         f"{SHAPES}, float[TN, 2, 6, 4] g, float[TN, 3, 6, 4] d, float[TN, 3, 3, 2] q, "
         f"float[3, 2, 3, 3] v = {{{WEIGHT}}}",
     )
-    _, one = _in_blocks(first)
-    count, both = _in_blocks(_named(second))
+    _, one = _in_tiles(first)
+    count, both = _in_tiles(_named(second))
     assert count == 2
     assert sum(node.op_type == "Mod" for node in both.graph.node) == 1
     assert sum(node.op_type == "Mod" for node in one.graph.node) == 1
@@ -183,7 +183,7 @@ def test_two_chains_of_as_many_images_share_what_divides_them() -> None:
 def test_what_stays_as_it_is(nodes: str, shapes: str) -> None:
     model = ir.from_proto(_named(_model(nodes, shapes)))
     before = [node.op_type for node in model.graph]
-    assert put_in_blocks(model.graph) == 0
+    assert put_in_tiles(model.graph) == 0
     assert [node.op_type for node in model.graph] == before
 
 
@@ -193,7 +193,7 @@ def test_a_convolution_that_time_is_not_folded_for_stays() -> None:
     g (float[N, 2, 6, 4] x) => (float[N, 3, 4, 2] y)
     <float[3, 2, 3, 3] w = {{{WEIGHT}}}> {{ y = Conv<kernel_shape = [3, 3]>(x, w) }}""")
     )
-    assert put_in_blocks(model.graph) == 0
+    assert put_in_tiles(model.graph) == 0
 
 
 # -- networks ------------------------------------------------------------------------------------
@@ -238,22 +238,22 @@ def _scans(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Scan"]
 
 
-def test_a_live_network_is_proved_with_its_blocks() -> None:
+def test_a_live_network_is_proved_with_its_tiles() -> None:
     network, x = _network()
     model = so.export(network, x, axes="TNC")
-    assert [node.name for node in _scans(model)] == ["Conv/blocks/Scan", "Conv#2/blocks/Scan"]
+    assert [node.name for node in _scans(model)] == ["Conv/tiles/Scan", "Conv#2/tiles/Scan"]
     report = so.verify(network, model, x)
     assert report.ok, str(report)
     assert "run alone" not in str(report)
 
 
-def test_a_stream_has_no_blocks() -> None:
+def test_a_stream_has_no_tiles() -> None:
     network, x = _network()
     assert _scans(so.export(network, x, axes="TNC", streaming=True)) == []
 
 
 @pytest.mark.parametrize("what", ["weight", "pool"])
-def test_a_fault_in_a_block_is_reported(what: str) -> None:
+def test_a_fault_in_a_tile_is_reported(what: str) -> None:
     network, x = _network()
     model = so.export(network, x, axes="TNC")
     scan = _scans(model)[1]
@@ -268,5 +268,5 @@ def test_a_fault_in_a_block_is_reported(what: str) -> None:
         next(a for a in pool.attribute if a.name == "ceil_mode").i = 1
     report = so.verify(network, model, x)
     assert not report.ok
-    expected = "second.0.weight: 1 of 288 values differ" if what == "weight" else "Conv#2/blocks"
+    expected = "second.0.weight: 1 of 288 values differ" if what == "weight" else "Conv#2/tiles"
     assert expected in str(report)
