@@ -63,7 +63,19 @@ def _chain_after(fold: ir.Node) -> list[ir.Node]:
         value = node.outputs[0]
     constants = {x for node in chain for x in node.inputs[1:] if x is not None}
     alone = {use.node for constant in constants for use in constant.uses()} <= set(chain)
-    return chain if alone and any(node.op_type == "Conv" for node in chain) else []
+    suits = alone and any(node.op_type == "Conv" for node in chain)
+    return chain if suits and not _fits(fold.outputs[0], chain) else []
+
+
+def _fits(folded: ir.Value, chain: Sequence[ir.Node]) -> bool:
+    """Whether the number of images is fixed, and all of them fit in one tile."""
+    images = folded.shape[0] if folded.shape is not None else None
+    return isinstance(images, int) and images * _bytes(folded, chain) <= BYTES_AT_ONCE
+
+
+def _bytes(folded: ir.Value, chain: Sequence[ir.Node]) -> int:
+    """Return the bytes of an image where it is largest on its way."""
+    return 4 * max(prod(_image(value) or []) for value in (folded, *(n.outputs[0] for n in chain)))
 
 
 def _folds_time(node: ir.Node) -> bool:
@@ -118,18 +130,18 @@ class _Writer:
     def put(self, fold: ir.Node, chain: Sequence[ir.Node]) -> None:
         """Put operators that follow one another, and a Reshape, in tiles."""
         folded, result = fold.outputs[0], chain[-1].outputs[0]
-        sizes = [_image(value) or [] for value in (folded, *(node.outputs[0] for node in chain))]
+        before, after = _image(folded) or [], _image(result) or []
         self._last, self._stem = fold, f"{chain[0].name}{TILES}"
-        images, shape = self._sizes(folded, max(map(prod, sizes)), sizes[0])
+        images, shape = self._sizes(folded, _bytes(folded, chain), before)
         parted = self._op("Reshape", folded, shape, allowzero=1)
-        parted.type, parted.shape = folded.type, ir.Shape([None, None, *sizes[0]])
-        whole = self._op("Concat", images, self._ints(*sizes[-1]), axis=0)
+        parted.type, parted.shape = folded.type, ir.Shape([None, None, *before])
+        whole = self._op("Concat", images, self._ints(*after), axis=0)
         final = self._op("Reshape", result, whole, allowzero=1)
         final.type, final.shape = result.type, result.shape
         self._take_the_place_of(result, final)
         self._last = whole.producer() or fold
         joined = self._op("Scan", parted, body=self._body(chain, folded), num_scan_inputs=1)
-        joined.type, joined.shape = final.type, ir.Shape([None, None, *sizes[-1]])
+        joined.type, joined.shape = final.type, ir.Shape([None, None, *after])
         last = final.producer()
         assert last is not None
         last.replace_input_with(0, joined)
@@ -144,9 +156,9 @@ class _Writer:
             self._graph.outputs[:] = [final if x is result else x for x in self._graph.outputs]
 
     def _sizes(
-        self, folded: ir.Value, most: int, image: Sequence[int]
+        self, folded: ir.Value, size_of_image: int, image: Sequence[int]
     ) -> tuple[ir.Value, ir.Value]:
-        """Write T * N, and the shape of all tiles; ``most`` elements has an image.
+        """Write T * N, and the shape of all tiles of images of so many bytes.
 
         Of no images there is one tile, for ONNX Runtime has no Scan without steps.
         """
@@ -162,7 +174,7 @@ class _Writer:
             divides = self._op("Equal", self._op("Mod", some, tried), self._ints(0))
             self._known[key] = images, self._op("Where", divides, tried, one)
         images, sizes = self._known[key]
-        small = self._op("LessOrEqual", sizes, self._ints(max(1, BYTES_AT_ONCE // (4 * most))))
+        small = self._op("LessOrEqual", sizes, self._ints(max(1, BYTES_AT_ONCE // size_of_image)))
         size = self._op("ReduceMax", self._op("Where", small, sizes, one), keepdims=1)
         tiles = self._op("Max", self._op("Div", images, size), one)
         each = self._op("Div", images, tiles)

@@ -187,6 +187,15 @@ def test_what_stays_as_it_is(nodes: str, shapes: str) -> None:
     assert [node.op_type for node in model.graph] == before
 
 
+@pytest.mark.parametrize(("images", "count"), [(10, 0), (11, 1)])
+def test_a_fixed_number_of_images_that_fits_in_one_tile_stays(
+    images: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tiles, "BYTES_AT_ONCE", 10 * 3 * 6 * 4 * 4)
+    model = ir.from_proto(_chain(shapes=SHAPES.replace("TN", str(images))))
+    assert put_in_tiles(model.graph) == count
+
+
 def test_a_convolution_that_time_is_not_folded_for_stays() -> None:
     model = ir.from_proto(
         parsed(f"""
