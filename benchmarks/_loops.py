@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from unittest import mock
@@ -109,7 +110,12 @@ def _runs(models: Mapping[str, onnx.ModelProto], x: Tensor, threads: int) -> Map
 
 
 def measure(
-    name: str, batches: list[int], steps: int, threads: int, seconds: float
+    name: str,
+    batches: list[int],
+    steps: int,
+    threads: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, dict[str, float]]:
     """Return milliseconds of a network's file without native kernels, and of the unrolled one.
 
@@ -119,6 +125,7 @@ def measure(
         steps: number of steps.
         threads: threads of ONNX Runtime.
         seconds: time to spend on each number of samples.
+        clock: what times them.
 
     Returns:
         Samples -> "loop", "unrolled" and "flips", spikes that differ.
@@ -136,7 +143,7 @@ def measure(
             models = {"loop": model, "unrolled": _unrolled(network, x)}
         runs = _runs(models, x, threads)
         flips = float((runs["loop"]() != runs["unrolled"]()).sum())
-        ms = {key: 1000 * value for key, value in turns(runs, seconds).items()}
+        ms = {key: 1000 * value for key, value in turns(runs, seconds, clock=clock).items()}
         found[batch] = {**ms, "flips": flips}
     return found
 
