@@ -58,7 +58,8 @@ def apply(
     A batch norm after a Linear or Conv layer is folded into it first: weight' = g * weight and
     bias' = (bias - mean) * g + beta, with g = gamma / sqrt(variance + eps). Which layer a norm
     follows is seen while the network runs on ``calibration``. Without it, norms are folded that
-    come right after their layer in an ``nn.Sequential``. Others stay, and the summary says why.
+    come right after their layer in an ``nn.Sequential``, where a Linear is taken to get (N, C).
+    Others stay, and the summary says why.
 
     Weights that lie on a grid of so many bits or fewer stay as they are, so a network that was
     trained with fake quantisation keeps its own grids, and a second ``apply`` changes nothing.
@@ -144,9 +145,12 @@ class _Work:
         #: why a layer keeps its weights, or is none whose weights can be set
         self._left: dict[str, str] = {}
         self._notes: dict[str, str] = {}
-        held = Counter(id(layer._parameters.get("weight")) for layer in layers.values())
+        held = Counter(map(id, _parameters(network.modules())))
+        #: layers of which a parameter is another module's, too
         self._shared = {
-            path for path, layer in layers.items() if held[id(layer._parameters.get("weight"))] > 1
+            path
+            for path, layer in layers.items()
+            if any(held[id(parameter)] > 1 for parameter in _parameters([layer]))
         }
         for path, layer in layers.items():
             if path not in kept:
@@ -231,7 +235,7 @@ class _Work:
         if layer in self._left:
             return f"{layer} keeps its weights: {self._left[layer]}"
         if layer in self._shared:
-            return f"the weight of {layer} is that of another layer, too"
+            return f"a parameter of {layer} is that of another module, too"
         if layer not in self.layers:
             if self._followers is not None:
                 return self._followers.reason(norm)
@@ -239,8 +243,7 @@ class _Work:
                 "without calibration, only a norm right after its layer in an nn.Sequential is "
                 "folded"
             )
-        x = self.inputs.get(layer, [None])[0]
-        return norms_of.fold(self.network, layer, norm, x)
+        return norms_of.fold(self.network, layer, norm, self.inputs.get(layer, ()))
 
     def _difference(self, plain: nn.Module) -> float:
         """Return how far outputs moved, relative to the largest value."""
@@ -289,6 +292,10 @@ class _Work:
             self._folded.get(path, ""),
             rounded=True,
         )
+
+
+def _parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [p for module in modules for p in module._parameters.values() if p is not None]
 
 
 def run(network: nn.Module, batch: Sequence[Any]) -> list[Tensor]:
