@@ -14,6 +14,7 @@ from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch, reset_states
 from synapse_onnx.compiler.freezer import copied
 from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.neuron._step import steps_in_line
 from synapse_onnx.quantize import _norms as norms_of
 from synapse_onnx.quantize import _scales as scales_of
 from synapse_onnx.quantize._layers import (
@@ -177,13 +178,14 @@ class _Work:
         network = copied_value(self.network)
         self._followers = norms_of.Followers(linear_layers(network), norms_of.norms(network))
         followers = self._followers
-        run_on(
-            network,
-            batches[:1],
-            lambda *batch: followers.run(network, batch),
-            "apply",
-            "calibration",
-        )
+        with steps_in_line():  # whose functions may hold layers and norms
+            run_on(
+                network,
+                batches[:1],
+                lambda *batch: followers.run(network, batch),
+                "apply",
+                "calibration",
+            )
 
     def _record(self) -> None:
         """Keep the inputs of every layer that is to be calibrated."""

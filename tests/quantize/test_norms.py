@@ -214,3 +214,22 @@ def test_norms_of_live_networks_are_folded_and_change_little(name: str) -> None:
     assert what.startswith("folded into")
     change = float(what.rpartition(" ")[2])
     assert change < 1e-6
+
+
+class _OneStep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(8, 8), norm(8)
+
+    def forward(self, x: Tensor, state: dict[str, Tensor]) -> Any:
+        v = 0.8 * state["v"] + self.norm(self.fc(x))
+        s = (v > 0.5).float()
+        return s, {"v": v - s}
+
+
+def test_a_norm_in_a_step_of_a_neuron_is_folded() -> None:
+    torch.manual_seed(0)
+    given, x = nn.Sequential(so.neuron.step(_OneStep(), {"v": 0.0})).eval(), torch.rand(5, 8, 6)
+    result = so.quantize.apply(given, BITS, calibration=x)
+    assert isinstance(result[0].fn.norm, nn.Identity)
+    assert so.verify(result, so.export(result, x), x).ok
