@@ -153,8 +153,13 @@ def freeze(module: M) -> M:
             remember_lists(layer, before, numbers)
         except SynapseError as error:
             raise type(error)(f"{path or 'the module'}: {error}") from error
-    for _, neuron in step_neurons(frozen):
-        neuron.freeze()
+    for path, neuron in step_neurons(frozen):
+        try:
+            if isinstance(neuron.fn, nn.Module):
+                fold_computed(neuron.fn)
+            neuron.freeze()
+        except SynapseError as error:
+            raise type(error)(f"{path or 'the module'}: {error}") from error
     return frozen
 
 

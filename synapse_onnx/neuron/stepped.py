@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from numbers import Real
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.func import functional_call
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.stateless import _reparametrize_module
 
-from synapse_onnx._layer import Stateful
+from synapse_onnx._layer import Deployable, Stateful
 from synapse_onnx.errors import InputError
 from synapse_onnx.neuron._side_effects import check_side_effects
 from synapse_onnx.ops import Example, Recurrence, recurrence
@@ -46,11 +48,12 @@ def step(fn: Function, states: Mapping[str, float], *, name: str | None = None) 
 
     Args:
         fn: takes x, the current of one step (N, C[, H, W]), and the states of the step before, a
-            dictionary of tensors of the same shape and type as x. Returns the output of the step,
+            dictionary of float32 tensors of the same shape as x. Returns the output of the step,
             (N, ...), and the new states: a dictionary with the same names, shapes and types. A
-            complex current is a pair x, a complex output a pair. Spikes may be bool; they become
-            numbers. Its parameters are learned if it is a module. It may read nothing that changes
-            from call to call besides x and the states, and must change nothing in place.
+            complex current is a pair x, a complex output a pair. Spikes may be bool or integers;
+            they become floats. It may be a module, whose parameters are learned, or a method of
+            the network. It may read nothing that changes from call to call besides x and the
+            states, and must change nothing in place.
         states: name -> the number that each state starts from, in the unit of ``fn``.
         name: what reports and the file call it; the name of ``fn`` by default.
 
@@ -118,8 +121,19 @@ class Step(Stateful):
         return super().train(mode)
 
     def freeze(self) -> None:
-        """Forget the states, and keep none from now on."""
+        """Forget the states, and keep none from now on.
+
+        Raises:
+            InputError: the function is a module that holds a layer of this package.
+        """
         super().freeze()
+        for part in self.fn.modules() if isinstance(self.fn, nn.Module) else ():
+            if isinstance(part, Deployable):
+                raise InputError(
+                    f"step {self.name}: the function holds a {type(part).__name__} of this "
+                    f"package, which takes whole sequences; compute one step in plain torch, with "
+                    f"torch.nn.Linear or torch.nn.Conv2d for a synapse"
+                )
         self._loop = _StepLoop(self, frozen=True)
 
     def describe(self) -> dict[str, Any]:
@@ -142,11 +156,15 @@ class Step(Stateful):
             self._loop = _StepLoop(self)
         loop = self._loop
         loop.path = self.path
-        loop.sequences = [x.shape[2:] for x in sequences]
-        constants = [value for _, value in _constants_of(self.fn)]
+        loop.kinds = [start.dtype for start in starts]
+        loop.sequences = [(x.shape[2:], x.dtype) for x in sequences]
+        own = list(_constants_of(self.fn))
+        if not loop.frozen:  # else copies share it
+            loop.own = own
+        constants = [value for _, value in own]
         args = [*starts], sequences, constants, first.shape[-1], first.shape[0]
-        # autograd follows the steps; a trace sees one operator
-        in_line = torch.is_grad_enabled() or _in_line.get()
+        # autograd follows the steps; a trace sees one operator, which takes no lazy parameters
+        in_line = torch.is_grad_enabled() or _in_line.get() or any(map(is_lazy, constants))
         results = loop.run(*args) if in_line else recurrence(*args, loop.key)
         count = len(loop.outputs)
         self.save_states(**dict(zip(self.state_starts, results[count:], strict=True)))
@@ -161,7 +179,9 @@ class _StepLoop(Recurrence):
         frozen: whether copies of the neuron share it: parameters are handed to it, and a function
             in evaluation is the same in every copy.
         returns_tuple: whether its function returns several outputs.
-        sequences: shape of each current of one sample and step.
+        kinds: type of each state.
+        sequences: shape of one sample and step, and type, of each current.
+        own: name and value of the constants of its function.
     """
 
     users = True
@@ -174,9 +194,10 @@ class _StepLoop(Recurrence):
         self.states = tuple(self.starts)
         self.outputs = range(1)
         self.frozen, self.returns_tuple = frozen, False
-        self.sequences: Sequence[torch.Size] = ()
+        self.kinds: Sequence[torch.dtype] = ()
+        self.sequences: Sequence[tuple[torch.Size, torch.dtype]] = ()
+        self.own = list(_constants_of(neuron.fn))
         self._fn: Any = neuron.fn
-        self._own = list(_constants_of(neuron.fn))
 
     def __deepcopy__(self, memo: Any) -> Any:
         return super().__deepcopy__(memo) if self.frozen else None
@@ -190,12 +211,13 @@ class _StepLoop(Recurrence):
         end = len(states) + len(self.sequences)
         x, constants = _value(tensors[len(states) : end]), tensors[end:]
         fn = self._fn
-        if all(a is b for a, (_, b) in zip(constants, self._own, strict=True)):
+        if all(a is b for a, (_, b) in zip(constants, self.own, strict=True)):
             result = fn(x, dict(states))
         else:
-            names = (name for name, _ in self._own)
+            names = (name for name, _ in self.own)
             given = dict(zip(names, constants, strict=True))
-            result = functional_call(fn, given, (x, dict(states)))
+            with _reparametrize_module(_module_of(fn), given):
+                result = fn(x, dict(states))
         return self._checked(result, states, tensors[len(states)])
 
     def _checked(self, result: Any, states: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, ...]:
@@ -231,16 +253,24 @@ class _StepLoop(Recurrence):
                     f"step {self.label}: state {name} is {before.dtype}, and the function returned "
                     f"{after.dtype} for it; a state must keep its type (.float())"
                 )
+        if not outputs:
+            raise InputError(f"step {self.label}: the function returned no output; return a tensor")
         for y in outputs:
+            if isinstance(y, Tensor) and y.is_complex():
+                raise InputError(
+                    f"step {self.label}: the output of a step must be real, and the function "
+                    f"returned {y.dtype}; return a complex output as a pair, (y.real, y.imag)"
+                )
             if not (isinstance(y, Tensor) and y.dim() and y.shape[0] == x.shape[0]):
                 raise InputError(
                     f"step {self.label}: the output of a step must be a tensor (N, ...) with the "
                     f"batch of the current, {x.shape[0]}, and the function returned "
                     f"{_described(y)}"
                 )
+        numbers = next(iter(states.values())).dtype  # a current may be bool
         return (
             *(following[name] for name in states),
-            *(y if y.is_floating_point() else y.to(x.dtype) for y in outputs),
+            *(y if y.is_floating_point() else y.to(numbers) for y in outputs),
         )
 
     def blank(
@@ -262,9 +292,14 @@ class _StepLoop(Recurrence):
         generator = torch.Generator().manual_seed(0)
         made = []
         for batch in (2, 3):
-            slices = [torch.rand(batch, *shape, generator=generator) for shape in self.sequences]
-            starts = [torch.full_like(slices[0], start) for start in self.starts.values()]
-            constants = (value.detach() for _, value in self._own)
+            slices = [
+                _some_numbers((batch, *shape), dtype, generator) for shape, dtype in self.sequences
+            ]
+            starts = [
+                torch.full(slices[0].shape, start, dtype=dtype)
+                for start, dtype in zip(self.starts.values(), self.kinds, strict=True)
+            ]
+            constants = (value.detach() for _, value in self.own)
             made.append(Example((*starts, *slices, *constants), batch))
         return made
 
@@ -287,17 +322,38 @@ def _numbers_ignored(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+def _some_numbers(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Return numbers from 0 to 1; whole ones of a type that has no others."""
+    numbers = torch.rand(*shape, generator=generator)
+    return (numbers if dtype.is_floating_point else numbers.round()).to(dtype)
+
+
 def _value(tensors: Iterable[Tensor]) -> Value:
     """Return one tensor as it is, several in a tuple."""
     values = tuple(tensors)
     return values[0] if len(values) == 1 else values
 
 
+def _module_of(fn: Any) -> Any:
+    """Return the module that a function is or is a method of; None if there is none."""
+    owner = fn.__self__ if isinstance(fn, types.MethodType) else fn
+    return owner if isinstance(owner, nn.Module) else None
+
+
 def _constants_of(fn: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and value of the parameters and buffers of a function that is a module."""
-    if isinstance(fn, nn.Module):
-        yield from fn.named_parameters()
-        yield from fn.named_buffers()
+    """Yield name and value of the tensors of a function that is a module, or a method of one.
+
+    A method may be that of a whole network. Its layers of this package take sequences, so a step
+    calls none of them.
+    """
+    module = _module_of(fn)
+    if module is None:
+        return
+    held = [path for path, part in module.named_modules() if isinstance(part, Deployable)]
+    layers = tuple(f"{path}." for path in held)
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if not name.startswith(layers):
+            yield name, value
 
 
 def _name_of(fn: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class Followers(FunctionMode):
     """Watches a network run, and says which layer each norm follows.
 
     A norm can be folded into a layer if it reads the very tensor that the layer returned, in every
-    call of both, and nothing else reads that tensor.
+    call of both, and nothing else reads that tensor, or a parameter or buffer of the two.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], norms: Mapping[str, nn.Module]) -> None:
@@ -75,13 +75,26 @@ class Followers(FunctionMode):
         self._reads: dict[str, set[str]] = defaultdict(set)
         #: layer -> norms that read its outputs, "" for other code
         self._read_by: dict[str, set[str]] = defaultdict(set)
+        #: layer or norm -> what else reads its parameters and buffers, "" for other code
+        self._used_by: dict[str, set[str]] = defaultdict(set)
+        #: id of a parameter or buffer -> the layers and norms that have it
+        self._owners: dict[int, list[str]] = defaultdict(list)
+        for path, module in (*layers.items(), *norms.items()):
+            for tensor in (*nn.Module.parameters(module), *module.buffers()):
+                self._owners[id(tensor)].append(path)
         self._running: list[str] = []
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Take note of who reads what a layer returned; a norm within reads its own input."""
-        if not self._running and not _is_attribute(function):
-            self._see([args, kwargs], "")
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if not _is_attribute(function, result):
+            if not self._running:
+                self._see([args, kwargs], "")
+            reader = self._running[-1] if self._running else ""
+            for value in tree_leaves([args, kwargs]):
+                for owner in self._owners.get(id(value), ()):
+                    self._used_by[owner] |= {reader} - {owner}
+        return result
 
     def run(self, network: nn.Module, args: Sequence[Any]) -> None:
         """Run a network once."""
@@ -103,7 +116,8 @@ class Followers(FunctionMode):
         for norm, read in self._reads.items():
             if len(read) == 1:
                 (layer,) = read
-                if layer in self.layers and self._read_by[layer] == {norm}:
+                alone = not self._used_by[layer] and not self._used_by[norm]
+                if layer in self.layers and self._read_by[layer] == {norm} and alone:
                     pairs[norm] = layer
         return pairs
 
@@ -117,9 +131,11 @@ class Followers(FunctionMode):
             return f"it is used by several layers: {', '.join(before) or 'none of them linear'}"
         if not before:
             return "no Linear or Conv layer is just before it"
-        others = sorted(self._read_by[before[0]] - {norm})
-        readers = ", ".join(path or "other code" for path in others)
-        return f"the output of {before[0]} is read by {readers}, too"
+        others = self._read_by[before[0]] - {norm}
+        if others:
+            return f"the output of {before[0]} is read by {_named(others)}, too"
+        path = before[0] if self._used_by[before[0]] else norm
+        return f"parameters of {path} are read by {_named(self._used_by[path])}, too"
 
     def _before(self, path: str) -> Any:
         def hook(_: nn.Module, args: Any) -> None:
@@ -146,14 +162,21 @@ class Followers(FunctionMode):
                 self._read_by[self._from[id(value)]].add(reader)
 
 
-def _is_attribute(function: Any) -> bool:
-    """Whether a function reads an attribute, such as the shape."""
+def _named(readers: Iterable[str]) -> str:
+    return ", ".join(path or "other code" for path in sorted(readers))
+
+
+def _is_attribute(function: Any, result: Any) -> bool:
+    """Whether a function reads an attribute such as the shape, and no values, as ``y.T`` does."""
     name = getattr(function, "__name__", "")
-    return name in ("__get__", "size", "dim", "numel", "__len__", "is_floating_point")
+    names = ("__get__", "size", "dim", "numel", "__len__", "is_floating_point")
+    return name in names and not isinstance(result, Tensor)
 
 
 @torch.no_grad()
-def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) -> float | str:
+def fold(
+    network: nn.Module, layer_path: str, norm_path: str, inputs: Sequence[Tensor]
+) -> float | str:
     """Fold a norm into a layer, in place; an Identity takes the place of the norm.
 
     With g = gamma / sqrt(variance + eps): weight' = g * weight, bias' = (bias - mean) * g + beta.
@@ -162,7 +185,7 @@ def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) 
         network: the network.
         layer_path: path of a layer with a plain weight.
         norm_path: path of the norm after it.
-        x: an input of the layer; without one, random numbers.
+        inputs: inputs of the layer, of every shape; without one, random numbers.
 
     Returns:
         The largest change of its current, relative to the largest value; or why it was not folded.
@@ -173,8 +196,8 @@ def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) 
         return "synapses of this package have no bias"
     if norm.running_mean is None or norm.running_var is None:
         return "it has no running statistics"
-    before, expected = _both(layer, norm, x)
-    if before is None:
+    pairs = _pairs(layer, norm, inputs)
+    if not pairs:
         return f"{layer_path} does not run by itself"
     old = copied_value(layer)
     gain = (norm.running_var.double() + norm.eps).rsqrt()
@@ -186,6 +209,8 @@ def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) 
     if axis is None:
         return "groups of a transposed convolution share their channels"
     weight = layer.weight
+    if weight.shape[axis] != norm.num_features:  # as after Linear of (N, L, C), with L features
+        return f"its features are not the channels of {layer_path}"
     shape = [-1 if i == axis else 1 for i in range(weight.dim())]
     weight.copy_((weight.double() * gain.reshape(shape)).to(weight.dtype))
     folded = ((bias - norm.running_mean.double()) * gain + shift).to(weight.dtype)
@@ -193,9 +218,7 @@ def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) 
         layer.bias = nn.Parameter(folded, requires_grad=weight.requires_grad)
     else:
         layer.bias.copy_(folded)
-    found = copied_value(layer)(before)
-    largest = float(expected.abs().max())
-    far = float((found - expected).abs().max()) / (largest or 1.0)
+    far = max(_distance(copied_value(layer)(x), y) for x, y in pairs)
     if not far <= _TOLERANCE:
         weight.copy_(old.weight)
         if old.bias is None:
@@ -208,18 +231,22 @@ def fold(network: nn.Module, layer_path: str, norm_path: str, x: Tensor | None) 
     return far
 
 
-def _both(layer: nn.Module, norm: nn.Module, x: Tensor | None) -> tuple[Any, Any]:
-    """Return an input that a layer and the norm after it take, and what they make of it."""
-    for each in _inputs(layer, x):
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
+    largest = float(expected.abs().max())
+    return float((found - expected).abs().max()) / (largest or 1.0)
+
+
+def _pairs(
+    layer: nn.Module, norm: nn.Module, inputs: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return inputs that a layer and the norm after it take, and what they make of each."""
+    pairs = []
+    for x in inputs or examples(layer):
         try:
-            y = copied_value(layer)(each)
-            return each, copied_value(norm)(y)
+            pairs.append((x, copied_value(norm)(copied_value(layer)(x))))
         except Exception:  # of any class: inputs of another shape are wanted
             continue
-    return None, None
-
-
-def _inputs(layer: nn.Module, x: Tensor | None) -> Iterator[Tensor]:
-    if x is not None:
-        yield x
-    yield from examples(layer)
+        if not inputs:
+            break
+    return pairs

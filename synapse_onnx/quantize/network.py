@@ -14,6 +14,7 @@ from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch, reset_states
 from synapse_onnx.compiler.freezer import copied
 from synapse_onnx.errors import InputError, SynapseError
+from synapse_onnx.neuron.stepped import steps_in_line
 from synapse_onnx.quantize import _norms as norms_of
 from synapse_onnx.quantize import _scales as scales_of
 from synapse_onnx.quantize._layers import (
@@ -58,8 +59,8 @@ def apply(
     A batch norm after a Linear or Conv layer is folded into it first: weight' = g * weight and
     bias' = (bias - mean) * g + beta, with g = gamma / sqrt(variance + eps). Which layer a norm
     follows is seen while the network runs on ``calibration``. Without it, norms are folded that
-    come right after their layer in a network that is an ``nn.Sequential``, or of several. Others
-    stay, and the summary says why.
+    come right after their layer in a network that is an ``nn.Sequential``, or of several, where a
+    Linear is taken to get (N, C). Others stay, and the summary says why.
 
     Weights that lie on a grid of so many bits or fewer stay as they are, so a network that was
     trained with fake quantisation keeps its own grids, and a second ``apply`` changes nothing.
@@ -145,9 +146,12 @@ class _Work:
         #: why a layer keeps its weights, or is none whose weights can be set
         self._left: dict[str, str] = {}
         self._notes: dict[str, str] = {}
-        held = Counter(id(layer._parameters.get("weight")) for layer in layers.values())
+        held = Counter(map(id, _parameters(network.modules())))
+        #: layers of which a parameter is another module's, too
         self._shared = {
-            path for path, layer in layers.items() if held[id(layer._parameters.get("weight"))] > 1
+            path
+            for path, layer in layers.items()
+            if any(held[id(parameter)] > 1 for parameter in _parameters([layer]))
         }
         for path, layer in layers.items():
             if path not in kept:
@@ -174,13 +178,14 @@ class _Work:
         network = copied_value(self.network)
         self._followers = norms_of.Followers(linear_layers(network), norms_of.norms(network))
         followers = self._followers
-        run_on(
-            network,
-            batches[:1],
-            lambda *batch: followers.run(network, batch),
-            "apply",
-            "calibration",
-        )
+        with steps_in_line():  # whose functions may hold layers and norms
+            run_on(
+                network,
+                batches[:1],
+                lambda *batch: followers.run(network, batch),
+                "apply",
+                "calibration",
+            )
 
     def _record(self) -> None:
         """Keep the inputs of every layer that is to be calibrated."""
@@ -232,7 +237,7 @@ class _Work:
         if layer in self._left:
             return f"{layer} keeps its weights: {self._left[layer]}"
         if layer in self._shared:
-            return f"the weight of {layer} is that of another layer, too"
+            return f"a parameter of {layer} is that of another module, too"
         if layer not in self.layers:
             if self._followers is not None:
                 return self._followers.reason(norm)
@@ -240,8 +245,7 @@ class _Work:
                 "without calibration, only a norm right after its layer in a network that is an "
                 "nn.Sequential is folded"
             )
-        x = self.inputs.get(layer, [None])[0]
-        return norms_of.fold(self.network, layer, norm, x)
+        return norms_of.fold(self.network, layer, norm, self.inputs.get(layer, ()))
 
     def _difference(self, plain: nn.Module) -> float:
         """Return how far outputs moved, relative to the largest value."""
@@ -290,6 +294,10 @@ class _Work:
             self._folded.get(path, ""),
             rounded=True,
         )
+
+
+def _parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [p for module in modules for p in module._parameters.values() if p is not None]
 
 
 def run(network: nn.Module, batch: Sequence[Any]) -> list[Tensor]:

@@ -17,7 +17,7 @@ from synapse_onnx._layer import Deployable, named_states
 from synapse_onnx.compiler.arguments import Arguments
 from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import reset_states
-from synapse_onnx.compiler.freezer import eagerly
+from synapse_onnx.compiler.freezer import eagerly, step_neurons
 from synapse_onnx.errors import InputError
 from synapse_onnx.model.layout import time_first
 from synapse_onnx.runtime.session import Session
@@ -94,6 +94,8 @@ def run_layers(
     with contextlib.ExitStack() as stack, torch.no_grad():
         stack.enter_context(eagerly())
         reset_states(module)
+        for _, neuron in step_neurons(module):
+            neuron.reset()
         for path, layer in layers.items():
             layer.reset()
             stack.enter_context(recorded(layer, functools.partial(note, path)))

@@ -357,6 +357,8 @@ def test_what_no_file_can_hold_is_refused(fn, message):
         (lambda x, s: (x, {"v": x > 0}), "must keep its type"),
         (lambda x, s: (x.sum(), {"v": x}), "output of a step must be a tensor"),
         (lambda x, s: ("y", {"v": x}), "output of a step must be a tensor"),
+        (lambda x, s: ((), {"v": x}), "returned no output"),
+        (lambda x, s: (torch.complex(x, x), {"v": x}), "must be real, .*complex64"),
     ],
 )
 def test_wrong_results_are_one_sentence(fn, message):
