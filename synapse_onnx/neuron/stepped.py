@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.stateless import _reparametrize_module
 
 from synapse_onnx._layer import Deployable, Stateful
 from synapse_onnx.errors import InputError
@@ -214,9 +213,7 @@ class _StepLoop(Recurrence):
         if all(a is b for a, (_, b) in zip(constants, self.own, strict=True)):
             result = fn(x, dict(states))
         else:
-            names = (name for name, _ in self.own)
-            given = dict(zip(names, constants, strict=True))
-            with _reparametrize_module(_module_of(fn), given):
+            with _in_the_place_of([own for _, own in self.own], constants, _module_of(fn)):
                 result = fn(x, dict(states))
         return self._checked(result, states, tensors[len(states)])
 
@@ -313,6 +310,29 @@ class _StepLoop(Recurrence):
         count = len(self.states)
         x = _value(tensors[count : count + len(self.sequences)])
         check_side_effects(self.label, self._fn, x, dict(zip(self.states, tensors, strict=False)))
+
+
+@contextlib.contextmanager
+def _in_the_place_of(
+    own: Sequence[Tensor], others: Sequence[Tensor], module: nn.Module
+) -> Iterator[None]:
+    """Give a module other tensors for a while, under every name that its own ones have.
+
+    ``torch.func.functional_call`` would leave one of two names with the old one
+    (https://github.com/pytorch/pytorch/issues/164759), and calls the module, not a method of it.
+    """
+    given = {id(one): other for one, other in zip(own, others, strict=True)}
+    stores: list[Any] = [
+        store for part in module.modules() for store in (part._parameters, part._buffers)
+    ]
+    before = [(store, dict(store)) for store in stores]
+    try:
+        for store, values in before:
+            store.update({name: given.get(id(value), value) for name, value in values.items()})
+        yield
+    finally:
+        for store, values in before:
+            store.update(values)
 
 
 def _numbers_ignored(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -1,5 +1,7 @@
 """``so.neuron.step`` of modules, of methods and on currents of other types."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.nn.utils import prune
 
 import synapse_onnx as so
 from synapse_onnx.errors import InputError
-from synapse_onnx.neuron._step import Step
+from synapse_onnx.neuron.stepped import Step
 
 
 def lif(x, state):
@@ -148,3 +150,33 @@ def test_layers_of_this_package_within_a_function_are_refused(part):
     message = f"1: step Holds: the function holds a {type(part).__name__} of this package"
     with pytest.raises(InputError, match=message):
         so.export(net, torch.rand(2, 3, 5))
+
+
+class Tied(nn.Module):
+    """One parameter under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.decay = nn.Parameter(torch.full((3,), 0.5))
+        self.again = self.decay
+
+    def forward(self, x, state):
+        v = state["v"] * self.again + x * self.decay
+        return v, {"v": v}
+
+
+def test_a_parameter_with_two_names_is_one():
+    net, x = (
+        nn.Sequential(nn.Identity(), so.neuron.step(Tied(), {"v": 0.0})).eval(),
+        torch.rand(2, 3, 7),
+    )
+    other = copy.deepcopy(so.freeze(net))
+    with torch.no_grad():
+        other[1].fn.decay.fill_(0.25)
+    v, expected = torch.zeros(2, 3), []
+    for t in range(7):
+        v = 0.25 * v + 0.25 * x[..., t]
+        expected.append(v)
+    with torch.no_grad():
+        assert torch.allclose(other(x), torch.stack(expected, -1))
+    assert so.verify(net, so.export(net, x), x).ok
