@@ -394,17 +394,27 @@ def traces(steps: int, seconds: float, path: str | None) -> None:
 @click.option("--batch", "batches", default="1,8", callback=sizes)
 @click.option("--steps", default=50, type=COUNT)
 @click.option("--threads", default=1, type=COUNT)
+@click.option("--alone", is_flag=True, help="Time of one thread: others may use the machine.")
 @time_and_file(4.0)
 def loops(
-    only: str, batches: list[int], steps: int, threads: int, seconds: float, path: str | None
+    only: str,
+    batches: list[int],
+    steps: int,
+    threads: int,
+    alone: bool,
+    seconds: float,
+    path: str | None,
 ) -> None:
     """Milliseconds of found loops, without native kernels, beside torch's unrolled export."""
     names = [name for name in found_loops.NETWORKS if only in name]
     if not names:
         raise click.BadParameter(f"there are {'; '.join(found_loops.NETWORKS)}; got {only!r}")
+    if alone and threads > 1:
+        raise click.BadParameter("--alone times one thread; leave out --threads")
+    clock = time.thread_time if alone else time.perf_counter
     rows, written = {}, {}
     for name in names:
-        found = found_loops.measure(name, batches, steps, threads, seconds)
+        found = found_loops.measure(name, batches, steps, threads, seconds, clock)
         written[name] = {str(batch): figures for batch, figures in found.items()}
         for batch, ms in found.items():
             cells = [f"{ms['loop']:.2f}", f"{ms['unrolled']:.2f}"]

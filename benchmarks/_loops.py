@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from unittest import mock
@@ -57,23 +58,25 @@ class _Looping(nn.Module):
 
 
 class _Pooled(nn.Module):
-    """A convolution of images, and a pool."""
+    """A convolution of images, a norm if it is wanted, and a pool."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, normed: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not normed)
+        self.norm = nn.BatchNorm2d(outputs) if normed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(self.conv(x), 2)
+        return F.max_pool2d(self.norm(self.conv(x)), 2)
 
 
 def _dense(taken_off: float) -> nn.Module:
     return _Looping(nn.Linear(200, 256), nn.Linear(256, 10), taken_off=taken_off)
 
 
-def _images(taken_off: float) -> nn.Module:
+def _images(taken_off: float, *, normed: bool = False) -> nn.Module:
     out = nn.Sequential(nn.Flatten(), nn.Linear(16 * 7 * 7, 10))
-    return _Looping(_Pooled(1, 8), _Pooled(8, 16), out, taken_off=taken_off)
+    layers = _Pooled(1, 8, normed=normed), _Pooled(8, 16, normed=normed), out
+    return _Looping(*layers, taken_off=taken_off)
 
 
 #: name -> what makes it, the shape of a frame, and the operator of its neurons in the file
@@ -81,6 +84,7 @@ NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "mlp": (lambda: _dense(1.0), (200,), "LifSubtractFloat"),
     "mlp, generic": (lambda: _dense(0.75), (200,), "Scan"),
     "cnn": (lambda: _images(1.0), (1, 28, 28), "LifSubtractFloat"),
+    "cnn with norms": (lambda: _images(1.0, normed=True), (1, 28, 28), "LifSubtractFloat"),
     "cnn, generic": (lambda: _images(0.75), (1, 28, 28), "Scan"),
 }
 
@@ -106,7 +110,12 @@ def _runs(models: Mapping[str, onnx.ModelProto], x: Tensor, threads: int) -> Map
 
 
 def measure(
-    name: str, batches: list[int], steps: int, threads: int, seconds: float
+    name: str,
+    batches: list[int],
+    steps: int,
+    threads: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, dict[str, float]]:
     """Return milliseconds of a network's file without native kernels, and of the unrolled one.
 
@@ -116,6 +125,7 @@ def measure(
         steps: number of steps.
         threads: threads of ONNX Runtime.
         seconds: time to spend on each number of samples.
+        clock: what times them.
 
     Returns:
         Samples -> "loop", "unrolled" and "flips", spikes that differ.
@@ -133,7 +143,7 @@ def measure(
             models = {"loop": model, "unrolled": _unrolled(network, x)}
         runs = _runs(models, x, threads)
         flips = float((runs["loop"]() != runs["unrolled"]()).sum())
-        ms = {key: 1000 * value for key, value in turns(runs, seconds).items()}
+        ms = {key: 1000 * value for key, value in turns(runs, seconds, clock=clock).items()}
         found[batch] = {**ms, "flips": flips}
     return found
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,17 @@ def weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of the weights in a model, and of their scales."""
     return sum(
         len(tensor.raw_data)
-        for tensor in model.graph.initializer
+        for tensor in _tensors(model.graph)
         if tensor.name.rsplit(".", 1)[-1] in ("weight", "weight_high", "weight_scale")
     )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield the constants of a graph and of those within it: convolutions run in tiles."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _tensors(attribute.g)
 
 
 def accuracy(spikes: np.ndarray, labels: Tensor) -> float:

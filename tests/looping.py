@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx.model.tiles import is_in_tiles
 
 __all__ = ["NETWORKS", "Sample", "example", "exported", "network", "reference", "scan_bodies"]
 
@@ -126,7 +127,7 @@ def scan_bodies(model: onnx.ModelProto) -> list[onnx.GraphProto]:
     return [
         attribute.g
         for node in model.graph.node
-        if node.op_type == "Scan"
+        if node.op_type == "Scan" and not is_in_tiles(node)
         for attribute in node.attribute
         if attribute.name == "body"
     ]

@@ -22,6 +22,7 @@ from synapse_onnx.compiler._first_paths import use_first_paths
 from synapse_onnx.compiler._io_layout import name_inputs_and_outputs, set_layout
 from synapse_onnx.compiler._lists import listed_as_before
 from synapse_onnx.compiler._silent import check_chance
+from synapse_onnx.compiler._tiles import put_in_tiles
 from synapse_onnx.compiler._trace import quiet, trace, trace_step
 from synapse_onnx.compiler._trace_errors import conversion_error, failure
 from synapse_onnx.compiler._translate import translate
@@ -157,6 +158,8 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name
     name_inputs_and_outputs(graph.graph, states, arguments.names(frozen))
+    if streamed is None:  # a stream has few steps in a call
+        put_in_tiles(graph.graph)
     model = ir.to_proto(graph)
     arithmetic = bind_bodies(model, options)
     describe(model, frozen, streamed, options, arithmetic)

@@ -15,7 +15,7 @@ from synapse_onnx.compiler import copies
 from synapse_onnx.compiler._lists import remember_lists
 from synapse_onnx.compiler.fold import fold_computed
 from synapse_onnx.errors import SynapseError
-from synapse_onnx.neuron._step import Step
+from synapse_onnx.neuron.stepped import Step
 
 __all__ = [
     "copied", "deployables", "eagerly", "freeze", "other_paths", "step_neurons", "uncompiled",

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from synapse_onnx.neuron import rf as rf
     from synapse_onnx.neuron import rf_iz as rf_iz
     from synapse_onnx.neuron import sigma_delta as sigma_delta
-    from synapse_onnx.neuron._step import step as step
     from synapse_onnx.neuron.dropout import Dropout as Dropout
+    from synapse_onnx.neuron.stepped import step as step
 
 __all__ = ["kinds"]
 
 add_package(__name__)
 
 #: what this package itself offers -> the file that it stands in; lava-dl has Dropout here
-_ELSEWHERE = {"Dropout": "dropout", "step": "_step"}
+_ELSEWHERE = {"Dropout": "dropout", "step": "stepped"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,19 +30,28 @@ def norms(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def neighbours(network: nn.Module) -> dict[str, str]:
-    """Return path of a norm -> path of the module before it in an ``nn.Sequential``."""
+    """Return path of a norm -> path of the module before it, in a chain of ``nn.Sequential``.
+
+    Only in a network that is a chain itself, and in chains within it, does nobody but the chain
+    call its parts: other code may read ``self.features[0](x)``.
+    """
     places: dict[nn.Module, list[str]] = defaultdict(list)
-    for path, module in network.named_modules(remove_duplicate=False):
+    for path, module in nn.Module.named_modules(network, remove_duplicate=False):
         places[module].append(path)
     found = {}
-    for path, chain in nn.Module.named_modules(network):
-        if type(chain).forward is not nn.Sequential.forward:
-            continue
+    for path, chain in _chains(network, ""):
         for (name, layer), (other, norm) in itertools.pairwise(chain.named_children()):
             alone = len(places[layer]) == len(places[norm]) == 1
             if isinstance(norm, _BatchNorm) and alone:
                 found[_joined(path, other)] = _joined(path, name)
     return found
+
+
+def _chains(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    if type(module).forward is nn.Sequential.forward:
+        yield path, module
+        for name, part in module.named_children():
+            yield from _chains(part, _joined(path, name))
 
 
 def _joined(path: str, name: str) -> str:

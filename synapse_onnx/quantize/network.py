@@ -14,7 +14,7 @@ from synapse_onnx.compiler.copies import copied_value
 from synapse_onnx.compiler.frameworks import in_plain_torch, reset_states
 from synapse_onnx.compiler.freezer import copied
 from synapse_onnx.errors import InputError, SynapseError
-from synapse_onnx.neuron._step import steps_in_line
+from synapse_onnx.neuron.stepped import steps_in_line
 from synapse_onnx.quantize import _norms as norms_of
 from synapse_onnx.quantize import _scales as scales_of
 from synapse_onnx.quantize._layers import (
@@ -59,8 +59,8 @@ def apply(
     A batch norm after a Linear or Conv layer is folded into it first: weight' = g * weight and
     bias' = (bias - mean) * g + beta, with g = gamma / sqrt(variance + eps). Which layer a norm
     follows is seen while the network runs on ``calibration``. Without it, norms are folded that
-    come right after their layer in an ``nn.Sequential``, where a Linear is taken to get (N, C).
-    Others stay, and the summary says why.
+    come right after their layer in a network that is an ``nn.Sequential``, or of several, where a
+    Linear is taken to get (N, C). Others stay, and the summary says why.
 
     Weights that lie on a grid of so many bits or fewer stay as they are, so a network that was
     trained with fake quantisation keeps its own grids, and a second ``apply`` changes nothing.
@@ -242,8 +242,8 @@ class _Work:
             if self._followers is not None:
                 return self._followers.reason(norm)
             return (
-                "without calibration, only a norm right after its layer in an nn.Sequential is "
-                "folded"
+                "without calibration, only a norm right after its layer in a network that is an "
+                "nn.Sequential is folded"
             )
         return norms_of.fold(self.network, layer, norm, self.inputs.get(layer, ()))
 

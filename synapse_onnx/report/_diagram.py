@@ -17,6 +17,7 @@ import onnx
 from synapse_onnx.formatting import scale_text, shape_text, span_text, weights_text
 from synapse_onnx.model.graph import DOMAIN, dims_of, ends_of, taken_by
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.report._boxes import COLUMNS, Box, packed, wrapped
 from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
 
@@ -41,7 +42,7 @@ class Diagram:
     """
 
     def __init__(self, model: onnx.ModelProto, activity: Activity | None) -> None:
-        self.model = model
+        self.model = model = without_tiles(model)
         self.boxes: dict[str, Box] = {}
         self.lines: list[tuple[str, str, str]] = []
         self.notes: list[str] = []

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from synapse_onnx.errors import ModelError, ShapeError, SynapseError
 from synapse_onnx.model.graph import DOMAIN, ends_of, places_along, with_outputs
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.report._ops import SYNAPSES, base_op, weights_of
 from synapse_onnx.runtime.session import Session
 
@@ -144,6 +145,7 @@ class _Counter:
     """Counts what goes through the nodes of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        model = without_tiles(model)
         functions = {f.name: f for f in model.functions if f.domain == DOMAIN}
         #: every node, and names in the graph of what its function takes and returns
         self._nodes = [(node, *ends_of(node, functions)) for node in model.graph.node]

@@ -22,6 +22,7 @@ from synapse_onnx.model.file import load_model
 from synapse_onnx.model.graph import dims_of
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.report._connections import Connection, Product, products_of
 from synapse_onnx.report._membranes import Cell, cells_of
 from synapse_onnx.report._tapped import Taps
@@ -149,7 +150,7 @@ def neurobench(
         InputError: wrong number of inputs, or values that the type cannot hold.
         ShapeError: wrong rank or size.
     """
-    proto = load_model(model) if isinstance(model, str | os.PathLike) else model
+    proto = without_tiles(load_model(model) if isinstance(model, str | os.PathLike) else model)
     given = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
     sizes = _sizes(proto, Metadata.read(proto).layout, [np.asarray(value) for value in given])
     try:

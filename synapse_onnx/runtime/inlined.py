@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from synapse_onnx.model.file import load_model
+from synapse_onnx.model.tiles import without_tiles
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +44,7 @@ def flat(model: onnx.ModelProto | str | os.PathLike[str]) -> onnx.ModelProto:
     import onnx_ir as ir
 
     source = load_model(model) if isinstance(model, (str, os.PathLike)) else copy.deepcopy(model)
+    source = without_tiles(source)
     inlined = ir.from_proto(onnx.inliner.inline_local_functions(source))
     _carry(inlined.graph, itertools.count())
     # with types in the bodies of loops, too

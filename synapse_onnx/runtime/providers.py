@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.runtime import native as native_kernels
 from synapse_onnx.runtime.fusion import fused
 
@@ -155,9 +156,9 @@ def opened(
 def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a copy for CUDA: one inlined graph, with dense products of floats.
 
-    CUDA has no product of uint8. Inside a function, a Scan allocates too little memory for states
-    of symbolic size (https://github.com/microsoft/onnxruntime/issues/27887), so functions are
-    inlined.
+    CUDA has no product of uint8, and is slower with tiles that suit the cache of a processor.
+    Inside a function, a Scan allocates too little memory for states of symbolic size
+    (https://github.com/microsoft/onnxruntime/issues/27887), so functions are inlined.
 
     Args:
         model: the model of the file; it is not changed.
@@ -165,7 +166,7 @@ def for_cuda(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProt
     """
     import onnx.inliner
 
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(without_tiles(model))
     for node in copied.graph.node:
         for attribute in node.attribute:
             if node.domain == DOMAIN and attribute.name == "integers":

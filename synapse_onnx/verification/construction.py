@@ -26,6 +26,7 @@ from synapse_onnx.compiler.exporter import compile_frozen
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.graph import DOMAIN, dims_of
 from synapse_onnx.model.metadata import entries_of, layer_of
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.normal_form import same_outputs
 from synapse_onnx.verification.structure import compare_parameters, value_differences
@@ -197,8 +198,10 @@ class _Comparison:
                 yield from _node(node, other)
 
     def _initializers(self) -> Iterator[str]:
-        stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        expected = {tensor.name: tensor for tensor in self.compiled.graph.initializer}
+        stored, expected = (
+            {tensor.name: tensor for tensor in without_tiles(model).graph.initializer}
+            for model in (self.model, self.compiled)
+        )
         for name in _names(stored, expected):
             tensor, other = stored.get(name), expected.get(name)
             if self.subject.spares_value(name):

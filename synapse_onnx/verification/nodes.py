@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from synapse_onnx.model.graph import with_outputs
 from synapse_onnx.model.metadata import Metadata, layer_of
+from synapse_onnx.model.tiles import is_in_tiles
 from synapse_onnx.ops import DOMAIN, get_op
 
 __all__ = [
@@ -85,8 +86,9 @@ def with_layer_outputs(
 
 
 def scans_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the loops of a graph."""
-    return [node for node in model.graph.node if node.op_type == "Scan"]
+    """Return the loops over time of a graph."""
+    scans = (node for node in model.graph.node if node.op_type == "Scan")
+    return [node for node in scans if not is_in_tiles(node)]
 
 
 def with_scan_values(model: onnx.ModelProto) -> onnx.ModelProto:

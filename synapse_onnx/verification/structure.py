@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from synapse_onnx.compiler.freezer import deployables
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.neuron import base
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.subject import Subject
@@ -54,7 +55,7 @@ def compare_parameters(subject: Subject, findings: Findings) -> None:
     their initialisers are among what is.
     """
     expected = subject.frozen.state_dict()
-    for tensor in subject.model.graph.initializer:
+    for tensor in without_tiles(subject.model).graph.initializer:
         value = expected.get(tensor.name)
         if value is None or subject.spares_value(tensor.name):
             continue

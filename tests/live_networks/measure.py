@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from synapse_onnx.model.layout import axes_of
+from synapse_onnx.model.tiles import is_in_tiles
 
 from .distance import Distance, copied, outputs_of, tensors_of, undecided
 from .integers import Integers, integers
@@ -205,7 +206,8 @@ def _nodes(graph: Any) -> tuple[int, int]:
 
 def _neurons(graph: onnx.GraphProto) -> str:
     """Return the nodes of layers and the loops of a graph, with their numbers."""
-    kinds = Counter(n.op_type for n in graph.node if n.domain or n.op_type in ("Scan", "Loop"))
+    own = (n for n in graph.node if n.domain or n.op_type in ("Scan", "Loop"))
+    kinds = Counter(n.op_type for n in own if not is_in_tiles(n))
     return ", ".join(f"{number} {kind}" for kind, number in kinds.items())
 
 

@@ -65,6 +65,44 @@ def test_both_networks_start_afresh_and_are_not_touched() -> None:
     assert all(not isinstance(module, nn.Identity) for module in given)
 
 
+class Integrator(nn.Module):
+    """A module of the user's own that returns no spikes."""
+
+    def forward(self, x: Tensor, v: Tensor) -> Tensor:
+        return 0.9 * v + x
+
+
+class Recurrent(nn.Module):
+    """A neuron that holds a layer with weights, within a block, and a readout."""
+
+    def __init__(self) -> None:
+        import snntorch
+
+        super().__init__()
+        self.fc = nn.Linear(20, 8)
+        self.lif = snntorch.RLeaky(beta=0.9, linear_features=8, threshold=0.3)
+        self.out, self.readout = nn.Linear(8, 3), Integrator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        spk, mem = self.lif.init_rleaky()
+        v, out = torch.zeros(x.shape[1], 3), []
+        for x_t in x:
+            spk, mem = self.lif(self.fc(x_t), spk, mem)
+            v = self.readout(self.out(spk), v)
+            out.append(v)
+        return torch.stack(out)
+
+
+def test_modules_that_return_no_spikes_are_no_neurons() -> None:
+    torch.manual_seed(0)
+    given, x = Recurrent().eval(), spikes(6, 3, 20)
+    found = so.quantize.compare(given, so.quantize.apply(given, 4), x)
+    assert [row.path for row in found.layers] == ["lif"]
+    assert found.layers[0].values == 6 * 3 * 8
+    assert found.layers[0].flips > 0
+    assert found.output is None
+
+
 class Scores(nn.Module):
     """(T, N, 3) -> (T, N, 3); the class is the channel with the largest sum over time."""
 

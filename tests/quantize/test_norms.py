@@ -127,6 +127,28 @@ def test_without_calibration_neighbours_in_a_sequential_are_folded() -> None:
     assert "without calibration" in so.quantize.summary_of(stays).norms["norm"]
 
 
+class _Indexed(nn.Module):
+    """Code that calls parts of a chain by itself."""
+
+    def __init__(self, chain: nn.Module) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chain(x) + self.chain[0](x)  # type: ignore[index]
+
+
+def test_chains_within_other_code_are_folded_by_what_a_run_shows_alone() -> None:
+    chain = nn.Sequential(nn.Linear(8, 6), norm(6))
+    nested = nn.Sequential(nn.Sequential(chain), nn.ReLU()).eval()
+    assert isinstance(so.quantize.apply(nested, BITS)[0][0][1], nn.Identity)
+    x = torch.randn(20, 8)
+    for calibration in (None, x):
+        result = so.quantize.apply(_Indexed(chain).eval(), BITS, calibration=calibration)
+        assert isinstance(result.chain[1], nn.BatchNorm1d)
+        assert torch.allclose(result(x), _Indexed(chain).eval()(x), atol=0.1)
+
+
 class _Odd(nn.BatchNorm1d):
     """A norm of another equation."""
 

@@ -64,7 +64,7 @@ def _assert_flat(model: onnx.ModelProto) -> None:
             assert value.type.tensor_type.HasField("shape"), f"{value.name} has no shape"
 
 
-@pytest.mark.parametrize("name", ["drift_stream", "snntorch_nir_float"])
+@pytest.mark.parametrize("name", ["drift_stream", "snntorch_nir_float", "snntorch_live_float"])
 def test_a_model_computes_the_same(name: str) -> None:
     path = MODELS / f"{name}.onnx"
     model = onnx.load(path)

@@ -38,7 +38,7 @@ from synapse_onnx.compiler.loops.unroll import unrolled
 from synapse_onnx.compiler.roundings import differing_output, largest
 from synapse_onnx.errors import ExportError
 from synapse_onnx.model.layout import has_time
-from synapse_onnx.neuron._step import steps_in_line
+from synapse_onnx.neuron.stepped import steps_in_line
 
 __all__ = ["FixedLengthError", "find_loop"]
 

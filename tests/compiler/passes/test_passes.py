@@ -11,6 +11,7 @@ import pytest
 from synapse_onnx.compiler import passes
 from synapse_onnx.compiler.passes import (
     all_passes,
+    cancel_reshapes,
     cancel_transposes,
     clean_up,
     give_shapes,
@@ -33,6 +34,7 @@ def test_every_pass_is_tested_here_and_runs_in_this_order() -> None:
         ("give_shapes", give_shapes.run),
         ("move_transposes", move_transposes.run),
         ("cancel_transposes", cancel_transposes.run),
+        ("cancel_reshapes", cancel_reshapes.run),
         ("read_first_input", read_first_input.run),
         ("clean_up", clean_up.run),
         ("mark_spikes", mark_spikes.run),
@@ -62,7 +64,7 @@ _NO_CHANGES = "def run(model):\n    return 0\n"
 @pytest.mark.parametrize(
     ("text", "follows"),
     [
-        ("", "cancel_transposes"),  # names no other pass: c comes before n, and n before r
+        ("", "cancel_reshapes"),  # names no other pass: c comes before n, and n before r
         ('AFTER = ("store_int4",)\n', "store_int4"),
         ('BEFORE = ("cancel_transposes",)\n', "move_transposes"),
         ('AFTER = ("clean_up",)\nBEFORE = ("store_int4",)\n', "mark_spikes"),
