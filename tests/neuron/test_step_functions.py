@@ -8,7 +8,7 @@ from torch.nn.utils import prune
 
 import synapse_onnx as so
 from synapse_onnx.errors import InputError
-from synapse_onnx.neuron._step import Step
+from synapse_onnx.neuron.stepped import Step
 
 
 def lif(x, state):
