@@ -129,6 +129,7 @@ def neurobench(
 ) -> Metrics:
     """Return NeuroBench's metrics of a deployed model, on one batch.
 
+    A file does not tell ``F.linear`` from nn.Linear, so it is counted, and by NeuroBench it is not.
     Counts are whole numbers. NeuroBench adds up operations in float32, so its figures are rounded
     where a layer has more than 2^24 operations in a call.
 
@@ -136,7 +137,8 @@ def neurobench(
         model: a model of :func:`export`, or its file; one for streaming starts from fresh states.
         inputs: the batch, as for :meth:`Session.run`; several inputs as a tuple or list.
         network: the live network, for what the file cannot know: the footprint; spikes of neurons
-            of which the network reads the voltage alone; and layers of snnTorch with
+            of which the network reads the voltage alone; ``F.relu`` or ``torch.sigmoid`` without
+            such a module, which NeuroBench does not count; and layers of snnTorch with
             ``init_hidden=True`` and ``output=False``, of which NeuroBench counts the activations
             of the first sample of the batch alone (``hooks/neuron.py`` takes ``output[0]`` of a
             tensor). No code of it is called.
@@ -271,6 +273,12 @@ class _Counter:
         module = self._modules.get(cell.name)
         return module is None or hasattr(module, "mem")
 
+    def _is_function(self, cell: Cell) -> bool:
+        """Whether a ReLU or Sigmoid is no module: ``F.relu`` of a live network without nn.ReLU."""
+        kinds = {kind.__name__.lower() for m in self._modules.values() for kind in type(m).__mro__}
+        activation = cell.op in ("Relu", "Sigmoid") and bool(self._modules)
+        return activation and cell.op.lower() not in kinds
+
     def _activation(self, cell: Cell) -> list[Activation]:
         module = self._modules.get(cell.name)
         updates = None
@@ -281,6 +289,12 @@ class _Counter:
             voltages = cell.voltages(self._taps, self._model, at_once)
         if voltages is not None:
             updates = voltages[:1].size + int(np.count_nonzero(voltages[1:] != voltages[:-1]))
+        if self._is_function(cell):
+            self._notes.append(
+                f"{cell.name}: a function, since the network has no module {cell.op}; NeuroBench "
+                f"counts modules alone"
+            )
+            return [Activation(cell.name, cell.op, 0, 0, updates)]
         if cell.spikes is not None:
             spikes = cell.fired(self._taps)
             op = cell.op

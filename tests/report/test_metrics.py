@@ -346,6 +346,36 @@ def test_images(values: str, streaming: bool) -> None:
     assert [row.layer for row in ours.connections] == ["conv1", "conv2", "fc", "lif3.recurrent"]
 
 
+class Functions(nn.Module):
+    """ReLU and sigmoid as functions, or as modules: (T, N, 6) -> (T, N, 5)."""
+
+    def __init__(self, *, modules: bool) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(6, 5), snntorch().Leaky(beta=0.5, threshold=0.5)
+        self.relu = nn.ReLU() if modules else nn.functional.relu
+        self.sigmoid = nn.Sigmoid() if modules else torch.sigmoid
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = self.lif.init_leaky(), []
+        for x_t in x:
+            s, v = self.lif(self.relu(self.fc(x_t)), v)
+            out.append(self.sigmoid(s))
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("modules", [False, True])
+def test_functions_are_no_activations(modules: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Functions(modules=modules).eval(), silences(2)
+    model = so.export(net, x.transpose(0, 1).contiguous(), axes="TNC")
+    theirs = neurobench_of(net, x, lambda x: net(x.transpose(0, 1)))
+    ours = so.neurobench(model, x.transpose(0, 1).numpy(), network=net)
+    assert ours.results | {"Footprint": 0} == theirs | {"Footprint": 0}
+    assert sum("NeuroBench counts modules alone" in note for note in ours.notes) == 2 * (
+        not modules
+    )
+
+
 def test_float32_sums_of_the_package_round_and_ours_do_not() -> None:
     pytest.importorskip("neurobench", reason="neurobench is not installed: see peers.txt")
     from neurobench.metrics.utils.layers import single_layer_MACs
