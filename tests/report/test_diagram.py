@@ -18,6 +18,7 @@ from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.report.activity import count_activity
 from synapse_onnx.report.drawing import to_svg
 
@@ -48,7 +49,7 @@ def _exported(name: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_every_kept_model_is_drawn_whole(path: Path) -> None:
-    model = onnx.load(path)
+    model = without_tiles(onnx.load(path))
     drawing = drawn(model)
     metadata = Metadata.read(model)
     names = {box.name for box in drawing.boxes.values()}
@@ -79,7 +80,7 @@ def test_every_kept_model_is_drawn_whole(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_shapes_are_those_of_a_run(path: Path) -> None:
-    model = onnx.load(path)
+    model = without_tiles(onnx.load(path))
     _compare_shapes(model, samples=3, steps=12)
 
 
