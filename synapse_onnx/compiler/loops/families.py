@@ -460,7 +460,7 @@ class _Finder:
         family.node = Apply(latest.op, args, kwargs)
 
     def _check(self, term: Term, *, in_step: bool) -> None:
-        reason = obstacle(term.op, in_step=in_step)
+        reason = obstacle(term, in_step=in_step)
         if reason:
             raise self._fail(reason, term)
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from synapse_onnx.compiler.loops.chance import draws_numbers
 from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Leaf, Program, line_of
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
@@ -89,9 +90,10 @@ _RANDOM = {
 _IGNORED = ("device", "pin_memory", "layout", "memory_format")
 
 
-def obstacle(op: Any, *, in_step: bool) -> str:
+def obstacle(term: Term, *, in_step: bool) -> str:
     """Say why a model cannot hold an operator, at every step or at all; "" of another one."""
-    if torch.Tag.nondeterministic_seeded in getattr(op, "tags", ()):
+    op = term.op
+    if draws_numbers(op, term.args, term.kwargs):
         return "it is random; draw no random numbers in forward() in evaluation mode"
     if op in NUMBERS:
         return (

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from synapse_onnx.compiler.function_mode import FunctionMode
+from synapse_onnx.compiler.loops.chance import draws_numbers
 from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
 from synapse_onnx.compiler.loops.reading import NUMBERS
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
@@ -118,8 +119,7 @@ class Reads:
 
     def see(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Take note of an operator that has run."""
-        tags = getattr(op, "tags", ())
-        if torch.Tag.nondeterministic_seeded not in tags and not self.depend((args, kwargs)):
+        if not draws_numbers(op, args, kwargs) and not self.depend((args, kwargs)):
             return
         self.any = self.any or op in _OF_NUMBERS or _sized_by_values(op, args)
         for each in _changed_by(op, args, kwargs):

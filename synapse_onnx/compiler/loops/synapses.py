@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx import synapse
+from synapse_onnx.compiler.loops.chance import draws_numbers
 from synapse_onnx.compiler.loops.form import (
     Apply,
     Family,
@@ -194,7 +195,7 @@ def _computed(form: Form, value: Any) -> Any:
     if isinstance(value, Leaf):
         return form.values[value.term].detach()  # an input has none
     if isinstance(value, Apply):
-        if torch.Tag.nondeterministic_seeded in getattr(value.op, "tags", ()):
+        if draws_numbers(value.op, value.args, value.kwargs):
             raise ValueError("a random number")
         args = [_computed(form, each) for each in value.args]
         return value.op(*args, **{k: _computed(form, each) for k, each in value.kwargs.items()})
