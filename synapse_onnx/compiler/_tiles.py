@@ -11,7 +11,7 @@ before the next ones do ::
 
 The graph finds the number of images when it runs: the largest of some numbers that divides T·N, and
 with which no value of a tile is larger than :data:`BYTES_AT_ONCE`. So no image is left over, and
-small calls have one tile, as have small images whose number is a large prime. The Scan has no
+small calls have one tile. Small images stay as they are, for they gain nothing. The Scan has no
 states. Its weights lie in its body, for ONNX Runtime has its fast convolutions where weights are
 constants of the same graph.
 """
@@ -27,13 +27,13 @@ import onnx_ir as ir
 from synapse_onnx.compiler.names import unique
 from synapse_onnx.model.tiles import TILES
 
-__all__ = ["BYTES_AT_LEAST", "BYTES_AT_ONCE", "put_in_tiles"]
+__all__ = ["BYTES_AT_ONCE", "BYTES_OF_IMAGE", "put_in_tiles"]
 
 #: most bytes of a value of a tile: some such values fit into the cache of one core
 BYTES_AT_ONCE = 1 << 19
 
-#: fewer bytes of a tile cost less than the step of a Scan; all images are then in one tile
-BYTES_AT_LEAST = 1 << 14
+#: images whose largest value has fewer bytes stay as they are: 12 kB gained nothing, 24 kB a sixth
+BYTES_OF_IMAGE = 20 << 10
 
 #: numbers of images of a tile
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 18, 20, 24, 25, 28, 30, 32, 36, 40, 48, 50,
@@ -68,7 +68,9 @@ def _chain_after(fold: ir.Node) -> list[ir.Node]:
     constants = {x for node in chain for x in node.inputs[1:] if x is not None}
     alone = {use.node for constant in constants for use in constant.uses()} <= set(chain)
     suits = alone and any(node.op_type == "Conv" for node in chain)
-    return chain if suits and not _fits(fold.outputs[0], chain) else []
+    if not suits or _bytes(fold.outputs[0], chain) < BYTES_OF_IMAGE:
+        return []
+    return [] if _fits(fold.outputs[0], chain) else chain
 
 
 def _fits(folded: ir.Value, chain: Sequence[ir.Node]) -> bool:
@@ -128,8 +130,8 @@ class _Writer:
         self._taken = {value.name for node in nodes for value in node.outputs}
         self._taken |= {value.name for value in graph.inputs} | set(graph.initializers)
         self._constants: dict[tuple[int, ...], ir.Value] = {}
-        #: T * N -> the number when the file runs, at least 1, and numbers of images that divide it
-        self._known: dict[object, tuple[ir.Value, ir.Value, ir.Value]] = {}
+        #: T * N -> the number when the file runs, and numbers of images that divide it
+        self._known: dict[object, tuple[ir.Value, ir.Value]] = {}
 
     def put(self, fold: ir.Node, chain: Sequence[ir.Node]) -> None:
         """Put operators that follow one another, and a Reshape, in tiles."""
@@ -176,13 +178,10 @@ class _Writer:
             some = self._op("Max", images, one)
             tried = self._op("Concat", self._ints(*_SIZES), some, axis=0)
             divides = self._op("Equal", self._op("Mod", some, tried), self._ints(0))
-            self._known[key] = images, some, self._op("Where", divides, tried, one)
-        images, some, sizes = self._known[key]
+            self._known[key] = images, self._op("Where", divides, tried, one)
+        images, sizes = self._known[key]
         small = self._op("LessOrEqual", sizes, self._ints(max(1, BYTES_AT_ONCE // size_of_image)))
         size = self._op("ReduceMax", self._op("Where", small, sizes, one), keepdims=1)
-        least = BYTES_AT_LEAST // size_of_image
-        if least > 1:
-            size = self._op("Where", self._op("Less", size, self._ints(least)), some, size)
         tiles = self._op("Max", self._op("Div", images, size), one)
         each = self._op("Div", images, tiles)
         return images, self._op("Concat", tiles, each, self._ints(*image), axis=0)

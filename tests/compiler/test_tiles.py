@@ -67,8 +67,8 @@ def _chain(end: str = UNFOLD, shapes: str = SHAPES, **more: str) -> onnx.ModelPr
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tiles of small images, as those here, be small, too."""
-    monkeypatch.setattr(_tiles, "BYTES_AT_LEAST", 0)
+    """Put small images in tiles, as those here are."""
+    monkeypatch.setattr(_tiles, "BYTES_OF_IMAGE", 0)
 
 
 def _x(steps: int, batch: int) -> np.ndarray:
@@ -107,20 +107,12 @@ def test_tiles_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> N
     assert found == calls
 
 
-def test_tiles_that_cost_less_than_a_step_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = 3 * 6 * 4 * 4
-    monkeypatch.setattr(_tiles, "BYTES_AT_ONCE", 10 * image)
-    monkeypatch.setattr(_tiles, "BYTES_AT_LEAST", 3 * image)
-    model = _chain()
-    _, changed = _in_tiles(model)
-    (scan,) = (node for node in changed.graph.node if node.op_type == "Scan")
-    changed.graph.output.append(onnx.helper.make_tensor_value_info(scan.input[0], 1, None))
-    # 2 of 26 are less than 3; 3 of 33 are enough; 2 in all, and none
-    calls = {(13, 2): (1, 26), (11, 3): (11, 3), (2, 1): (1, 2), (3, 0): (1, 0)}
-    for call, tiles in calls.items():
-        found, parted = _run(changed, x=_x(*call))
-        assert parted.shape[:2] == tiles
-        np.testing.assert_array_equal(found, _run(model, x=_x(*call))[0])
+@pytest.mark.parametrize(("least", "count"), [(3 * 6 * 4 * 4, 1), (3 * 6 * 4 * 4 + 1, 0)])
+def test_small_images_stay_as_they_are(
+    least: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tiles, "BYTES_OF_IMAGE", least)
+    assert _in_tiles(_chain())[0] == count
 
 
 def test_weights_go_along_and_no_node_of_the_chain_stays() -> None:

@@ -11,6 +11,7 @@ from graphs import parsed
 from torch import Tensor, nn
 
 import synapse_onnx as so
+from synapse_onnx.compiler import _tiles
 from synapse_onnx.model.tiles import is_in_tiles, without_tiles
 from synapse_onnx.report._diagram import Diagram
 from synapse_onnx.report.activity import count_activity
@@ -38,7 +39,9 @@ class _Network(nn.Module):
 @pytest.fixture(scope="module")
 def model() -> onnx.ModelProto:
     torch.manual_seed(1)
-    return so.export(_Network().eval(), torch.rand(5, 2, 1, 6, 6), axes="TNC")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_tiles, "BYTES_OF_IMAGE", 0)
+        return so.export(_Network().eval(), torch.rand(5, 2, 1, 6, 6), axes="TNC")
 
 
 def _kinds(model: onnx.ModelProto) -> list[str]:
