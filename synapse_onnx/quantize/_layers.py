@@ -75,6 +75,7 @@ class _Weights(FunctionMode):
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if function in self.functions:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
+            weight = getattr(weight, "value", weight)  # of brevitas' QuantTensor
             if not any(weight is other for other in self.seen):
                 self.seen.append(weight)
         return function(*args, **kwargs)

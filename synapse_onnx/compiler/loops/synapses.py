@@ -15,7 +15,7 @@ So the file holds the integers, and sums of integers are exact while float32 hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,9 @@ class _Found:
             layer = known.make(value, geometry)
             if layer is None or not _is_on_grid(layer, value):
                 return None
-            name = ".".join(filter(None, (_module_of(weight), "synapse")))
+            name = ".".join(
+                filter(None, (_module_of(self._form, weight, value.numel()), "synapse"))
+            )
             path, number = name, 1
             while path in self.layers or any(read.startswith(f"{path}.") for read in self._read):
                 number += 1
@@ -206,18 +208,17 @@ def _computed(form: Form, value: Any) -> Any:
     raise ValueError("a value that changes")
 
 
-def _module_of(weight: Any) -> str:
-    """Return the path of the module whose parameter a weight is, or follows from."""
-    for name in _parameters(weight):
-        path = name.rpartition(".")[0]
-        return path.partition(".parametrizations")[0] if ".parametrizations" in path else path
-    return ""
+def _module_of(form: Form, weight: Any, size: int) -> str:
+    """Return the path of the module whose parameter a weight of a size is, or follows from.
 
-
-def _parameters(value: Any) -> Iterator[str]:
-    for part in parts_of([value]):
-        if isinstance(part, Leaf) and part.term.op == PARAMETER:
-            yield str(part.term.args[0])
+    Of several parameters it is one that is as large: brevitas' quantisers have a bit width, too.
+    """
+    leaves = [x for x in parts_of([weight]) if isinstance(x, Leaf) and x.term.op == PARAMETER]
+    leaves.sort(key=lambda leaf: form.values[leaf.term].numel() != size)
+    if not leaves:
+        return ""
+    path = str(leaves[0].term.args[0]).rpartition(".")[0]
+    return path.partition(".parametrizations")[0] if ".parametrizations" in path else path
 
 
 def _is_on_grid(layer: synapse.GenericLayer, weight: Tensor) -> bool:
