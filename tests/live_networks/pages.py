@@ -41,10 +41,12 @@ def write_page(folder: Path, framework: str, rows: Sequence[Measured]) -> None:
         release = f"{framework} {version(package)}"
     except PackageNotFoundError:
         release = framework
+    bits = " --bits" if any(each.integers is not None for each in rows) else ""
     lines = [
         f"# {framework[0].upper()}{framework[1:]}" if " " in framework else f"# {framework}",
         "",
-        f"Written by `python -m tests.live_networks --framework {framework!r} --pages FOLDER`: "
+        f"Written by `python -m tests.live_networks --framework {framework!r}{bits} --pages "
+        f"FOLDER`: "
         f"{release}, torch {version('torch')}, ONNX Runtime {version('onnxruntime')}, "
         f"{platform.machine()}. [The columns](index.md) are explained once for all frameworks.",
         "",
