@@ -64,7 +64,7 @@ def needs(name: str) -> Any:
     Raises:
         click.UsageError: it is not installed.
     """
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
         raise click.UsageError(f"{name} is not installed; see peers.txt")
     return importlib.import_module(name)
 
@@ -111,6 +111,11 @@ class Proof:
     def values(self) -> int:
         """Number of values that were compared in all layers."""
         return sum(row.values for row in self.report.layers)
+
+    @property
+    def flips(self) -> int:
+        """Number of spikes that differ, in all layers."""
+        return sum(row.spike_flips or 0 for row in self.report.layers)
 
 
 def prove(

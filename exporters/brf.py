@@ -237,7 +237,7 @@ def main(reference: Path, output: Path, page: Path | None, data: Path | None) ->
         difference = float((_run(session, x) - expected).abs().max())
         if not difference <= 1e-4 * float(expected.abs().max()):
             faults.append(f"{name}: off by {difference:.1e}")
-        flips = [sum(row.spike_flips or 0 for row in p.report.layers) for p in (whole, stream)]
+        flips = whole.flips, stream.flips
         nodes = len(so.flat(whole.path).graph.node)
         rows.append(
             (

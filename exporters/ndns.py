@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import synapse_onnx as so
 from exporters import _published as published
-from exporters._published import Proof, Table
+from exporters._published import Table
 
 BINS, HIDDEN, LONGEST, MEAN = 257, 512, 64, 0.2
 
@@ -119,8 +119,8 @@ def run(name: str, network: Any, inputs: Tensor, output: Path) -> tuple[tuple[st
         ", ".join(map(str, delays_of(network))) or "none",
         str(inputs.shape[-1]),
         f"{whole.values:,}",
-        str(_flips(whole)),
-        str(_flips(stream)),
+        str(whole.flips),
+        str(stream.flips),
         *(f"{difference:.1e}" for difference in differences),
         f"{whole.path.stat().st_size:,}",
     )
@@ -139,10 +139,6 @@ def apart_by(checkpoint: Any, net: nn.Module, inputs: Tensor) -> tuple[float, in
             x = layer(x)
         y = net(inputs - MEAN)
     return float((x[..., apart:] - y[..., : y.shape[-1] - apart]).abs().max()), apart
-
-
-def _flips(proof: Proof) -> int:
-    return sum(row.spike_flips or 0 for row in proof.report.layers)
 
 
 _HEAD = ("network", "longest delays, steps", "steps", "values compared", "flips",

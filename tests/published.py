@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from exporters._published import REFERENCE
+
 #: networks of the NIR paper and of NeuroBench, which are not part of this project
-FOLDER = Path(__file__).parents[2] / "shared" / "reference" / "others"
+FOLDER = REFERENCE
 
 
 def neurobench_of(

@@ -75,7 +75,6 @@ class Traces:
         steps: the number of steps of the example.
         has_sequence: whether an input has time.
         sizes: those of a loop over all steps: see :meth:`sizes_of`.
-        folds: whether changes of what follows from parameters have become constants.
     """
 
     def __init__(
@@ -88,11 +87,16 @@ class Traces:
         self.has_sequence = bool(timed)
         self.steps: int = max(timed) if length is None else length.value
         self._records = True
-        self.folds, self._may_fold = False, True
+        self._folds, self._may_fold = False, True
         self._taken = self._sizes_taken()
         self._sizes: dict[Any, list[Size]] = {}
         self.sizes = self.sizes_of(Order())
         self._programs: dict[Size, Program] = {}
+
+    @property
+    def folds(self) -> bool:
+        """Whether changes became constants that would be states in other traces."""
+        return self._folds and self._may_fold
 
     def unfolded(self) -> Traces:
         """Return traces in which what changes step by step is a state: ``self.decays *= 0.9``."""
@@ -134,7 +138,7 @@ class Traces:
             raise trace_error(error, ()) from error
 
     def _traced(self, size: Size) -> Program:
-        program = self._folded(size) if self.folds else self._recorded(size)
+        program = self._folded(size) if self._folds else self._recorded(size)
         if program is not None:
             return program
         try:
@@ -143,7 +147,7 @@ class Traces:
             program = self._folded(size)
             if program is None:
                 raise
-            self.folds = True
+            self._folds, self._may_fold = True, False  # there is no other trace
             return program
 
     def _folded(self, size: Size) -> Program | None:
@@ -180,7 +184,7 @@ class Traces:
                 return program
             folded = self._folded(size) if self._may_fold else None  # weight.data *= mask
             if folded is not None:
-                self.folds = True
+                self._folds = True
                 return folded
         self._records = False  # other sizes would not be recorded either
         return None
