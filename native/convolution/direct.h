@@ -22,27 +22,33 @@ namespace synapse {
 // Weights (O, C, h, w, 1) as [block of 16 outputs][ky][kx][pair of channels][output][channel of the
 // pair].
 struct DirectWeights {
-  int64_t pairs = 0, blocks = 0;
+  int64_t pairs = 0, blocks = 0, taps = 0;
   AlignedVector<int16_t> rows;
+  AlignedVector<float> floats;  // [block of 8 outputs][ky][kx][channel][output]
 
   // Stays empty where the convolution is not used.
   DirectWeights() = default;
   explicit DirectWeights(const Input& weight) {
     const int64_t outputs = weight.shape[0], channels = weight.shape[1];
-    const int64_t taps = weight.shape[2] * weight.shape[3];
+    taps = weight.shape[2] * weight.shape[3];
     pairs = (channels + 1) / 2;
     blocks = (outputs + kOutputBlock - 1) / kOutputBlock;
     rows = AlignedVector<int16_t>(blocks * taps * pairs * 2 * kOutputBlock);
+    floats = AlignedVector<float>(blocks * kOutputBlock * taps * channels);
     for (int64_t o = 0; o < outputs; o++)
       for (int64_t c = 0; c < channels; c++)
-        for (int64_t k = 0; k < taps; k++)
+        for (int64_t k = 0; k < taps; k++) {
+          const int32_t value = integer_weight(weight, (o * channels + c) * taps + k);
           rows.data()[((o / kOutputBlock * taps + k) * pairs + c / 2) * 2 * kOutputBlock +
-                      o % kOutputBlock * 2 + c % 2] =
-              static_cast<int16_t>(integer_weight(weight, (o * channels + c) * taps + k));
+                      o % kOutputBlock * 2 + c % 2] = static_cast<int16_t>(value);
+          floats.data()[((o / 8 * taps + k) * channels + c) * 8 + o % 8] =
+              static_cast<float>(value);
+        }
   }
 };
 
-// An image as pairs of channels, padded, and the sums of all its outputs.
+// An image as pairs of channels, padded, and the sums of all its outputs. An image that no integers
+// are is a plane a channel, and multiplied as floats.
 class DirectConv {
  public:
   int64_t events = 0;  // inputs that are not zero
@@ -53,6 +59,7 @@ class DirectConv {
                      reach(g_.out_height, g_.stride_y, g_.kernel_height, g_.dilation_y));
     row_ = std::max(g_.pad_x + g_.width,
                     reach(g_.out_width, g_.stride_x, g_.kernel_width, g_.dilation_x));
+    plane_ = rows_ * row_;
     planes_ = AlignedVector<int32_t>((g_.channels + 1) / 2 * rows_ * row_ + kLanes);
   }
 
@@ -85,6 +92,25 @@ class DirectConv {
     _mm256_store_si256(reinterpret_cast<__m256i*>(each), magnitudes);
     most = *std::max_element(each, each + kLanes);
     return others == 0 && most < kLargestInput;
+  }
+
+  // Computes the sums of an image of floats in floats, rounded as sums of floats are in any order.
+  SYNAPSE_AVX2 void run_floats(const DirectWeights& w, const float* x, float* sums,
+                               int64_t padded) {
+    if (floats_.size() == 0) floats_ = AlignedVector<float>(g_.channels * plane_);
+    for (int64_t c = 0; c < g_.channels; c++)
+      for (int64_t y = 0; y < g_.height; y++)
+        std::copy_n(x + (c * g_.height + y) * g_.width, g_.width,
+                    floats_.data() + c * plane_ + (y + g_.pad_y) * row_ + g_.pad_x);
+    for (int64_t y = 0; y < g_.out_height; y++) {
+      for (int64_t o = 0; o < g_.outputs; o += kLanes) {
+        float* to = sums + y * g_.out_width * padded + o;
+        int64_t at = 0;
+        for (; at + 4 <= g_.out_width; at += 4)
+          add_floats<4>(w, o, y, at, to + at * padded, padded);
+        for (; at < g_.out_width; at++) add_floats<1>(w, o, y, at, to + at * padded, padded);
+      }
+    }
   }
 
   // Whether all products are less work than so many events of an image, scattered or gathered. The
@@ -120,6 +146,28 @@ class DirectConv {
  private:
   static constexpr int64_t kLanes = 8;
 
+  // The sums of some neighbouring positions of eight outputs.
+  template <int count>
+  SYNAPSE_AVX2 void add_floats(const DirectWeights& w, int64_t first, int64_t y, int64_t x,
+                               float* to, int64_t padded) const {
+    const float* weights = w.floats.data() + first * w.taps * g_.channels;
+    __m256 sums[count];
+    for (int i = 0; i < count; i++) sums[i] = _mm256_setzero_ps();
+    for (int64_t ky = 0; ky < g_.kernel_height; ky++) {
+      for (int64_t kx = 0; kx < g_.kernel_width; kx++) {
+        const float* from = floats_.data() + (y * g_.stride_y + ky * g_.dilation_y) * row_ +
+                            x * g_.stride_x + kx * g_.dilation_x;
+        for (int64_t c = 0; c < g_.channels; c++, from += plane_, weights += kLanes) {
+          const __m256 weight = _mm256_load_ps(weights);
+          for (int i = 0; i < count; i++)
+            sums[i] = _mm256_add_ps(sums[i],
+                                    _mm256_mul_ps(_mm256_set1_ps(from[i * g_.stride_x]), weight));
+        }
+      }
+    }
+    for (int i = 0; i < count; i++) _mm256_storeu_ps(to + i * padded, sums[i]);
+  }
+
   template <bool both>
   void row(const DirectWeights& w, int64_t block, int64_t y, int32_t* to, int64_t padded) const {
     int64_t x = 0;
@@ -131,7 +179,7 @@ class DirectConv {
   template <int count, bool both>
   SYNAPSE_AVX2 void add(const DirectWeights& w, int64_t block, int64_t y, int64_t x, int32_t* to,
                         int64_t padded) const {
-    const int64_t taps = g_.kernel_height * g_.kernel_width, plane = rows_ * row_;
+    const int64_t taps = g_.kernel_height * g_.kernel_width;
     const int16_t* weights = w.rows.data() + block * taps * w.pairs * 2 * kOutputBlock;
     __m256i low[count], high[count];
     for (int i = 0; i < count; i++) low[i] = high[i] = _mm256_setzero_si256();
@@ -139,7 +187,7 @@ class DirectConv {
       for (int64_t kx = 0; kx < g_.kernel_width; kx++) {
         const int32_t* from = planes_.data() + (y * g_.stride_y + ky * g_.dilation_y) * row_ +
                               x * g_.stride_x + kx * g_.dilation_x;
-        for (int64_t p = 0; p < w.pairs; p++, from += plane, weights += 2 * kOutputBlock) {
+        for (int64_t p = 0; p < w.pairs; p++, from += plane_, weights += 2 * kOutputBlock) {
           const __m256i first = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights));
           const __m256i second =
               _mm256_load_si256(reinterpret_cast<const __m256i*>(weights + kOutputBlock));
@@ -192,8 +240,9 @@ class DirectConv {
   }
 
   ConvGeometry g_;
-  int64_t rows_, row_;  // of a padded plane
+  int64_t rows_, row_, plane_;  // of a padded plane
   AlignedVector<int32_t> planes_;
+  AlignedVector<float> floats_;  // made when it is first needed
 };
 
 }  // namespace synapse

@@ -153,7 +153,8 @@ class Convolution : public Kernel {
     EventsByPosition events_by_position;
     AlignedVector<int16_t> short_sums;
     AlignedVector<int32_t> long_sums;
-    int64_t count = -1;          // of the last image's events, if there was one
+    int64_t count = -1;  // of the last image's events, if there was one
+    AlignedVector<float> float_sums;
     AlignedVector<float> level;  // 1 where an input is at least a number, else 0
 #if defined(SYNAPSE_X86)
     std::optional<SpikeGather> gather;  // made when it is first needed
@@ -325,9 +326,32 @@ class Convolution : public Kernel {
     }
   }
 
-  // Computes the whole call by ONNX Runtime's Conv or ConvTranspose of floats.
+  // Computes the whole call in floats: small kernels here, others by ONNX Runtime's Conv or
+  // ConvTranspose.
   void run_floats(const Ort::KernelContext& context, const Input& x, const ConvWeights& w,
                   const ConvGeometry& g, const Outputs& out) const {
+#if defined(SYNAPSE_X86)
+    // ONNX Runtime multiplies matrices, which it makes of the images first
+    constexpr int64_t few = 64;
+    static const int vectors = instruction_level();
+    const bool small = direct_weights_.pairs > 0 && g.channels * direct_weights_.taps <= few;
+    if (vectors >= 3 && small && x.type == kFloat) {
+      const int64_t image = g.channels * g.height * g.width;
+      const int64_t work = 1 + g.outputs * g.positions() * g.channels;
+      parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
+        const auto loan = scratch_.borrow([&](const Scratch& kept) { return kept.fits(g); },
+                                          [&] { return std::make_unique<Scratch>(g); });
+        if (!loan->direct) loan->direct.emplace(g);
+        float* total = room(loan->float_sums, g.positions(), w.padded);
+        for (int64_t b = from; b < to; b++) {
+          loan->direct->run_floats(direct_weights_, x.as<float>() + b * image, total, w.padded);
+          write_outputs(g, w, total, g.positions(), w.padded, 0,
+                        out.at(b * g.outputs * g.positions()));
+        }
+      });
+      return;
+    }
+#endif
     std::vector<float> cast;
     const float* data = x.as<float>();
     if (x.type == kUint8) {

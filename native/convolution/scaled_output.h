@@ -1,4 +1,4 @@
-// From integer sums to the output of a convolution: sums have output channels last, the output has
+// From sums to the output of a convolution: sums have output channels last, the output has
 // them first, so blocks are scaled, raised by their bias, and transposed in registers.
 #pragma once
 
@@ -14,6 +14,7 @@ namespace synapse {
 SYNAPSE_AVX512 SYNAPSE_INLINE __m512 floats_512(const int32_t* from) {
   return _mm512_cvtepi32_ps(_mm512_loadu_si512(from));
 }
+SYNAPSE_AVX512 SYNAPSE_INLINE __m512 floats_512(const float* from) { return _mm512_loadu_ps(from); }
 SYNAPSE_AVX512 SYNAPSE_INLINE __m512 floats_512(const int16_t* from) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
@@ -62,6 +63,7 @@ SYNAPSE_AVX512 inline void transpose_512(const S* from, int64_t padded, __m512 s
 SYNAPSE_AVX2 SYNAPSE_INLINE __m256 floats_256(const int32_t* from) {
   return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+SYNAPSE_AVX2 SYNAPSE_INLINE __m256 floats_256(const float* from) { return _mm256_loadu_ps(from); }
 SYNAPSE_AVX2 SYNAPSE_INLINE __m256 floats_256(const int16_t* from) {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
