@@ -15,6 +15,7 @@ namespace {
 
 const RegisterSynapse<Dense<1>> real;
 const RegisterSynapse<Dense<2>> complex;
+const RegisterSynapse<Dense<1, true>> biased;
 
 // the most steps, inputs and samples that are computed at a time
 constexpr int64_t kMostSteps = 1024, kMostInputs = 1 << 23, kMostSamples = 16;
@@ -28,7 +29,7 @@ constexpr int64_t kFewTiles = 8;
 // Some steps of some samples are computed at a time. The events of all inputs are read first. Then
 // a tile of outputs is summed for one sample, and its neurons go through these steps while their
 // currents are still in a cache.
-template <int parts>
+template <int parts, bool biased>
 class DenseNeuronKernel : public Kernel {
  public:
   DenseNeuronKernel(const OrtKernelInfo* info, FusedNeuron neuron)
@@ -54,8 +55,8 @@ class DenseNeuronKernel : public Kernel {
   }
 
  private:
-  static constexpr int kShift = Dense<parts>::kInputs - parts;
-  using Call = typename Dense<parts>::Call;
+  static constexpr int kShift = Dense<parts, biased>::kInputs - parts;
+  using Call = typename Dense<parts, biased>::Call;
   using Currents = AlignedVector<float>;
   using Pieces = std::vector<EventRows>;
 
@@ -85,7 +86,7 @@ class DenseNeuronKernel : public Kernel {
   struct Block {
     int64_t begin, steps, first, samples;
 
-    int64_t each() const { return Dense<parts>::rows_at_once(steps * samples, steps); }
+    int64_t each() const { return Dense<parts, biased>::rows_at_once(steps * samples, steps); }
     int64_t pieces() const { return (steps + each() - 1) / each(); }
   };
 
@@ -162,7 +163,7 @@ class DenseNeuronKernel : public Kernel {
                             [&] { return std::make_unique<Currents>(size); });
   }
 
-  const Dense<parts> dense_;
+  const Dense<parts, biased> dense_;
   const FusedNeuron neuron_;
   mutable ScratchPool<Pieces> pieces_;
   mutable ScratchPool<Currents> currents_;
@@ -170,9 +171,9 @@ class DenseNeuronKernel : public Kernel {
 
 // The op of a dense synapse and its neuron: the inputs of the synapse, then those of the neuron,
 // without its currents.
-template <int parts>
+template <int parts, bool biased = false>
 Declaration dense_and(const Declaration& neuron, FusedNeuron (*make)(const OrtKernelInfo*)) {
-  Types inputs(Dense<parts>::kInputs, kFloat);
+  Types inputs(Dense<parts, biased>::kInputs, kFloat);
   std::fill_n(inputs.begin(), 1 + parts, kAny);
   inputs.insert(inputs.end(), neuron.inputs.begin() + parts, neuron.inputs.end());
   const int states = static_cast<int>(neuron.outputs.size()) - 1;
@@ -182,9 +183,9 @@ Declaration dense_and(const Declaration& neuron, FusedNeuron (*make)(const OrtKe
     for (int k = 0; k < states; k++) shapes.copy(states_at + k, 1 + k);
   };
   const auto make_fused = [make](const OrtKernelInfo* info) {
-    return std::make_unique<DenseNeuronKernel<parts>>(info, make(info));
+    return std::make_unique<DenseNeuronKernel<parts, biased>>(info, make(info));
   };
-  Declaration op{Dense<parts>::kName + ("And" + neuron.name), inputs, neuron.outputs, infer,
+  Declaration op{Dense<parts, biased>::kName + ("And" + neuron.name), inputs, neuron.outputs, infer,
                  make_fused};
   op.fused = true;
   return op;
@@ -195,6 +196,7 @@ Declaration dense_and(const Declaration& neuron, FusedNeuron (*make)(const OrtKe
 void register_fused_dense(const Declaration& neuron, int currents,
                           FusedNeuron (*make)(const OrtKernelInfo*)) {
   RegisterOp(currents == 1 ? dense_and<1>(neuron, make) : dense_and<2>(neuron, make));
+  if (currents == 1) RegisterOp(dense_and<1, true>(neuron, make));
 }
 
 }  // namespace synapse

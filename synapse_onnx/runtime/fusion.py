@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["fused"]
 
 #: dense synapses -> number of outputs; with the attribute time_last their kernels read (N, C, T)
-_DENSE = {"QuantizedDense": 1, "QuantizedComplexDense": 2}
+_DENSE = {"QuantizedDense": 1, "QuantizedComplexDense": 2, "QuantizedBiasedDense": 1}
 
 
 def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelProto | None:

@@ -303,6 +303,7 @@ def _pair(
     currents = [given for given in op.inputs if given in ("x", "x_real", "x_imag")]
     weights = [f"weight{k}" for k in range(len(currents))]
     steps = [f"step{k}" for k in range(len(currents))]
+    biases = ["synapse_bias"] if "Biased" in synapse else []
     feeds = {
         given: tensor.numpy()
         for given, tensor in zip(op.inputs, tensors, strict=True)
@@ -310,7 +311,11 @@ def _pair(
     }
     nodes = [
         helper.make_node(
-            synapse, ["spikes", *weights, *steps], currents, domain=ops.DOMAIN, integers=1
+            synapse,
+            ["spikes", *weights, *steps, *biases],
+            currents,
+            domain=ops.DOMAIN,
+            integers=1,
         ),
         helper.make_node(neuron, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes),
     ]
@@ -333,6 +338,8 @@ def _pair(
         for k in range(len(weights))
     ]
     constants += [numpy_helper.from_array(step, given) for given in steps]
+    bias = np.linspace(-1, 2, len(weight), dtype=np.float32)
+    constants += [numpy_helper.from_array(bias, given) for given in biases]
     return whole(helper.make_graph(nodes, "pair", inputs, outputs, constants)), feeds
 
 
