@@ -102,7 +102,7 @@ def _resized(
         for axis, name in axes.items():
             count = size.batch if name == "N" else size.steps
             value = value.index_select(axis, torch.arange(count) % value.shape[axis])
-        yield value.contiguous()
+        yield value.clone(memory_format=torch.contiguous_format)  # one tensor may be two inputs
 
 
 def _record(network: nn.Module, inputs: Sequence[Tensor], running: Sequence[str]) -> Program:

@@ -173,6 +173,17 @@ def test_values_that_decide_are_left_to_torch():
     assert recorded(so.freeze(Decides(6, 5).eval()), [spikes(2, 6, 9)], axes, []) is None
 
 
+def test_one_tensor_may_be_two_inputs():
+    class Difference(so.synapse.Dense):
+        def forward(self, x, y):
+            return super().forward(x) - 2 * super().forward(y)
+
+    net, x = so.freeze(Difference(6, 5).eval()), spikes(2, 6, 9)
+    program = recorded(net, [x, x], None, [])
+    x_node, y_node = (n for n in program.graph.nodes if n.name in ("x", "y"))
+    assert len(x_node.users) == len(y_node.users) == 1
+
+
 def test_no_samples_are_left_to_torch():
     axes = ({0: torch.export.Dim("N"), 2: torch.export.Dim("T")},)
     assert recorded(so.freeze(dense().eval()), [spikes(0, 6, 9)], axes, []) is None
