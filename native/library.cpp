@@ -6,12 +6,6 @@
 #include "base/compiler.h"
 #include "base/op.h"
 
-#if defined(_WIN32)
-#define SYNAPSE_EXPORT extern "C" __declspec(dllexport)
-#else
-#define SYNAPSE_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 namespace synapse {
 
 std::deque<Op>& registered() {
