@@ -2,7 +2,8 @@
 //
 // A bool is an int32 of 0 or 1 while a loop runs: as wide as a float, so that comparisons, casts
 // and choices need no packing. Results are those of ONNX Runtime's operators, bit for bit, but
-// those of smooth.h; NaN and the sign of zero included. Integers wrap.
+// those of smooth.h, and the sign of a zero that Max, Min or Where takes: ONNX Runtime's depends on
+// where it lies. Integers wrap.
 #pragma once
 
 #include <algorithm>

@@ -54,7 +54,7 @@ template <class Compare>
 struct WhereOf {
   template <class Y>
   SYNAPSE_INLINE static Y of(float a, float b, float c, float d) {
-    return Compare::template of<Flag>(a, b).value ? c : d;
+    return Compare::template of<Flag>(a, b).value != 0 ? c : d;
   }
 };
 
