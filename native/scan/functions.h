@@ -281,7 +281,6 @@ class FunctionTable {
     two<Remainder, int32_t, int32_t>("Fmod"), two<Remainder, int64_t, int64_t>("Fmod");
     two<Mod, int32_t, int32_t>("Mod"), two<Mod, int64_t, int64_t>("Mod");
     chosen<float>(), chosen<double>(), chosen<int32_t>(), chosen<int64_t>();
-    add<Flag, Flag, Flag, Flag>("Where", OfThree<Where, Flag, Flag, Flag, Flag>::run);
     casts<float>("CastToFloat"), casts<double>("CastToDouble"), casts<int32_t>("CastToInt32");
     casts<int64_t>("CastToInt64"), casts<Flag>("CastToBool");
   }
