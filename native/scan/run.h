@@ -80,7 +80,8 @@ class BlockRun {
   void point(char* buffers) {
     for (size_t p = 0; p < plan_.places.size(); p++) {
       const Plan::Place& place = plan_.places[p];
-      if (place.kind == Plan::Kind::kept || place.kind == Plan::Kind::temporary)
+      if (place.kind != Plan::Kind::kept && place.kind != Plan::Kind::temporary) continue;
+      if (place.offset >= 0)  // else in the memory of an output
         at_[p] = buffers + place.offset * (plan_.is_main(p) ? plan_.block : 1);
     }
     for (int v = 0; v < program_.inputs; v++)
