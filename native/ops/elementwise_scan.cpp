@@ -85,7 +85,6 @@ class ElementwiseScan : public Kernel {
 Declaration elementwise_scan() {
   Declaration op{"ElementwiseScan", {kAny}, {kAny}, [](const ShapeInference&) {},
                  make_kernel<ElementwiseScan>};
-  op.fused = true;
   op.variadic = true;
   return op;
 }

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 from synapse_onnx.model.graph import DOMAIN
-from synapse_onnx.runtime.elementwise import Signatures, replaceable, signatures_of
+from synapse_onnx.runtime.elementwise import OP, Signatures, replaceable, signatures_of
 
 __all__ = [
     "CPU",
@@ -92,16 +92,18 @@ def kernels(provider: str = CPU) -> tuple[str, ...]:
 
 
 def together(provider: str = CPU) -> tuple[str, ...]:
-    """Return the names of the ops that no file holds.
+    """Return the names of the ops that compute two nodes at once, as "AAndB".
 
-    :func:`fusion.fused` puts "AAndB", which computes two nodes at once, into a model before it is
-    loaded, and :func:`elementwise.replaced` what runs a Scan.
+    No file holds them: :func:`fusion.fused` puts them into a model before it is loaded.
     """
     return _contents(provider).together
 
 
 def elementwise(provider: str = CPU) -> Signatures:
-    """Return the operators that may be in the body of a Scan which runs as a native kernel."""
+    """Return the operators of a Scan's body that a kernel computes, or none.
+
+    No file holds its op: :func:`elementwise.replaced` puts it into a model before it is loaded.
+    """
     return _contents(provider).elementwise
 
 
@@ -127,6 +129,7 @@ def status(provider: str = CPU) -> str:
 def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
     """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: name -> op."""
     own = {*kernels(provider), *together(provider)}
+    own |= {OP} if elementwise(provider) else set()
     return {
         node.name: node.op_type
         for node in model.graph.node
