@@ -379,10 +379,13 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
 @click.option("--steps", default=300, type=COUNT)
 @time_and_file(2.0)
 def scans(neurons: int, batches: list[int], steps: int, seconds: float, path: str | None) -> None:
-    """Microseconds of neurons without a kernel of their own: the Scan, and the kernel that runs it."""
+    """Microseconds of neurons without a kernel of their own: the Scan, and what runs it."""
     rows, written = {}, {}
     for name, batch in itertools.product(found_scans.NEURONS, batches):
-        us = found_scans.measure(name, batch, neurons, steps, seconds)
+        try:
+            us = found_scans.measure(name, batch, neurons, steps, seconds)
+        except so.SynapseError as error:
+            raise click.ClickException(str(error)) from error
         written[f"{name}, N = {batch}"] = us
         own = us.get("own kernel")
         beside = ("-", "-") if own is None else (f"{own:.0f}", f"{us['kernel'] / own:.2f}")

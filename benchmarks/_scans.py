@@ -85,15 +85,14 @@ def _run_of(
 ) -> tuple[Callable[[], Any], np.ndarray[Any, Any]]:
     """Return a run on one thread into memory that is there, and that memory."""
     session = so.Session(model, native=native, threads=1)
-    if op not in (set(session.native_nodes.values()) if native else {n.op_type for n in
-                                                                      model.graph.node}):
+    if op not in (
+        set(session.native_nodes.values()) if native else {n.op_type for n in model.graph.node}
+    ):
         raise AssertionError(f"no {op}")
     raw = session.session
     bound, y = raw.io_binding(), np.empty_like(x)
     bound.bind_cpu_input(raw.get_inputs()[0].name, x)
-    bound.bind_output(
-        raw.get_outputs()[0].name, "cpu", 0, np.float32, y.shape, y.ctypes.data
-    )
+    bound.bind_output(raw.get_outputs()[0].name, "cpu", 0, np.float32, y.shape, y.ctypes.data)
     return lambda: raw.run_with_iobinding(bound, ort.RunOptions()), y
 
 

@@ -1,4 +1,4 @@
-"""Scans as models of one node, run by ONNX Runtime operator by operator and by the native kernel."""
+"""Scans as models of one node, run by ONNX Runtime's operators and by the native kernel."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class Body:
         )  # fmt: skip
         last = [f"last_{name}" for name in self.states]
         rows = [f"row{i}" for i in range(len(self.outputs))]
-        scan = helper.make_node(
-            "Scan", [f"first_{name}" for name in self.states] + [f"all_{n}" for n in self.sequences],
-            [*last, *rows], name="neuron/Scan", body=body, num_scan_inputs=len(self.sequences),
-        )  # fmt: skip
+        firsts = [f"first_{name}" for name in self.states]
+        taken = [*firsts, *(f"all_{name}" for name in self.sequences)]
+        scan = helper.make_node("Scan", taken, [*last, *rows], name="neuron/Scan", body=body,
+                                num_scan_inputs=len(self.sequences))  # fmt: skip
         inputs = [_info(f"first_{n}", a.dtype, a.shape) for n, a in self.states.items()]
         inputs += [
             _info(f"all_{n}", a.dtype, ("T", *a.shape[1:])) for n, a in self.sequences.items()

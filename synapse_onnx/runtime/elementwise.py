@@ -1,4 +1,4 @@
-"""Scans of elementwise operators: one node for the native kernel, before ONNX Runtime loads a model.
+"""Scans of elementwise operators become one node for the native kernel, before a model is loaded.
 
 The file holds a neuron that no kernel knows as a Scan, which ONNX Runtime runs operator by operator
 at each step. Where its body holds elementwise operators alone, the kernel ElementwiseScan takes
@@ -302,7 +302,9 @@ class _Program:
         if given.keys() == {"value"}:
             return self._constant(given["value"].t)
         if given.keys() == {"value_float"}:
-            tensor = onnx.helper.make_tensor("", onnx.TensorProto.FLOAT, (), [given["value_float"].f])
+            tensor = onnx.helper.make_tensor(
+                "", onnx.TensorProto.FLOAT, (), [given["value_float"].f]
+            )
             return self._constant(tensor)
         if given.keys() == {"value_int"}:
             tensor = onnx.helper.make_tensor("", onnx.TensorProto.INT64, (), [given["value_int"].i])
