@@ -60,7 +60,8 @@ class ElementwiseScan : public Kernel {
     const auto memory = pool_.borrow(
         [&](const BlockMemory& free) { return free.buffers.size() >= plan.bytes; },
         [&] {
-          return std::make_unique<BlockMemory>(BlockMemory{AlignedVector<char>(plan.bytes), {}, {}, {}});
+          return std::make_unique<BlockMemory>(
+              BlockMemory{AlignedVector<char>(plan.bytes), {}, {}, {}});
         });
     BlockRun(program_, plan, call, *memory, first, count).run();
   }
@@ -99,7 +100,8 @@ SYNAPSE_EXPORT const char* synapse_onnx_elementwise() {
   static const std::string text = [] {
     std::string joined;
     for (const auto& function : synapse::FunctionTable::all())
-      joined += (joined.empty() ? "" : " ") + function.name + ":" + function.inputs + ">" + function.output;
+      joined += (joined.empty() ? "" : " ") + function.name + ":" + function.inputs + ">" +
+                function.output;
     return joined;
   }();
   return text.c_str();

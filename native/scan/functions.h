@@ -38,7 +38,7 @@ constexpr char letter() {
 inline int64_t width_of(char type) { return type == 'd' || type == 'l' ? 8 : 4; }
 inline int64_t stored_width_of(char type) { return type == 'b' ? 1 : width_of(type); }
 
-// y[i] = f(a[i], b[i], ...) for `count` elements: at[places[0]] is y, at[places[1]] is a, and so on.
+// y[i] = f(a[i], b[i], ...) for `count` elements: at[places[0]] is y, at[places[1]] is a.
 // y may be one of the others where its elements are as wide.
 using BlockFunction = void (*)(void* const* at, const int* places, int64_t count);
 constexpr int kMostInputs = 4;

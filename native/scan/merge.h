@@ -70,7 +70,7 @@ struct Step {
 
 class MergedTable {
  public:
-  // The loop of an operator that reads the result of another one as its input `slot`, and that one's
+  // The loop of an operator that reads the result of another one as its input `slot`, and its
   // inputs before its own; null where there is none.
   static const Step* find(const std::string& outer, size_t slot, const std::string& inner) {
     static const MergedTable table;

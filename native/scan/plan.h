@@ -93,7 +93,8 @@ class Plan {
     widened.assign(program.inputs, -1);
     for (int s = 0; s < program.states; s++)
       homes.push_back(add_place(Kind::kept, places[s].shape, places[s].width));
-    for (int s = 0; s < program.sequences; s++) rows.push_back({program.states + s, program.states + s, false});
+    for (int v = program.states; v < program.states + program.sequences; v++)
+      rows.push_back({v, v, false});
     schedule();
     find_uses();
     place_outputs();
@@ -234,7 +235,8 @@ class Plan {
   }
 
   bool is_result(int place) const {
-    return place >= program_.inputs && place < program_.values() && places[place].kind == Kind::temporary;
+    return place >= program_.inputs && place < program_.values() &&
+           places[place].kind == Kind::temporary;
   }
 
   void place_outputs() {
@@ -261,7 +263,8 @@ class Plan {
       } else if (kind == Kind::given || kind == Kind::row || kind == Kind::kept) {
         moves.push_back({s, next});
       } else {
-        const int staged = kind == Kind::state ? add_place(Kind::kept, places[s].shape, places[s].width) : -1;
+        int staged = -1;
+        if (kind == Kind::state) staged = add_place(Kind::kept, places[s].shape, places[s].width);
         nexts.push_back({next, s, staged});
         moves.push_back({s, homes[s]});
       }

@@ -57,7 +57,8 @@ struct Program {
     const auto numbers = info.GetAttributes<int64_t>("results");
     const std::vector<std::string> names = words(info.GetAttribute<std::string>("operators"));
     if (states < 0 || sequences < 1 || states + sequences > inputs ||
-        (!names.empty() && operands.size() != 3 * names.size()) || numbers.size() != info.GetOutputCount() ||
+        (!names.empty() && operands.size() != 3 * names.size()) ||
+        numbers.size() != info.GetOutputCount() ||
         static_cast<int>(numbers.size()) < states)
       throw CallError("the attributes do not fit together");
     for (size_t k = 0; k < names.size(); k++) {
