@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from rich.table import Table
 import synapse_onnx as so
 from benchmarks import _costs as costs
 from benchmarks import _loops as found_loops
+from benchmarks import _scans as found_scans
 from benchmarks._measure import exponent, machine, memory_now, peak_memory, turns, write_json
 from benchmarks._networks import Network, networks
 from benchmarks.contestants import UnsupportedError, contestants_found
@@ -369,6 +371,31 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
     """Milliseconds of CUBA with a norm: within its op, and between two integrators."""
     found = {count: costs.norm(count, batch, steps, seconds) for count in neurons}
     give_costs("norm", f"ms, T = {steps}, N = {batch}, by number of neurons", found, path)
+
+
+@main.command()
+@click.option("--neurons", default=512, type=COUNT)
+@click.option("--batch", "batches", default="1,8", callback=sizes)
+@click.option("--steps", default=300, type=COUNT)
+@time_and_file(2.0)
+def scans(neurons: int, batches: list[int], steps: int, seconds: float, path: str | None) -> None:
+    """Microseconds of neurons without a kernel of their own: the Scan, and what runs it."""
+    rows, written = {}, {}
+    for name, batch in itertools.product(found_scans.NEURONS, batches):
+        try:
+            us = found_scans.measure(name, batch, neurons, steps, seconds)
+        except so.SynapseError as error:
+            raise click.ClickException(str(error)) from error
+        written[f"{name}, N = {batch}"] = us
+        own = us.get("own kernel")
+        beside = ("-", "-") if own is None else (f"{own:.0f}", f"{us['kernel'] / own:.2f}")
+        ratio = f"{us['Scan'] / us['kernel']:.1f}"
+        cells = [f"{us['Scan']:.0f}", f"{us['kernel']:.0f}", ratio, *beside]
+        rows[f"{name}, N = {batch}"] = cells
+    title = f"us, {neurons} neurons, T = {steps}, one thread"
+    print_table(title, ("Scan", "kernel", "ratio", "own kernel", "kernel / own"), rows)
+    if path:
+        write_json(path, {"scans": written})
 
 
 @main.command()

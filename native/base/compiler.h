@@ -61,6 +61,13 @@
 #define SYNAPSE_INDEPENDENT
 #endif
 
+// SYNAPSE_EXPORT marks the functions that the library exports.
+#if defined(_WIN32)
+#define SYNAPSE_EXPORT extern "C" __declspec(dllexport)
+#else
+#define SYNAPSE_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
 namespace synapse {
 
 // The vector instructions of this processor: 4 for AVX-512 (x86-64-v4), 3 for AVX2 (x86-64-v3), 0

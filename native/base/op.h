@@ -182,6 +182,7 @@ struct Declaration {
   const char* provider = nullptr;                // ONNX Runtime's default, the processor
   OrtMemType memory_of_any = OrtMemTypeDefault;  // where inputs of the type kAny are
   bool fused = false;  // computes two nodes of a file at once; no file contains such an op
+  bool variadic = false;  // its only input and output stand for any number, of any types
 };
 
 class Op : public Ort::CustomOpBase<Op, Kernel, true> {
@@ -201,6 +202,14 @@ class Op : public Ort::CustomOpBase<Op, Kernel, true> {
   size_t GetOutputTypeCount() const { return declaration.outputs.size(); }
   ONNXTensorElementDataType GetInputType(size_t i) const { return declaration.inputs[i]; }
   ONNXTensorElementDataType GetOutputType(size_t i) const { return declaration.outputs[i]; }
+  OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t) const {
+    return declaration.variadic ? INPUT_OUTPUT_VARIADIC : INPUT_OUTPUT_REQUIRED;
+  }
+  OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t i) const {
+    return GetInputCharacteristic(i);
+  }
+  bool GetVariadicInputHomogeneity() const { return false; }
+  bool GetVariadicOutputHomogeneity() const { return false; }
   OrtMemType GetInputMemoryType(size_t i) const {
     return declaration.inputs[i] == kAny ? declaration.memory_of_any : OrtMemTypeDefault;
   }

@@ -13,14 +13,17 @@ import functools
 import os
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.runtime.elementwise import OP, Signatures, replaceable, signatures_of
 
 __all__ = [
     "CPU",
     "CUDA",
+    "elementwise",
     "instructions",
     "kernels",
     "library",
@@ -60,6 +63,7 @@ class _Library(NamedTuple):
     instructions: str = ""
     problem: str | None = None
     together: tuple[str, ...] = ()
+    elementwise: Signatures = MappingProxyType({})
 
 
 def library(provider: str = CPU) -> Path | None:
@@ -95,6 +99,14 @@ def together(provider: str = CPU) -> tuple[str, ...]:
     return _contents(provider).together
 
 
+def elementwise(provider: str = CPU) -> Signatures:
+    """Return the operators of a Scan's body that a kernel computes, or none.
+
+    No file holds its op: :func:`elementwise.replaced` puts it into a model before it is loaded.
+    """
+    return _contents(provider).elementwise
+
+
 def instructions(provider: str = CPU) -> str:
     """Return the instruction sets of the kernels, as "avx512", or "sm_75 sm_80 sm_90"."""
     return _contents(provider).instructions
@@ -117,6 +129,7 @@ def status(provider: str = CPU) -> str:
 def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
     """Return the nodes of an ``onnx.ModelProto`` that have a kernel here: name -> op."""
     own = {*kernels(provider), *together(provider)}
+    own |= {OP} if elementwise(provider) else set()
     return {
         node.name: node.op_type
         for node in model.graph.node
@@ -125,9 +138,13 @@ def nodes_of(model: Any, provider: str = CPU) -> dict[str, str]:
 
 
 def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
-    """Return the names of the ops of an ``onnx.ModelProto`` that have a kernel here, sorted."""
+    """Return the names of the ops of an ``onnx.ModelProto`` that have a kernel here, sorted.
+
+    "Scan" is among them where a kernel runs the loop of a neuron that has none of its own.
+    """
     ops = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    return tuple(sorted(ops & set(kernels(provider))))
+    loops = {"Scan"} if replaceable(model, elementwise(provider)) else set()
+    return tuple(sorted(ops & set(kernels(provider)) | loops))
 
 
 def _contents(provider: str) -> _Library:
@@ -162,4 +179,13 @@ def _load(path: Path, variable: str) -> _Library:
             problem=f"{path} is of version {version} and synapse-onnx of {__version__}; {again}"
         )
     names, together = (tuple(filter(None, said[w].split(","))) for w in ("kernels", "together"))
-    return _Library(names, said["instructions"], together=together)
+    return _Library(names, said["instructions"], None, together, _elementwise_of(loaded))
+
+
+def _elementwise_of(loaded: ctypes.CDLL) -> Signatures:
+    """Return the operators that a library has for the bodies of Scans; that for CUDA has none."""
+    function = getattr(loaded, "synapse_onnx_elementwise", None)
+    if function is None:
+        return {}
+    function.restype = ctypes.c_char_p
+    return signatures_of((function() or b"").decode())

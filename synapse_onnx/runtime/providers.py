@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_onnx.errors import InputError, SynapseError
 from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.model.tiles import without_tiles
+from synapse_onnx.runtime import elementwise
 from synapse_onnx.runtime import native as native_kernels
 from synapse_onnx.runtime.fusion import fused
 
@@ -144,6 +145,7 @@ def opened(
         ran = for_cuda(model, kept)
     elif library is not None:
         ran = fused(model, native_kernels.together()) or model
+        ran = elementwise.replaced(ran, native_kernels.elementwise()) or ran
     if library is not None:
         options.register_custom_ops_library(str(library))
     data = ran.SerializeToString() if source is None or ran is not model else source

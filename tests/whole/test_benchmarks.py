@@ -128,6 +128,19 @@ def test_costs_of_synapses_over_images(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(took[way] > 0 for took in costs.values() for way in ("body", "kernel"))
 
 
+@pytest.mark.slow
+def test_costs_of_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the environment as it was given, which may name a library
+    if reason := native.problem():
+        pytest.skip(f"there are no native kernels: {reason}")
+    path = tmp_path / "figures.json"
+    short = ("--seconds", "0.01", "--json", str(path))
+    assert "LIF, N = 3" in run("scans", "--batch", "3", "--neurons", "40", "--steps", "20", *short)
+    costs = json.loads(path.read_text())["scans"]
+    assert {name for name, us in costs.items() if "own kernel" in us} == {"LIF, N = 3"}
+    assert all(us[way] > 0 for us in costs.values() for way in ("Scan", "kernel"))
+
+
 def test_wrong_options_get_a_sentence() -> None:
     for arguments, said in (
         (["networks", "--only", "x"], "there are networks a, b"),
