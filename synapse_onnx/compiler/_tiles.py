@@ -91,11 +91,10 @@ class _Chain(NamedTuple):
     @property
     def is_worth_it(self) -> bool:
         """Whether images are large, and not certain to fit in one tile."""
-        lead = list(self.entry.shape or ())[: self.axes]
         size = self.size_of_image
-        if size < BYTES_OF_IMAGE:
-            return False
-        return not all(isinstance(n, int) for n in lead) or prod(lead) * size > BYTES_AT_ONCE  # type: ignore[arg-type]
+        fixed = [n for n in list(self.entry.shape or ())[: self.axes] if isinstance(n, int)]
+        fits = len(fixed) == self.axes and prod(fixed) * size <= BYTES_AT_ONCE
+        return size >= BYTES_OF_IMAGE and not fits
 
 
 def put_in_tiles(graph: ir.Graph) -> int:
@@ -266,7 +265,7 @@ class _Writer:
             del self._graph.initializers[str(constant.name)]
         self._graph.remove(chain.nodes)
         chain.nodes[0].replace_input_with(0, tile)
-        images = [ir.SymbolicDim("images"), *([1] * (chain.axes - 1))]
+        images: list[Any] = [ir.SymbolicDim("images"), *([1] * (chain.axes - 1))]
         tile.shape = ir.Shape([*images, *list(entry.shape or ())[chain.axes :]])
         for node in chain.nodes:
             (value,) = node.outputs
