@@ -18,7 +18,8 @@ sequences of one sample, and the node stands in the body as it is ::
 
 The graph finds the number of images when it runs: the largest of some numbers that divides T·N, and
 with which no value of a tile is larger than :data:`BYTES_AT_ONCE`. So no image is left over, and
-small calls have one tile. Small images stay as they are, for they gain nothing. The Scan has no
+small calls have one tile. Small images stay as they are, for they gain nothing; a graph that has
+tiles already takes somewhat smaller ones, too, which cost it less. The Scan has no
 states. Its weights lie in its body, for ONNX Runtime has its fast convolutions where weights are
 constants of the same graph.
 """
@@ -35,13 +36,16 @@ from synapse_onnx.compiler.names import unique
 from synapse_onnx.model.graph import DOMAIN
 from synapse_onnx.model.tiles import TILES
 
-__all__ = ["BYTES_AT_ONCE", "BYTES_OF_IMAGE", "put_in_tiles"]
+__all__ = ["BYTES_AT_ONCE", "BYTES_BESIDE", "BYTES_OF_IMAGE", "put_in_tiles"]
 
 #: most bytes of a value of a tile: some such values fit into the cache of one core
 BYTES_AT_ONCE = 1 << 19
 
-#: images whose largest value has fewer bytes stay as they are: 12 kB gained nothing, 24 kB a sixth
+#: a graph has tiles where some image has so many bytes: 12 KiB alone gained nothing, 24 a sixth
 BYTES_OF_IMAGE = 20 << 10
+
+#: smaller ones stay as they are in any case
+BYTES_BESIDE = 10 << 10
 
 #: numbers of images of a tile
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 18, 20, 24, 25, 28, 30, 32, 36, 40, 48, 50,
@@ -89,19 +93,21 @@ class _Chain(NamedTuple):
         return 4 * max(prod(_image(value, self.axes) or []) for value in values)
 
     @property
-    def is_worth_it(self) -> bool:
-        """Whether images are large, and not certain to fit in one tile."""
-        size = self.size_of_image
+    def fits(self) -> bool:
+        """Whether the number of images is fixed, and all of them fit in one tile."""
         fixed = [n for n in list(self.entry.shape or ())[: self.axes] if isinstance(n, int)]
-        fits = len(fixed) == self.axes and prod(fixed) * size <= BYTES_AT_ONCE
-        return size >= BYTES_OF_IMAGE and not fits
+        return len(fixed) == self.axes and prod(fixed) * self.size_of_image <= BYTES_AT_ONCE
 
 
 def put_in_tiles(graph: ir.Graph) -> int:
     """Put convolutions over whole sequences, with what follows them, in tiles; return how many."""
     writer = _Writer(graph)
     places = {node: place for place, node in enumerate(graph)}
-    found = [chain for node in graph if (chain := _chain_at(node)) and chain.is_worth_it]
+    found = [chain for node in graph if (chain := _chain_at(node)) and not chain.fits]
+    largest = max((chain.size_of_image for chain in found), default=0)
+    # what one convolution needs to know of N and T serves the others
+    least = BYTES_OF_IMAGE if largest < BYTES_OF_IMAGE else min(BYTES_BESIDE, BYTES_OF_IMAGE)
+    found = [chain for chain in found if chain.size_of_image >= least]
     for chain in sorted(found, key=lambda chain: places[chain.nodes[0]]):
         writer.put(chain)
     return len(found)
@@ -124,10 +130,30 @@ def _of_sequences(node: ir.Node) -> _Chain | None:
     """Return a node of this package that computes images by themselves."""
     if node.domain != DOMAIN or node.op_type not in _OF_SEQUENCES or node.inputs[0] is None:
         return None
+    _infer(node.inputs[0])
     ends = (node.inputs[0], *node.outputs)
     if len(ends) != 2 or not all(_image(value, 2) for value in ends):
         return None
     return _Chain(node.inputs[0], 2, [node])
+
+
+def _infer(value: ir.Value) -> None:
+    """Give a value its type and shape, which what prepares an input lacks: Transpose, Cast."""
+    made = value.producer()
+    if value.shape is not None or made is None or made.domain or not made.inputs:
+        return
+    source = made.inputs[0]
+    if source is None or made.op_type not in ("Cast", "Transpose"):
+        return
+    _infer(source)
+    if source.shape is None:
+        return
+    if made.op_type == "Cast":
+        kind = ir.DataType(made.attributes["to"].as_int())
+        value.shape, value.type = ir.Shape(source.shape), ir.TensorType(kind)
+    elif "perm" in made.attributes:
+        axes = made.attributes["perm"].as_ints()
+        value.shape, value.type = ir.Shape([source.shape[i] for i in axes]), source.type
 
 
 def _behind(fold: ir.Node) -> _Chain | None:
