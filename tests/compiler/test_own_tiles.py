@@ -15,7 +15,7 @@ from torch import nn
 
 import synapse_onnx as so
 from synapse_onnx.compiler import _tiles, exporter
-from synapse_onnx.model.graph import DOMAIN, taken_by
+from synapse_onnx.model.graph import taken_by
 from synapse_onnx.model.metadata import Metadata, entries_of
 from synapse_onnx.model.tiles import body_of, is_in_tiles, without_tiles
 from synapse_onnx.ops import all_ops
@@ -231,16 +231,6 @@ def test_native_kernels_take_their_nodes_out_of_tiles(monkeypatch: pytest.Monkey
     assert _tiled_ops(without_tiles(model, of=["QuantizedPool"])) == ["QuantizedConv"] * 2
     monkeypatch.setattr(native, "kernels", lambda provider=native.CPU: ("QuantizedConv",))
     assert native.used_by(model) == ("QuantizedConv",)
-
-
-@pytest.mark.skipif(native.problem() is not None, reason="no native kernels")
-def test_native_kernels_compute_nodes_that_were_in_tiles() -> None:
-    model = so.export(_q8(), _x())
-    session = so.Session(model, native=True)
-    own = {node.name for node in without_tiles(model).graph.node if node.domain == DOMAIN}
-    assert {"0.synapse", "1.synapse", "2.synapse"} <= set(session.native_nodes) & own
-    expected = so.Session(model, native=False).run(_x().numpy())
-    np.testing.assert_array_equal(session.run(_x().numpy()), expected)
 
 
 def test_synaptic_operations_are_counted_as_without_tiles() -> None:
