@@ -56,9 +56,9 @@ _OF_IMAGES = {"AveragePool", "BatchNormalization", "Conv", "MaxPool", "Relu"}
 
 #: nodes of this package that do, from a sequence (T, N, C, H, W)
 _OF_SEQUENCES = {
-    f"{kind}{name}"
-    for name in ("Conv", "ConvTranspose", "Pool", "Unpool")
-    for kind in ("", "Quantized")
+    *("Conv", "ConvTranspose", "Pool", "Unpool"),
+    *("QuantizedConv", "QuantizedConvTranspose", "QuantizedPool", "QuantizedUnpool"),
+    *("QuantizedBiasedConv", "QuantizedBiasedConvTranspose"),
 }
 
 

@@ -110,6 +110,40 @@ def test_every_synapse_over_images(kind: str, quantized: bool) -> None:
         np.testing.assert_array_equal(_run(tiled, x), _run(whole, x))
 
 
+class _Live(nn.Module):
+    """Convolutions with biases and leaky neurons: (T, N, 2, 10, 10) -> (T, N, 3, 20, 20)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two, spikes = 0, 0, []
+        for frame in x:
+            one = 0.5 * one + self.conv(frame)
+            s = (one > 0.2).float()
+            one = one - 0.2 * s
+            two = 0.5 * two + self.up(s)
+            s = (two > 0.2).float()
+            two = two - 0.2 * s
+            spikes.append(s)
+        return torch.stack(spikes)
+
+
+def test_convolutions_with_biases_of_a_live_network() -> None:
+    network, x = so.quantize.apply(_Live().eval(), bits=8), _x().movedim(-1, 0)
+    tiled, whole = so.export(network, x, axes="TNC"), _untiled(network, x, axes="TNC")
+    assert _tiled_ops(tiled) == ["QuantizedBiasedConv", "QuantizedBiasedConvTranspose"]
+    for size in ((3, 6), (5, 11), (1, 1)):
+        steps = _x(*size).movedim(-1, 0).numpy()
+        expected = _run(whole, steps)
+        assert expected.any()
+        np.testing.assert_array_equal(_run(tiled, steps), expected)
+    assert so.verify(network, tiled, x).verdict == "equal"
+
+
 def test_all_ops_over_images_with_one_result_are_there() -> None:
     images = {op.name for op in all_ops().values() if {"strides", "pads"} <= set(op.attributes)}
     assert {name for name in images if "Complex" not in name} == _tiles._OF_SEQUENCES
