@@ -158,11 +158,14 @@ def compile_frozen(frozen: nn.Module, arguments: Arguments, options: Options) ->
     set_layout(graph.graph, options, inputs=len(inputs), states=len(states))
     # after the passes, which remove copies whose only purpose is a name
     name_inputs_and_outputs(graph.graph, states, arguments.names(frozen))
-    if streamed is None:  # a stream has few steps in a call
-        put_in_tiles(graph.graph)
     model = ir.to_proto(graph)
     arithmetic = bind_bodies(model, options)
     describe(model, frozen, streamed, options, arithmetic)
+    # last, for what stands before looks at every node; a stream has few steps in a call
+    if streamed is None and put_in_tiles(graph.graph):
+        name = model.graph.name
+        model.graph.CopyFrom(ir.to_proto(graph.graph))
+        model.graph.name = name
     try:
         check_model(model)
     except ExportError as error:  # the tracer forgives types that torch does not multiply

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.runtime.elementwise import OP, Signatures, replaceable, signatures_of
 
 __all__ = [
@@ -142,9 +143,11 @@ def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
 
     "Scan" is among them where a kernel runs the loop of a neuron that has none of its own.
     """
-    ops = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    own = kernels(provider)
+    nodes = without_tiles(model, own).graph.node
+    ops = {node.op_type for node in nodes if node.domain == DOMAIN}
     loops = {"Scan"} if replaceable(model, elementwise(provider)) else set()
-    return tuple(sorted(ops & set(kernels(provider)) | loops))
+    return tuple(sorted(ops & set(own) | loops))
 
 
 def _contents(provider: str) -> _Library:

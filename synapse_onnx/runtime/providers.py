@@ -144,7 +144,8 @@ def opened(
         kept = () if library is None else native_kernels.kernels(native_kernels.CUDA)
         ran = for_cuda(model, kept)
     elif library is not None:
-        ran = fused(model, native_kernels.together()) or model
+        whole = without_tiles(model, native_kernels.kernels())
+        ran = fused(whole, native_kernels.together()) or whole
         ran = elementwise.replaced(ran, native_kernels.elementwise()) or ran
     if library is not None:
         options.register_custom_ops_library(str(library))

@@ -26,7 +26,7 @@ from synapse_onnx.compiler.exporter import compile_frozen
 from synapse_onnx.errors import SynapseError
 from synapse_onnx.model.graph import DOMAIN, dims_of
 from synapse_onnx.model.metadata import entries_of, layer_of
-from synapse_onnx.model.tiles import without_tiles
+from synapse_onnx.model.tiles import body_of, is_in_tiles, without_tiles
 from synapse_onnx.verification.findings import Findings
 from synapse_onnx.verification.normal_form import same_outputs
 from synapse_onnx.verification.structure import compare_parameters, value_differences
@@ -134,8 +134,9 @@ class _Comparison:
 
     def of_known_nodes(self) -> Iterator[str]:
         """Compare those of our nodes that a file still has."""
-        expected = {node.name: node for node in self.compiled.graph.node if node.domain == DOMAIN}
-        for node in self.model.graph.node:
+        compiled = without_tiles(self.compiled).graph
+        expected = {node.name: node for node in compiled.node if node.domain == DOMAIN}
+        for node in without_tiles(self.model).graph.node:
             other = expected.get(node.name)
             if other is not None and node.op_type == other.op_type and not self._spares(node):
                 yield from _attributes(node, other)
@@ -254,7 +255,15 @@ def _attributes(node: onnx.NodeProto, other: onnx.NodeProto) -> Iterator[str]:
     for name in _names(stored, expected):
         values = [attributes.get(name) for attributes in (stored, expected)]
         if values[0] != values[1]:
-            yield _sentence(f"{name} of node {node.name}", *map(_value_of, values))
+            inside = list(_tile(node, other)) if name == "body" else []
+            yield from inside or [_sentence(f"{name} of node {node.name}", *map(_value_of, values))]
+
+
+def _tile(node: onnx.NodeProto, other: onnx.NodeProto) -> Iterator[str]:
+    """Compare the nodes of two tiles."""
+    if is_in_tiles(node) and is_in_tiles(other):
+        for one, expected in zip(*(body_of(n).node for n in (node, other)), strict=False):
+            yield from _node(one, expected)
 
 
 def _repeated(what: str, names: Iterable[str]) -> Iterator[str]:

@@ -91,7 +91,7 @@ class _Bench:
     ) -> None:
         self.subject, self.findings, self.cut = subject, findings, cut
         self.left_out = left_out
-        graph = ir.serde.deserialize_graph(subject.model.graph)
+        graph = ir.serde.deserialize_graph(subject.whole.graph)
         values = {value.name: value for node in graph for value in node.outputs}
         self.spikes = {name for name in cut.chosen if are_spikes(values.get(name))}
         self.sessions: dict[str, Session] = {}
@@ -116,7 +116,7 @@ class _Bench:
         ]
         ends = {name for _, nodes, _ in of_calls for node in nodes for name in node.output}
         entering = {name for _, _, names in of_calls for name in names}
-        types = types_of(subject.model, entering | ends - {""})
+        types = types_of(subject.whole, entering | ends - {""})
         for call, nodes, names in of_calls:
             if all(map(_fits, (types.get(name) for name in names), call.inputs)):
                 inputs |= dict.fromkeys(names)
@@ -130,7 +130,7 @@ class _Bench:
             )
         if not inputs:
             return None
-        cut = CutModel.of(subject.model, types, inputs, list(outputs))
+        cut = CutModel.of(subject.whole, types, inputs, list(outputs))
         return cls(subject, findings, cut, left_out)
 
     def probe(self, kind: str, sizes: Sizes, tolerance: Tolerance, seed: int) -> None:
@@ -162,7 +162,7 @@ class _Bench:
             except ModelError as error:
                 self.findings.problem(f"probed alone with {kind} inputs, by {by}: {error}")
                 continue
-            self.findings.exercise.see_branches(self.subject.model, results, probed=True)
+            self.findings.exercise.see_branches(self.subject.whole, results, probed=True)
             for sentence in self._differences(probed, values, results, tolerance):
                 self.findings.problem(f"probed alone with {kind} inputs, by {by}: {sentence}")
 

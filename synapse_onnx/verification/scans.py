@@ -41,8 +41,8 @@ def compare_scans(run: Run, loops: Sequence[LoopRun], values: Mapping[str, Array
         loops: the loops that ran in torch, in their order.
         values: values of the graph by name.
     """
-    nodes = {node.name: node for node in scans_of(run.subject.model)}
-    known = {**_initializers(run.subject.model), **values}
+    nodes = {node.name: node for node in scans_of(run.subject.whole)}
+    known = {**_initializers(run.subject.whole), **values}
     for label, each in _labelled(loops):
         node = nodes.get(label)
         if node is None or run.subject.spares([node]):
@@ -69,7 +69,7 @@ def remember_scales(run: Run, loops: Sequence[LoopRun], expected: Sequence[Tenso
     rounding of that. ``expected`` are the outputs of the network, of which a loop may give some.
     """
     scales = {label: _scale_of(each, each.returned) for label, each in _labelled(loops)}
-    producers = {name: node for node in run.subject.model.graph.node for name in node.output}
+    producers = {name: node for node in run.subject.whole.graph.node for name in node.output}
     for name, tensor in zip(run.subject.session.outputs, expected, strict=False):
         node = producers.get(name)
         while node is not None and node.op_type in _MOVES:

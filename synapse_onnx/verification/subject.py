@@ -26,6 +26,7 @@ from synapse_onnx.model.graph import dims_of, needed_for
 from synapse_onnx.model.layout import axes_of
 from synapse_onnx.model.limits import read_file
 from synapse_onnx.model.metadata import Metadata
+from synapse_onnx.model.tiles import without_tiles
 from synapse_onnx.runtime.session import Session
 from synapse_onnx.verification.liveness import unused_calls, used
 from synapse_onnx.verification.nodes import (
@@ -58,6 +59,7 @@ class Subject:
         layers: every outermost layer of ours, by path.
         descriptions: what each layer describes in its frozen form, by path.
         model: the model.
+        whole: the model without tiles, whose nodes are looked at one by one.
         metadata: the model's metadata; None of a model that another tool wrote.
         nodes: the nodes of each layer, by path.
         providers: execution providers of its sessions.
@@ -99,8 +101,8 @@ class Subject:
         self.descriptions: dict[str, dict[str, Any]] = {
             path: layer.describe() for path, layer in deployables(self.frozen)
         }
-        self.model = model
-        self.nodes = layer_nodes(model, self.layers)
+        self.model, self.whole = model, without_tiles(model)
+        self.nodes = layer_nodes(self.whole, self.layers)
         self.providers, self.native = providers, native
         self.session = Session(model, providers, native)
         self.portable: Session | None = None
@@ -110,7 +112,7 @@ class Subject:
         self.left_out = [name for name in self.session.outputs if name not in self._compared]
         self._needed = self._values_for(self._compared)
         self._spared = self._values_for(self.left_out) - self._needed
-        traced = with_layer_outputs(model, self.nodes)
+        traced = with_layer_outputs(self.whole, self.nodes)
         if self.original is not None or any(step_neurons(self.module)):
             traced = with_scan_values(traced)
         if not self.session.kernels:
@@ -180,7 +182,7 @@ class Subject:
         nodes = self.nodes.get(path, [])
         if path not in self._rounds_within:
             entering = [name for node in nodes[:1] for name in input_sequences(node)]
-            exact = exact_values(self.model, {path: True}, entering)
+            exact = exact_values(self.whole, {path: True}, entering)
             ends = [name for node in nodes[-1:] for name in output_sequences(node)]
             self._rounds_within[path] = not exact.issuperset(ends)
         return self._rounds_within[path]
@@ -211,14 +213,14 @@ class Subject:
         needed = self._values_for([output])
         return any(
             node.op_type == "TopK" and not needed.isdisjoint(node.output)
-            for node in self.model.graph.node
+            for node in self.whole.graph.node
         )
 
     def _values_for(self, outputs: Collection[str]) -> set[str]:
         """Return the names of the values that outputs need, at this call or a later one."""
         kept = self.metadata.states if self.metadata is not None else ()
         states = {str(state["input"]): str(state["output"]) for state in kept}
-        return needed_for(self.model.graph, outputs, states)
+        return needed_for(self.whole.graph, outputs, states)
 
     def _input_axes(self) -> list[tuple[list[int | str], int, int | None]]:
         """Return sizes, axis of the batch and axis of time of every input of the graph."""

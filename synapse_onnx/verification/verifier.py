@@ -126,7 +126,7 @@ def verify(
     return findings.report(
         shapes=[tuple(tuple(tensor.shape) for tensor in tensors) for tensors, _ in runs],
         facts=provenance(model_or_path, subject.session),
-        branches=findings.exercise.branches(subject.model),
+        branches=findings.exercise.branches(subject.whole),
         left_out=subject.left_out,
         layers_left_out=[path for path in subject.layers if subject.spares_layer(path)],
     )
@@ -199,7 +199,7 @@ def _compare_run(
     _see_exercise(subject, findings, tensors, calls, expected)
     if not cut:
         _see_states(findings, calls)
-    exact = exact_values(subject.model, exact_layers(subject, findings, calls))
+    exact = exact_values(subject.whole, exact_layers(subject, findings, calls))
     passed = (y.numpy() for call in calls for y in (*call.inputs, *call.outputs))
     tolerance.largest_value = max(map(largest, passed), default=0.0)
     run = Run(subject, findings, tensors, exact, tolerance)
@@ -219,7 +219,7 @@ def _compare_run(
     bodies = _run_model(run, subject.portable) if subject.portable is not None else None
     if bodies is not None and subject.portable is not None:
         values = dict(zip(subject.portable.outputs, bodies, strict=True))
-        findings.exercise.see_branches(subject.model, values, probed=False)
+        findings.exercise.see_branches(subject.whole, values, probed=False)
         bodies = [
             time_last(values[name], subject.session.layout) for name in subject.session.outputs
         ]
@@ -289,7 +289,7 @@ def _compare_layers(run: Run, calls: Sequence[Call], loops: Sequence[LoopRun]) -
     if traced is None:
         return
     values = dict(zip(run.subject.traced.outputs, traced, strict=True))
-    run.findings.exercise.see_branches(run.subject.model, values, probed=False)
+    run.findings.exercise.see_branches(run.subject.whole, values, probed=False)
     compare_scans(run, loops, values)
     if not calls:
         return
