@@ -69,18 +69,19 @@ class ShapeInference {
     set(output, sizes);
   }
 
-  // Gives an output the shape of an input, except for the last size, which is the first size of the
-  // input `weight`. With `time_last` the last axis of the input becomes the first of the output.
-  void replace_last(int input, int weight, int output, bool time_last) const {
+  // Gives an output the shape of an input, except for the last size, which is the size of the input
+  // `weight` along an axis. With `time_last` the last axis of the input becomes the first of the
+  // output.
+  void replace_last(int input, int weight, int output, bool time_last, size_t axis = 0) const {
     Sizes sizes(api_, info(input));
     const Sizes other(api_, info(weight));
-    if (sizes.value.empty() || other.value.empty()) return;
+    if (sizes.value.empty() || other.value.size() <= axis) return;
     if (time_last) {
       std::rotate(sizes.value.begin(), sizes.value.end() - 1, sizes.value.end());
       std::rotate(sizes.name.begin(), sizes.name.end() - 1, sizes.name.end());
     }
-    sizes.value.back() = other.value[0];
-    sizes.name.back() = other.name[0];
+    sizes.value.back() = other.value[axis];
+    sizes.name.back() = other.name[axis];
     sizes.type = kFloat;
     set(output, sizes);
   }
