@@ -1,4 +1,4 @@
-// From integer sums to the output of a convolution: sums have output channels last, the output has
+// From sums to the output of a convolution: sums have output channels last, the output has
 // them first, so blocks are scaled and transposed in registers.
 #pragma once
 
@@ -18,6 +18,8 @@ SYNAPSE_AVX512 SYNAPSE_INLINE __m512 floats_512(const int16_t* from) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 }
+
+SYNAPSE_AVX512 SYNAPSE_INLINE __m512 floats_512(const float* from) { return _mm512_loadu_ps(from); }
 
 // to[i * all + p] = from[p * padded + i] * scale[i], for 16 positions p and `count` of 16 output
 // channels i.
@@ -59,6 +61,8 @@ SYNAPSE_AVX2 SYNAPSE_INLINE __m256 floats_256(const int16_t* from) {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
+
+SYNAPSE_AVX2 SYNAPSE_INLINE __m256 floats_256(const float* from) { return _mm256_loadu_ps(from); }
 
 // The same for 8 positions and `count` of 8 output channels.
 template <class S>

@@ -25,6 +25,7 @@ WEIGHT = " ".join(
     f"{name} = {{{', '.join(str(i + 1) for i in range(size))}}},"
     for name, size in (("float[3, 4] w", 12), ("float[4, 3] turned", 12), ("float[4] b", 4))
 )
+APART = ["DenseAndBias", "LifFloat", "Neg"]
 NEURON = "s, u, v = ai.synapse.LifFloat<graded = 0>(c, p, p, p, p, p, p, z, z)"
 
 
@@ -82,7 +83,7 @@ def test_a_product_of_a_turned_input_reads_it_time_last() -> None:
     ("body", "nodes"),
     [
         # the currents, or what the sum takes, are read by others
-        (f"m = MatMul(x, w) c = Add(m, b) {NEURON} e = Neg(c)", ["DenseAndBias", "LifFloat", "Neg"]),
+        (f"m = MatMul(x, w) c = Add(m, b) {NEURON} e = Neg(c)", APART),
         (f"m = MatMul(x, w) c = Add(m, b) {NEURON} e = Neg(m)", None),
         # no constant, no matrix, no floats, no bias for each output
         (f"c = MatMul(x, given) {NEURON}", None),
@@ -95,7 +96,7 @@ def test_a_product_of_a_turned_input_reads_it_time_last() -> None:
         ("s = MatMul(x, w)", None),
         ("m = MatMul(x, w) a = Add(m, b) s = Relu(a)", None),
     ],
-)  # fmt: skip
+)
 def test_what_stays(body: str, nodes: list[str] | None) -> None:
     outputs = "float s, float e" if " e = " in body else "float s"
     assert kinds(model_of(body, outputs)) == nodes
