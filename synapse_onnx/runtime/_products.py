@@ -13,13 +13,15 @@ from synapse_onnx.model.graph import DOMAIN
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["NO_BIAS", "Synapse", "products", "spikes_near"]
+__all__ = ["NO_BIAS", "Synapse", "comes_from_spikes", "products", "spikes_near"]
 
 #: the bias of a synapse without one, of size 0
 NO_BIAS = "ai.synapse.no_bias"
 
 #: operators that move values and compute none
 _MOVES = {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+#: operators whose outputs are 0 where all of a few inputs are
+_POOLS = {"AveragePool"}
 
 
 class Synapse(NamedTuple):
@@ -99,11 +101,7 @@ def spikes_near(graph: onnx.GraphProto, product: Synapse) -> bool:
 
     Values may move between them, and nothing else may happen: then most inputs may be zero.
     """
-    by_output = {name: node for node in graph.node for name in node.output}
-    node = by_output.get(product.inputs[0])
-    while node is not None and node.domain == "" and node.op_type in _MOVES:
-        node = by_output.get(node.input[0])
-    if node is not None and _is_neuron(node):
+    if comes_from_spikes(graph, product.inputs[0]):
         return True
     waiting = list(product.outputs)
     while waiting:
@@ -116,6 +114,21 @@ def spikes_near(graph: onnx.GraphProto, product: Synapse) -> bool:
             if node.domain == "" and node.op_type in _MOVES:
                 waiting += node.output
     return False
+
+
+def comes_from_spikes(graph: onnx.GraphProto, value: str, spikes: str | None = None) -> bool:
+    """Return whether a value is what neurons give, moved or pooled, or is a known one so."""
+    by_output = {name: node for node in graph.node for name in node.output}
+    while value != spikes:
+        node = by_output.get(value)
+        if node is None:
+            return False
+        if _is_neuron(node):
+            return True
+        if node.domain != "" or node.op_type not in _MOVES | _POOLS:
+            return False
+        value = node.input[0]
+    return True
 
 
 def _is_neuron(node: onnx.NodeProto) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from synapse_onnx.model.graph import DOMAIN, taken_by
+from synapse_onnx.runtime._convolutions import CONVOLUTION, convolutions, take_in
 from synapse_onnx.runtime._products import NO_BIAS, Synapse, products, spikes_near
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
     A Transpose to time first goes if only dense synapses read it: their kernels find the spikes
     along time, and the transposed copy of the input is never written. A dense synapse and its
     neuron become one node if nothing else reads the currents between them. Other products of
-    spikes become one node with their bias.
+    spikes become one node with their bias, and so do convolutions of spikes.
 
     Args:
         model: the model of the file; it is not changed.
@@ -64,7 +65,8 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
     inputs = [product.inputs[0] for product in alone]
     inputs += [synapse.inputs[0] for synapse, _ in pairs if synapse in others]
     turned = _turned(graph, read, inputs)
-    if not turned and not pairs and not alone:
+    images = CONVOLUTION in together and any(True for _ in convolutions(graph))
+    if not turned and not pairs and not alone and not images:
         return None
     import onnx
 
@@ -86,6 +88,8 @@ def fused(model: onnx.ModelProto, together: Collection[str] = ()) -> onnx.ModelP
             node.attribute.append(onnx.helper.make_attribute("time_last", 1))
     for node in turned:
         copied.graph.node.remove(node)
+    if images:
+        take_in(copied.graph)
     return copied
 
 
