@@ -23,22 +23,9 @@
 #include "convolution/float_weights.h"
 #include "convolution/scaled_output.h"
 #include "convolution/scatter.h"
+#include "dense/float_rows.h"
 
 namespace synapse {
-
-// How many of some numbers are not zero.
-struct CountEvents {
-  SYNAPSE_CLONES static int64_t run(const float* x, int64_t size) {
-    int64_t total = 0;
-    for (int64_t first = 0; first < size; first += 1 << 20) {
-      const int64_t last = std::min<int64_t>(size, first + (1 << 20));
-      int32_t count = 0;
-      for (int64_t i = first; i < last; i++) count += x[i] != 0.0f;
-      total += count;
-    }
-    return total;
-  }
-};
 
 // Conv, ConvTranspose and their complex twins; with `biased` a bias lies behind the weights.
 template <bool transposed, int parts, bool biased>

@@ -2,9 +2,10 @@
 //
 //   y[t, n, o] = sum_c weight[o, c] * x[t, n, c] + bias[o].
 //
-// Most inputs of a spiking layer are silent, so the weights of those that are not are added
-// (float_tiles.h states the order). A call with many events is one product by ONNX Runtime, whose
-// order is its own; so is a call with a weight that is infinite or NaN, or no constant.
+// Most inputs of a spiking layer are silent, so the weights of those that are not are added. Rows
+// with many events are a product of all inputs, with the same sums (float_tiles.h). A call with a
+// weight that is infinite or NaN, or no constant, is a product by ONNX Runtime, whose order is its
+// own; so is one with many events on a processor without AVX2.
 #pragma once
 
 #include <algorithm>
@@ -113,16 +114,19 @@ class FloatDense {
     });
   }
 
-  // Whether the events of some pieces are added: an event takes about twice the time of an input in
-  // a product (docs/performance.md), and a product of few rows reads all weights for them.
+  // Whether events, out of so many inputs, are added one by one: an event takes about twice the
+  // time of an input in a product (docs/performance.md).
+  static bool few(int64_t events, int64_t inputs) { return events <= inputs * 2 / 5; }
+
+  // Whether some pieces are summed here. A product of few rows would read all weights for them.
   static bool by_events(const Call& call, const FloatRows* pieces, int64_t count) {
-    constexpr int64_t few = 4;
+    if (FloatTileSums::takes_all()) return true;
     int64_t events = 0, rows = 0;
     for (int64_t i = 0; i < count; i++) {
       events += pieces[i].events();
       rows += pieces[i].size();
     }
-    return rows <= few || events <= rows * call.inputs * 2 / 5;
+    return rows <= 4 || few(events, rows * call.inputs);
   }
 
   static int64_t rows_at_once(int64_t rows, int64_t line) {
@@ -134,23 +138,23 @@ class FloatDense {
   void read(const Call& call, int64_t first, int64_t stride, int64_t count,
             FloatRows* piece) const {
     const float* x = call.x.template as<float>();
-    if (!call.time_last) {
-      for (int64_t r = 0; r < count; r++)
-        piece->add(x + (first + r * stride) * call.inputs, call.inputs);
-      return;
-    }
     const int64_t inputs = call.inputs;
+    if (!call.time_last) return add(x + first * inputs, stride * inputs, inputs, count, piece);
     const auto scratch = scratch_.borrow([&](const Scratch& kept) { return kept.inputs == inputs; },
                                          [&] { return std::make_unique<Scratch>(inputs); });
     x += first % call.samples * inputs * call.steps + first / call.samples;
-    if (scratch->spikes.read(x, call.steps, count)) {
-      for (int64_t t = 0; t < count; t++)
-        piece->add_spikes(scratch->spikes.begin(t), scratch->spikes.count(t));
-      return;
+    TimeLastSpikes& spikes = scratch->spikes;
+    if (spikes.read(x, call.steps, count)) {
+      int64_t events = 0;
+      for (int64_t t = 0; t < count; t++) events += spikes.count(t);
+      if (!FloatTileSums::takes_all() || few(events, count * inputs)) {
+        for (int64_t t = 0; t < count; t++) piece->add_spikes(spikes.begin(t), spikes.count(t));
+        return;
+      }
     }
-    scratch->rows.resize(count * inputs);
-    transpose(x, call.steps, inputs, count, scratch->rows.data(), inputs);
-    for (int64_t t = 0; t < count; t++) piece->add(scratch->rows.data() + t * inputs, inputs);
+    float* turned = piece->room_for_all(count * inputs);
+    transpose(x, call.steps, inputs, count, turned, inputs);
+    add(turned, inputs, inputs, count, piece);
   }
 
   // Sums `width` outputs of a tile, from output o on: kTile numbers for each row of a piece.
@@ -200,10 +204,19 @@ class FloatDense {
   struct Scratch {
     int64_t inputs;
     TimeLastSpikes spikes;
-    std::vector<float> rows;
 
     explicit Scratch(int64_t count) : inputs(count), spikes(count) {}
   };
+
+  // Adds rows, `stride` numbers apart: their events, or all inputs where these are many.
+  static void add(const float* x, int64_t stride, int64_t inputs, int64_t count, FloatRows* piece) {
+    if (FloatTileSums::takes_all()) {
+      int64_t events = 0;
+      for (int64_t r = 0; r < count; r++) events += CountEvents::run(x + r * stride, inputs);
+      if (!few(events, count * inputs)) return piece->add_all(x, stride, count);
+    }
+    for (int64_t r = 0; r < count; r++) piece->add(x + r * stride, inputs);
+  }
 
   // to[t * to_stride + c] = from[c * stride + t], in blocks that stay in a cache.
   static void transpose(const float* from, int64_t stride, int64_t inputs, int64_t steps, float* to,

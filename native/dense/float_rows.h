@@ -1,4 +1,5 @@
-// The events of several rows of float inputs: the inputs that are not zero, with their values.
+// Several rows of float inputs: their events, which are the inputs that are not zero, or all
+// inputs.
 #pragma once
 
 #include <algorithm>
@@ -17,13 +18,29 @@ struct FloatRow {
   int64_t count;
 };
 
-// The events of several rows, in one array. A NaN is an event as any other value; -0 is none.
+// The events of several rows, in one array; or, where most inputs are events, all inputs. A NaN is
+// an event as any other value; -0 is none.
 class FloatRows {
  public:
   void clear() {
     rows_.clear();
-    used_ = 0;
+    used_ = all_rows_ = 0;
   }
+
+  // All inputs of some rows, which lie `stride` numbers apart and stay where they are.
+  void add_all(const float* x, int64_t stride, int64_t count) {
+    clear();
+    all_ = x;
+    stride_ = stride;
+    all_rows_ = count;
+  }
+  // Memory for all inputs of some rows, kept with the rows.
+  float* room_for_all(int64_t size) {
+    if (static_cast<int64_t>(own_.size()) < size) own_.resize(size);
+    return own_.data();
+  }
+  bool has_all() const { return all_rows_ > 0; }
+  const float* all(int64_t row) const { return all_ + row * stride_; }
 
   void add_spikes(const int32_t* index, int64_t count) {
     std::copy_n(index, count, room(index_, count));
@@ -43,7 +60,7 @@ class FloatRows {
     used_ += count;
   }
 
-  int64_t size() const { return static_cast<int64_t>(rows_.size()); }
+  int64_t size() const { return has_all() ? all_rows_ : static_cast<int64_t>(rows_.size()); }
   int64_t events() const { return used_; }  // of all rows
 
   FloatRow row(int64_t row) const {
@@ -125,6 +142,24 @@ class FloatRows {
   std::vector<int32_t> index_;
   std::vector<float> value_;
   int64_t used_ = 0;
+
+  const float* all_ = nullptr;
+  int64_t stride_ = 0, all_rows_ = 0;
+  std::vector<float> own_;
+};
+
+// How many of some numbers are not zero.
+struct CountEvents {
+  SYNAPSE_CLONES static int64_t run(const float* x, int64_t size) {
+    int64_t total = 0;
+    for (int64_t first = 0; first < size; first += 1 << 20) {
+      const int64_t last = std::min<int64_t>(size, first + (1 << 20));
+      int32_t count = 0;
+      for (int64_t i = first; i < last; i++) count += x[i] != 0.0f;
+      total += count;
+    }
+    return total;
+  }
 };
 
 }  // namespace synapse

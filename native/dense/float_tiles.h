@@ -8,12 +8,11 @@
 #include "base/call.h"
 #include "base/compiler.h"
 #include "base/memory.h"
+#include "dense/float_product.h"
 #include "dense/float_rows.h"
 #include "dense/rows.h"
 
 namespace synapse {
-
-constexpr int kFloatTile = 64;  // outputs: as many sums as stay in registers
 
 // A matrix of float weights in tiles of 64 outputs. The weights of a tile lie together, one row for
 // every input; the last tile is narrower, in whole vectors of 16.
@@ -56,11 +55,24 @@ struct FloatWeights {
   AlignedVector<float> rows_;
 };
 
+// Adds a product, rounded once, where this processor can.
+SYNAPSE_INLINE float add_product(float a, float b, float sum) {
+#if defined(__FP_FAST_FMAF)
+  return __builtin_fmaf(a, b, sum);
+#else
+  return sum + a * b;
+#endif
+}
+
 // The sums of a tile for some rows: for each row kFloatTile numbers, that begin with a cache line.
 //
-// The order of a sum is fixed: from 0 on, input after input, each product rounded to float32 before
-// it is added, and the bias last. Weights of kInputsAtOnce inputs are added for all rows before the
-// next ones, so that they stay in the first caches; the sums so far wait in `sums`.
+// The order of a sum is fixed: from 0 on, input after input, and the bias last. A fused
+// multiply-add rounds each step once; processors without one round the product, too. An input that
+// is 0 changes no sum of finite weights, so the events of a row and all of its inputs have the same
+// sums, to the last bit.
+//
+// Weights of kInputsAtOnce inputs are added for the events of all rows before the next ones, so
+// that they stay in the first caches; the sums so far wait in `sums`.
 struct FloatTileSums {
   static constexpr int64_t kInputsAtOnce = 256;
   static constexpr int64_t kMostRows = TimeLastSpikes::kSteps;
@@ -71,9 +83,20 @@ struct FloatTileSums {
   const float* bias;  // of a whole tile; null without
   float* sums;
 
+  // Whether rows of all inputs have sums here.
+  static bool takes_all() {
+#if defined(SYNAPSE_X86)
+    static const int level = instruction_level();
+    return level >= 3;
+#else
+    return false;
+#endif
+  }
+
   void run(int lanes) const {
 #if defined(SYNAPSE_X86)
     static const int level = instruction_level();
+    if (rows.has_all()) return FloatTileProduct{rows, weights, inputs, bias, sums}.run(lanes);
     if (level >= 4) {
       switch (lanes / 16) {
         case 1:
@@ -123,7 +146,7 @@ struct FloatTileSums {
         const float* from = weights + row.index[e] * static_cast<int64_t>(lanes);
         const float value = row.value == nullptr ? 1.0f : row.value[e];
         SYNAPSE_INDEPENDENT
-        for (int o = 0; o < lanes; o++) sum[o] += value * from[o];
+        for (int o = 0; o < lanes; o++) sum[o] = add_product(value, from[o], sum[o]);
       }
       for (int o = 0; o < lanes; o++) sums[o] = bias == nullptr ? sum[o] : sum[o] + bias[o];
     }
@@ -157,7 +180,7 @@ struct FloatTileSums {
             const float* row = weights + *at * int64_t{16 * vectors};
             const __m512 by = _mm512_set1_ps(*value);
             for (int v = 0; v < vectors; v++)
-              sum[v] = _mm512_add_ps(sum[v], _mm512_mul_ps(by, _mm512_load_ps(row + 16 * v)));
+              sum[v] = _mm512_fmadd_ps(by, _mm512_load_ps(row + 16 * v), sum[v]);
           }
           rest[r].value = value;
         }
@@ -173,7 +196,7 @@ struct FloatTileSums {
 
   // The same in registers of 256 bits.
   template <int vectors>
-  SYNAPSE_AVX2 void run_256() const {
+  SYNAPSE_FMA void run_256() const {
     Rest rest[kMostRows];
     const int64_t count = rows.size();
     for (int64_t r = 0; r < count; r++) rest[r] = Rest(rows.row(r));
@@ -199,7 +222,7 @@ struct FloatTileSums {
             const float* row = weights + *at * int64_t{8 * vectors};
             const __m256 by = _mm256_set1_ps(*value);
             for (int v = 0; v < vectors; v++)
-              sum[v] = _mm256_add_ps(sum[v], _mm256_mul_ps(by, _mm256_load_ps(row + 8 * v)));
+              sum[v] = _mm256_fmadd_ps(by, _mm256_load_ps(row + 8 * v), sum[v]);
           }
           rest[r].value = value;
         }
