@@ -75,13 +75,24 @@ def run(
     return session_of(whole(graph), threads).run(None, feeds)
 
 
+#: whether there are multiply-adds, and products of all inputs in the same order
+EXACT = native.instructions() in ("avx2", "avx512")
+
+
+def assert_same(found: np.ndarray, wanted: np.ndarray, *, many: bool) -> None:
+    """Compare bit for bit, but for rows with many events where these are ONNX Runtime's."""
+    if many and not EXACT:
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(found, wanted)
+
+
 def in_order(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """The sums of all inputs in their order, in float32."""
     total = np.zeros((*x.shape[:-1], len(weight)), np.float32)
-    exact = native.instructions() in ("avx2", "avx512")  # with multiply-adds
     with np.errstate(all="ignore"):
         for c in range(x.shape[-1]):
-            if exact:
+            if EXACT:
                 product = x[..., c : c + 1].astype(np.float64) * weight[:, c]
                 total = (total + product).astype(np.float32)
             else:
@@ -114,9 +125,10 @@ def test_inputs_are_added_in_their_order(
         x, options = np.ascontiguousarray(x.transpose(1, 2, 0)), {"time_last": 1}
     kernels = [given, given[::-1].copy()] if form == "complex" else [given]
     found = run(x, kernels, bias, threads=threads, **options)
-    np.testing.assert_array_equal(found[0], wanted)
+    many = kind in ("all", "half", "real")
+    assert_same(found[0], wanted, many=many)
     if form == "complex":
-        np.testing.assert_array_equal(found[1], wanted[..., ::-1])
+        assert_same(found[1], wanted[..., ::-1], many=many)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.39, 0.41, 1.0])
@@ -126,9 +138,9 @@ def test_rows_with_many_events_have_the_same_sums(rate: float) -> None:
     x = (draw.random((60, 1, 1031)) < rate) * draw.standard_normal((60, 1, 1031))
     x, weight = x.astype(np.float32), weights(70, 1031)
     (found,) = run(x, [weight])
-    np.testing.assert_array_equal(found, in_order(x, weight))
+    assert_same(found, in_order(x, weight), many=rate > 0.4)
     for t in (0, 59):
-        np.testing.assert_array_equal(run(x[t : t + 1], [weight])[0], found[t : t + 1])
+        assert_same(run(x[t : t + 1], [weight])[0], found[t : t + 1], many=rate > 0.4)
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -141,7 +153,7 @@ def test_inputs_that_are_not_finite(value: float, time_last: int, many: bool) ->
     wanted = in_order(x, weight)
     assert np.isnan(wanted[3, 0, 5])
     given = np.ascontiguousarray(x.transpose(1, 2, 0)) if time_last else x
-    np.testing.assert_array_equal(run(given, [weight], time_last=time_last)[0], wanted)
+    assert_same(run(given, [weight], time_last=time_last)[0], wanted, many=many)
 
 
 @pytest.mark.parametrize("form", ["plain", "inputs first", "complex"])
