@@ -25,7 +25,7 @@ needs_kernels = pytest.mark.skipif(
 TOGETHER = ("ConvAndBias",)
 NEURON = "s, u, v = ai.synapse.LifFloat<graded = 0>(x, p, p, p, p, p, p, z, z)"
 FOLD = "r = Reshape(s, images)"
-NORM = "n = BatchNormalization(c, scale, shift, mean, variance)"
+NORM = "n = BatchNormalization<epsilon = 0.5>(c, scale, shift, mean, variance)"
 SIZES = {
     "w": (32, 12, 3, 3), "b": (32,), "line": (32, 12, 3), "row": (1, 32), "scale": (32,),
     "shift": (32,), "mean": (32,), "variance": (32,),
