@@ -375,8 +375,9 @@ def norm(neurons: list[int], batch: int, steps: int, seconds: float, path: str |
 @click.option("--steps", default=16, type=COUNT)
 @time_and_file(4.0)
 def traces(steps: int, seconds: float, path: str | None) -> None:
-    """Milliseconds of an export whose loop is traced on numbers, or by torch.export."""
-    found = {name: found_loops.exports(name, steps, seconds) for name in found_loops.NETWORKS}
+    """Milliseconds of an export that is traced on numbers, or by torch.export."""
+    names = (found_loops.LAYERS, *found_loops.NETWORKS)
+    found = {name: found_loops.exports(name, steps, seconds) for name in names}
     rows = {
         name: [
             *(f"{each:.0f}" for each in ms.values()),

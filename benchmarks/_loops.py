@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 from benchmarks._measure import session_of, turns
+from synapse_onnx import block
+from synapse_onnx.compiler import _trace
 from synapse_onnx.compiler.loops import traces
 from synapse_onnx.compiler.loops.recorder import NotRecordedError
 
-__all__ = ["NETWORKS", "exports", "measure"]
+__all__ = ["LAYERS", "NETWORKS", "exports", "measure"]
 
 
 class _Looping(nn.Module):
@@ -78,6 +80,9 @@ def _images(taken_off: float, *, normed: bool = False) -> nn.Module:
     layers = _Pooled(1, 8, normed=normed), _Pooled(8, 16, normed=normed), out
     return _Looping(*layers, taken_off=taken_off)
 
+
+#: a network of layers of this package, among exports
+LAYERS = "layers"
 
 #: name -> what makes it, the shape of a frame, and the operator of its neurons in the file
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
@@ -148,23 +153,35 @@ def measure(
     return found
 
 
+def _layers() -> nn.Module:
+    neuron = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
+    sizes = ((200, 256), (256, 256), (256, 10))
+    return nn.Sequential(*(block.cuba.Dense(neuron, *each) for each in sizes)).eval()
+
+
 def exports(name: str, steps: int, seconds: float) -> dict[str, float]:
     """Return milliseconds of an export with traces on numbers, and with those of torch.export.
 
     Args:
-        name: one of :data:`NETWORKS`.
+        name: one of :data:`NETWORKS`, or :data:`LAYERS`.
         steps: number of steps of the example.
         seconds: time to spend.
     """
     torch.manual_seed(0)
-    make, shape, _ = NETWORKS[name]
-    network, x = make().eval(), torch.rand(steps, 2, *shape).round()
+    if name == LAYERS:
+        network, x, axes = _layers(), torch.rand(2, 200, steps).round(), "NCT"
+    else:
+        make, shape, _ = NETWORKS[name]
+        network, x, axes = make().eval(), torch.rand(steps, 2, *shape).round(), "TNC"
 
     def export() -> onnx.ModelProto:
-        return so.export(network, x, axes="TNC")
+        return so.export(network, x, axes=axes)
 
     def not_recorded() -> onnx.ModelProto:
-        with mock.patch.object(traces, "record", side_effect=NotRecordedError):
+        with (
+            mock.patch.object(traces, "record", side_effect=NotRecordedError),
+            mock.patch.object(_trace, "recorded", return_value=None),
+        ):
             return export()
 
     runs = {"on numbers": export, "torch.export": not_recorded}

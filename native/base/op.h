@@ -225,13 +225,14 @@ struct RegisterOp {
   RegisterOp(Declaration declaration) { registered().emplace_back(std::move(declaration)); }
 };
 
-// A synapse: its inputs are x, a weight for each part and a weight scale for each part, and it has
-// one output for each part. A real synapse has one part, a complex one two: real and imaginary. `K`
-// states its name, its parts, the type of x, and its output shapes.
+// A synapse: its inputs are x, a weight for each part, a weight scale for each part and the bias if
+// it has one, and it has one output for each part. A real synapse has one part, a complex one two:
+// real and imaginary. `K` states its name, its parts and biases, the type of x, and its output
+// shapes.
 template <class K>
 struct RegisterSynapse {
   RegisterSynapse() {
-    Types inputs(1 + 2 * K::kParts, kFloat);
+    Types inputs(1 + 2 * K::kParts + K::kBiases, kFloat);
     inputs[0] = K::kInput;
     std::fill_n(inputs.begin() + 1, K::kParts, kAny);
     RegisterOp({K::kName, inputs, Types(K::kParts, kFloat), K::infer, make_kernel<K>});

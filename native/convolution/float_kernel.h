@@ -143,7 +143,8 @@ class FloatConvolution : public Kernel {
     const int64_t image = g.channels * g.height * g.width;
     const int64_t work = 1 + image / 4 + parts * g.outputs * g.positions();
     parallel(context, g.batch, (1 << 14) / work + 1, [&](int64_t from, int64_t to) {
-      const int64_t size = g.positions() * w.padded;
+      // the output is written in blocks of positions and of outputs, which may read more sums
+      const int64_t size = (g.positions() + kOutputBlock) * w.padded + kOutputBlock;
       const auto scratch = scratch_.borrow([](const Scratch&) { return true; },
                                            [] { return std::make_unique<Scratch>(); });
       if (scratch->sums.size() < size) scratch->sums = Sums(size);
@@ -184,8 +185,9 @@ class FloatConvolution : public Kernel {
         }
       }
       for (int p = 0; p < parts; p++)
-        ScaledOutput<float>{sums + p * outputs,        all, w.padded, outputs, {&one, true},
-                            y[p] + first_output * all, all}
+        ScaledOutput<float, false>{
+            sums + p * outputs,        all, w.padded, outputs, {&one, true}, nullptr,
+            y[p] + first_output * all, all}
             .write();
     }
   }

@@ -102,6 +102,7 @@ class EventsByPosition {
   }
 #endif
 
+  int64_t total(int64_t positions) const { return begin_[positions]; }
   int64_t count(int64_t position) const { return begin_[position + 1] - begin_[position]; }
   // For every event at a position: the offset of its channel's weights, and its value.
   const int32_t* weight(int64_t position) const { return weight_.data() + begin_[position]; }

@@ -1,6 +1,8 @@
 // Dense synapses with integer weights, without and with a neuron (fused.h):
 //
-//   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c].
+//   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c],
+//
+// plus bias[o] in the biased forms.
 //
 // Integer inputs are summed as integers, and the other rows go through ONNX Runtime's MatMul. A
 // tile of outputs is summed over many rows before the next one, so that its weights stay in a
@@ -27,11 +29,16 @@ namespace synapse {
 constexpr const char* kTimeLast = "time_last";
 
 // The kernel of a synapse without a neuron, and what a fused one uses of it.
-template <int parts>
+template <int parts, bool biased = false>
 class Dense : public Kernel {
+  static_assert(parts == 1 || !biased);
+
  public:
-  static constexpr const char* kName = parts == 1 ? "QuantizedDense" : "QuantizedComplexDense";
-  static constexpr int kParts = parts, kInputs = 1 + 2 * parts, kTile = kTileOutputs;
+  static constexpr const char* kName = biased       ? "QuantizedBiasedDense"
+                                       : parts == 1 ? "QuantizedDense"
+                                                    : "QuantizedComplexDense";
+  static constexpr int kParts = parts, kBiases = biased, kInputs = 1 + 2 * parts + biased,
+                       kTile = kTileOutputs;
   static constexpr ONNXTensorElementDataType kInput = kAny;
   using Rows = EventRows;
 
@@ -71,6 +78,7 @@ class Dense : public Kernel {
     int64_t steps = 0, samples = 0, inputs = 0, outputs = 0;  // outputs of the largest part
     std::shared_ptr<const DenseWeights> weight[parts];
     WeightScale scale[parts] = {};
+    const float* bias = nullptr;  // of the only part
 
     explicit Call(Input input) : x(std::move(input)) {}
 
@@ -84,7 +92,7 @@ class Dense : public Kernel {
     int64_t work() const { return 1 + inputs / 4 + inputs * outputs / 256; }
 
     TileOutput target(int part, int64_t first, int count, float* out) const {
-      return {first, count, scale[part].from(first), out};
+      return {first, count, scale[part].from(first), bias ? bias + first : nullptr, out};
     }
   };
 
@@ -109,6 +117,12 @@ class Dense : public Kernel {
         throw CallError("a weight for ", weight.inputs, " inputs does not fit an input of ", shape);
       call.scale[k] = weight_scale(Input(context, 1 + parts + k), weight.outputs, "outputs");
       call.outputs = std::max(call.outputs, weight.outputs);
+    }
+    if constexpr (biased) {
+      const Input bias(context, 1 + 2 * parts);
+      if (bias.size != call.outputs)
+        throw CallError("a bias of shape ", bias.shape, " does not fit ", call.outputs, " outputs");
+      call.bias = bias.as<float>();
     }
     return call;
   }
@@ -247,8 +261,10 @@ class Dense : public Kernel {
     matmul_.run(context, {values.data(), {height, inputs}}, {weights.data(), {inputs, outputs}},
                 products.data(), {height, outputs});
     for (int64_t i = 0; i < height; i++)
-      for (int64_t o = 0; o < outputs; o++)
-        y[rows[i] * outputs + o] = products[i * outputs + o] * call.scale[part][o];
+      for (int64_t o = 0; o < outputs; o++) {
+        const float scaled = products[i * outputs + o] * call.scale[part][o];
+        y[rows[i] * outputs + o] = biased ? scaled + call.bias[o] : scaled;
+      }
   }
 
   const bool time_last_;

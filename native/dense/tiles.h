@@ -95,12 +95,19 @@ class TiledMatrix {
   AlignedVector<Stored> rows_;
 };
 
-// Where the sums of a tile go: out[o] = scale[o] * sum[o] for `count` outputs from `first` on.
+// Where the sums of a tile go: out[o] = scale[o] * sum[o] + bias[o] for `count` outputs from
+// `first` on.
 struct TileOutput {
   int64_t first;
   int count;          // up to kTileOutputs; `first` is a multiple of 64, and all are in one tile
   WeightScale scale;  // from `first` on
+  const float* bias;  // likewise; null without one
   float* out;
+
+  SYNAPSE_INLINE void add_bias() const {
+    if (bias == nullptr) return;
+    for (int o = 0; o < count; o++) out[o] += bias[o];
+  }
 };
 
 // The sums of any events in a type S that holds them.
@@ -120,6 +127,7 @@ struct TileSums {
     }
     for (int o = 0; o < to.count; o++)
       to.out[o] = static_cast<float>(stored[M::slot(o)]) * to.scale[o];
+    to.add_bias();
   }
 };
 
@@ -184,7 +192,9 @@ SYNAPSE_AVX512 void spike_sums_512(const EventRow& events, const TiledMatrix<int
     const __mmask16 here = static_cast<__mmask16>((1u << left) - 1);
     const __m512 scale =
         to.scale.shared ? shared : _mm512_maskz_loadu_ps(here, to.scale.values + 16 * i);
-    _mm512_mask_storeu_ps(to.out + 16 * i, here, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), scale));
+    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i]), scale);
+    if (to.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(here, to.bias + 16 * i));
+    _mm512_mask_storeu_ps(to.out + 16 * i, here, y);
   }
 }
 
@@ -234,6 +244,7 @@ SYNAPSE_AVX2 void spike_sums_256(const EventRow& events, const TiledMatrix<int8_
     }
   }
   for (int o = 0; o < to.count; o++) to.out[o] = static_cast<float>(sums[o]) * to.scale[o];
+  to.add_bias();
 }
 
 // By instructions (AVX2, AVX-512) and byte_shift.
@@ -245,7 +256,8 @@ constexpr decltype(&spike_sums_256<1, 1>) kSpikeSums[2][4] = {
      spike_sums_512<vectors, 8>}};
 #endif
 
-// Sums the weights of some events for a tile: out[o] = scale[o] * sum of value * weight[index, o].
+// Sums the weights of some events for a tile:
+// out[o] = scale[o] * sum of value * weight[index, o] + bias[o].
 // The sums are 64-bit where 32 bits could overflow.
 template <class W>
 void tile_sums(const EventRow& events, const TiledMatrix<W>& matrix, const TileOutput& to) {

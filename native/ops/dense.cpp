@@ -9,6 +9,7 @@ namespace {
 
 const RegisterSynapse<Dense<1>> real;
 const RegisterSynapse<Dense<2>> complex;
+const RegisterSynapse<Dense<1, true>> biased;
 const RegisterOp float_real(dense_alone<FloatDense<1, false>>());
 const RegisterOp float_complex(dense_alone<FloatDense<2, false>>());
 
@@ -26,6 +27,7 @@ void register_fused_dense(const Declaration& neuron, int currents,
                           FusedNeuron (*make)(const OrtKernelInfo*)) {
   if (currents == 1) {
     RegisterOp(dense_and<Dense<1>>(neuron, make));
+    RegisterOp(dense_and<Dense<1, true>>(neuron, make));
     RegisterOp(dense_and<FloatDense<1, true>>(neuron, make));
   } else {
     RegisterOp(dense_and<Dense<2>>(neuron, make));

@@ -16,7 +16,7 @@ template <class Plane, int parts>
 class Pooling : public Kernel {
  public:
   static constexpr const char* kName = Plane::kNames[parts - 1];
-  static constexpr int kParts = parts;
+  static constexpr int kParts = parts, kBiases = 0;
   static constexpr ONNXTensorElementDataType kInput = kFloat;
 
   static void infer(const ShapeInference& shapes) {

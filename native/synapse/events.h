@@ -46,6 +46,29 @@ SYNAPSE_AVX2 inline int write_set_bits(unsigned byte, int32_t base, int32_t* to,
 // convolution.
 constexpr int32_t kLargestInput = 1 << 15;
 
+// Small counts, as sums of spikes in residual networks are, equal the sum of their levels:
+// x = [x >= 1] + [x >= 2] + ... So each level is added as spikes are.
+constexpr int64_t kMostLevels = 4;
+
+// The largest of some inputs that are counts up to kMostLevels; 0 for others.
+SYNAPSE_CLONES inline int64_t levels_of(const float* x, int64_t inputs) {
+  int32_t others = 0, most = 0;
+  SYNAPSE_INDEPENDENT
+  for (int64_t i = 0; i < inputs; i++) {
+    const bool fits = x[i] >= 0.0f && x[i] <= static_cast<float>(kMostLevels);  // false for a NaN
+    const int32_t whole = static_cast<int32_t>(fits ? x[i] : 0.0f);
+    others |= static_cast<float>(whole) != x[i];
+    most = whole > most ? whole : most;
+  }
+  return others ? 0 : most;
+}
+
+// to[i] = 1 where x[i] is at least a level, else 0.
+SYNAPSE_CLONES inline void at_least(const float* x, int64_t inputs, float level, float* to) {
+  SYNAPSE_INDEPENDENT
+  for (int64_t i = 0; i < inputs; i++) to[i] = x[i] >= level ? 1.0f : 0.0f;
+}
+
 struct Events {
   std::vector<int32_t> index, value;  // values are not written where all are 1
   int64_t count = 0;

@@ -15,6 +15,7 @@ from synapse_onnx.cli._output import print_facts, print_layers, print_note, prin
 from synapse_onnx.errors import InputError
 from synapse_onnx.files import write_atomically
 from synapse_onnx.formatting import shape_text
+from synapse_onnx.model.step_loops import step_loops
 from synapse_onnx.runtime import native as native_kernels
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def _document(model: str, proto: Any, metadata: Metadata | None) -> dict[str, An
         "layout": metadata.layout if metadata else None,
         "states": [dict(state) for state in metadata.states] if metadata else [],
         "layers": [dict(layer) for layer in metadata.layers] if metadata else [],
+        "loops": [asdict(loop) for loop in step_loops(proto.graph)],
         "native": list(native_kernels.used_by(proto)),
         "native_cuda": list(native_kernels.used_by(proto, native_kernels.CUDA)),
     }
@@ -253,6 +255,14 @@ def _print_model(model: str, proto: Any, metadata: Metadata | None) -> None:
         ]
         click.echo()
         print_table(("layer", "its numbers in ONNX Runtime"), rows)
+    loops = step_loops(proto.graph)
+    if loops:
+        rows = [
+            [loop.name, ", ".join(map(shape_text, loop.states)), f"{loop.operators:,}"]
+            for loop in loops
+        ]
+        click.echo()
+        print_table(("loop over time", "states", "operators"), rows, ("operators",))
     if metadata and metadata.states:
         rows = [
             [

@@ -134,7 +134,14 @@ def _check_axes(streamed: Streamed, whole: Sequence[Tensor]) -> None:
         if not has_time(y.dim()) and i not in streamed.last_values:
             raise ExportError(
                 f"streaming: output {i} of shape {tuple(y.shape)} has no time axis, so it cannot "
-                f"come step by step; return (N, C[, H, W], T)"
+                f"come step by step; return (N, C[, H, W], T), or what follows from a sum that the "
+                f"loop adds up"
+            )
+        if has_time(y.dim()) and i in streamed.last_values:
+            raise ExportError(
+                f"streaming: output {i} of shape {tuple(y.shape)} is a value after the last step, "
+                f"and a stream takes {y.dim()} axes for those of a sequence; return it with two or "
+                f"four axes, as y.flatten(1) has"
             )
 
 

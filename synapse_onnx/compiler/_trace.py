@@ -21,6 +21,7 @@ from synapse_onnx.compiler._contexts import write_in_line
 from synapse_onnx.compiler._dynamic import least_steps, open_axes, widen
 from synapse_onnx.compiler._known_numbers import KnownNumbers
 from synapse_onnx.compiler._program_checks import check_program
+from synapse_onnx.compiler._recorded import recorded, runs_known_code
 from synapse_onnx.compiler._silent import check_statistics
 from synapse_onnx.compiler._streaming import Streamed
 from synapse_onnx.compiler._trace_errors import (
@@ -70,10 +71,11 @@ def trace(
             if len(shapes) > star:  # for a forward(*args) torch wants one tuple for the star
                 shapes = (*shapes[:star], shapes[star:])
     _drop_empty_buffers(frozen)
+    known = runs_known_code(frozen)  # before hooks of ours, and the forward() of a stream
     with quiet(), torch.no_grad(), contextlib.ExitStack() as stack:
         if streamed is not None:
             stack.enter_context(streamed.traced())
-        program, reads = _to_program(frozen, [*inputs, *states], shapes, example)
+        program, reads = _to_program(frozen, [*inputs, *states], shapes, example, known=known)
         check_statistics(program)
         given = [*(example or inputs), *states]
         check_changes(program, _fresh(frozen, streamed), given, shapes, reads=reads)
@@ -92,12 +94,13 @@ def trace_step(step: StepModule) -> torch.export.ExportedProgram:
     loop = step.loop[0]
     with quiet(), torch.no_grad():
         if not loop.users:  # traced once already
-            return torch.export.export(
-                step, step.tensors, dynamic_shapes=(tuple(step.shapes),), strict=False
+            shapes = (tuple(step.shapes),)
+            return recorded(step, step.tensors, shapes, []) or torch.export.export(
+                step, step.tensors, dynamic_shapes=shapes, strict=False
             )
         try:
             loop.check()
-            program, _ = _to_program(step, step.tensors, (tuple(step.shapes),), None)
+            program, _ = _to_program(step, step.tensors, (tuple(step.shapes),), None, known=False)
         except SynapseError as error:
             raise with_module(error, [loop.path]) from error
         return program
@@ -115,11 +118,17 @@ def _fresh(frozen: nn.Module, streamed: Streamed | None) -> Callable[..., Any]:
 
 
 def _to_program(
-    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any, example: Sequence[Tensor] | None
+    frozen: nn.Module,
+    inputs: Sequence[Tensor],
+    shapes: Any,
+    example: Sequence[Tensor] | None,
+    *,
+    known: bool,
 ) -> tuple[torch.export.ExportedProgram, bool]:
     """Trace, and refuse what a trace leaves out or a model cannot hold.
 
-    ``example`` are the inputs that the user gave, which may be smaller; None if they have run.
+    ``example`` are the inputs that the user gave, which may be smaller; None if they have run. Code
+    that is ``known`` is torch's and ours.
 
     Returns:
         The program, and whether code has read numbers.
@@ -128,7 +137,7 @@ def _to_program(
     running: list[str] = []
     try:
         with running_modules(frozen) as running, watch.running():
-            program, reads = _exported(frozen, inputs, shapes)
+            program, reads = _exported(frozen, inputs, shapes, running if known else None)
     except SynapseError as symbolic:  # a layer of ours refuses its input
         watch.raise_read()
         # that of the tracer shows symbols (s77), this one the sizes of the inputs
@@ -151,7 +160,7 @@ def _to_program(
 
 
 def _exported(
-    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any
+    frozen: nn.Module, inputs: Sequence[Tensor], shapes: Any, running: Sequence[str] | None
 ) -> tuple[torch.export.ExportedProgram, bool]:
     """Trace; if code asks for numbers, once more with those that follow from parameters.
 
@@ -178,7 +187,8 @@ def _exported(
 
     with eagerly(), AsViews(), in_plain_torch():
         try:
-            return export(), False
+            program = None if running is None else recorded(frozen, inputs, shapes, running)
+            return program or export(), False
         except GuardOnDataDependentSymNode:
             with KnownNumbers(frozen).within_forward():
                 return export(), True

@@ -68,6 +68,9 @@ class Linear:
     attribute_types: ClassVar[dict[str, Any]] = {}
     #: names of ONNX attributes that quantised nodes have besides, all integers
     quantized_attributes: ClassVar[tuple[str, ...]] = ()
+    #: whether there is an op with a bias, and names of the ONNX attributes that it has besides
+    biased: ClassVar[bool] = False
+    biased_attributes: ClassVar[tuple[str, ...]] = ()
     #: shape that brings a scale an output channel to torch's layout of an output
     scale_shape: ClassVar[tuple[int, ...]] = (-1, 1, 1, 1)
 
@@ -156,6 +159,15 @@ class Linear:
     def scaled(self, w: Writer, total: ir.Value, scale: ir.Value, name: str) -> ir.Value:
         """Write ``name = total * scale``, in no way fused into the sum."""
         raise NotImplementedError
+
+    def biased_product(self, w: Writer, name: str) -> ir.Value:
+        """Write ``name = weight_scale * L(x, weight) + bias``, rounded after each of the two. ::
+
+        y = Add(y_scaled, bias)
+        """
+        (total,) = self.integer_product(w, ["weight"], [f"{name}_sum"])
+        scaled = self.scaled(w, total, w.input("weight_scale", FLOAT), f"{name}_product")
+        return w.op("Add", scaled, w.input("bias", FLOAT), name=name)
 
     def arithmetic(self, values: Mapping[str, Any], weights: Sequence[onnx.TensorProto]) -> str:
         """Say in which numbers a quantised node is computed; see :class:`OpDef`."""

@@ -1,13 +1,14 @@
-"""The four ops of a synapse: real, quantised, complex, quantised complex.
+"""The ops of a synapse: real, quantised, complex, quantised complex, quantised with a bias.
 
 A synapse is a linear map L over every time step. A file such as ``conv.py`` states L once, for
-torch and for ONNX; the four ops follow from it here:
+torch and for ONNX; the ops follow from it here:
 
 ====================  =========================================================
 ``X``                 y = L(x, w)
 ``QuantizedX``        y = weight_scale * L(x, w_int)
 ``ComplexX``          real = L(x, w_real), imag = L(x, w_imag), one pass over x
 ``QuantizedComplexX``  the two above together
+``QuantizedBiasedX``  y = weight_scale * L(x, w_int) + bias, of Dense, Conv and ConvTranspose
 ====================  =========================================================
 
 In the quantised ops the sum over integers is exact in float32 while
@@ -38,18 +39,23 @@ FLOAT32_RTOL = 1e-5  # sums of float products: another order of addition, anothe
 
 
 def register_synapse(linear: Linear, doc: str) -> tuple[OpDef, ...]:
-    """Register the four ops of a synapse and return them: X, QuantizedX, ComplexX, both."""
-    return tuple(
-        _SynapseOp(linear, doc, is_complex=is_complex, quantized=quantized).register()
+    """Register the ops of a synapse and return them: X, QuantizedX, ComplexX, both, with a bias."""
+    ops = [
+        _SynapseOp(linear, doc, is_complex=is_complex, quantized=quantized)
         for is_complex in (False, True)
         for quantized in (False, True)
-    )
+    ]
+    if linear.biased:
+        ops.append(_SynapseOp(linear, doc, is_complex=False, quantized=True, biased=True))
+    return tuple(op.register() for op in ops)
 
 
 class _SynapseOp:
-    """One of the four ops that follow from one linear map."""
+    """One of the ops that follow from one linear map."""
 
-    def __init__(self, linear: Linear, doc: str, *, is_complex: bool, quantized: bool) -> None:
+    def __init__(
+        self, linear: Linear, doc: str, *, is_complex: bool, quantized: bool, biased: bool = False
+    ) -> None:
         self.linear, self.is_complex, self.quantized = linear, is_complex, quantized
         suffixes = ("_real", "_imag") if is_complex else ("",)
         self.count = len(suffixes)
@@ -57,15 +63,23 @@ class _SynapseOp:
         self.weight_scales = (
             tuple(f"weight_scale{suffix}" for suffix in suffixes) if quantized else ()
         )
+        #: the bias of the one output, if there is one
+        self.biases = ("bias",) if biased else ()
         self.outputs = ("real", "imag") if is_complex else ("y",)
-        self.name = f"{'Quantized' * quantized}{'Complex' * is_complex}{linear.name}"
-        self.doc = _doc(doc, is_complex=is_complex, quantized=quantized)
+        kinds = f"{'Quantized' * quantized}{'Complex' * is_complex}{'Biased' * biased}"
+        self.name = f"{kinds}{linear.name}"
+        self.doc = _doc(doc, is_complex=is_complex, quantized=quantized, biased=biased)
 
-    def split(self, args: Sequence[Any]) -> tuple[Any, Sequence[Any], Sequence[Any], Sequence[Any]]:
-        """Split arguments into input, weights, scales and geometry."""
+    def split(
+        self, args: Sequence[Any]
+    ) -> tuple[Any, Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Split arguments into input, weights, scales, biases and geometry."""
         scales = 1 + len(self.weights)
-        geometry = scales + len(self.weight_scales)
-        return args[0], args[1:scales], args[scales:geometry], args[geometry:]
+        biases = scales + len(self.weight_scales)
+        geometry = biases + len(self.biases)
+        return (
+            args[0], args[1:scales], args[scales:biases], args[biases:geometry], args[geometry:],
+        )  # fmt: skip
 
     def scale(self, y: Tensor, scale: Tensor) -> Tensor:
         """Multiply an output by its scale."""
@@ -75,27 +89,29 @@ class _SynapseOp:
 
     def compute(self, *args: Any) -> Any:
         """The torch op."""
-        x, weights, scales, geometry = self.split(args)
+        x, weights, scales, biases, geometry = self.split(args)
         ys = [self.linear.apply(x, weight.to(x.dtype), *geometry) for weight in weights]
         if self.quantized:
             ys = [self.scale(y, scale) for y, scale in zip(ys, scales, strict=True)]
+        if biases:
+            ys[0] = ys[0] + biases[0].to(x.dtype).reshape(self.linear.scale_shape)
         return tuple(ys) if self.is_complex else ys[0]
 
     def fake(self, *args: Any) -> Any:
         """The torch op for tensors without numbers, which an export computes several times."""
-        x, weights, _, geometry = self.split(args)
+        x, weights, _, _, geometry = self.split(args)
         ys = [x.new_empty(self.linear.shape(x, weight, *geometry)) for weight in weights]
         return tuple(ys) if self.is_complex else ys[0]
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep what the backward pass needs."""
-        x, weights, scales, geometry = self.split(inputs)
-        ctx.save_for_backward(x, *weights, *scales)
+        x, weights, scales, biases, geometry = self.split(inputs)
+        ctx.save_for_backward(x, *weights, *scales, *biases)
         ctx.geometry = geometry
 
     def backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return gradients of input and float weights; integers and scales have none."""
-        x, weights, scales, geometry = self.split((*ctx.saved_tensors, *ctx.geometry))
+        """Return gradients of input and float weights; integers, scales and biases have none."""
+        x, weights, scales, biases, geometry = self.split((*ctx.saved_tensors, *ctx.geometry))
         grad_x: Tensor | None = None
         grad_weights: list[Tensor | None] = []
         for i, weight in enumerate(weights):
@@ -106,18 +122,21 @@ class _SynapseOp:
             grad_weights.append(grad_weight)
             if part is not None:
                 grad_x = part if grad_x is None else grad_x + part
-        return (grad_x, *grad_weights, *(None,) * (len(scales) + len(geometry)))
+        rest = len(scales) + len(biases) + len(geometry)
+        return (grad_x, *grad_weights, *(None,) * rest)
 
     # -- ONNX ------------------------------------------------------------------------------
 
     def symbolic(self, *args: Any) -> Any:
         """Emit the node between two transposes."""
-        x, weights, scales, geometry = self.split(args)
+        x, weights, scales, biases, geometry = self.split(args)
         rank = len(x.shape)
         attributes = self.linear.attributes(x.shape[1], *geometry)
         if self.quantized:
             attributes |= self.linear.facts(weights)
-        result = node(self.name, time_first(x), *weights, *scales, **attributes)
+        if biases:
+            attributes |= dict.fromkeys(self.linear.biased_attributes, biases[0].shape[0])
+        result = node(self.name, time_first(x), *weights, *scales, *biases, **attributes)
         if self.is_complex:
             return tuple(time_last(y, rank) for y in result)
         return time_last(result, rank)
@@ -126,6 +145,8 @@ class _SynapseOp:
         """Write the function body; its operators are the same from opset 18 on."""
         if not self.quantized:
             return self.linear.float_product(w, self.weights, self.outputs)
+        if self.biases:
+            return [self.linear.biased_product(w, self.outputs[0])]
         sums = self.linear.integer_product(w, self.weights, [f"{out}_sum" for out in self.outputs])
         scales = [w.input(name, FLOAT) for name in self.weight_scales]
         triples = zip(sums, scales, self.outputs, strict=True)
@@ -170,17 +191,19 @@ class _SynapseOp:
                 "channel": torch.linspace(0.1, 0.7, channels),
             }
             for kind, scale in scales.items():
-                args = (x, *integers, *[scale] * self.count, *geometry)
+                bias = [torch.linspace(-2, 3, channels)] * len(self.biases)
+                args = (x, *integers, *[scale] * self.count, *bias, *geometry)
                 result.append(Sample(f"{id_}-{kind}", args))
         return result
 
     def register(self) -> OpDef:
         """Register the torch op with torch and the whole with our registry."""
-        tensors = ("x", *self.weights, *self.weight_scales)
+        tensors = ("x", *self.weights, *self.weight_scales, *self.biases)
         arguments = [f"Tensor {tensor}" for tensor in tensors]
         arguments += [self.linear.geometry] if self.linear.geometry else []
         returns = "(Tensor, Tensor)" if self.is_complex else "Tensor"
         added = self.linear.quantized_attributes if self.quantized else ()
+        of_bias = self.linear.biased_attributes if self.biases else ()
         torch_name = snake_case(self.name)
         op = torch.library.custom_op(
             f"{TORCH_NAMESPACE}::{torch_name}",
@@ -198,7 +221,7 @@ class _SynapseOp:
                 outputs=self.outputs,
                 attributes={
                     **self.linear.attribute_types,
-                    **dict.fromkeys(added, int),
+                    **dict.fromkeys((*added, *of_bias), int),
                 },
                 symbolic=self.symbolic,
                 body=self.body,
@@ -211,11 +234,13 @@ class _SynapseOp:
         )
 
 
-def _doc(doc: str, *, is_complex: bool, quantized: bool) -> str:
+def _doc(doc: str, *, is_complex: bool, quantized: bool, biased: bool) -> str:
     """The docstring of an op: the family's equation and what the op adds to it."""
     added = []
     if quantized:
         added.append("Weights are integers; every sum is multiplied once by its scale.")
+    if biased:
+        added.append("Then the bias of its output is added.")
     if is_complex:
         added.append("Two weights, real and imaginary, over one pass of a real input.")
     return " ".join([" ".join(doc.split()), *added])

@@ -19,6 +19,7 @@ class Conv(Images):
     """x (N, C, H, W, T), weight (O, C / groups, h, w, 1) -> y (N, O, H', W', T)."""
 
     name = "Conv"
+    biased = True
     operator = "Conv"
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:

@@ -19,6 +19,7 @@ class ConvTranspose(Images):
     """x (N, C, H, W, T), weight (C, O / groups, h, w, 1) -> y (N, O, H', W', T)."""
 
     name = "ConvTranspose"
+    biased = True
     operator = "ConvTranspose"
 
     def samples(self) -> Sequence[tuple[str, Tensor, Tensor, tuple[Any, ...]]]:

@@ -22,6 +22,7 @@ class Dense(Linear):
     """x (N, C, T), weight (O, c, h, w, 1) with c*h*w = C -> y (N, O, T)."""
 
     name = "Dense"
+    biased = True
     scale_shape = (-1, 1)
     quantized_attributes = ("integers", "spikes")
 

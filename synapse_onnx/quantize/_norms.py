@@ -17,7 +17,7 @@ from synapse_onnx.compiler.function_mode import FunctionMode
 from synapse_onnx.quantize._layers import channel_axis, examples
 from synapse_onnx.synapse import GenericLayer
 
-__all__ = ["Followers", "fold", "neighbours", "norms"]
+__all__ = ["Followers", "fold", "neighbours", "norms", "of_any_rank"]
 
 #: a folded layer may differ by so much of its largest value, in float32
 _TOLERANCE = 1e-4
@@ -45,6 +45,39 @@ def neighbours(network: nn.Module) -> dict[str, str]:
             if isinstance(norm, _BatchNorm) and alone:
                 found[_joined(path, other)] = _joined(path, name)
     return found
+
+
+def of_any_rank(network: nn.Module) -> set[str]:
+    """Return the paths of Linear layers in chains whose inputs may have other axes than (N, C).
+
+    A norm after a Linear has its channels on axis 1. Of (N, L, C) these are the L rows, and nothing
+    shows it where L = C. After ``nn.Flatten()`` there are two axes; those below keep them.
+    """
+    found, two_axes = set(), False
+    for path, module in _leaves(network, ""):
+        if isinstance(module, nn.Linear) and not two_axes:
+            found.add(path)
+        if isinstance(module, nn.Flatten) and type(module).forward is nn.Flatten.forward:
+            two_axes = (module.start_dim, module.end_dim) == (1, -1)
+        elif not any(type(module).forward is kind.forward for kind in _KEEP_AXES):
+            two_axes = False  # a parametrised Linear is one, a subclass with code of its own none
+    return found
+
+
+#: modules that return as many axes as they get
+_KEEP_AXES = (
+    nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Identity, nn.Dropout, nn.ReLU, nn.LeakyReLU,
+    nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh,
+)  # fmt: skip
+
+
+def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that are no chain themselves, in the order in which a chain calls them."""
+    if type(module).forward is not nn.Sequential.forward:
+        yield path, module
+        return
+    for name, part in module.named_children():
+        yield from _leaves(part, _joined(path, name))
 
 
 def _chains(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

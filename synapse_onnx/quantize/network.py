@@ -59,8 +59,9 @@ def apply(
     A batch norm after a Linear or Conv layer is folded into it first: weight' = g * weight and
     bias' = (bias - mean) * g + beta, with g = gamma / sqrt(variance + eps). Which layer a norm
     follows is seen while the network runs on ``calibration``. Without it, norms are folded that
-    come right after their layer in a network that is an ``nn.Sequential``, or of several, where a
-    Linear is taken to get (N, C). Others stay, and the summary says why.
+    come right after their layer in a network that is an ``nn.Sequential``, or of several; after a
+    Linear only behind ``nn.Flatten()``, for the channels of (N, L, C) are L to a norm. Others stay,
+    and the summary says why.
 
     Weights that lie on a grid of so many bits or fewer stay as they are, so a network that was
     trained with fake quantisation keeps its own grids, and a second ``apply`` changes nothing.
@@ -244,6 +245,11 @@ class _Work:
             return (
                 "without calibration, only a norm right after its layer in a network that is an "
                 "nn.Sequential is folded"
+            )
+        if self._followers is None and layer in norms_of.of_any_rank(self.network):
+            return (
+                f"it cannot be seen without calibration that {layer} gets (N, C), not (N, L, C); "
+                "give calibration, or put nn.Flatten() before it"
             )
         return norms_of.fold(self.network, layer, norm, self.inputs.get(layer, ()))
 

@@ -20,7 +20,7 @@ def base_op(node: onnx.NodeProto) -> str:
     """
     if node.domain != DOMAIN:
         return ""
-    return node.op_type.removeprefix("Quantized").removeprefix("Complex")
+    return node.op_type.removeprefix("Quantized").removeprefix("Complex").removeprefix("Biased")
 
 
 def weights_of(inputs: Mapping[str, str]) -> list[str]:

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["fused"]
 
 #: dense synapses -> number of outputs; with the attribute time_last their kernels read (N, C, T)
-_DENSE = {"QuantizedDense": 1, "QuantizedComplexDense": 2, "Dense": 1, "ComplexDense": 2}
+_DENSE = {
+    "QuantizedDense": 1,
+    "QuantizedComplexDense": 2,
+    "QuantizedBiasedDense": 1,
+    "Dense": 1,
+    "ComplexDense": 2,
+}
 #: of these, those whose fused kernels take a bias for each output behind the weights
 _BIASED = {"Dense", "ComplexDense"}
 #: a product and its bias, without a neuron

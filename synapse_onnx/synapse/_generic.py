@@ -29,12 +29,14 @@ class GenericLayer(Weights):
             weights, and is not kept.
         weight_high: None, or the high bytes of integers whose sums float32 cannot hold in one
             piece, int16: ``weight in use = weight_scale * (256 * weight_high + weight)``.
+        bias: None, or of a network in floats that was quantised what is added to each output
+            channel after its scale, float32.
         in_channels: input channels.
         out_channels: output channels.
     """
 
     complex: bool = False
-    #: real, quantised, complex and quantised complex op of this synapse
+    #: real, quantised, complex and quantised complex op of this synapse; that with a bias, if any
     ops: ClassVar[tuple[OpDef, ...]]
     #: layout of the input, for messages
     layout: ClassVar[str] = "(N, C, H, W, T)"
@@ -47,6 +49,7 @@ class GenericLayer(Weights):
     groups: int
     in_channels: int
     out_channels: int
+    bias: Any
 
     def _start(
         self, inputs: int, outputs: int, axes: Mapping[str, tuple[int, ...]], groups: int = 1
@@ -82,7 +85,8 @@ class GenericLayer(Weights):
 
     def _compute(self, x: Tensor, layers: Sequence[GenericLayer]) -> tuple[Tensor, ...]:
         first = 2 * (len(layers) - 1)  # the ops of one synapse, then those of two
-        plain, quantized = self.forms(x)[first : first + 2]
+        forms = self.forms(x)
+        plain, quantized = forms[first : first + 2]
         geometry = self.geometry(x)
 
         def apply(op: OpDef, *operands: Tensor | None) -> tuple[Tensor, ...]:
@@ -92,6 +96,8 @@ class GenericLayer(Weights):
         scales = [each.weight_scale for each in layers if each.weight_scale is not None]
         if not scales:
             return apply(plain, *(each.effective_weight for each in layers))
+        if self.bias is not None:  # of one synapse, whose sums float32 holds
+            return apply(forms[-1], self.weight, *scales, self.bias)
         ys = apply(quantized, *(each.weight for each in layers), *scales)
         if layers[0].weight_high is None:
             return ys

@@ -35,6 +35,7 @@ class Weights(Deployable):
 
     #: five axes; a Parameter, or integers in the frozen form, or computed under weight norm
     weight: Any
+    bias: Any
     weight_g: Any
     weight_v: Any
     weight_scale: Tensor | None
@@ -263,7 +264,7 @@ def describe_together(*layers: Weights) -> dict[str, Any]:
     sums = [_largest_sum(part, first.fan_in_axes) for part in parts]
     wide = first.weight_high is not None
     scales = [each.weight_scale for each in layers if each.weight_scale is not None]
-    if first.biased:
+    if first.biased or first.bias is not None:
         result["biased"] = True
     return result | {
         "bits": 16 if wide else stored_bits(low, high),

@@ -36,13 +36,16 @@ def sums_of(layer: Any) -> tuple[GenericLayer, ...]:
 
 
 def magnitudes(synapse: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Return ``sum |w| |x|`` of a synapse on an input: one tensor an output, of its shape."""
+    """Return ``sum |w| |x| + |bias|`` of a synapse: one tensor an output, of its shape."""
     results = []
     for part in sums_of(synapse):
         prepared, restore = part.prepare(x.abs())
         weight = part.effective_weight.abs()
         linear_map = part.forms(prepared)[0].torch_op
-        results.append(restore(linear_map(prepared, weight, *part.geometry(prepared))))
+        total = linear_map(prepared, weight, *part.geometry(prepared))
+        if part.bias is not None:
+            total = total + part.bias.abs().reshape(-1, *[1] * (total.dim() - 2))
+        results.append(restore(total))
     return tuple(results)
 
 

@@ -89,8 +89,11 @@ def _changed(integers: Integers) -> str:
 
 def _integers_ms(contestant: str) -> Callable[[Integers], str]:
     def column(integers: Integers) -> str:
-        ms = integers.times.get(contestant)
-        return "" if ms is None else f"{ms:.3g}"
+        times = integers.times.get(contestant)
+        if times is None:
+            return ""
+        before, after = times
+        return f"{before:.3g}, {after:.3g}, {after / before:.2f}"
 
     return column
 

@@ -203,7 +203,9 @@ class Detector(nn.Module):
         self.head = nn.Conv2d(16, 2 * 7, 1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        rate = self.neuron2(self.conv2(self.neuron1(self.conv1(x)))).mean(0)
+        return self.found(self.neuron2(self.conv2(self.neuron1(self.conv1(x)))).mean(0))
+
+    def found(self, rate: Tensor) -> dict[str, Tensor]:
         n, _, height, width = rate.shape
         found = self.head(rate).view(n, 2, 7, height, width).permute(0, 3, 4, 1, 2)
         y, x_ = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -214,6 +216,18 @@ class Detector(nn.Module):
         kept, order = best.topk(5)
         boxes = boxes.flatten(1, 3).gather(1, order[..., None].expand(-1, -1, 4))
         return {"boxes": boxes, "scores": kept, "classes": classes.gather(1, order)}
+
+
+class RunningDetector(Detector):
+    """The same on the rate until now: a chunk of a stream gives what was found until its end."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        spikes = self.neuron2(self.conv2(self.neuron1(self.conv1(x))))
+        count, steps = torch.zeros_like(spikes[0]), torch.zeros(len(spikes[0]), 1, 1, 1)
+        for each in spikes:
+            count, steps = count + each, steps + 1
+        found = self.found(count / steps)
+        return found | {"boxes": found["boxes"].flatten(1)}  # a sequence has three axes, or five
 
 
 def _warm(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -255,4 +269,5 @@ NETWORKS = [
     Network("MS-ResNet", _residual(Membrane), _images),
     Network("MS-ResNet, I-LIF", _residual(lambda i, o, s: Membrane(i, o, s, 4)), _images),
     Network("detector", _warm(Detector), _images),
+    Network("detector, running rate", _warm(RunningDetector), _images),
 ]

@@ -14,7 +14,7 @@ from synapse_onnx.quantize.summary import Summary
 from .distance import Distance
 from .network import Network
 from .streams import streamed
-from .times import times
+from .times import beside
 
 __all__ = ["Integers", "integers", "transposes_of_time"]
 
@@ -37,7 +37,7 @@ class Integers:
         distance: how far the file is from the network with these weights.
         problem: what is wrong, or why the network is refused.
         streamed: whether chunks give the whole.
-        times: ms of the file, "portable" and "native".
+        times: ms of the file of floats and of that of integers, "portable" and "native".
     """
 
     parameters: int
@@ -49,7 +49,7 @@ class Integers:
     distance: Distance = field(default_factory=Distance)
     problem: str = ""
     streamed: str = ""
-    times: dict[str, float] = field(default_factory=dict)
+    times: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def integers(
@@ -88,7 +88,7 @@ def integers(
     result.streamed = streamed(network, quantised, fixed)
     if result.streamed.startswith("WRONG"):
         result.problem = result.problem or result.streamed
-    result.times = times(network, quantised, small, fixed)
+    result.times = beside(network, model, small, fixed)
     return result
 
 

@@ -37,18 +37,21 @@ def test_gradients_are_derivatives(op: ops.OpDef, sample: ops.Sample) -> None:
     "op", [op for name, op in OPS.items() if name.startswith("Quantized")], ids=lambda op: op.name
 )
 def test_gradients_of_quantised_synapses_are_those_of_their_weights(op: ops.OpDef) -> None:
-    plain = OPS[op.name.removeprefix("Quantized")]
+    plain = OPS[op.name.removeprefix("Quantized").removeprefix("Biased")]
     weights = [i for i, name in enumerate(op.inputs) if re.fullmatch("weight(_real|_imag)?", name)]
     steps = [i for i, name in enumerate(op.inputs) if name.startswith("weight_scale")]
     sample = next(s for s in op.samples() if s.id.endswith("-tensor"))
     floats = [sample.args[w] * sample.args[s] for w, s in zip(weights, steps, strict=True)]
-    grads = []
+    biased, grads = op.inputs[-1] == "bias", []
     for torch_op, middle in (
-        (op.torch_op, sample.args[1 : 1 + 2 * len(weights)]),
+        (op.torch_op, sample.args[1 : len(op.inputs)]),
         (plain.torch_op, floats),
     ):
         x = sample.args[0].double().requires_grad_()
         y = torch_op(x, *middle, *sample.args[len(op.inputs) :])
+        if biased and torch_op is plain.torch_op:
+            bias = sample.args[len(op.inputs) - 1]
+            y = y + bias.double().reshape(-1, *[1] * (y.dim() - 2))
         loss = sum((part.sin().sum() for part in (y if isinstance(y, tuple) else (y,))), 0)
         grads.append(torch.autograd.grad(loss, x)[0])
     torch.testing.assert_close(grads[0], grads[1])

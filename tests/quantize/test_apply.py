@@ -112,9 +112,9 @@ def test_layers_of_other_frameworks_are_synapses_of_ours(name: str) -> None:
     given, x = network(name)
     model = so.export(so.quantize.apply(given, 8, True, x), x)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("QuantizedConv") == kinds.count("QuantizedDense") == 1
+    assert kinds.count("QuantizedBiasedConv") == kinds.count("QuantizedBiasedDense") == 1
     assert not {"Conv", "MatMul", "Gemm", "BatchNormalization"} & set(kinds)
-    (dense,) = (node for node in model.graph.node if node.op_type == "QuantizedDense")
+    (dense,) = (node for node in model.graph.node if node.op_type == "QuantizedBiasedDense")
     spiking = {attribute.name: attribute.i for attribute in dense.attribute}["spikes"]
     assert spiking == 1  # a max pool passes spikes on
 
@@ -124,7 +124,7 @@ def test_biases_stay_floats() -> None:
     result = so.quantize.apply(given, 4)
     assert torch.equal(result.fc.bias, given.fc.bias)
     model = so.export(result, x)
-    bias = next(t for t in model.graph.initializer if t.name == "fc.bias")
+    bias = next(t for t in model.graph.initializer if t.name == "fc.synapse.bias")
     assert bias.data_type == 1
 
 

@@ -127,6 +127,55 @@ def test_without_calibration_neighbours_in_a_sequential_are_folded() -> None:
     assert "without calibration" in so.quantize.summary_of(stays).norms["norm"]
 
 
+def _after(*before: nn.Module) -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(*before, nn.Linear(6, 6), norm(6)).eval()
+
+
+UNSEEN: dict[str, tuple[list[nn.Module], tuple[int, ...]]] = {
+    "nothing before it": ([], (4, 6, 6)),
+    "an activation": ([nn.ReLU()], (4, 6, 6)),
+    "a chain of one": ([nn.Sequential(nn.Linear(6, 6))], (4, 6, 6)),
+    "flattens images alone": ([nn.Flatten(2)], (4, 6, 2, 3)),
+    "flattened, then parted again": ([nn.Flatten(), nn.Unflatten(1, (6, 6))], (4, 36)),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_without_calibration_a_norm_of_rows_is_taken_for_none_of_features(name: str) -> None:
+    before, shape = UNSEEN[name]
+    given, x = _after(*before), torch.rand(shape)
+    result = so.quantize.apply(given, BITS)
+    path = str(len(before))
+    assert isinstance(result[-1], nn.BatchNorm1d)
+    assert so.quantize.summary_of(result).norms[str(len(before) + 1)] == (
+        f"stays; it cannot be seen without calibration that {path} gets (N, C), not (N, L, C); "
+        "give calibration, or put nn.Flatten() before it"
+    )
+    assert torch.allclose(result(x), given(x), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [nn.Flatten()],
+        [nn.Flatten(), nn.ReLU()],
+        [nn.Sequential(nn.Conv1d(6, 2, 4), nn.Flatten()), nn.Linear(6, 6), norm(6), nn.Dropout()],
+    ],
+    ids=["flatten", "an activation between", "a chain before"],
+)
+def test_without_calibration_a_norm_is_folded_where_there_are_two_axes(
+    before: list[nn.Module],
+) -> None:
+    given = _after(*before)
+    result, x = (
+        so.quantize.apply(given, BITS),
+        torch.rand(4, 6, 6)[:, :, : 1 if len(before) < 3 else 6],
+    )
+    assert isinstance(result[-1], nn.Identity)
+    assert torch.allclose(result(x), given(x), atol=0.05)
+
+
 class _Indexed(nn.Module):
     """Code that calls parts of a chain by itself."""
 
@@ -141,7 +190,8 @@ class _Indexed(nn.Module):
 def test_chains_within_other_code_are_folded_by_what_a_run_shows_alone() -> None:
     chain = nn.Sequential(nn.Linear(8, 6), norm(6))
     nested = nn.Sequential(nn.Sequential(chain), nn.ReLU()).eval()
-    assert isinstance(so.quantize.apply(nested, BITS)[0][0][1], nn.Identity)
+    nested = nn.Sequential(nn.Flatten(), *nested).eval()
+    assert isinstance(so.quantize.apply(nested, BITS)[1][0][1], nn.Identity)
     x = torch.randn(20, 8)
     for calibration in (None, x):
         result = so.quantize.apply(_Indexed(chain).eval(), BITS, calibration=calibration)
@@ -158,32 +208,33 @@ class _Odd(nn.BatchNorm1d):
 
 class _Sequential(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return self[1](self[0](x)) + self[0](x)
+        return self[2](self[1](x)) + self[1](x)
 
 
 def test_neighbours_that_are_no_pair_stay() -> None:
     torch.manual_seed(0)
-    odd = nn.Sequential(nn.Linear(8, 6), norm(6, _Odd)).eval()
+    odd = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), norm(6, _Odd)).eval()
     result = so.quantize.apply(odd, BITS)
-    assert isinstance(result[1], _Odd)
-    assert "folding it would change the current of 0" in so.quantize.summary_of(result).norms["1"]
-    assert result[0].weight.abs().max() == odd[0].weight.abs().max()
-    without = nn.Sequential(nn.Linear(8, 6), norm(6, track_running_stats=False)).eval()
-    found = so.quantize.summary_of(so.quantize.apply(without, BITS)).norms["1"]
+    assert isinstance(result[2], _Odd)
+    assert "folding it would change the current of 1" in so.quantize.summary_of(result).norms["2"]
+    assert result[1].weight.abs().max() == odd[1].weight.abs().max()
+    flat = nn.Flatten()
+    without = nn.Sequential(flat, nn.Linear(8, 6), norm(6, track_running_stats=False)).eval()
+    found = so.quantize.summary_of(so.quantize.apply(without, BITS)).norms["2"]
     assert found == "stays; it has no running statistics"
-    own = _Sequential(nn.Linear(8, 6), norm(6)).eval()
-    assert isinstance(so.quantize.apply(own, BITS)[1], nn.BatchNorm1d)
+    own = _Sequential(flat, nn.Linear(8, 6), norm(6)).eval()
+    assert isinstance(so.quantize.apply(own, BITS)[2], nn.BatchNorm1d)
     layer = nn.Linear(8, 8)
-    twice = nn.Sequential(layer, norm(8), layer).eval()
-    assert isinstance(so.quantize.apply(twice, BITS)[1], nn.BatchNorm1d)
-    tied = nn.Sequential(nn.Linear(8, 8), norm(8), nn.Linear(8, 8)).eval()
-    tied[2].weight = tied[0].weight
-    found = so.quantize.summary_of(so.quantize.apply(tied, BITS)).norms["1"]
-    assert found == "stays; a parameter of 0 is that of another module, too"
-    tied = nn.Sequential(nn.Linear(8, 8), norm(8), nn.Linear(8, 8)).eval()
-    tied[2].bias = tied[0].bias
+    twice = nn.Sequential(flat, layer, norm(8), layer).eval()
+    assert isinstance(so.quantize.apply(twice, BITS)[2], nn.BatchNorm1d)
+    tied = nn.Sequential(flat, nn.Linear(8, 8), norm(8), nn.Linear(8, 8)).eval()
+    tied[3].weight = tied[1].weight
+    found = so.quantize.summary_of(so.quantize.apply(tied, BITS)).norms["2"]
+    assert found == "stays; a parameter of 1 is that of another module, too"
+    tied = nn.Sequential(flat, nn.Linear(8, 8), norm(8), nn.Linear(8, 8)).eval()
+    tied[3].bias = tied[1].bias
     for batch in (None, torch.randn(5, 8)):
-        assert isinstance(so.quantize.apply(tied, BITS, calibration=batch)[1], nn.BatchNorm1d)
+        assert isinstance(so.quantize.apply(tied, BITS, calibration=batch)[2], nn.BatchNorm1d)
 
 
 def test_reading_a_shape_and_computed_weights_keep_no_norm() -> None:
@@ -191,11 +242,11 @@ def test_reading_a_shape_and_computed_weights_keep_no_norm() -> None:
     result = so.quantize.apply(Net("shape read").eval(), BITS, calibration=x)
     assert isinstance(result.norm, nn.Identity)
     layers = [parametrizations.weight_norm(nn.Linear(8, 8)) for _ in range(2)]
-    given = nn.Sequential(layers[0], norm(8), layers[1], norm(8)).eval()
+    given = nn.Sequential(nn.Flatten(), layers[0], norm(8), layers[1], norm(8)).eval()
     for batch in (None, x):
         result = so.quantize.apply(given, BITS, calibration=batch)
-        assert isinstance(result[1], nn.Identity)
-        assert isinstance(result[3], nn.Identity)
+        assert isinstance(result[2], nn.Identity)
+        assert isinstance(result[4], nn.Identity)
 
 
 def test_a_norm_over_another_axis_of_another_size_stays() -> None:
@@ -207,12 +258,12 @@ def test_a_norm_over_another_axis_of_another_size_stays() -> None:
 
 
 def test_a_norm_after_weights_with_a_grid_of_their_own_stays() -> None:
-    given = nn.Sequential(nn.Linear(8, 6), norm(6)).eval()
+    given = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), norm(6)).eval()
     with torch.no_grad():
-        given[0].weight.copy_(torch.round(given[0].weight * 64) / 64)
+        given[1].weight.copy_(torch.round(given[1].weight * 64) / 64)
     result = so.quantize.apply(given, BITS)
-    assert isinstance(result[1], nn.BatchNorm1d)
-    assert torch.equal(result[0].weight, given[0].weight)
+    assert isinstance(result[2], nn.BatchNorm1d)
+    assert torch.equal(result[1].weight, given[1].weight)
 
 
 def test_transposed_convolutions() -> None:

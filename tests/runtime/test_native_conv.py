@@ -27,19 +27,25 @@ RNG = np.random.default_rng(0)
 
 
 def convolve(
-    name: str, x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: Any
+    name: str,
+    x: np.ndarray,
+    weight: np.ndarray,
+    step: np.ndarray,
+    bias: np.ndarray | None = None,
+    **geometry: Any,
 ) -> np.ndarray:
     """Run a kernel on images (T, N, C, H, W)."""
+    others = {"step": step} | ({} if bias is None else {"bias": bias})
     attributes = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
     node = helper.make_node(
-        name, ["x", "weight", "step"], ["y"], domain=ops.DOMAIN, **(attributes | geometry)
+        name, ["x", "weight", *others], ["y"], domain=ops.DOMAIN, **(attributes | geometry)
     )
     kind = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(
         [node], "one", [helper.make_tensor_value_info("x", kind, x.shape)],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight[..., None], "weight"),
-         numpy_helper.from_array(step, "step")],
+         *(numpy_helper.from_array(value, given) for given, value in others.items())],
     )  # fmt: skip
     return session_of(whole(graph)).run(None, {"x": x})[0]
 
@@ -230,3 +236,83 @@ def test_images_of_other_sizes_and_numbers_in_turn() -> None:
                 expected = _case(index)[0](torch.from_numpy(x)).numpy()
             tolerance = 1e-5 * np.abs(expected).max() if kind == "real" else 0
             np.testing.assert_allclose(session.run(x), expected, rtol=0, atol=tolerance)
+
+
+# -- all products, where few inputs are zero -------------------------------------------------------
+
+#: inputs, outputs, kernel, stride, pads, dilation, height, width
+DIRECT: dict[str, Any] = {
+    "tokens": (16, 33, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 9, 1),
+    "pixels": (7, 8, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 5, 6),
+    "every second pixel": (4, 9, (1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 6, 7),
+    "padded pixels": (3, 4, (1, 1), (1, 1), (1, 1, 1, 1), (1, 1), 3, 4),
+    "over length": (3, 17, (3, 1), (2, 1), (1, 0, 1, 0), (2, 1), 11, 1),
+    "over length, padded across": (3, 5, (3, 1), (1, 1), (1, 1, 1, 1), (1, 1), 6, 1),
+    "images": (5, 24, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 6, 9),
+    "uneven": (2, 16, (2, 3), (2, 3), (0, 2, 3, 1), (2, 2), 8, 11),
+    "pads on one side": (1, 6, (3, 3), (1, 1), (0, 0, 2, 2), (1, 1), 4, 5),
+}
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("name", DIRECT)
+def test_inputs_of_which_few_are_zero(name: str, level: int) -> None:
+    inputs, outputs, kernel, strides, pads, dilations, height, width = DIRECT[name]
+    geometry = {"strides": strides, "pads": pads, "dilations": dilations}
+    draw = np.random.default_rng(level)
+    weight = draw.integers(-128, 128, (outputs, inputs, *kernel)).astype(np.int8)
+    step = (draw.integers(1, 9, outputs) / 64).astype(np.float32)
+    shape = (6, 2, inputs, height, width)
+    # dense, then sparse, then dense images: which way is taken follows from the last image
+    rates = np.array([0.9, 0.9, 0.02, 0.02, 0.7, 0.7]).reshape(-1, 1, 1, 1, 1)
+    x = draw.integers(1, level + 1, shape) * (draw.random(shape) < rates)
+    for sign in (1, -1):
+        images = (sign * x).astype(np.float32)
+        found = convolve("QuantizedConv", images, weight, step, **geometry)
+        np.testing.assert_array_equal(found, convolved(images, weight, step, **geometry))
+    images[3, 1, 0, 0, 0] = 0.5  # one image that no integers are
+    found = convolve("QuantizedConv", images, weight, step, **geometry)
+    np.testing.assert_allclose(
+        found, convolved(images, weight, step, **geometry), rtol=1e-5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("largest", [32767, 32768, 2**31, 1e30, np.inf, np.nan])
+def test_sums_beyond_32_bits_go_through_floats(largest: float) -> None:
+    x = np.ones((2, 1, 6, 3, 4), np.float32)
+    x[1, 0, 5, 2, 3] = largest
+    weight = np.full((9, 6, 3, 3), -32768, np.int16)
+    step = np.ones(9, np.float32)
+    found = convolve("QuantizedConv", x, weight, step, pads=[1, 1, 1, 1])
+    wanted = convolved(x, weight, step, pads=[1, 1, 1, 1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["spikes", "counts", "real", "none"])
+@pytest.mark.parametrize("name", DIRECT)
+def test_a_bias_is_added_after_the_scale(name: str, kind: str) -> None:
+    inputs, outputs, kernel, strides, pads, dilations, height, width = DIRECT[name]
+    geometry = {"strides": strides, "pads": pads, "dilations": dilations}
+    draw = np.random.default_rng(5)
+    weight = draw.integers(-128, 128, (outputs, inputs, *kernel)).astype(np.int8)
+    step = draw.random(outputs, dtype=np.float32)
+    bias = draw.normal(size=outputs).astype(np.float32)
+    shape = (3, 0 if kind == "none" else 2, inputs, height, width)
+    x = (draw.random(shape) < 0.3) * (draw.integers(1, 9, shape) if kind == "counts" else 1)
+    x = x + (0.25 if kind == "real" else 0)
+    found = convolve(
+        "QuantizedBiasedConv", x.astype(np.float32), weight, step, bias, **geometry,
+        out_channels=outputs,
+    )  # fmt: skip
+    wanted = convolved(x, weight, step, **geometry) + bias.reshape(-1, 1, 1)
+    if kind == "real":
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
+    else:
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_bias_that_does_not_fit() -> None:
+    weight, x = np.ones((5, 3, 2, 2), np.int8), np.zeros((4, 2, 3, 9, 9), np.float32)
+    step, bias = np.ones(5, np.float32), np.ones(1, np.float32)
+    with pytest.raises(Exception, match=r"bias of shape .*1.* does not fit 5 outputs"):
+        convolve("QuantizedBiasedConv", x, weight, step, bias, out_channels=5)

@@ -307,6 +307,7 @@ def _pair(
     currents = [given for given in op.inputs if given in ("x", "x_real", "x_imag")]
     weights = [f"weight{k}" for k in range(len(currents))]
     steps = [f"step{k}" for k in range(len(currents))]
+    biases = ["synapse_bias"] if "Biased" in synapse else []
     feeds = {
         given: tensor.numpy()
         for given, tensor in zip(op.inputs, tensors, strict=True)
@@ -317,7 +318,7 @@ def _pair(
     facts = {"integers": 1} if steps else {}
     nodes = [
         helper.make_node(
-            synapse, ["spikes", *weights, *steps], currents, domain=ops.DOMAIN, **facts
+            synapse, ["spikes", *weights, *steps, *biases], currents, domain=ops.DOMAIN, **facts
         ),
         helper.make_node(neuron, op.inputs, op.outputs, domain=ops.DOMAIN, **attributes),
     ]
@@ -340,6 +341,8 @@ def _pair(
         for k in range(len(weights))
     ]
     constants += [numpy_helper.from_array(step, given) for given in steps]
+    bias = np.linspace(-1, 2, len(weight), dtype=np.float32)
+    constants += [numpy_helper.from_array(bias, given) for given in biases]
     return whole(helper.make_graph(nodes, "pair", inputs, outputs, constants)), feeds
 
 

@@ -250,7 +250,7 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
         node = self._graph.call_function(func, *nodes)
         node.meta = {
             "stack_trace": _place(),
-            "nn_module_stack": {"": (self._running[-1] if self._running else "", None)},
+            "nn_module_stack": {path: (path, None) for path in self._running or [""]},
             "call": 0 if depends else self._calls,
         }
         if isinstance(result, tuple | list):

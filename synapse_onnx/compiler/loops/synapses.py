@@ -5,12 +5,12 @@ A network that was quantised computes with floats that are integers times a scal
     current[t] = linear(spikes[t], weight, bias)      # weight[o, i] = scale[o] * integer[o, i]
 
 The weights are those that ``forward`` uses: a parameter, or what it computes of parameters alone,
-as fake quantisation does. The map becomes a synapse of this package, and the bias, which stays a
-float, is added to it::
+as fake quantisation does. The map becomes a synapse of this package, whose bias stays a float::
 
     current[t] = scale * linear(spikes[t], integers) + bias
 
-So the file holds the integers, and sums of integers are exact while float32 holds them.
+So the file holds the integers, and sums of integers are exact while float32 holds them. A bias that
+is no parameter, nor follows from parameters alone, is added after the synapse.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Map:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a synapse goes: what it reads, and the bias that is added to it, both as they were."""
+    """Where a synapse goes: what it reads, and the bias that it has not itself, as they were."""
 
     path: str
     axes: int
@@ -139,27 +139,33 @@ class _Found:
         value = _constant(self._form, weight)
         if value is None or value.dtype is not torch.float32:
             return None
+        own = None if bias is None else _constant(self._form, whole(bias))
+        path = self._path(node.op, weight, value, geometry, known, whole(bias), own)
+        if path is None:
+            return None
+        if own is not None and self.layers[path].bias is not None:
+            bias = None
         if bias is not None and known.axes > 1:
             inner = whole(bias)
             if not isinstance(inner, Leaf | Apply):
                 return None  # it changes
             shaped = Apply(aten.reshape.default, [inner, [-1] + [1] * (known.axes - 1)], {})
             bias = Fixed(shaped) if isinstance(bias, Fixed) else shaped
-        path = self._path(node.op, weight, value, geometry, known)
-        if path is None:
-            return None
         self.layers[path].biased |= bias is not None
         return _Place(path, known.axes, x, bias)
 
     def _path(
-        self, op: Any, weight: Any, value: Tensor, geometry: Mapping[str, Any], known: _Map
-    ) -> str | None:
-        """Return the path of the synapse of a weight, made at its first use."""
-        key = (op, id(weight), repr(sorted(geometry.items())))
+        self, op: Any, weight: Any, value: Tensor, geometry: Mapping[str, Any], known: _Map,
+        bias: Any, own: Tensor | None,
+    ) -> str | None:  # fmt: skip
+        """Return the path of the synapse of a weight and its own bias, made at its first use."""
+        key = (op, id(weight), repr(sorted(geometry.items())), None if own is None else id(bias))
         if key not in self._paths:
             layer = known.make(value, geometry)
             if layer is None or not _is_on_grid(layer, value):
                 return None
+            if own is not None and _suits(layer, own):
+                layer.bias = nn.Parameter(own.clone(), requires_grad=False)
             name = ".".join(
                 filter(None, (_module_of(self._form, weight, value.numel()), "synapse"))
             )
@@ -232,6 +238,12 @@ def _is_on_grid(layer: synapse.GenericLayer, weight: Tensor) -> bool:
             layer.freeze()
             return layer.weight_scale is not None
     return False
+
+
+def _suits(layer: synapse.GenericLayer, bias: Tensor) -> bool:
+    """Whether a frozen synapse can add a bias itself: a number an output, one piece of sums."""
+    fits = bias.dtype is torch.float32 and bias.shape == (layer.out_channels,)
+    return fits and layer.weight_high is None
 
 
 def _as_it_is(weight: Tensor) -> Tensor:

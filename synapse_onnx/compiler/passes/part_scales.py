@@ -25,7 +25,9 @@ AFTER = ("clean_up",)
 BEFORE = ("order_initializers",)
 
 #: operators of ours whose body begins with a product of floats
-_PRODUCTS = {"Dense", "ComplexDense", "QuantizedDense", "QuantizedComplexDense"}
+_PRODUCTS = {
+    "Dense", "ComplexDense", "QuantizedDense", "QuantizedComplexDense", "QuantizedBiasedDense",
+}  # fmt: skip
 
 #: operators of ours whose body may end with a product with one number
 _SCALED = {

@@ -286,3 +286,48 @@ def test_a_count_of_steps_that_is_wrong_is_seen_in_chunks() -> None:
     node.output[list(node.output).index(count)] = "right"
     model.graph.node.append(onnx.helper.make_node("Add", ["right", "right"], [count]))
     assert "loop.step.0 (in chunks): the state" in str(so.verify(net, model, x))
+
+
+class _Rates(nn.Module):
+    """A head that reads the rate of all steps, as a mean of them or as one that is added up."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.fc, self.head = how, nn.Linear(7, 6), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes = torch.zeros(x.shape[1], 6), []
+        count, steps = torch.zeros(x.shape[1], 6), torch.zeros(x.shape[1], 1)
+        for x_t in x:
+            v = 0.75 * v + self.fc(x_t)
+            spike = (v > 0.25).float()
+            v = v - spike
+            spikes.append(spike)
+            count, steps = count + spike, steps + 1
+        rate = torch.stack(spikes).mean(0) if self.how == "mean" else count / steps
+        boxes = self.head(rate).sigmoid().view(-1, 2, 4)
+        return boxes if self.how == "boxes" else boxes.flatten(1)
+
+
+def test_a_head_on_the_rate_until_now_streams() -> None:
+    net, (x,) = _Rates("running").eval(), example("plain", 12, 3)
+    model = so.export(net, x, streaming=True)
+    stream = so.Session(model).stream(batch=3)
+    for end in (1, 3, 4, 12):
+        found = stream.run(x[stream.steps : end].numpy())
+        with torch.no_grad():
+            np.testing.assert_allclose(found, net(x[:end]).numpy(), rtol=1e-5)
+    assert so.verify(net, model, x).ok
+
+
+def test_heads_that_cannot_stream_are_told_what_to_write() -> None:
+    (x,) = example("plain", 12, 3)
+    said = r"or what follows from a sum that the loop adds up$"
+    with pytest.raises(so.ExportError, match=said):
+        so.export(_Rates("mean").eval(), x, streaming=True)
+    said = (
+        r"output 0 of shape \(2, 4, 3\) is a value after the last step, and .*y\.flatten\(1\) has$"
+    )
+    with pytest.raises(so.ExportError, match=said):
+        so.export(_Rates("boxes").eval(), x, streaming=True)

@@ -53,21 +53,23 @@ def _with(layer: Any, weight: Tensor) -> nn.Module:
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor, str]] = {
-    "linear": (lambda: _with(nn.Linear(9, 7), rounded(7, 9)), spikes(6, 3, 9), "QuantizedDense"),
+    "linear": (
+        lambda: _with(nn.Linear(9, 7), rounded(7, 9)), spikes(6, 3, 9), "QuantizedBiasedDense",
+    ),
     "linear-no-bias": (
         lambda: _with(nn.Linear(9, 7, bias=False), rounded(7, 9, axis=None)),
         spikes(6, 3, 9), "QuantizedDense",
     ),
     "linear-tokens": (
-        lambda: _with(nn.Linear(9, 7), rounded(7, 9)), spikes(6, 3, 36), "QuantizedDense",
+        lambda: _with(nn.Linear(9, 7), rounded(7, 9)), spikes(6, 3, 36), "QuantizedBiasedDense",
     ),
     "conv1d": (
         lambda: _with(nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), rounded(6, 4, 3)),
-        spikes(6, 3, 44), "QuantizedConv",
+        spikes(6, 3, 44), "QuantizedBiasedConv",
     ),
     "conv2d": (
         lambda: _with(nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)), rounded(6, 4, 3, 2)),
-        spikes(6, 3, 4, 9, 8), "QuantizedConv",
+        spikes(6, 3, 4, 9, 8), "QuantizedBiasedConv",
     ),
     "conv2d-groups": (
         lambda: _with(nn.Conv2d(4, 6, 3, groups=2, bias=False), rounded(6, 2, 3, 3, bits=4)),
@@ -75,14 +77,15 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor, str]] = {
     ),
     "transpose": (
         lambda: _with(nn.ConvTranspose2d(4, 6, 3, stride=2), rounded(4, 6, 3, 3, axis=1)),
-        spikes(6, 3, 4, 5, 4), "QuantizedConvTranspose",
+        spikes(6, 3, 4, 5, 4), "QuantizedBiasedConvTranspose",
     ),
     "transpose-1d": (
         lambda: _with(nn.ConvTranspose1d(4, 6, 3, padding=1), rounded(4, 6, 3, axis=1)),
-        spikes(6, 3, 28), "QuantizedConvTranspose",
+        spikes(6, 3, 28), "QuantizedBiasedConvTranspose",
     ),
     "sixteen-bits": (
-        lambda: _with(nn.Linear(9, 7), rounded(7, 9, bits=13)), spikes(6, 3, 9), "QuantizedDense",
+        lambda: _with(nn.Linear(9, 7), rounded(7, 9, bits=13)),
+        spikes(6, 3, 9), "QuantizedBiasedDense",
     ),
 }  # fmt: skip
 
@@ -163,7 +166,7 @@ def test_one_layer_that_is_called_twice_is_one_synapse() -> None:
 
     network, x = Twice(_with(nn.Linear(7, 7), rounded(7, 7))).eval(), spikes(6, 3, 7)
     model = so.export(network, x)
-    assert [n.op_type for n in model.graph.node].count("QuantizedDense") == 2
+    assert [n.op_type for n in model.graph.node].count("QuantizedBiasedDense") == 2
     assert next(n for n in Metadata.read(model).layers if "quantized" in n)["kind"] == "Dense"
     assert len([t for t in model.graph.initializer if t.name.endswith("synapse.weight")]) == 1
     assert so.verify(network, model, x).ok
