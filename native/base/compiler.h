@@ -24,10 +24,12 @@
 
 // SYNAPSE_X86 is defined where intrinsics can be used: on x86, with a compiler that takes the
 // instruction set of a single function from an attribute. SYNAPSE_AVX512 is that attribute for
-// AVX-512, SYNAPSE_AVX2 for AVX2; SIMDe's emulation of AVX-512 needs none.
+// AVX-512, SYNAPSE_AVX2 for AVX2, SYNAPSE_FMA for AVX2 with multiply-adds; SIMDe's emulation of
+// AVX-512 needs none.
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(__CUDACC__)
 #define SYNAPSE_X86
 #define SYNAPSE_AVX2 __attribute__((target("avx2")))
+#define SYNAPSE_FMA __attribute__((target("avx2,fma")))
 #if defined(SYNAPSE_EMULATE_AVX512)
 #include "base/avx512_by_simde.h"
 #define SYNAPSE_AVX512

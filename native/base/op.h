@@ -40,47 +40,50 @@ class ShapeInference {
   // Gives an output the type and the shape of an input.
   void copy(int input, int output) const { set(output, Sizes(api_, info(input))); }
 
-  // Gives an output the shape of the image that a kernel (O, C / groups, h, w, 1), or transposed
-  // (C, O / groups, h, w, 1), makes of an input (T, N, C, H, W). A pool's kernel (1, 1, h, w, 1)
-  // keeps the channels.
+  // Gives an output the shape of the image that a kernel (O, C / groups, h, w[, 1]), or transposed
+  // (C, O / groups, h, w[, 1]), makes of an input ([T,] N, C, H, W). A pool's kernel
+  // (1, 1, h, w, 1) keeps the channels.
   void image(int input, int weight, int output, bool transposed) const {
     Sizes sizes(api_, info(input));
     const Sizes kernel(api_, info(weight));
-    if (sizes.value.size() != 5 || kernel.value.size() != 5) return;
+    const size_t axes = sizes.value.size(), taps = kernel.value.size();
+    if ((axes != 4 && axes != 5) || (taps != 4 && taps != 5)) return;
     Ort::ShapeInferContext attributes(&api_, context_);
     const auto strides = attributes.GetAttrInts("strides"), pads = attributes.GetAttrInts("pads"),
                dilations = attributes.GetAttrInts("dilations");
     if (strides.size() != 2 || pads.size() != 4 || dilations.size() != 2) return;
-    if (!(kernel.value[0] == 1 && kernel.value[1] == 1)) {
+    const size_t channels = axes - 3;
+    if (taps == 4 || !(kernel.value[0] == 1 && kernel.value[1] == 1)) {
       const int64_t outputs = kernel.value[transposed ? 1 : 0];
       const int64_t groups = transposed ? attributes.GetAttrInt("group") : 1;
-      sizes.value[2] = outputs < 0 ? -1 : outputs * groups;
-      sizes.name[2] = outputs < 0 && groups == 1 ? kernel.name[transposed ? 1 : 0] : "";
+      sizes.value[channels] = outputs < 0 ? -1 : outputs * groups;
+      sizes.name[channels] = outputs < 0 && groups == 1 ? kernel.name[transposed ? 1 : 0] : "";
     }
     for (size_t i = 0; i < 2; i++) {
-      int64_t &size = sizes.value[3 + i], window = kernel.value[2 + i];
+      int64_t &size = sizes.value[channels + 1 + i], window = kernel.value[2 + i];
       const bool known = size >= 0 && window >= 0 && strides[i] >= 1;
       size = known ? output_size(size, pads[i] + pads[2 + i], window, strides[i], dilations[i],
                                  transposed)
                    : -1;
-      sizes.name[3 + i].clear();
+      sizes.name[channels + 1 + i].clear();
     }
     sizes.type = kFloat;
     set(output, sizes);
   }
 
-  // Gives an output the shape of an input, except for the last size, which is the first size of the
-  // input `weight`. With `time_last` the last axis of the input becomes the first of the output.
-  void replace_last(int input, int weight, int output, bool time_last) const {
+  // Gives an output the shape of an input, except for the last size, which is the size of the input
+  // `weight` along an axis. With `time_last` the last axis of the input becomes the first of the
+  // output.
+  void replace_last(int input, int weight, int output, bool time_last, size_t axis = 0) const {
     Sizes sizes(api_, info(input));
     const Sizes other(api_, info(weight));
-    if (sizes.value.empty() || other.value.empty()) return;
+    if (sizes.value.empty() || other.value.size() <= axis) return;
     if (time_last) {
       std::rotate(sizes.value.begin(), sizes.value.end() - 1, sizes.value.end());
       std::rotate(sizes.name.begin(), sizes.name.end() - 1, sizes.name.end());
     }
-    sizes.value.back() = other.value[0];
-    sizes.name.back() = other.name[0];
+    sizes.value.back() = other.value[axis];
+    sizes.name.back() = other.name[axis];
     sizes.type = kFloat;
     set(output, sizes);
   }

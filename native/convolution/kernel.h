@@ -53,7 +53,8 @@ class Convolution : public Kernel {
   explicit Convolution(const OrtKernelInfo* info)
       : attributes_(Ort::ConstKernelInfo(info)),
         group_(Ort::ConstKernelInfo(info).GetAttribute<int64_t>("group")),
-        float_conv_(info, transposed ? "ConvTranspose" : "Conv", 11, operator_attributes()) {
+        float_conv_(info, transposed ? "ConvTranspose" : "Conv", 11,
+                    window_attributes(attributes_, group_)) {
     std::vector<Input> weights;
     for (size_t k = 1; k <= parts; k++)
       if (const auto value = constant_input(info, k)) weights.emplace_back(value);
@@ -129,19 +130,6 @@ class Convolution : public Kernel {
       return moved;
     }
   };
-
-  // The attributes of ONNX Runtime's operator. It copies their values.
-  std::vector<Ort::OpAttr> operator_attributes() const {
-    std::vector<Ort::OpAttr> all;
-    const auto add = [&](const char* name, const std::vector<int64_t>& values) {
-      all.emplace_back(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
-    };
-    add("strides", attributes_.strides);
-    add("pads", attributes_.pads);
-    add("dilations", attributes_.dilations);
-    all.emplace_back("group", &group_, 1, ORT_OP_ATTR_INT);
-    return all;
-  }
 
   std::shared_ptr<const ConvWeights> pack(const std::vector<Input>& weights) const {
     return std::make_shared<const ConvWeights>(weights, group_, attributes_, transposed);

@@ -153,7 +153,8 @@ struct ScatterTable {
   int64_t blocks;   // of kOutputBlock sums that one weight of the kernel is for
   bool contiguous;  // neighbouring weights across are for neighbouring outputs
 
-  ScatterTable(const ConvGeometry& g, const ConvWeights& w)
+  template <class Weights>
+  ScatterTable(const ConvGeometry& g, const Weights& w)
       : down(g.transposed, g.height, g.out_height, g.kernel_height, g.stride_y, g.pad_y,
              g.dilation_y, g.out_width * w.padded, w.row),
         across(g.transposed, g.width, g.out_width, g.kernel_width, g.stride_x, g.pad_x,

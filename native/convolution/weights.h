@@ -20,6 +20,19 @@ struct ConvGeometry : Window {
   int64_t positions() const { return out_height * out_width; }
 };
 
+// The attributes of ONNX Runtime's own Conv or ConvTranspose, which copies their values.
+inline std::vector<Ort::OpAttr> window_attributes(const WindowAttributes& window, int64_t group) {
+  std::vector<Ort::OpAttr> all;
+  const auto add = [&](const char* name, const std::vector<int64_t>& values) {
+    all.emplace_back(name, values.data(), static_cast<int>(values.size()), ORT_OP_ATTR_INTS);
+  };
+  add("strides", window.strides);
+  add("pads", window.pads);
+  add("dilations", window.dilations);
+  all.emplace_back("group", &group, 1, ORT_OP_ATTR_INT);
+  return all;
+}
+
 constexpr int kOutputBlock = 16;  // output channels are padded to whole blocks of this size
 
 // Weights (O, C / groups, h, w, 1), or transposed (C, O / groups, h, w, 1), of all parts as

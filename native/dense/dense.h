@@ -1,4 +1,4 @@
-// Dense synapses with integer weights, without and with a neuron (ops/dense.cpp):
+// Dense synapses with integer weights, without and with a neuron (fused.h):
 //
 //   y[t, n, o] = scale[o] * sum_c weight[o, c] * x[t, n, c],
 //
@@ -37,11 +37,23 @@ class Dense : public Kernel {
   static constexpr const char* kName = biased       ? "QuantizedBiasedDense"
                                        : parts == 1 ? "QuantizedDense"
                                                     : "QuantizedComplexDense";
-  static constexpr int kParts = parts, kBiases = biased, kInputs = 1 + 2 * parts + biased;
+  static constexpr int kParts = parts, kBiases = biased, kInputs = 1 + 2 * parts + biased,
+                       kTile = kTileOutputs;
   static constexpr ONNXTensorElementDataType kInput = kAny;
+  using Rows = EventRows;
+
+  static Types input_types() {
+    Types types(kInputs, kFloat);
+    std::fill_n(types.begin(), 1 + parts, kAny);
+    return types;
+  }
 
   static void infer(const ShapeInference& shapes) {
     for (int k = 0; k < parts; k++) shapes.replace_last(0, 1 + k, k, shapes.flag(kTimeLast));
+  }
+  // The shape of a fused neuron's output.
+  static void infer_currents(const ShapeInference& shapes) {
+    shapes.replace_last(0, 1, 0, shapes.flag(kTimeLast));
   }
 
   explicit Dense(const OrtKernelInfo* info)
@@ -71,6 +83,7 @@ class Dense : public Kernel {
     explicit Call(Input input) : x(std::move(input)) {}
 
     int64_t rows() const { return steps * samples; }
+    Shape currents() const { return {steps, samples, outputs}; }
     int64_t stride() const { return time_last ? steps : 1; }
     int64_t begin(int64_t row) const {
       return time_last ? row % samples * inputs * steps + row / samples : row * inputs;
@@ -123,6 +136,21 @@ class Dense : public Kernel {
     } else {
       read(call, call.x.template as<float>(), first, stride, count, piece);
     }
+  }
+
+  // Whether the events of some pieces are added: where all inputs are integers. `may_add` says what
+  // is known before any input is read.
+  static bool may_add(const Call&) { return true; }
+  static bool by_events(const Call&, const EventRows* pieces, int64_t count) {
+    return std::all_of(pieces, pieces + count,
+                       [](const EventRows& piece) { return piece.integers(); });
+  }
+
+  // Sums `width` outputs of a tile, from output o on: kTile numbers for each row of a piece.
+  void sums(const Call& call, int part, const EventRows& piece, int64_t o, int width,
+            float* out) const {
+    for (int64_t r = 0; r < piece.size(); r++, out += kTile)
+      call.weight[part]->sums(piece.row(r), call.target(part, o, width, out));
   }
 
   // Computes all outputs (T, N, O) of each part.

@@ -22,6 +22,9 @@ class FusedNeuronCall {
   virtual void run(int64_t begin, int64_t steps, int64_t first, int count, const float* const* x,
                    int64_t stride) const = 0;
 
+  // Where all currents of part k may be written before `run_all`; null where anywhere else.
+  virtual float* currents(int) const { return nullptr; }
+
   // Takes all neurons through all time steps; x[k] is (T, N, C).
   virtual void run_all(const Ort::KernelContext& context, const float* const* x) const = 0;
 };
