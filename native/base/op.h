@@ -184,7 +184,7 @@ struct Declaration {
   std::function<std::unique_ptr<Kernel>(const OrtKernelInfo*)> make;
   const char* provider = nullptr;                // ONNX Runtime's default, the processor
   OrtMemType memory_of_any = OrtMemTypeDefault;  // where inputs of the type kAny are
-  bool fused = false;  // computes two nodes of a file at once; no file contains such an op
+  bool fused = false;     // computes two nodes of a file at once; no file contains such an op
   bool variadic = false;  // its only input and output stand for any number, of any types
 };
 

@@ -50,19 +50,18 @@ class ElementwiseScan : public Kernel {
       run_block(*plan, call, 0, 0);  // states without an axis of the batch change all the same
       return;
     }
-    parallel_blocks(context, elements, plan->block, steps, [&](int64_t first, int64_t count) {
-      run_block(*plan, call, first, count);
-    });
+    parallel_blocks(context, elements, plan->block, steps,
+                    [&](int64_t first, int64_t count) { run_block(*plan, call, first, count); });
   }
 
  private:
   void run_block(const Plan& plan, const ScanCall& call, int64_t first, int64_t count) const {
-    const auto memory = pool_.borrow(
-        [&](const BlockMemory& free) { return free.buffers.size() >= plan.bytes; },
-        [&] {
-          return std::make_unique<BlockMemory>(
-              BlockMemory{AlignedVector<char>(plan.bytes), {}, {}, {}});
-        });
+    const auto memory =
+        pool_.borrow([&](const BlockMemory& free) { return free.buffers.size() >= plan.bytes; },
+                     [&] {
+                       return std::make_unique<BlockMemory>(
+                           BlockMemory{AlignedVector<char>(plan.bytes), {}, {}, {}});
+                     });
     BlockRun(program_, plan, call, *memory, first, count).run();
   }
 
@@ -84,7 +83,10 @@ class ElementwiseScan : public Kernel {
 };
 
 Declaration elementwise_scan() {
-  Declaration op{"ElementwiseScan", {kAny}, {kAny}, [](const ShapeInference&) {},
+  Declaration op{"ElementwiseScan",
+                 {kAny},
+                 {kAny},
+                 [](const ShapeInference&) {},
                  make_kernel<ElementwiseScan>};
   op.variadic = true;
   return op;

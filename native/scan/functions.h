@@ -99,26 +99,26 @@ struct OfFour {
 // -- the operators -------------------------------------------------------------------------------
 
 // T is the type of an operator's arguments, Y that of its result.
-#define SYNAPSE_ONE(NAME, EXPRESSION)                  \
-  struct NAME {                                        \
-    template <class Y, class T>                        \
-    SYNAPSE_INLINE static Y of(T a) {                  \
-      return EXPRESSION;                               \
-    }                                                  \
+#define SYNAPSE_ONE(NAME, EXPRESSION) \
+  struct NAME {                       \
+    template <class Y, class T>       \
+    SYNAPSE_INLINE static Y of(T a) { \
+      return EXPRESSION;              \
+    }                                 \
   };
-#define SYNAPSE_TWO(NAME, EXPRESSION)                  \
-  struct NAME {                                        \
-    template <class Y, class T>                        \
-    SYNAPSE_INLINE static Y of(T a, T b) {             \
-      return EXPRESSION;                               \
-    }                                                  \
+#define SYNAPSE_TWO(NAME, EXPRESSION)      \
+  struct NAME {                            \
+    template <class Y, class T>            \
+    SYNAPSE_INLINE static Y of(T a, T b) { \
+      return EXPRESSION;                   \
+    }                                      \
   };
 
 namespace elementwise {
 
 SYNAPSE_TWO(Add, a + b)
 SYNAPSE_TWO(Sub, a - b)
-SYNAPSE_TWO(Mul, a * b)
+SYNAPSE_TWO(Mul, a* b)
 SYNAPSE_TWO(Div, a / b)
 // NaN where either is NaN; of equal ones, such as 0 and -0, the second
 SYNAPSE_TWO(Max, a > b || a != a ? a : b)
@@ -158,8 +158,10 @@ SYNAPSE_ONE(Sigmoid, is_float<T> ? T(smooth_logistic(a)) : 1 / (1 + std::exp(-a)
 struct Abs {
   template <class Y, class T>
   SYNAPSE_INLINE static Y of(T a) {
-    if constexpr (std::is_integral_v<T>) return a < 0 ? -a : a;
-    else return std::fabs(a);
+    if constexpr (std::is_integral_v<T>)
+      return a < 0 ? -a : a;
+    else
+      return std::fabs(a);
   }
 };
 

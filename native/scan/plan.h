@@ -73,21 +73,21 @@ class Plan {
   std::vector<Work> before, body;  // once, and in every step
   std::vector<Row> rows;
   std::vector<Index> indices;
-  std::vector<Copy> outputs;           // copies of a step to a sequence
-  std::vector<Copy> nexts;             // copies of a step to a state
+  std::vector<Copy> outputs;  // copies of a step to a sequence
+  std::vector<Copy> nexts;    // copies of a step to a state
   std::vector<Move> moves;
-  std::vector<int> homes;              // the place of each state's own memory
-  std::vector<int> widened;            // place of each bool input in a block; -1 for others
-  int64_t block = 0;                   // elements of a block
-  int64_t bytes = 0;                   // of all buffers
+  std::vector<int> homes;    // the place of each state's own memory
+  std::vector<int> widened;  // place of each bool input in a block; -1 for others
+  int64_t block = 0;         // elements of a block
+  int64_t bytes = 0;         // of all buffers
 
   Plan(const Program& program, const std::vector<Shape>& inputs) : program_(program) {
     find_shapes(inputs);
     for (int v = 0; v < program.values(); v++) {
-      const Kind kind = v >= program.inputs         ? Kind::temporary
-                        : program.is_state(v)       ? Kind::state
-                        : program.is_sequence(v)    ? Kind::row
-                                                    : Kind::given;
+      const Kind kind = v >= program.inputs      ? Kind::temporary
+                        : program.is_state(v)    ? Kind::state
+                        : program.is_sequence(v) ? Kind::row
+                                                 : Kind::given;
       places.push_back({kind, kind_of(v), width_of(program.types[v])});
     }
     widened.assign(program.inputs, -1);
@@ -109,7 +109,7 @@ class Plan {
   }
 
  private:
-  static constexpr int64_t kCache = 24 << 10;  // bytes of the first-level cache for a block
+  static constexpr int64_t kCache = 24 << 10;          // bytes of the first-level cache for a block
   static constexpr int64_t kLeast = 64, kMost = 1024;  // elements of a block
   static constexpr int kNever = -1, kAlways = std::numeric_limits<int>::max();
 
@@ -141,8 +141,8 @@ class Plan {
   }
 
   int kind_of(int value) const {
-    return static_cast<int>(
-        std::find(kinds.begin(), kinds.end(), without_ones(shapes[value])) - kinds.begin());
+    return static_cast<int>(std::find(kinds.begin(), kinds.end(), without_ones(shapes[value])) -
+                            kinds.begin());
   }
 
   int add_place(Kind kind, int shape, int64_t width) {

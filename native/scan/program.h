@@ -22,12 +22,18 @@ namespace synapse {
 
 inline char letter_of(ONNXTensorElementDataType type) {
   switch (type) {
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return 'f';
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE: return 'd';
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32: return 'i';
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return 'l';
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL: return 'b';
-    default: throw CallError("a tensor of a type that no operator takes");
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return 'f';
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+      return 'd';
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
+      return 'i';
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+      return 'l';
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return 'b';
+    default:
+      throw CallError("a tensor of a type that no operator takes");
   }
 }
 
@@ -58,8 +64,7 @@ struct Program {
     const std::vector<std::string> names = words(info.GetAttribute<std::string>("operators"));
     if (states < 0 || sequences < 1 || states + sequences > inputs ||
         (!names.empty() && operands.size() != 3 * names.size()) ||
-        numbers.size() != info.GetOutputCount() ||
-        static_cast<int>(numbers.size()) < states)
+        numbers.size() != info.GetOutputCount() || static_cast<int>(numbers.size()) < states)
       throw CallError("the attributes do not fit together");
     for (size_t k = 0; k < names.size(); k++) {
       Operator made{};

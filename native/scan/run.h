@@ -28,8 +28,8 @@ struct BlockMemory {
   };
 
   AlignedVector<char> buffers;
-  std::vector<void*> pointers;   // to what is at each place
-  std::vector<int64_t> counts;   // elements of each shape
+  std::vector<void*> pointers;  // to what is at each place
+  std::vector<int64_t> counts;  // elements of each shape
   std::vector<Row> rows;
 };
 
@@ -97,8 +97,7 @@ class BlockRun {
 
   // The part of a tensor that belongs to the block, where it is parted.
   char* of_block(void* tensor, int place, char type) const {
-    return static_cast<char*>(tensor) +
-           (plan_.is_main(place) ? first_ * stored_width_of(type) : 0);
+    return static_cast<char*>(tensor) + (plan_.is_main(place) ? first_ * stored_width_of(type) : 0);
   }
 
   BlockMemory::Row first_row(const Plan::Row& row) const {
