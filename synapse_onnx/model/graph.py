@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DOMAIN",
+    "constants_of",
     "dims_of",
     "ends_of",
     "needed_for",
@@ -109,6 +110,20 @@ def _has_shape(kind: onnx.TypeProto) -> bool:
 def _stated_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     known = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: value.type for value in known}
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the initialisers that hold their values in any call, by name.
+
+    One that is an input, too, is a default, which a caller may replace; one in a file of its own
+    has no values here.
+    """
+    replaceable = {value.name for value in graph.input}
+    return {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.name not in replaceable and tensor.data_location != tensor.EXTERNAL
+    }
 
 
 def taken_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synapse_onnx.model.graph import DOMAIN, taken_by
+from synapse_onnx.model.graph import DOMAIN, constants_of, taken_by
 from synapse_onnx.model.tiles import is_in_tiles
 from synapse_onnx.runtime._products import NO_BIAS, comes_from_spikes
 
@@ -85,7 +85,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return the constant floats of a graph."""
     from onnx import TensorProto
 
-    return {v.name: v for v in graph.initializer if v.data_type == TensorProto.FLOAT}
+    return {n: v for n, v in constants_of(graph).items() if v.data_type == TensorProto.FLOAT}
 
 
 def _is_constant(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.model.graph import DOMAIN, constants_of
 
 if TYPE_CHECKING:
     import onnx
@@ -45,8 +45,7 @@ def products(graph: onnx.GraphProto, read: Counter[str]) -> list[Synapse]:
     """
     from onnx import helper
 
-    constants = {value.name: value for value in graph.initializer}
-    constants = {name: value for name, value in constants.items() if _is_float(value)}
+    constants = {name: v for name, v in constants_of(graph).items() if _is_float(v)}
     by_output = {node.output[0]: node for node in graph.node if node.output}
     found = []
     for node in graph.node:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synapse_onnx.model.graph import DOMAIN
+from synapse_onnx.model.graph import DOMAIN, constants_of
 
 if TYPE_CHECKING:
     import onnx
@@ -123,8 +123,8 @@ class _Around:
     """The graph around the Scans: types and constants of its values, and names that are free."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.types = {name: tensor.data_type for name, tensor in self.constants.items()}
+        self.constants = constants_of(graph)
+        self.types = {tensor.name: tensor.data_type for tensor in graph.initializer}
         for value in (*graph.value_info, *graph.input, *graph.output):
             self.types[value.name] = value.type.tensor_type.elem_type
         self._taken = {*self.types, *(name for node in graph.node for name in node.output)}
@@ -246,9 +246,7 @@ class _Program:
 
         name = self.inputs[number] if number >= 0 else ""
         tensor = self._around.constants.get(name)
-        if tensor is None or tensor.data_location == tensor.EXTERNAL:
-            return None
-        return onnx.numpy_helper.to_array(tensor)
+        return None if tensor is None else onnx.numpy_helper.to_array(tensor)
 
     # -- operators -----------------------------------------------------------------------------
 

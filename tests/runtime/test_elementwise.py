@@ -156,6 +156,15 @@ def test_what_the_kernel_lacks_stays(body: Any) -> None:
     assert elementwise.replaced(built.model(), signatures) is None
 
 
+def test_a_divisor_that_a_caller_may_replace_stays() -> None:
+    body = _with("Div", "ten", sequence="i")
+    del body.sequences["h"]
+    model = body.model()
+    assert elementwise.replaced(model, SIGNATURES) is not None
+    model.graph.input.append(helper.make_tensor_value_info("ten", onnx.TensorProto.INT32, []))
+    assert elementwise.replaced(model, SIGNATURES) is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

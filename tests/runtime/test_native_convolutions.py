@@ -187,3 +187,14 @@ def test_a_network_of_images() -> None:
             assert (value != wanted).mean() < 1e-3
         assert 0.02 < wanted.mean() < 0.5
         assert so.verify(network, model, x, native=True).ok
+
+
+@pytest.mark.parametrize("name", ["w", "b", "scale", "mean"])
+def test_what_a_caller_may_replace_is_no_constant(name: str) -> None:
+    model = model_of(f"{FOLD} c = Conv(r, w, b) {NORM} y = Relu(n)")
+    assert kinds(model) == ["Reshape", "ConvAndBias", "Relu"]
+    model.graph.input.append(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(SIZES[name]))
+    )
+    kept = ["Reshape", "ConvAndBias", "BatchNormalization", "Relu"]
+    assert kinds(model) == (None if name in "wb" else kept)

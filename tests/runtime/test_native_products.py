@@ -195,3 +195,13 @@ def test_networks_of_other_frameworks(make: Any, package: str, found: list[str])
             np.testing.assert_array_equal(session.run(x[:steps].numpy()), wanted)
         assert wanted.any()
         assert so.verify(network, model, x, native=True).ok
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("w", [3, 4]), ("b", [4])])
+def test_what_a_caller_may_replace_is_no_constant(name: str, sizes: list[int]) -> None:
+    model = model_of(f"m = MatMul(x, w) c = Add(m, b) {NEURON}")
+    fused = kinds(model)
+    assert fused is not None
+    value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes)
+    model.graph.input.append(value)
+    assert kinds(model) != fused
