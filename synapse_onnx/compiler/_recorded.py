@@ -53,8 +53,13 @@ def recorded(
         running: the paths of the modules that are running, innermost last.
     """
     opened = torch.utils._pytree.tree_leaves(axes, is_leaf=lambda each: isinstance(each, dict))
-    named = [{axis: symbol.__name__ for axis, symbol in (each or {}).items()} for each in opened]
+    named = [
+        {axis: getattr(symbol, "__name__", "") for axis, symbol in (each or {}).items()}
+        for each in opened
+    ]
     named += [{}] * (len(inputs) - len(named))
+    if not {name for each in named for name in each.values()} <= {"N", "T"}:
+        return None  # a state of a loop may have an axis of any size
     counts = [_values_a_step(x, axes) for x, axes in zip(inputs, named, strict=True)]
     if max(counts, default=0) > _LARGEST or any(x.numel() == 0 for x in inputs):
         return None

@@ -173,6 +173,11 @@ def test_values_that_decide_are_left_to_torch():
     assert recorded(so.freeze(Decides(6, 5).eval()), [spikes(2, 6, 9)], axes, []) is None
 
 
+def test_axes_of_any_size_are_left_to_torch():
+    axes = ({0: torch.export.Dim("N"), 2: torch.export.Dim.DYNAMIC},)
+    assert recorded(so.freeze(dense().eval()), [spikes(2, 6, 9)], axes, []) is None
+
+
 def test_one_tensor_may_be_two_inputs():
     class Difference(so.synapse.Dense):
         def forward(self, x, y):

@@ -168,6 +168,8 @@ def test_groups_of_channels_stay_apart() -> None:
             attributes = of_one_node.attributes_of(op, list(sample.args[len(values) :]))
             if name.endswith("Pool"):  # a group a channel, see ops/_synapse.py
                 attributes["group"] = values[0].shape[1]
+            if "Biased" in name:  # the exporter writes how many biases there are
+                attributes["out_channels"] = values[-1].shape[0]
             expected = op.torch_op(*sample.args)
             expected = expected if isinstance(expected, tuple) else (expected,)
             model = model_of(op, values, expected, attributes, OPSETS[0])
@@ -182,3 +184,4 @@ def test_groups_of_channels_stay_apart() -> None:
             seen.add((name, attributes["group"] > 1))
     assert {("ComplexConv", True), ("ComplexConv", False), ("ComplexPool", True)} <= seen
     assert {("QuantizedComplexConvTranspose", True), ("Pool", True)} <= seen
+    assert {("QuantizedBiasedConv", True), ("QuantizedBiasedConv", False)} <= seen
