@@ -28,6 +28,17 @@ NEURONS = sorted(
     if "Counted" not in name
 )
 
+#: windows of images, as a convolution has them
+GEOMETRIES: dict[str, Any] = {
+    "plain": {},
+    "padded": {"pads": [2, 2, 2, 2]},
+    "uneven pads": {"pads": [0, 1, 2, 0]},
+    "strides": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
+    "dilated": {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
+    "wide steps": {"strides": [1, 2], "dilations": [2, 1]},
+    "groups": {"group": 3, "pads": [1, 1, 1, 1]},
+}
+
 
 def model_of(op: ops.OpDef, args: tuple[Any, ...], sequences: set[str]) -> onnx.ModelProto:
     """One node, without a body; all tensors are inputs but weights, which are constants."""
@@ -160,3 +171,25 @@ def run(op: ops.OpDef, args: tuple[Any, ...], threads: int = 2) -> list[np.ndarr
     """Outputs of the op's kernel, from the arguments of the torch op."""
     session = session_of(model_of(op, args, sequences_of(op)), threads)
     return session.run(None, feeds_of(op, args, session))
+
+
+def run_floats(
+    name: str, x: np.ndarray, kernels: list[np.ndarray], bias: np.ndarray | None = None, *,
+    constant: bool = True, threads: int = 2, **attributes: Any,
+) -> list[np.ndarray]:  # fmt: skip
+    """Outputs of a synapse with float weights, which are constants of the model or inputs."""
+    given = {f"w{k}": kernel for k, kernel in enumerate(kernels)}
+    if bias is not None:
+        given["b"] = bias
+    outputs = [f"y{k}" for k in range(len(kernels))]
+    node = helper.make_node(name, ["x", *given], outputs, domain=ops.DOMAIN, **attributes)
+    feeds = {"x": x} if constant else {"x": x, **given}
+    axes = {"x": [f"a{i}" for i in range(x.ndim)]}
+    inputs = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes.get(name, value.shape))
+        for name, value in feeds.items()
+    ]
+    results = [helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None) for y in outputs]
+    held = [numpy_helper.from_array(v, n) for n, v in given.items()] if constant else []
+    graph = helper.make_graph([node], "one", inputs, results, held)
+    return session_of(whole(graph), threads).run(None, feeds)

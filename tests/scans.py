@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from of_one_node import session_of
 from onnx import helper, numpy_helper
 
 from synapse_onnx.runtime import elementwise, native
@@ -149,14 +150,7 @@ def kernel_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSes
     assert replaced is not None, "the Scan stays"
     assert [node.op_type for node in replaced.graph.node] == [elementwise.OP]
     assert model.SerializeToString() == before, "the model itself stays as it is"
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = False  # so that sanitizers see every tensor's end
-    options.register_custom_ops_library(str(native.library()))
-    return ort.InferenceSession(
-        replaced.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return session_of(replaced, threads)
 
 
 def assert_same(found: Sequence[Array], wanted: Sequence[Array]) -> None:

@@ -172,8 +172,7 @@ class _Writer:
             raise NotRecordedError
         first = self._programs[0]
         specs = self._placeholders(first)
-        for name in self._symbols:
-            self._count(name)
+        self._count(first)
         for row in zip(*columns, strict=True):
             if row[0].op == "call_function":
                 self._call(row)
@@ -251,6 +250,7 @@ class _Writer:
         return specs
 
     def _same_leaf(self, row: Sequence[fx.Node]) -> None:
+        """Refuse a leaf that is another one, or a constant of other values, at another size."""
         leaves = [p.leaves[node] for p, node in zip(self._programs, row, strict=True)]
         first = leaves[0]
         for leaf in leaves[1:]:
@@ -262,6 +262,7 @@ class _Writer:
     # -- operators
 
     def _call(self, row: Sequence[fx.Node]) -> None:
+        """Write an operator, of which each record has one of these nodes."""
         first = row[0]
         if any(node.target is not first.target for node in row):
             raise NotRecordedError
@@ -315,9 +316,9 @@ class _Writer:
         for factor, names in zip(factors, symbols, strict=True):
             if not factor:
                 continue
-            term: Any = self._count(names[0])
+            term: Any = self._counts[names[0]]
             for name in names[1:]:
-                term = self._operation(operator.mul, term, self._count(name))
+                term = self._operation(operator.mul, term, self._counts[name])
             if factor != 1:
                 term = self._operation(operator.mul, factor, term)
             total = term if total is None else self._operation(operator.add, total, term)
@@ -329,21 +330,21 @@ class _Writer:
         node.meta = {"val": function(*values), "nn_module_stack": {}, "stack_trace": ""}
         return node
 
-    def _count(self, name: str) -> fx.Node:
-        """Return the size N or T of an input."""
-        if name not in self._counts:
+    def _count(self, program: Program) -> None:
+        """Write the sizes N and T, of the first input that has each."""
+        given = {
+            leaf.name: self._known[n] for n, leaf in program.leaves.items() if leaf.kind == INPUT
+        }
+        for name, symbol in self._symbols.items():
             place, axis = next(
                 (i, axis)
                 for i, axes in enumerate(self._named)
                 for axis, each in axes.items()
                 if each == name
             )
-            source = [node for node in self._graph.nodes if node.op == "placeholder"]
-            given = source[len(source) - len(self._inputs) + place]
-            node = self._graph.call_function(aten.sym_size.int, (given, axis))
-            node.meta = {"val": self._symbols[name], "nn_module_stack": {}, "stack_trace": ""}
+            node = self._graph.call_function(aten.sym_size.int, (given[place], axis))
+            node.meta = {"val": symbol, "nn_module_stack": {}, "stack_trace": ""}
             self._counts[name] = node
-        return self._counts[name]
 
     # -- values
 

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synapse_onnx.model.graph import DOMAIN, constants_of, taken_by
+from synapse_onnx.model.graph import DOMAIN, taken_by
 from synapse_onnx.model.tiles import is_in_tiles
-from synapse_onnx.runtime._products import NO_BIAS, comes_from_spikes
+from synapse_onnx.runtime._products import (
+    NO_BIAS,
+    comes_from_spikes,
+    float_constants,
+    state_no_bias,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +59,7 @@ def _within(graph: onnx.GraphProto, spikes: str | None) -> Iterator[_Convolution
     """Yield those of one graph, in which a value may be known to be spikes."""
     from onnx import helper
 
-    constants = _constants(graph)
+    constants = float_constants(graph)
     read = Counter(name for node in graph.node for name in taken_by(node))
     read.update(output.name for output in graph.output)
     for node in graph.node:
@@ -81,13 +86,6 @@ def _within(graph: onnx.GraphProto, spikes: str | None) -> Iterator[_Convolution
         yield _Convolution(graph, node, geometry, norm)
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Return the constant floats of a graph."""
-    from onnx import TensorProto
-
-    return {n: v for n, v in constants_of(graph).items() if v.data_type == TensorProto.FLOAT}
-
-
 def _is_constant(
     norm: onnx.NodeProto, constants: dict[str, onnx.TensorProto], readers: int
 ) -> bool:
@@ -108,8 +106,8 @@ def take_in(top: onnx.GraphProto) -> None:
             inputs[1:] = _normed(graph, node, norm, inputs)
             node.output[0] = norm.output[0]
             graph.node.remove(norm)
-        if inputs[2] == NO_BIAS and all(value.name != NO_BIAS for value in top.initializer):
-            top.initializer.append(onnx.TensorProto(name=NO_BIAS, dims=[0], data_type=1))
+        if inputs[2] == NO_BIAS:
+            state_no_bias(top)
         del node.input[:], node.attribute[:]
         node.input.extend(inputs)
         node.attribute.extend(onnx.helper.make_attribute(*item) for item in geometry.items())
@@ -122,7 +120,7 @@ def _normed(
     """Add weights and biases with a norm in them to a graph; return their names."""
     from onnx import numpy_helper
 
-    constants = _constants(graph)
+    constants = float_constants(graph)
     weight, scale, shift, mean, variance = (
         numpy_helper.to_array(constants[name]).astype(np.float64)
         for name in (inputs[1], *norm.input[1:5])

@@ -13,7 +13,15 @@ from synapse_onnx.model.graph import DOMAIN, constants_of
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["NO_BIAS", "Synapse", "comes_from_spikes", "products", "spikes_near"]
+__all__ = [
+    "NO_BIAS",
+    "Synapse",
+    "comes_from_spikes",
+    "float_constants",
+    "products",
+    "spikes_near",
+    "state_no_bias",
+]
 
 #: the bias of a synapse without one, of size 0
 NO_BIAS = "ai.synapse.no_bias"
@@ -36,6 +44,23 @@ class Synapse(NamedTuple):
     nodes: list[str]
 
 
+def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the constants of a graph that are float32, by name."""
+    from onnx import TensorProto
+
+    return {n: v for n, v in constants_of(graph).items() if v.data_type == TensorProto.FLOAT}
+
+
+def state_no_bias(graph: onnx.GraphProto) -> None:
+    """Give a graph the bias of synapses without one, if it has none yet."""
+    import onnx
+
+    if all(value.name != NO_BIAS for value in graph.initializer):
+        graph.initializer.append(
+            onnx.TensorProto(name=NO_BIAS, dims=[0], data_type=onnx.TensorProto.FLOAT)
+        )
+
+
 def products(graph: onnx.GraphProto, read: Counter[str]) -> list[Synapse]:
     """Return the products of a graph with constant float weights, each with its bias.
 
@@ -45,7 +70,7 @@ def products(graph: onnx.GraphProto, read: Counter[str]) -> list[Synapse]:
     """
     from onnx import helper
 
-    constants = {name: v for name, v in constants_of(graph).items() if _is_float(v)}
+    constants = float_constants(graph)
     by_output = {node.output[0]: node for node in graph.node if node.output}
     found = []
     for node in graph.node:
@@ -82,12 +107,6 @@ def _longest(found: list[Synapse]) -> list[Synapse]:
 
 def _is(node: onnx.NodeProto, op: str) -> bool:
     return node.domain == "" and node.op_type == op
-
-
-def _is_float(value: onnx.TensorProto) -> bool:
-    import onnx
-
-    return value.data_type == onnx.TensorProto.FLOAT
 
 
 def _is_plain(options: dict[str, Any]) -> bool:

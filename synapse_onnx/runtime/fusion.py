@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 
 from synapse_onnx.model.graph import DOMAIN, taken_by
 from synapse_onnx.runtime._convolutions import CONVOLUTION, convolutions, take_in
-from synapse_onnx.runtime._products import NO_BIAS, Synapse, products, spikes_near
+from synapse_onnx.runtime._products import (
+    NO_BIAS,
+    Synapse,
+    products,
+    spikes_near,
+    state_no_bias,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -158,10 +164,8 @@ def _become(
     rest: Collection[str],
 ) -> None:
     """Let a node compute a synapse itself, with the rest of its inputs, and remove the synapse."""
-    import onnx
-
-    if NO_BIAS in synapse.inputs and all(value.name != NO_BIAS for value in graph.initializer):
-        graph.initializer.append(onnx.TensorProto(name=NO_BIAS, dims=[0], data_type=1))
+    if NO_BIAS in synapse.inputs:
+        state_no_bias(graph)
     inputs = [*synapse.inputs, *rest]
     del node.input[:]
     node.input.extend(inputs)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from synapse_onnx._version import __version__
 from synapse_onnx.model.graph import DOMAIN
-from synapse_onnx.model.tiles import without_tiles
+from synapse_onnx.model.tiles import body_of, is_in_tiles
 from synapse_onnx.runtime.elementwise import OP, Signatures, replaceable, signatures_of
 
 __all__ = [
@@ -144,7 +144,11 @@ def used_by(model: Any, provider: str = CPU) -> tuple[str, ...]:
     "Scan" is among them where a kernel runs the loop of a neuron that has none of its own.
     """
     own = kernels(provider)
-    nodes = without_tiles(model, own).graph.node
+    nodes = (
+        node
+        for outer in model.graph.node
+        for node in (body_of(outer).node if is_in_tiles(outer) else [outer])
+    )
     ops = {node.op_type for node in nodes if node.domain == DOMAIN}
     loops = {"Scan"} if replaceable(model, elementwise(provider)) else set()
     return tuple(sorted(ops & set(own) | loops))

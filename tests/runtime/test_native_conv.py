@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from of_one_node import (
+    GEOMETRIES,
     session_of,
     whole,
 )
@@ -64,17 +65,6 @@ def convolved(x: np.ndarray, weight: np.ndarray, step: np.ndarray, **geometry: A
     )
     sums = maps.to(torch.float32).numpy().reshape(*x.shape[:2], *maps.shape[1:])
     return sums * step.reshape(-1, 1, 1)
-
-
-GEOMETRIES: dict[str, Any] = {
-    "plain": {},
-    "padded": {"pads": [2, 2, 2, 2]},
-    "uneven pads": {"pads": [0, 1, 2, 0]},
-    "strides": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
-    "dilated": {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
-    "wide steps": {"strides": [1, 2], "dilations": [2, 1]},
-    "groups": {"group": 3, "pads": [1, 1, 1, 1]},
-}
 
 
 @pytest.mark.parametrize(

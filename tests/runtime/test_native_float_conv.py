@@ -11,14 +11,11 @@ import itertools
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from of_one_node import session_of, whole
-from onnx import helper, numpy_helper
+from of_one_node import GEOMETRIES, run_floats
 from pairwise import pairwise
 
-from synapse_onnx import ops
 from synapse_onnx.runtime import native
 
 pytestmark = pytest.mark.skipif(
@@ -28,15 +25,6 @@ pytestmark = pytest.mark.skipif(
 PLAIN: dict[str, Any] = {
     "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1,
 }  # fmt: skip
-GEOMETRIES: dict[str, Any] = {
-    "plain": {},
-    "padded": {"pads": [2, 2, 2, 2]},
-    "uneven pads": {"pads": [0, 1, 2, 0]},
-    "strides": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
-    "dilated": {"dilations": [2, 3], "pads": [2, 3, 2, 3]},
-    "wide steps": {"strides": [1, 2], "dilations": [2, 1]},
-    "groups": {"group": 3, "pads": [1, 1, 1, 1]},
-}
 
 
 def values(kind: str, shape: tuple[int, ...], rate: float = 0.05) -> np.ndarray:
@@ -59,21 +47,9 @@ def run(
     constant: bool = True, threads: int = 2, **geometry: Any,
 ) -> list[np.ndarray]:  # fmt: skip
     """Outputs of a node; with a bias of the node that fusion makes."""
-    given = {f"w{k}": kernel for k, kernel in enumerate(kernels)}
-    if bias is not None:
-        given["b"] = bias
-    outputs = [f"y{k}" for k in range(len(kernels))]
-    node = helper.make_node(name, ["x", *given], outputs, domain=ops.DOMAIN, **(PLAIN | geometry))
-    feeds = {"x": x} if constant else {"x": x, **given}
-    axes = {"x": [f"a{i}" for i in range(x.ndim)]}
-    inputs = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes.get(name, value.shape))
-        for name, value in feeds.items()
-    ]
-    results = [helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None) for y in outputs]
-    held = [numpy_helper.from_array(v, n) for n, v in given.items()] if constant else []
-    graph = helper.make_graph([node], "one", inputs, results, held)
-    return session_of(whole(graph), threads).run(None, feeds)
+    return run_floats(
+        name, x, kernels, bias, constant=constant, threads=threads, **(PLAIN | geometry)
+    )
 
 
 def dense(

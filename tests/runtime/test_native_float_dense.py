@@ -10,13 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from of_one_node import session_of, whole
-from onnx import helper, numpy_helper
+from of_one_node import run_floats
 from pairwise import pairwise
 
-from synapse_onnx import ops
 from synapse_onnx.runtime import native
 
 pytestmark = pytest.mark.skipif(
@@ -57,22 +54,8 @@ def run(
     constant: bool = True, threads: int = 2, **attributes: Any,
 ) -> list[np.ndarray]:  # fmt: skip
     """Outputs of a dense node; with a bias of the node that fusion makes."""
-    given = {f"w{k}": kernel for k, kernel in enumerate(kernels)}
-    if bias is not None:
-        given["b"] = bias
     name = "DenseAndBias" if bias is not None else "Dense" if len(kernels) == 1 else "ComplexDense"
-    outputs = [f"y{k}" for k in range(len(kernels))]
-    node = helper.make_node(name, ["x", *given], outputs, domain=ops.DOMAIN, **attributes)
-    feeds = {"x": x} if constant else {"x": x, **given}
-    axes = {"x": [f"a{i}" for i in range(x.ndim)]}
-    inputs = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes.get(name, value.shape))
-        for name, value in feeds.items()
-    ]
-    results = [helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None) for y in outputs]
-    held = [numpy_helper.from_array(v, n) for n, v in given.items()] if constant else []
-    graph = helper.make_graph([node], "one", inputs, results, held)
-    return session_of(whole(graph), threads).run(None, feeds)
+    return run_floats(name, x, kernels, bias, constant=constant, threads=threads, **attributes)
 
 
 #: whether there are multiply-adds, and products of all inputs in the same order
