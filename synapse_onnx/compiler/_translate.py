@@ -3,9 +3,9 @@
 Three things take most of the time of a small network there, and are left out where they can be:
 
 - ``torch.onnx.export`` reads torchlib's table of some 500 translations at every call, from the
-  source text of each. The function that it calls takes a table that is read already. That function
-  is private to torch, so where a torch has another one, ``torch.onnx.export`` is called as it is
-  documented, and gives the same graph.
+  source text of each. The function that it calls takes a table that is read already, and a program
+  needs a few of them. That function is private to torch, so where a torch has another one,
+  ``torch.onnx.export`` is called as it is documented, and gives the same graph.
 - It lists all operators of torch that can be taken apart, and traces the whole program once more to
   do so. A program whose operators torchlib translates would come out as it went in.
 - It runs the whole program once more to convert arguments whose types differ. Most programs have
@@ -40,6 +40,9 @@ __all__ = ["translate"]
 
 #: torch's package of the functions that torch.onnx.export calls
 _EXPORTER = "torch.onnx._internal.exporter"
+
+#: onnxscript's list of the functions that translate operators of torch
+_TORCHLIB = "onnxscript.function_libs.torch_lib.registration"
 
 #: torch's exporter without its optimiser, which merges equal initialisers, and the names of layers
 #: with them
@@ -76,9 +79,11 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
             program, dynamo=True, opset_version=opset, custom_translation_table=table, **_OPTIONS
         )
     else:
-        table = _table(opset, tuple(own.items()))
+        table = _table(opset, tuple(own.items()), _names(program))
         decomposed = _is_decomposed(program, table)
         of_one_type = decomposed and is_of_one_type(program.graph_module)
+        if not of_one_type:  # what torch makes of it has other operators
+            table = _table(opset, tuple(own.items()), None)
         with (
             _left_out("decompose_with_registry", program if decomposed else None),
             _left_out("insert_type_promotion_nodes", program.graph_module if of_one_type else None),
@@ -157,19 +162,61 @@ def _registry() -> Any:
     return importlib.import_module(f"{_EXPORTER}._registration").ONNXRegistry
 
 
+def _names(program: torch.export.ExportedProgram) -> frozenset[str]:
+    """Return the names of torch's operators in a program, without those of their overloads."""
+    called = (node.target for node in program.graph.nodes if node.op == "call_function")
+    return frozenset(str(getattr(op, "__name__", op)).partition(".")[0] for op in called)
+
+
 @functools.cache
-def _torchlib(opset: int) -> Any:
-    """Return torchlib's table for an opset, read once a process."""
-    return _registry().from_torchlib(opset_version=opset)
+def _torchlib(opset: int, name: str | None = None) -> Any:
+    """Return torchlib's table for an opset, of the operators with this name or of all."""
+    with contextlib.ExitStack() as stack:
+        if name is not None:
+            stack.enter_context(_narrowed(name))
+        return _registry().from_torchlib(opset_version=opset)
+
+
+@contextlib.contextmanager
+def _narrowed(name: str) -> Iterator[None]:
+    """Let torchlib list operators with this name alone: it reads the source of what it lists."""
+    listed: Any = importlib.import_module(_TORCHLIB)
+    whole: Any = getattr(listed, "default_registry", None)
+    if not hasattr(whole, "items"):  # another onnxscript lists them elsewhere
+        yield
+        return
+    with _lock:
+        importlib.import_module(f"{_TORCHLIB.rpartition('.')[0]}.ops")  # which fill the list
+        listed.default_registry = {
+            qualified: functions
+            for qualified, functions in whole.items()
+            if qualified.partition("::")[2].partition(".")[0] == name
+        }
+        try:
+            yield
+        finally:
+            listed.default_registry = whole
 
 
 @functools.lru_cache(maxsize=8)
-def _table(opset: int, own: tuple[tuple[Any, Callable[..., Any]], ...]) -> Any:
-    """Return torchlib's table for an opset, with operators of ours and what writes their nodes."""
-    table = copy.copy(_torchlib(opset))
+def _own_table(opset: int, own: tuple[tuple[Any, Callable[..., Any]], ...]) -> Any:
+    """Return a table with operators of ours, and what writes their nodes."""
+    table = copy.copy(_torchlib(opset, ""))
     table.functions = {op: list(functions) for op, functions in table.functions.items()}
     for op, symbolic in own:
         table.register_op(op, _as_function(symbolic))
+    return table
+
+
+def _table(
+    opset: int, own: tuple[tuple[Any, Callable[..., Any]], ...], names: frozenset[str] | None
+) -> Any:
+    """Return a table with operators of ours, and torchlib's of these names or all."""
+    table = copy.copy(_own_table(opset, own))
+    read = (
+        [_torchlib(opset)] if names is None else [_torchlib(opset, name) for name in sorted(names)]
+    )
+    table.functions = {op: f for each in read for op, f in each.functions.items()} | table.functions
     return table
 
 

@@ -183,25 +183,44 @@ def test_the_documented_way_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch
     assert _export(network, x) == table_once
 
 
-def test_torchlib_is_read_once_an_opset(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    from_torchlib = _translate._torchlib.__wrapped__
+def test_an_operator_of_torchlib_is_read_once_an_opset(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, str | None]] = []
+    torchlib = _translate._torchlib.__wrapped__
 
-    def counted(opset: int) -> Any:
-        read.append(opset)
-        return from_torchlib(opset)
+    def counted(opset: int, name: str | None = None) -> Any:
+        read.append((opset, name))
+        return torchlib(opset, name)
 
     monkeypatch.setattr(_translate, "_torchlib", functools.cache(counted))
-    _translate._table.cache_clear()
+    _translate._own_table.cache_clear()
     for opset in (21, 21, 23, 21):
         so.export(nn.ReLU(), torch.ones(VECTOR), opset=opset)
-    assert read == [21, 23]
+    assert (21, "relu") in read
+    assert (23, "relu") in read
+    assert len(read) == len(set(read))
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_translations_that_are_read_one_by_one_are_those_of_the_whole_table(opset: int) -> None:
+    whole = _translate._torchlib(opset).functions
+    names = {str(op).partition("::")[2].partition(".")[0] for op in whole if isinstance(op, str)}
+    some = sorted(names)[::10]
+    for name in some:
+        table = _translate._torchlib(opset, name).functions
+        for op in (o for o in whole if str(o).partition("::")[2].partition(".")[0] == name):
+            read, expected = (
+                [(m.onnx_function, m.is_complex, m.signature) for m in functions[op]]
+                for functions in (table, whole)
+            )
+            assert read == expected
+    assert len(_translate._torchlib(opset, "relu").functions) < len(whole) / 10
 
 
 def test_a_table_is_not_changed_by_an_export() -> None:
     so.export(Core(), torch.ones(VECTOR))
     own = so.ops.get_op("Cuba").torch_op
-    assert own not in _translate._torchlib(21).functions
+    for names in (None, ""):
+        assert own.name() not in _translate._torchlib(21, names).functions
 
 
 def test_another_torch_has_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
