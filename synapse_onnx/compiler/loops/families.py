@@ -44,8 +44,8 @@ from synapse_onnx.compiler.loops.members import (
 )
 from synapse_onnx.compiler.loops.numbers import Formula, fit
 from synapse_onnx.compiler.loops.phases import period_of
-from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading, obstacle
-from synapse_onnx.compiler.loops.refusals import NoLoopError
+from synapse_onnx.compiler.loops.reading import CAT, STACK, Reading
+from synapse_onnx.compiler.loops.refusals import NoLoopError, obstacle
 from synapse_onnx.compiler.loops.stacks import grows, not_the_steps, steps_of_parts
 from synapse_onnx.compiler.loops.terms import Pool, Size, Term, terms_in
 from synapse_onnx.compiler.loops.times import Cones, Times, is_swapped

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from synapse_onnx.compiler.loops.memory import returning
 from synapse_onnx.compiler.loops.reading import SELECT, SELECT_SCATTER
 
 __all__ = ["changes_left", "seen_changes", "without_changes"]
@@ -71,7 +72,7 @@ def without_changes(graph: fx.Graph) -> bool:
             order[node] = order[node.prev]
             assert isinstance(changed, fx.Node)
         else:
-            node.target = _returning(node.target)
+            node.target = returning(node.target)
 
         def is_later(user: fx.Node, change: fx.Node = node) -> bool:
             return order[user] > order[change]
@@ -119,7 +120,7 @@ def _is_rewritten(node: fx.Node, order: Mapping[fx.Node, int]) -> bool:
         assert isinstance(sequence, fx.Node)
         changed, change = sequence, target
     else:
-        op = _returning(node.target)
+        op = returning(node.target)
         if op is None or node.target == aten.copy_.default or not _keeps_type(node, op):
             return False
     return _is_unseen(node, changed, change, order)
@@ -171,19 +172,6 @@ def _changes_of(nodes: Iterable[fx.Node]) -> list[fx.Node]:
 def _changes(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
-
-
-def _returning(op: Any) -> Any:
-    """Return the operator that returns what another one makes of its first argument, or None."""
-    schema = op._schema
-    changed = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
-    if changed != [True] + [False] * (len(changed) - 1) or len(schema.returns) != 1:
-        return None
-    namespace, _, name = schema.name.partition("::")
-    if namespace != "aten" or not name.endswith("_"):
-        return None
-    packet = getattr(aten, name[:-1], None)
-    return getattr(packet, op._overloadname, None)
 
 
 def _keeps_type(node: fx.Node, op: Any) -> bool:

@@ -21,24 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from synapse_onnx.compiler.loops.chance import draws_numbers
 from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Leaf, Program, line_of
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Term
 from synapse_onnx.compiler.loops.windows import windows
-from synapse_onnx.ops import TORCH_NAMESPACE
 
 __all__ = [
     "CAT",
     "COMMUTATIVE",
     "FULL",
-    "NUMBERS",
     "SELECT",
     "SELECT_SCATTER",
     "SLICE",
     "STACK",
     "Reading",
-    "obstacle",
     "read",
 ]  # fmt: skip
 
@@ -58,8 +54,10 @@ COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 _COPIES = {
     aten.detach.default, aten.clone.default, aten.alias.default, aten.contiguous.default,
     aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default,
-    aten.view_as.default,
 }  # fmt: skip
+
+#: operators that may join axes
+_FLATTENING = {aten.reshape.default, aten.flatten.using_ints}
 
 #: operators that make a tensor of one value -> that value, of their arguments
 _FILLED: Mapping[Any, Callable[[tuple[Any, ...]], Any]] = {
@@ -78,9 +76,6 @@ _FILLED: Mapping[Any, Callable[[tuple[Any, ...]], Any]] = {
     aten.empty.memory_format: lambda _: 0.0,
 }  # fmt: skip
 
-#: operators that make a Python number of a tensor
-NUMBERS = {aten.item.default, aten._local_scalar_dense.default}
-
 #: operators that draw random numbers, all of them finite
 _RANDOM = {
     aten.rand.default, aten.rand_like.default, aten.randn.default, aten.randn_like.default,
@@ -88,24 +83,6 @@ _RANDOM = {
 
 #: keyword arguments that change no value on the CPU
 _IGNORED = ("device", "pin_memory", "layout", "memory_format")
-
-
-def obstacle(term: Term, *, in_step: bool) -> str:
-    """Say why a model cannot hold an operator, at every step or at all; "" of another one."""
-    op = term.op
-    if draws_numbers(op, term.args, term.kwargs):
-        return "it is random; draw no random numbers in forward() in evaluation mode"
-    if op in NUMBERS:
-        return (
-            "a value of a tensor is read as a Python number, which a model cannot; compute with "
-            "tensors, and branch by torch.where"
-        )
-    if in_step and getattr(op, "namespace", "") == TORCH_NAMESPACE:
-        return (
-            "a layer of this package is called at every step, and takes whole sequences; call it "
-            "once, with all steps"
-        )
-    return ""
 
 
 @dataclass
@@ -161,6 +138,8 @@ class _Reader:
             aten.view.default: self._reshape,
             aten.reshape.default: self._reshape,
             aten._unsafe_view.default: self._reshape,
+            aten.view_as.default: self._reshape_as,
+            aten.reshape_as.default: self._reshape_as,
             aten.expand.default: self._expand,
             aten.copy.default: self._copy,
             aten._to_copy.default: self._cast,
@@ -371,6 +350,9 @@ class _Reader:
             return stack
         return self._pool.make(aten.reshape.default, args)
 
+    def _reshape_as(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        return self._reshape(node, (args[0], tuple(node.meta["val"].shape)), kwargs)
+
     def _expand(self, node: fx.Node, args: Any, _: Any) -> Any:
         return args[0] if self._shape(args[0]) == tuple(node.meta["val"].shape) else None
 
@@ -431,7 +413,7 @@ class _Reader:
             return None
         if len(self._shape(flat)) != 2:  # a product for each sample
             return None
-        if flat.op is aten.reshape.default and self._shape(flat.args[0])[0] == steps:
+        if flat.op in _FLATTENING and self._shape(flat.args[0])[0] == steps:
             sequence = flat.args[0]  # x.flatten(1), whose rows have a batch as well
         rows = windows(matrix.args[0], lambda vector, i: self._step_of(vector, 0, i))
         if rows is None or self._order.backwards:

@@ -20,19 +20,22 @@ operator on it cannot be written as one that returns a new value, its result can
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import sys
 import weakref
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch._decomp
 from torch import Tensor, fx, nn
 
 from synapse_onnx.compiler.function_mode import FunctionMode
 from synapse_onnx.compiler.loops.chance import draws_numbers
+from synapse_onnx.compiler.loops.memory import Memories, id_of_memory, memory_of, returning
 from synapse_onnx.compiler.loops.program import Leaf, Program, is_users
-from synapse_onnx.compiler.loops.reading import NUMBERS
+from synapse_onnx.compiler.loops.refusals import NUMBERS
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER
 
 try:
@@ -41,7 +44,7 @@ try:
 except ImportError:  # pragma: no cover
     ProxyTorchDispatchMode = None  # type: ignore[assignment,misc]
 
-__all__ = ["NotRecordedError", "Reads", "record"]
+__all__ = ["RECURRENT", "NotRecordedError", "Reads", "record"]
 
 aten = torch.ops.aten
 
@@ -65,6 +68,12 @@ _OF_NUMBERS = {
 #: tags of operators whose results are no tensors, or tensors of a size that depends on values
 _TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
+#: operators of torch that loop over time -> that loop: ``nn.RNN`` calls ``rnn_relu``
+RECURRENT = {
+    op: torch._decomp.decomposition_table[op]
+    for op in (aten.gru.input, aten.lstm.input, aten.rnn_relu.input, aten.rnn_tanh.input)
+}
+
 #: what a network returns besides tensors
 _LITERALS = (type(None), bool, int, float, str)
 
@@ -77,7 +86,9 @@ def record(
     network: nn.Module,
     inputs: Sequence[Tensor],
     running: Sequence[str],
-    folded: Container[int] = frozenset(),
+    folded: Container[int] = (),
+    *,
+    changes: bool = True,
 ) -> Program:
     """Run a network, and return the operators that it has run.
 
@@ -87,6 +98,8 @@ def record(
         running: the paths of the modules that are running, innermost last.
         folded: numbers of calls, in their order, of operators that depend on no input, and whose
             results are constants.
+        changes: whether the program may have operators that change their arguments; else they are
+            written as operators that return new values.
 
     Raises:
         NotRecordedError: it does what a trace on numbers cannot tell, or torch has no such modes.
@@ -94,7 +107,7 @@ def record(
     """
     if ProxyTorchDispatchMode is None:  # pragma: no cover
         raise NotRecordedError
-    recorder = _Recorder(network, inputs, running, folded)
+    recorder = _Recorder(network, inputs, running, folded, changes=changes)
     cudnn: Any = torch.backends.cudnn  # torch.export switches it off, which batch_norm notes
     with cudnn.flags(enabled=False), enable_python_dispatcher(), recorder, _NoNumbers(recorder):
         result = network(*inputs)
@@ -145,7 +158,7 @@ class Reads:
         if memory is None:
             self._unknown = True
         else:
-            self._changed[memory] = _memory(value)
+            self._changed[memory] = memory_of(value)
 
 
 def _changed_by(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -159,19 +172,6 @@ def _changed_by(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list
             value = args[i] if i < len(args) else kwargs.get(argument.name)
             changed += value if isinstance(value, tuple | list) else [value]
     return changed
-
-
-def id_of_memory(value: Tensor) -> int | None:
-    """Return what all views of a tensor have in common; None if that is unknown."""
-    memory = _memory(value)
-    return None if memory is None else memory._cdata
-
-
-def _memory(value: Tensor) -> Any:
-    if value.layout is not torch.strided:
-        return None
-    with torch._C.DisableTorchFunction():
-        return value.untyped_storage()
 
 
 def _sized_by_values(op: Any, args: Sequence[Any]) -> bool:
@@ -208,11 +208,15 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
         inputs: Sequence[Tensor],
         running: Sequence[str],
         folded: Container[int],
+        *,
+        changes: bool,
     ) -> None:
         super().__init__(None, "real", pre_dispatch=True)
+        self._memories = None if changes else Memories(self._write)
         self._running = running
         self._folded = folded
         self._calls = 0
+        self._depends = True
         self.reads = Reads(inputs)
         self._graph = fx.Graph()
         self._leaves: dict[fx.Node, Leaf] = {}
@@ -230,9 +234,12 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
             return func(*args, **kwargs)
         if not isinstance(func, torch._ops.OpOverload):
             raise NotRecordedError
+        if self._memories is not None and func in RECURRENT:
+            with self, _without_mkldnn():
+                return RECURRENT[func](*args, **kwargs)
         self._calls += 1
         is_folded = self._calls in self._folded
-        nodes = () if is_folded else (self._node_of(args), self._node_of(kwargs))
+        nodes: Any = None if is_folded else (self._node_of(args), self._node_of(kwargs))
         with no_python_dispatcher():
             result = func(*args, **kwargs)
         self.reads.see(func, args, kwargs, result)
@@ -247,22 +254,47 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
             return result  # a constant, if it is read
         if func in _OF_NUMBERS and not isinstance(result, Tensor | tuple | list):
             return result  # a number that is the same in every call
-        node = self._graph.call_function(func, *nodes)
+        self._depends = depends
+        if self._memories is not None and _changed_by(func, args, kwargs):
+            self._change(func, args, nodes)
+            return result
+        if not isinstance(result, tuple | list):
+            node = self._write(func, nodes[0], nodes[1], _without_numbers(result))
+            self._know(result, node, (func, args, nodes))
+            return result
+        node = self._write(func, nodes[0], nodes[1], tuple(map(_without_numbers, result)))
+        for i, each in enumerate(result):
+            part = self._write(operator.getitem, (node, i), {}, node.meta["val"][i])
+            self._know(each, part, (func, args, nodes), (i, node.meta["val"]))
+        return result
+
+    def _write(self, op: Any, args: Any, kwargs: Any, value: Any) -> fx.Node:
+        """Add an operator whose result is like a value."""
+        node = self._graph.call_function(op, args, kwargs)
         node.meta = {
             "stack_trace": _place(),
             "nn_module_stack": {path: (path, None) for path in self._running or [""]},
-            "call": 0 if depends else self._calls,
+            "call": 0 if self._depends else self._calls,
+            "val": value,
         }
-        if isinstance(result, tuple | list):
-            node.meta["val"] = tuple(map(_without_numbers, result))
-            for i, each in enumerate(result):
-                part = self._graph.call_function(operator.getitem, (node, i))
-                part.meta = {**node.meta, "val": node.meta["val"][i]}
-                self._know(each, part)
-        else:
-            node.meta["val"] = _without_numbers(result)
-            self._know(result, node)
-        return result
+        return node
+
+    def _change(self, op: Any, args: Sequence[Any], nodes: Any) -> None:
+        """Write an operator that changes its first argument as one that returns a new value."""
+        assert self._memories is not None
+        if op is aten.detach_.default:
+            return
+        instead, value = returning(op), args[0]
+        if instead is None or torch.Tag.inplace_view in op.tags:
+            raise NotRecordedError
+        like = _without_numbers(value)
+        given = fx.node.map_arg(nodes, lambda each: each.meta["val"])
+        with no_python_dispatcher():
+            made = instead(*given[0], **given[1])
+        node = self._write(instead, nodes[0], nodes[1], _without_numbers(made))
+        if made.dtype != like.dtype:
+            node = self._write(aten.to.dtype, (node, like.dtype), {}, like)
+        self._memories.change(value, node)
 
     def program(self, result: Any) -> Program:
         """Return what was noted, of a network that has returned this."""
@@ -286,8 +318,7 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
 
     def _node_of(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            known, node = self._nodes.get(id(value), (None, None))
-            return node if known is not None and known() is value else self._new_leaf(value)
+            return self._known(value) or self._new_leaf(value)
         if isinstance(value, tuple | list):
             return tuple(map(self._node_of, value))
         if isinstance(value, dict):
@@ -309,9 +340,33 @@ class _Recorder(ProxyTorchDispatchMode or object):  # type: ignore[misc]
         self._know(value, node)
         return node
 
-    def _know(self, value: Any, node: fx.Node) -> None:
-        if isinstance(value, Tensor):
+    def _known(self, value: Tensor) -> fx.Node | None:
+        if self._memories is not None:
+            return self._memories.node_of(value)
+        known, node = self._nodes.get(id(value), (None, None))
+        return node if known is not None and known() is value else None
+
+    def _know(self, value: Any, node: fx.Node, call: Any = None, part: Any = None) -> None:
+        if not isinstance(value, Tensor):
+            return
+        if self._memories is None:
             self._nodes[id(value)] = (weakref.ref(value), node)
+        elif call is None:
+            self._memories.own(value, node, node.meta["val"])
+        else:
+            self._memories.result(value, node, node.meta["val"], call, part)
+
+
+@contextlib.contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """Leave out the library that has a whole LSTM as one operator; its own switch warns."""
+    torch_c: Any = torch._C
+    enabled = torch_c._get_mkldnn_enabled()
+    torch_c._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch_c._set_mkldnn_enabled(enabled)
 
 
 def _without_numbers(value: Any) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch._decomp
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,7 +23,7 @@ from synapse_onnx.compiler.loops.in_place import changes_left, without_changes
 from synapse_onnx.compiler.loops.order import Order
 from synapse_onnx.compiler.loops.program import Program, of_export
 from synapse_onnx.compiler.loops.reading import Reading, read
-from synapse_onnx.compiler.loops.recorder import Reads, record
+from synapse_onnx.compiler.loops.recorder import RECURRENT, Reads, record
 from synapse_onnx.compiler.loops.refusals import NoLoopError
 from synapse_onnx.compiler.loops.terms import Pool, Size
 from synapse_onnx.errors import ExportError, SynapseError
@@ -48,13 +47,6 @@ LONGER = 24
 
 #: operators that the longest trace has at most, if a shorter one is enough
 _OPERATORS = 2000
-
-
-#: operators of torch that loop over time -> that loop: ``nn.RNN`` calls ``rnn_relu``
-_RECURRENT = {
-    op: torch._decomp.decomposition_table[op]
-    for op in (aten.gru.input, aten.lstm.input, aten.rnn_relu.input, aten.rnn_tanh.input)
-}
 
 
 class FixedLengthError(ExportError):
@@ -88,6 +80,8 @@ class Traces:
         self.steps: int = max(timed) if length is None else length.value
         self._records = True
         self._folds, self._may_fold = False, True
+        #: whether changes are written as new values while a trace is made
+        self._renews = False
         self._taken = self._sizes_taken()
         self._sizes: dict[Any, list[Size]] = {}
         self.sizes = self.sizes_of(Order())
@@ -158,9 +152,7 @@ class Traces:
         folded: set[int] = set()
         with contextlib.suppress(Exception), in_plain_torch():
             for _ in range(2):
-                copied = _with_numbers(self.network(size.steps))
-                with running_modules(copied) as running:
-                    program = record(copied, self.inputs(size), running, folded)
+                program = self._record(size, folded)
                 calls = {node.meta["call"] for node in changes_left(program.graph)}
                 if 0 in calls:  # of what depends on inputs
                     return None
@@ -173,21 +165,25 @@ class Traces:
         """Return a trace on numbers; None if they may decide what it is, or the network fails."""
         if not self._records:
             return None
-        copied = _with_numbers(self.network(size.steps))
-        with (
-            contextlib.suppress(Exception),  # torch.export says why
-            running_modules(copied) as running,
-            in_plain_torch(),
-        ):
-            program = record(copied, self.inputs(size), running)
+        with contextlib.suppress(Exception), in_plain_torch():  # torch.export says why
+            if self._renews:
+                return self._record(size, changes=False)
+            program = self._record(size)
             if _is_functional(program.graph):
                 return program
             folded = self._folded(size) if self._may_fold else None  # weight.data *= mask
             if folded is not None:
                 self._folds = True
                 return folded
+            self._renews = True
+            return self._record(size, changes=False)
         self._records = False  # other sizes would not be recorded either
         return None
+
+    def _record(self, size: Size, folded: Container[int] = (), *, changes: bool = True) -> Program:
+        copied = _with_numbers(self.network(size.steps))
+        with running_modules(copied) as running:
+            return record(copied, self.inputs(size), running, folded, changes=changes)
 
     def _exported(self, size: Size) -> Program:
         copied = _with_numbers(self.network(size.steps))
@@ -298,13 +294,13 @@ def _program(network: nn.Module, tensors: tuple[Tensor, ...]) -> Program:
     """Trace a network; the program has no operators that change their arguments in place."""
     program = torch.export.export(network, tensors, strict=False)
     if not _is_functional(program.graph):
-        program = program.run_decompositions(dict(_RECURRENT))  # takes longer than the trace
+        program = program.run_decompositions(dict(RECURRENT))  # takes longer than the trace
     return of_export(program)
 
 
 def _is_functional(graph: torch.fx.Graph) -> bool:
     """Whether a graph has, or is rewritten to have, no loops within operators and no changes."""
-    return not any(node.target in _RECURRENT for node in graph.nodes) and without_changes(graph)
+    return not any(node.target in RECURRENT for node in graph.nodes) and without_changes(graph)
 
 
 def _with_numbers(network: nn.Module) -> nn.Module:
