@@ -95,9 +95,10 @@ def trace_step(step: StepModule) -> torch.export.ExportedProgram:
     with quiet(), torch.no_grad():
         if not loop.users:  # traced once already
             shapes = (tuple(step.shapes),)
-            return recorded(step, step.tensors, shapes, []) or torch.export.export(
-                step, step.tensors, dynamic_shapes=shapes, strict=False
-            )
+            with AsViews():
+                return recorded(step, step.tensors, shapes, []) or torch.export.export(
+                    step, step.tensors, dynamic_shapes=shapes, strict=False
+                )
         try:
             loop.check()
             program, _ = _to_program(step, step.tensors, (tuple(step.shapes),), None, known=False)

@@ -72,6 +72,7 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     """
     own = {op.torch_op: op.symbolic for op in all_ops().values()} | {_LOOP: scan.symbolic}
     unify_bounds(program)
+    _leave_out_detaching(program.graph)
     export = _export_with_table()
     if export is None:
         table = {op: _as_function(symbolic) for op, symbolic in own.items()}
@@ -93,6 +94,17 @@ def translate(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
         raise ExportError("torch.onnx.export returned no program")
     graph: ir.Model = exported.model
     return graph
+
+
+def _leave_out_detaching(graph: torch.fx.Graph) -> None:
+    """Leave out what ``torch.tensor(1.0)`` does to the constant that it has made: it has no effect.
+
+    It would be the only operator of many programs that is to be taken apart.
+    """
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.detach_.default and graph.output_node() not in node.users:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _is_decomposed(program: torch.export.ExportedProgram, table: Any) -> bool:

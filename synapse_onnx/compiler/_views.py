@@ -1,4 +1,4 @@
-"""``reshape``, ``movedim``, ``float``, ``1 - x`` and the like, traced as operators that are core.
+"""``reshape``, ``float``, ``1 - x``, ``x + 1`` and the like, traced as operators that are core.
 
 Torch traces them as composite operators, and its exporter traces a program with such an operator
 once more to take it apart, which doubles the time of an export (``_translate``).
@@ -30,6 +30,21 @@ _DTYPES = {
 }
 
 
+#: functions that convert a tensor to the type that they are given
+_CASTS = {Tensor.to, aten.to.dtype}
+
+#: functions of two numbers, of which Python's may be an integer and the tensor's are floats
+_SUMS = {
+    Tensor.add, Tensor.__add__, Tensor.__radd__, torch.add, aten.add.Tensor,
+    Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.mul, aten.mul.Tensor,
+    Tensor.sub, Tensor.__sub__, torch.sub, aten.sub.Tensor,
+    Tensor.div, Tensor.__truediv__, torch.div, aten.div.Tensor,
+}  # fmt: skip
+
+#: the largest integer that all floats around it hold
+_EXACT = 2**24
+
+
 class AsViews(FunctionMode):
     """While it is active, these functions call operators that torch's exporter translates."""
 
@@ -39,8 +54,10 @@ class AsViews(FunctionMode):
             return _FORMS[function](function, *args, **kwargs)
         if function in _DTYPES and len(args) == 1 and not kwargs:
             return _converted(args[0], _DTYPES[function])
-        if function is Tensor.to and not kwargs and [*map(type, args[1:])] == [torch.dtype]:
+        if function in _CASTS and not kwargs and [*map(type, args[1:])] == [torch.dtype]:
             return _converted(*args)
+        if function in _SUMS and not kwargs and len(args) == 2:
+            return function(*_of_one_type(*args))
         return function(*args, **kwargs)
 
 
@@ -123,6 +140,19 @@ def _transposed(function: Any, x: Tensor, *axes: Any, **named: Any) -> Tensor:
     return x.permute(order)
 
 
+def _of_one_type(one: Any, other: Any) -> tuple[Any, Any]:
+    """Return two operands, of which an integer that meets floats is a float: ``x + 1``."""
+    if type(one) is int:
+        return _of_one_type(other, one)[::-1]
+    if type(other) is int and abs(other) <= _EXACT and getattr(one, "dtype", None) == torch.float32:
+        return one, float(other)
+    return one, other
+
+
+def _itself(_: Any, x: Tensor) -> Tensor:
+    return x
+
+
 def _zeros(_: Any, x: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
@@ -134,6 +164,8 @@ _FORMS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((Tensor.unflatten, torch.unflatten, aten.unflatten.int), _unflatten),
     **dict.fromkeys((Tensor.contiguous, aten.contiguous.default), _contiguous),
     **dict.fromkeys((Tensor.movedim, torch.movedim, Tensor.moveaxis, torch.moveaxis), _moved),
+    **dict.fromkeys((aten.movedim.intlist, aten.movedim.int), _moved),
+    **dict.fromkeys((Tensor.detach_, aten.detach_.default), _itself),
     **dict.fromkeys((Tensor.__rsub__, torch.rsub, aten.rsub.Scalar), _subtracted_from),
     **dict.fromkeys((Tensor.transpose, torch.transpose, aten.transpose.int), _transposed),
     **dict.fromkeys((Tensor.swapaxes, torch.swapaxes), _transposed),

@@ -105,6 +105,10 @@ FORMS: dict[str, Change] = {
     "from NumPy's": lambda y: np.float64(1.5) - y,
     "from a size": lambda y: y.shape[-1] - y,
     "scaled": lambda y: torch.rsub(y, y.flip(1), alpha=2),
+    "integers and floats": lambda y: (2 + (y + 1) * 3 - 2) / 4,
+    "a large integer": lambda y: (y + 1) * (2**24 + 1),
+    "a constant": lambda y: y * torch.tensor([0.5, 1.0, 2.0, 3.0])[:, None],
+    "detached": lambda y: (y * 2).detach_() + 1.0,
     "contiguous": lambda y: y.transpose(1, 2).contiguous().transpose(1, 2),
     "swapped": lambda y: torch.transpose(y, -1, 1).swapaxes(1, 2),
     "swapped by name": lambda y: y.transpose(dim0=1, dim1=2).swapaxes(axis0=1, axis1=2) * 2.0,
@@ -144,6 +148,21 @@ def test_one_trace_of_what_torch_takes_apart(name: str, judged: list[bool]) -> N
 
 #: numbers without halves of few bits, and one with
 NUMBERS = (0.1, 1 / 3, 1e-3, 2.5, 1)
+
+
+def test_an_integer_that_meets_floats_is_a_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's exporter runs the whole program to convert it."""
+    converted: list[bool] = []
+    judge = _translate.is_of_one_type
+    monkeypatch.setattr(
+        _translate,
+        "is_of_one_type",
+        lambda module: converted.append(not judge(module)) or judge(module),
+    )
+    x = spikes(3, 6, 9)
+    for name in ("integers and floats", "a large integer"):
+        so.export(Formed(FORMS[name]).eval(), x)
+    assert converted == [False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -47,6 +47,12 @@ class Formula:
     base: float | None = None
     cycle: tuple[int | float, ...] = ()
     outer: tuple[float, float] | None = None
+    _turns: torch.Tensor | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        # made here, and not in a trace, which would make operators of torch.tensor()
+        dtype = torch.int64 if self.is_whole else torch.float64
+        object.__setattr__(self, "_turns", torch.tensor(self.cycle, dtype=dtype))
 
     @classmethod
     def in_turn(cls, numbers: Sequence[int | float]) -> Formula:
@@ -94,8 +100,8 @@ class Formula:
         phase = t % len(self.cycle)
         if not isinstance(t, torch.Tensor):
             return self.cycle[phase]
-        dtype = torch.int64 if self.is_whole else torch.float64
-        return torch.tensor(self.cycle, dtype=dtype)[phase]
+        assert self._turns is not None
+        return self._turns[phase]
 
 
 def _sum(factors: Sequence[int | float], sizes: Sequence[Any]) -> Any:
