@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from synapse_onnx.compiler._trace import quiet
+from synapse_onnx.compiler._trace_errors import running_modules
 from synapse_onnx.compiler.loops.families import find_form
 from synapse_onnx.compiler.loops.form import Family, Form, parts_of
 from synapse_onnx.compiler.loops.order import Order
-from synapse_onnx.compiler.loops.program import of_export
 from synapse_onnx.compiler.loops.reading import Reading, read
+from synapse_onnx.compiler.loops.recorder import record
 from synapse_onnx.compiler.loops.terms import Pool, Size
 
 __all__ = ["OTHER", "SIZES", "Function", "Run", "families_of", "form_of", "reading_of"]
@@ -48,11 +49,10 @@ def reading_of(
     """The trace of a function at a size, with steps in an order."""
     x = torch.rand(size.steps, size.batch, 3)
     with torch.no_grad(), quiet():
-        program = torch.export.export(Function(run).eval(), (x,), strict=False)
-        schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes]
-        if any(schema is not None and schema.is_mutable for schema in schemas):
-            program = program.run_decompositions({})
-    return read(of_export(program), Pool() if pool is None else pool, size.steps, order)
+        function = Function(run).eval()
+        with running_modules(function) as running:
+            program = record(function, [x], running, changes=False)
+    return read(program, Pool() if pool is None else pool, size.steps, order)
 
 
 def form_of(run: Run, order: Order = FORWARDS) -> tuple[Form, Pool]:

@@ -10,6 +10,7 @@ import torch
 from loop_forms import OTHER, Function, reading_of
 from torch import Tensor
 
+from synapse_onnx.compiler.loops.program import of_export
 from synapse_onnx.compiler.loops.reading import FULL, SELECT, STACK
 from synapse_onnx.compiler.loops.terms import CONSTANT, INPUT, PARAMETER, Pool, Size, terms_in
 from synapse_onnx.errors import ExportError
@@ -190,7 +191,7 @@ def test_places_and_shapes() -> None:
     assert reading.shape(output) == (4, 3)
     assert reading.kinds[output][1] is torch.float32
     assert reading.paths[output] == "fc"
-    assert reading.places[output].endswith("of loop_forms.py")
+    assert reading.places[output].endswith("of test_loop_reading.py")
 
 
 def test_constants_are_known_by_their_values() -> None:
@@ -215,5 +216,6 @@ def test_control_flow_of_torch_is_refused() -> None:
     def run(net: Function, x: Tensor) -> Tensor:
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y * 2, (x,))
 
+    program = torch.export.export(Function(run), (torch.rand(5, 4, 3),), strict=False)
     with pytest.raises(ExportError, match=r"control flow of torch's own .* torch\.where"):
-        reading_of(run)
+        of_export(program)
