@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class TwoInputs(nn.Module):
     def __init__(self) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 X = torch.rand(3, 4, 7, generator=torch.Generator().manual_seed(0)) - 0.5
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 Run = Callable[[Looping, Tensor], Any]
 
 (X,) = example("plain")

@@ -10,6 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 import synapse_onnx as so
 from synapse_onnx.compiler.loops.chance import draws_numbers
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 aten = torch.ops.aten
 
 

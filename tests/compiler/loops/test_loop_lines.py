@@ -12,6 +12,8 @@ from torch.nn import functional
 
 import synapse_onnx as so
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 Change = Callable[[Tensor], Tensor]
 
 #: weights of a kernel over three steps, and of one for each of 5 channels

@@ -17,6 +17,8 @@ from synapse_onnx.compiler.loops.retime import retime
 from synapse_onnx.compiler.loops.synapses import put_synapses
 from synapse_onnx.model.metadata import Metadata
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def rounded(*shape: int, bits: int = 8, axis: int | None = 0, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
