@@ -191,3 +191,30 @@ def _transposed_in_place(x: Tensor) -> Tensor:
 def test_what_cannot_be_written_is_given_up(run: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises((NotRecordedError, SharedError)):
         _program(run)
+
+
+class _SaysFirst(Says):
+    """A function of the first of two inputs."""
+
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_memory_that_was_shared_before_is_given_up() -> None:
+    weight = torch.ones(2, 2)
+    rows = weight[1:]  # no operator of the program takes it
+    x = X.clone()
+
+    def of_a_constant(x: Tensor) -> Tensor:
+        weight.mul_(0.5)
+        return x * rows[0]
+
+    def of_an_input(x: Tensor) -> Tensor:
+        x += 1
+        return x
+
+    with torch.no_grad():
+        with pytest.raises(SharedError):
+            record(Says(of_a_constant), [X.clone()], [], changes=False)
+        with pytest.raises(SharedError):
+            record(_SaysFirst(of_an_input), [x, x[1:]], [], changes=False)
